@@ -1,0 +1,62 @@
+"""Model cards: what workers publish about the models they serve, for as long as they say so again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import redis
+
+from convlens.jobs import keys
+from convlens.v1 import model_pb2
+
+
+class CardConflict(RuntimeError):
+    """Live workers serve other weights under the same name."""
+
+
+def publish(client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], ttl: float) -> None:
+    """Says that `worker` serves these models for `ttl` seconds more.
+
+    Raises CardConflict when another live worker serves a model of the same name and another digest.
+    """
+    now = time.time()
+    for card in cards:
+        others = {name for name in client.zrangebyscore(keys.serving(card.name), now, "+inf")} - {worker.encode()}
+        published = client.get(keys.card(card.name))
+        if others and published and model_pb2.Model.FromString(published).digest != card.digest:
+            raise CardConflict(
+                f"model {card.name!r} is served with other weights by {sorted(others)[0].decode()}; "
+                "give this one another name, or stop that worker"
+            )
+        with client.pipeline() as pipe:
+            pipe.set(keys.card(card.name), card.SerializeToString(), px=int(ttl * 1000))
+            pipe.zremrangebyscore(keys.serving(card.name), "-inf", now)
+            pipe.zadd(keys.serving(card.name), {worker: now + ttl})
+            pipe.pexpire(keys.serving(card.name), int(ttl * 1000))
+            pipe.zadd(keys.MODELS, {card.name: now + ttl}, gt=True)
+            pipe.execute()
+
+
+def withdraw(client: redis.Redis, worker: str, names: Sequence[str]) -> None:
+    """Says that `worker` serves these models no more."""
+    for name in names:
+        client.zrem(keys.serving(name), worker)
+
+
+def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
+    """The cards of all models with a live worker, by name; `workers` is filled in."""
+    now = time.time()
+    names = [name.decode() for name in client.zrangebyscore(keys.MODELS, now, "+inf")]
+    with client.pipeline(transaction=False) as pipe:
+        for name in sorted(names):
+            pipe.get(keys.card(name))
+            pipe.zcount(keys.serving(name), now, "+inf")
+        rows = pipe.execute()
+    found = {}
+    for data, workers in zip(rows[::2], rows[1::2], strict=True):
+        if data and workers:
+            card = model_pb2.Model.FromString(data)
+            card.workers = workers
+            found[card.name] = card
+    return found

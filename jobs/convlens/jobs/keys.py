@@ -1,0 +1,42 @@
+"""Every Redis key that Python names. The scripts' own are in lua/common.lua; both begin with the same prefix."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "convlens:"
+JOBS: Final = PREFIX + "jobs"
+"""Sorted set: every job id known, by its sequence number."""
+NOTICES: Final = PREFIX + "notices"
+"""Channel: "JOB STATE" at each change of state."""
+GARBAGE: Final = PREFIX + "garbage"
+"""List: payloads nobody needs any more."""
+RECONCILER: Final = PREFIX + "reconciler"
+"""Lock: the front that reconciles."""
+MODELS: Final = PREFIX + "models"
+"""Sorted set: the models' names, by when the last of their cards expires."""
+
+
+def job(job_id: str) -> str:
+    """Hash: the record."""
+    return f"{PREFIX}job:{job_id}"
+
+
+def queued(queue: str) -> str:
+    """Sorted set: the ids QUEUED in one queue, by sequence number."""
+    return f"{PREFIX}queued:{queue}"
+
+
+def payload(name: str, chunk: int) -> str:
+    """String: one chunk of a payload."""
+    return f"{PREFIX}payload:{name}:{chunk}"
+
+
+def card(model: str) -> str:
+    """String: a model's card."""
+    return f"{PREFIX}card:{model}"
+
+
+def serving(model: str) -> str:
+    """Sorted set: the workers that serve a model, by when their word expires."""
+    return f"{PREFIX}serving:{model}"

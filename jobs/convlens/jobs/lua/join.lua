@@ -1,0 +1,5 @@
+#!lua flags=allow-oom
+-- One waiter more. ARGV: id. Returns 0 for an id that is not known.
+if redis.call('EXISTS', key(ARGV[1])) == 0 then return 0 end
+redis.call('HINCRBY', key(ARGV[1]), 'waiters', 1)
+return 1

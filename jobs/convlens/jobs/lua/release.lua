@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Gives a RUNNING job back to its old place in the queue; the attempt does not count. ARGV: id, token. Returns 1 or 0.
+local id, token = ARGV[1], ARGV[2]
+local k = key(id)
+local r = redis.call('HMGET', k, 'state', 'token', 'queue', 'sequence')
+if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
+redis.call('HSET', k, 'state', QUEUED_, 'token', '')
+redis.call('HINCRBY', k, 'attempts', -1)
+redis.call('ZREM', RUNNING, id)
+redis.call('ZADD', queued(r[3]), r[4], id)
+notify(id, QUEUED_)
+return 1

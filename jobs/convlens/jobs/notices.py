@@ -1,0 +1,47 @@
+"""Notices: who waits for a job hears of each change of its state. A notice may be lost, so a waiter also looks itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import redis
+
+from convlens.jobs import keys
+from convlens.jobs.record import State
+
+log = logging.getLogger(__name__)
+
+
+class Notices:
+    """A thread that calls `heard(job_id, state)` for every notice, for as long as it runs; it reconnects by itself."""
+
+    def __init__(self, client: redis.Redis, heard: Callable[[str, State], None]) -> None:
+        self._redis = client
+        self._heard = heard
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+
+    def start(self) -> None:
+        """Begins to listen."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; within about a second."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(keys.NOTICES)
+                    while not self._stop.is_set():
+                        message = channel.get_message(timeout=1.0)
+                        if message:
+                            job_id, state = message["data"].decode().split()
+                            self._heard(job_id, State(int(state)))
+            except redis.RedisError as error:
+                log.warning("notices: %s; listening again in a second", error)
+                self._stop.wait(1.0)

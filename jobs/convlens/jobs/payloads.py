@@ -1,0 +1,198 @@
+"""Payloads: images in, tensors out, as raw bytes under a name. One small interface, two stores.
+
+A payload lives for a while and is then gone. Names are letters, digits and hyphens, drawn by the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import redis
+
+from convlens.jobs import keys
+
+CHUNK: Final = 1 << 20
+"""Bytes of one chunk in Redis."""
+
+Data = bytes | memoryview
+
+
+class PayloadGone(LookupError):
+    """A payload that is not there, or not whole, or not what was written."""
+
+
+class StoreFull(RuntimeError):
+    """The store has no room for a payload."""
+
+
+class PayloadStore(Protocol):
+    """Where payloads live."""
+
+    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
+        """Writes the buffers one after another for `ttl` seconds; returns the bytes and their CRC-32. StoreFull."""
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on. PayloadGone when they are not all there."""
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Forgets payloads; names that are not there are no error."""
+
+    def sweep(self) -> None:
+        """Deletes what has outlived its time, where the store does not do it by itself."""
+
+
+def fetch(store: PayloadStore, name: str, size: int, crc: int) -> bytes:
+    """A whole payload of known size and CRC-32. PayloadGone when it is gone or damaged."""
+    data = store.read(name, 0, size)
+    if zlib.crc32(data) != crc:
+        raise PayloadGone(f"payload {name} is damaged: its CRC-32 is not the one written")
+    return data
+
+
+def checksum(buffers: Sequence[Data]) -> tuple[int, int]:
+    """The bytes in `buffers` and their CRC-32."""
+    crc = 0
+    for buffer in buffers:
+        crc = zlib.crc32(buffer, crc)
+    return sum(map(len, buffers)), crc
+
+
+class RedisPayloads:
+    """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
+        """See PayloadStore."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for number, chunk in enumerate(_chunks(buffers)):
+                    pipe.set(keys.payload(name, number), chunk, px=max(1, int(ttl * 1000)))
+                    if number % 16 == 15:  # bounds the pipeline's memory
+                        pipe.execute()
+                pipe.execute()
+        except redis.OutOfMemoryError as error:
+            self.delete([name])
+            raise StoreFull("Redis is full (maxmemory)") from error
+        return checksum(buffers)
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """See PayloadStore."""
+        if not length:
+            return b""
+        first, last = offset // CHUNK, (offset + length - 1) // CHUNK
+        with self._redis.pipeline(transaction=False) as pipe:
+            for number in range(first, last + 1):
+                start = max(0, offset - number * CHUNK)
+                pipe.getrange(keys.payload(name, number), start, min(CHUNK, offset + length - number * CHUNK) - 1)
+            parts: list[bytes] = pipe.execute()
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(data) != length:
+            raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
+        return data
+
+    def delete(self, names: Sequence[str]) -> None:
+        """See PayloadStore. Chunks are found by counting until one is not there."""
+        for name in names:
+            number = 0
+            while self._redis.unlink(*(keys.payload(name, n) for n in range(number, number + 64))) == 64:
+                number += 64
+
+    def sweep(self) -> None:
+        """Nothing: Redis expires its keys itself."""
+
+
+class DirectoryPayloads:
+    """Payloads as files of one folder that server and workers share; a file's mtime is when it expires."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _path(self, name: str) -> Path:
+        if not re.fullmatch(r"[0-9A-Za-z-]+", name):
+            raise ValueError(f"{name!r} is no payload's name")
+        return self._folder / name
+
+    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
+        """See PayloadStore. Readers see the whole file or none."""
+        path = self._path(name)
+        part = path.with_name(f"{name}.{uuid.uuid4().hex}.part")
+        try:
+            with part.open("wb", buffering=0) as file:
+                for buffer in buffers:
+                    view = memoryview(buffer)
+                    while view:
+                        view = view[file.write(view) :]
+            expires = time.time() + ttl
+            os.utime(part, (expires, expires))
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
+        return checksum(buffers)
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """See PayloadStore."""
+        try:
+            with self._path(name).open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), length, offset)
+        except FileNotFoundError:
+            raise PayloadGone(f"payload {name} is gone") from None
+        if len(data) != length:
+            raise PayloadGone(f"payload {name} ends before byte {offset + length}")
+        return data
+
+    def delete(self, names: Sequence[str]) -> None:
+        """See PayloadStore."""
+        for name in names:
+            self._path(name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Deletes the files whose time is over; unfinished ones after an hour."""
+        now = time.time()
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                life = 3600 if entry.name.endswith(".part") else 0
+                try:
+                    if entry.stat().st_mtime + life < now:
+                        Path(entry.path).unlink(missing_ok=True)
+                except FileNotFoundError:
+                    continue  # another sweeper was faster
+
+
+def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:
+    """The store in `folder`, or in Redis where there is none."""
+    return DirectoryPayloads(folder) if folder else RedisPayloads(client)
+
+
+def _chunks(buffers: Sequence[Data]) -> Iterator[Data]:
+    """The buffers' bytes in pieces of CHUNK, copied only where a piece spans two buffers. Never none."""
+    carried = bytearray()
+    empty = True
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        if carried:
+            room = CHUNK - len(carried)
+            carried += view[:room]
+            view = view[room:]
+            if len(carried) < CHUNK:
+                continue
+            yield bytes(carried)
+            carried.clear()
+            empty = False
+        while len(view) >= CHUNK:
+            yield view[:CHUNK]
+            view = view[CHUNK:]
+            empty = False
+        carried += view
+    if carried or empty:
+        yield bytes(carried)

@@ -1,0 +1,45 @@
+"""The settings that server and worker share; each is a flag, a CONVLENS_* variable or a line of a TOML file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class JobsSettings(BaseSettings):
+    """Where jobs live and how long. Flags win over variables, variables over the file named by CONVLENS_CONFIG."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVLENS_", cli_kebab_case=True, cli_implicit_flags=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, by a redis:// or rediss:// URL")
+    payload_dir: Path | None = Field(
+        None, description="folder for images and tensors, shared by server and workers; none: they live in Redis"
+    )
+    lease: float = Field(15.0, gt=0, description="seconds a worker may be silent before its jobs go to another")
+    max_attempts: int = Field(3, ge=1, description="times a job is begun before it is FAILED")
+    result_ttl: float = Field(3600.0, gt=0, description="seconds a result is kept after its job ended")
+    tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
+    reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
+    redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and arguments, then CONVLENS_* variables, then the TOML file that CONVLENS_CONFIG names."""
+        file = os.environ.get("CONVLENS_CONFIG")
+        toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
+        return (init_settings, env_settings, *toml)
