@@ -71,7 +71,7 @@ class Publisher:
         self._thread.start()
 
     def put(self, queue_: str, job_id: str) -> None:
-        """Has `job_id` published on `queue_`; returns at once. A message that cannot be sent is left to the reconciler."""
+        """Has `job_id` published on `queue_`; returns at once. What cannot be sent is left to the reconciler."""
         self._waiting.put((queue_, job_id))
 
     def close(self) -> None:

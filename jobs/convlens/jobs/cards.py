@@ -22,11 +22,11 @@ def publish(client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], 
     """
     now = time.time()
     for card in cards:
-        others = {name for name in client.zrangebyscore(keys.serving(card.name), now, "+inf")} - {worker.encode()}
+        others = set(client.zrangebyscore(keys.serving(card.name), now, "+inf")) - {worker.encode()}
         published = client.get(keys.card(card.name))
         if others and published and model_pb2.Model.FromString(published).digest != card.digest:
             raise CardConflict(
-                f"model {card.name!r} is served with other weights by {sorted(others)[0].decode()}; "
+                f"model {card.name!r} is served with other weights by {min(others).decode()}; "
                 "give this one another name, or stop that worker"
             )
         with client.pipeline() as pipe:

@@ -124,7 +124,7 @@ class Ledger:
         rank = self.redis.zrank(keys.queued(record.queue), record.id)
         return None if rank is None else int(rank)
 
-    def list(self, size: int, before: int | None, state: State | None) -> tuple[list[Record], int | None]:
+    def page(self, size: int, before: int | None, state: State | None) -> tuple[list[Record], int | None]:
         """Up to `size` records, newest first, older than sequence number `before`; and the next page's `before`."""
         found: list[Record] = []
         bound = f"({before}" if before is not None else "+inf"
@@ -218,19 +218,8 @@ class Ledger:
         return bool(self._run("release", claim.record.id, claim.token))
 
     def _finish(self, claim: Claim, state: State, failure: JobFailure, *sizes: int) -> bool:
-        return bool(
-            self._run(
-                "finish",
-                claim.record.id,
-                claim.token,
-                state,
-                failure.reason,
-                failure.message,
-                failure.field,
-                *sizes,
-                *self._ttls,
-            )  # fmt: skip
-        )
+        words = (failure.reason, failure.message, failure.field)
+        return bool(self._run("finish", claim.record.id, claim.token, state, *words, *sizes, *self._ttls))
 
     # --- what the reconciler does ---
 

@@ -1,4 +1,4 @@
-"""Notices: who waits for a job hears of each change of its state. A notice may be lost, so a waiter also looks itself."""
+"""Notices: who waits for a job hears of each change of its state. A notice may be lost, so waiters look, too."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Reconciler:
             except redis.RedisError as error:
                 log.info("reconciler: the lock is left to expire: %s", error)
 
-    def _elected(self, before: bool) -> bool:  # noqa: FBT001 - its own last answer
+    def _elected(self, before: bool) -> bool:
         if before:
             try:
                 return bool(self._lock.reacquire())

@@ -1,0 +1,258 @@
+"""What a job asks of a model, resolved: which arrays, of which names and shapes, for which targets.
+
+Shared by the front, which refuses with it what the model cannot do before anything is queued, and by the worker, which
+names and shapes its results with it. Knows the wire's messages and a model card; no Redis, no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from convlens.v1 import model_pb2, spec_pb2
+
+ALL_UNITS: Final = -1
+"""The target that is the mean over all units."""
+PREDICTED: Final = -2
+"""The unit of the highest score; -3 is the second highest, and so on."""
+MAX_PREDICTIONS: Final = 1000
+DEFAULT_PREDICTIONS: Final = 5
+
+
+class SpecError(ValueError):
+    """A field of the request that cannot be granted."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+@dataclass(frozen=True, slots=True)
+class SaliencyMap:
+    """A gradient with respect to the input."""
+
+    guided: bool
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationMapping:
+    """Grad-CAM at a layer."""
+
+    layer: str
+    upsampled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOutput:
+    """A layer's activations; of all channels when `channels` is empty."""
+
+    layer: str
+    channels: tuple[int, ...]
+
+
+Method = SaliencyMap | ActivationMapping | LayerOutput
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One array of a result."""
+
+    name: str
+    method: Method
+    shape: tuple[int, ...]
+    """With the batch axis, and the target axis where there is one. The datatype is FP32."""
+    targeted: bool
+    """True for a map that explains a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """A job, resolved against its model's card."""
+
+    tensors: tuple[PlannedTensor, ...]
+    targets: tuple[tuple[int, ...], ...]
+    """(N,T): a unit's index, ALL_UNITS, or PREDICTED and below."""
+    scored_layer: str
+    """Empty: the model's logits."""
+    predictions: int
+    """How many best classes to report."""
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(_product(tensor.shape) * 4 for tensor in self.tensors)
+
+
+def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
+    """The plan of `spec` on the model of `card`. Raises SpecError naming the first field at fault."""
+    layers = {layer.name: layer for layer in card.layers}
+    if spec.scored_layer and spec.scored_layer not in layers:
+        raise _no_layer("spec.scored_layer", spec.scored_layer, card.name, layers)
+    inner = bool(spec.scored_layer) and spec.scored_layer != card.score_layer
+    units = layers[spec.scored_layer or card.score_layer].shape[-1]
+    targets, axis = _targets(spec, units)
+    model = _Model(card, layers, spec.scored_layer if inner else card.score_layer)
+    lead = (len(spec.images), len(targets[0])) if axis else (len(spec.images),)
+    tensors: dict[str, PlannedTensor] = {}
+    for i, visualization in enumerate(spec.visualizations):
+        field = f"spec.visualizations[{i}]"
+        kind = visualization.WhichOneof("method")
+        if kind is None:
+            raise SpecError(field, f"no method is set; allowed: {', '.join(_METHODS)}")
+        targeted = kind != "activations"
+        for name, method, shape in _METHODS[kind](visualization, f"{field}.{kind}", model):
+            if name in tensors:
+                raise SpecError(field, f"asks for {name!r} again; every array is asked for once")
+            tensors[name] = PlannedTensor(name, method, (*(lead if targeted else lead[:1]), *shape), targeted)
+    return JobPlan(
+        tuple(tensors.values()), targets, spec.scored_layer if inner else "", _predictions(spec, tensors, inner)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A card, with its layers by name and the layer that is scored."""
+
+    card: model_pb2.Model
+    layers: dict[str, model_pb2.Layer]
+    scored: str
+
+    def before(self, layer: str, other: str) -> bool:
+        """True when the data pass `layer` before `other`."""
+        order = list(self.layers)
+        return order.index(layer) < order.index(other)
+
+
+_Planned = Iterator[tuple[str, Method, tuple[int, ...]]]
+
+
+def _saliency(visualization: spec_pb2.Visualization, _field: str, model: _Model) -> _Planned:
+    options = visualization.saliency
+    guided = options.method == spec_pb2.SALIENCY_METHOD_GUIDED
+    signed = options.reduction == spec_pb2.CHANNEL_REDUCTION_NONE
+    _known(spec_pb2.SaliencyMethod, options.method, f"{_field}.method")
+    _known(spec_pb2.ChannelReduction, options.reduction, f"{_field}.reduction")
+    name = "saliency" + "/guided" * guided + "/signed" * signed
+    height, width, channels = model.card.input_shape
+    yield name, SaliencyMap(guided, signed), (height, width, channels) if signed else (height, width)
+
+
+def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: _Model) -> _Planned:
+    options = visualization.grad_cam
+    _known(spec_pb2.MapSize, options.size, f"{field}.size")
+    layer = options.layer or model.card.cam_layer
+    if layer not in model.layers:
+        raise _no_layer(f"{field}.layer", layer, model.card.name, model.layers)
+    shape = tuple(model.layers[layer].shape)
+    spatial = [name for name, it in model.layers.items() if len(it.shape) == 3 and model.before(name, model.scored)]
+    if layer not in spatial:
+        raise SpecError(
+            f"{field}.layer",
+            f"layer {layer!r} has no extent in space, or is not below the scored layer {model.scored!r}; "
+            f"allowed: {_listed(spatial)}",
+        )
+    upsampled = options.size == spec_pb2.MAP_SIZE_INPUT
+    name = "grad_cam" + (f"/{layer}" if layer != model.card.cam_layer else "") + "/upsampled" * upsampled
+    yield name, ActivationMapping(layer, upsampled), tuple(model.card.input_shape[:2]) if upsampled else shape[:2]
+
+
+def _activations(visualization: spec_pb2.Visualization, field: str, model: _Model) -> _Planned:
+    options = visualization.activations
+    channels = tuple(options.channels)
+    if not options.layers:
+        raise SpecError(f"{field}.layers", f"is empty; allowed: {_listed(model.layers)}")
+    if len(set(channels)) < len(channels):
+        raise SpecError(f"{field}.channels", "names a channel twice")
+    for i, layer in enumerate(options.layers):
+        if layer not in model.layers:
+            raise _no_layer(f"{field}.layers[{i}]", layer, model.card.name, model.layers)
+        shape = tuple(model.layers[layer].shape)
+        for k, channel in enumerate(channels):
+            if not 0 <= channel < shape[-1]:
+                raise SpecError(
+                    f"{field}.channels[{k}]", f"is {channel}, but layer {layer!r} has channels 0…{shape[-1] - 1}"
+                )
+        yield f"activations/{layer}", LayerOutput(layer, channels), (*shape[:-1], len(channels) or shape[-1])
+
+
+_METHODS: Final[dict[str, Callable[[spec_pb2.Visualization, str, _Model], _Planned]]] = {
+    "saliency": _saliency,
+    "grad_cam": _grad_cam,
+    "activations": _activations,
+}
+"""One row a method: the name of its field in Visualization, and what arrays it gives."""
+
+
+def _targets(spec: spec_pb2.JobSpec, units: int) -> tuple[tuple[tuple[int, ...], ...], bool]:
+    """The targets as (N,T) codes, and whether the maps have a target axis."""
+    images = len(spec.images)
+    if len(spec.targets) not in {0, 1, images}:
+        raise SpecError(
+            "spec.targets", f"has {len(spec.targets)} for {images} images; allowed: none, one, or one an image"
+        )
+    given = [_codes(target, f"spec.targets[{i}]", units) for i, target in enumerate(spec.targets)]
+    given = given or [((PREDICTED,), False)]
+    for i, (codes, axis) in enumerate(given):
+        if axis != given[0][1] or len(codes) != len(given[0][0]):
+            raise SpecError(f"spec.targets[{i}]", "has not as many units as the first image's target; all must have")
+    rows = tuple(codes for codes, _ in given)
+    return (rows * images if len(rows) == 1 else rows), given[0][1]
+
+
+def _codes(target: spec_pb2.Target, field: str, units: int) -> tuple[tuple[int, ...], bool]:
+    """One image's targets as codes, and whether they were given as a list."""
+    kind = target.WhichOneof("kind")
+    if kind == "index":
+        return (_unit(target.index, f"{field}.index", units),), False
+    if kind == "indices":
+        values = target.indices.values
+        if not values or len(set(values)) < len(values):
+            raise SpecError(f"{field}.indices", "is empty or names a unit twice")
+        return tuple(_unit(v, f"{field}.indices.values[{i}]", units) for i, v in enumerate(values)), True
+    if kind == "top_k":
+        if not 1 <= target.top_k <= units:
+            raise SpecError(f"{field}.top_k", f"is {target.top_k}; allowed: 1…{units}")
+        return tuple(PREDICTED - rank for rank in range(target.top_k)), True
+    return ((ALL_UNITS,) if kind == "all_units" else (PREDICTED,)), False
+
+
+def _unit(index: int, field: str, units: int) -> int:
+    if not 0 <= index < units:
+        raise SpecError(field, f"is {index}; allowed: 0…{units - 1}")
+    return index
+
+
+def _predictions(spec: spec_pb2.JobSpec, tensors: dict[str, PlannedTensor], inner: bool) -> int:
+    """How many best classes: as asked, else as many as come for free."""
+    if spec.HasField("predictions"):
+        if not 0 <= spec.predictions <= MAX_PREDICTIONS:
+            raise SpecError("spec.predictions", f"is {spec.predictions}; allowed: 0…{MAX_PREDICTIONS}")
+        return spec.predictions
+    reached = any(tensor.targeted for tensor in tensors.values()) and not inner
+    return DEFAULT_PREDICTIONS if reached else 0
+
+
+def _known(enum: type, value: int, field: str) -> None:
+    """SpecError for a number that the enum has no name for (a newer client's, perhaps)."""
+    if value not in enum.values():  # type: ignore[attr-defined]
+        raise SpecError(field, f"is {value}; allowed: {', '.join(enum.keys()[1:])}")  # type: ignore[attr-defined]
+
+
+def _no_layer(field: str, layer: str, model: str, layers: Sequence[str] | dict[str, model_pb2.Layer]) -> SpecError:
+    return SpecError(field, f"no layer {layer!r} in model {model!r}; allowed: {_listed(layers)}")
+
+
+def _listed(names: Sequence[str] | dict[str, model_pb2.Layer]) -> str:
+    """Names for an error message, not endlessly many."""
+    shown = list(names)[:40]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+
+
+def _product(shape: Sequence[int]) -> int:
+    product = 1
+    for axis in shape:
+        product *= axis
+    return product
