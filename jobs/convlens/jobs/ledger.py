@@ -80,7 +80,7 @@ class Ledger:
 
     def _run(self, name: str, *args: str | int) -> Any:  # noqa: ANN401 - as varied as the scripts
         script = self._scripts.get(name) or self._scripts.setdefault(name, self.redis.register_script(_source(name)))
-        return script(args=args)
+        return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
 
     @property
     def _ttls(self) -> tuple[int, int]:
