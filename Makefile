@@ -1,0 +1,51 @@
+# The commands of the project. They need Python >= 3.11 with venv, and make; everything else they install into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PARTS := proto jobs server worker client local
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test test-compose lint proto bench bench-engine clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+install: .venv/installed ## everything into .venv
+
+.venv/installed: constraints.txt dev.txt $(PARTS:%=%/pyproject.toml)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convlens needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -r dev.txt $(PARTS:%=-e ./%)
+	touch $@
+
+demo: install ## the main job, end to end, to pictures in out/
+	$(BIN)/python -m convlens.local.demo out
+
+test: install ## unit, integration and conformance tests
+	$(BIN)/python -m pytest
+
+test-compose: install ## the container stack, for real: needs root and a container engine
+	$(BIN)/python -m pytest tests/compose -m compose
+
+lint: install ## ruff, mypy --strict, import-linter, buf
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(PARTS)
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+
+proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
+	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)
+
+.venv-proto/installed: proto/generator.txt
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install -q -r proto/generator.txt
+	touch $@
+
+bench: bench-engine ## every benchmark
+
+bench-engine: install ## each map's time against a forward pass, stock VGG16
+	$(BIN)/python bench/engine/ratios.py
+
+clean: ## away with .venv and all that was generated
+	rm -rf .venv .venv-proto out .mypy_cache .ruff_cache .pytest_cache

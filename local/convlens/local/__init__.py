@@ -1,0 +1,1 @@
+"""Convlens on one machine: everything in one command."""

@@ -1,0 +1,1 @@
+"""The gRPC front: validation, admission, waiting and streaming. Knows no TensorFlow."""
