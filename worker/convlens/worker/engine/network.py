@@ -1,0 +1,298 @@
+"""A network that explains itself: one forward pass for every map of a batch, one backward pass for every gradient.
+
+The backward pass is written out rather than taped: it ends at the layer that needs it, serves saliency and Grad-CAM on
+its way, and is guided or plain without touching the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from convlens.worker.engine import ops
+from convlens.worker.engine.chain import UnsupportedLayer, walk
+from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.engine.preprocess import PREPROCESS
+
+Tensor = Any
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+MAX_TRACES: Final = 64
+"""Compiled plans kept; the least recently used one goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """A layer whose output can be had."""
+
+    name: str
+    kind: str
+    """Its Keras class."""
+    shape: tuple[int, ...]
+    """Its output without the batch axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a pass gives; N images, T targets, K predictions."""
+
+    maps: dict[Map, Floats]
+    """(N,T,…) for gradients, (N,…) for activations."""
+    targets: Ints | None
+    """(N,T): the unit explained, ALL_UNITS for the mean of all. None without gradients."""
+    scores: Floats | None
+    """(N,T): the score differentiated."""
+    probabilities: Floats | None
+    """(N,T): the unit's probability; None unless it is a logit of a model that ends in softmax or sigmoid."""
+    predicted: Ints | None
+    """(N,K): the best classes, descending. None when none were asked for."""
+    predicted_logits: Floats | None
+    """(N,K)"""
+    predicted_probabilities: Floats | None
+    """(N,K); None for a model without them."""
+
+    def split(self, sizes: Iterable[int]) -> list[Outputs]:
+        """The same, cut along the images into pieces of these sizes."""
+        pieces, start = [], 0
+        for size in sizes:
+            rows = slice(start, start + size)
+
+            def cut(array: Any, rows: slice = rows) -> Any:  # noqa: ANN401
+                return None if array is None else array[rows]
+
+            pieces.append(
+                Outputs(
+                    {item: array[rows] for item, array in self.maps.items()},
+                    *map(cut, (self.targets, self.scores, self.probabilities, self.predicted)),
+                    *map(cut, (self.predicted_logits, self.predicted_probabilities)),
+                )
+            )
+            start += size
+        return pieces
+
+
+class Network:
+    """A Keras chain, ready to be explained. The Keras model is read once and never touched.
+
+    Raises UnsupportedLayer for what has no exact rule, and for an input that is no RGB image of fixed size.
+    """
+
+    def __init__(self, model: Any, preprocess: str) -> None:  # noqa: ANN401 - Keras comes without types
+        self._steps = walk(model)
+        self._preprocess = PREPROCESS[preprocess]
+        shape = tuple(model.input_shape[1:])
+        if len(shape) != 3 or shape[-1] != 3 or None in shape:
+            raise UnsupportedLayer(f"model {model.name!r} takes {shape}; an RGB image (height, width, 3) is needed")
+        self.input_shape: tuple[int, int, int] = shape
+        self._ends = {step.layer: i + 1 for i, step in enumerate(self._steps) if step.layer}
+        self._head = self._steps[-1].op if isinstance(self._steps[-1].op, ops.Probability) else None
+        self._logits = len(self._steps) - (self._head is not None)
+        self.layers = self._describe()
+        names = [layer.name for layer in self.layers]
+        self.score_layer: str = next(n for n in names if self._ends[n] >= self._logits)
+        below = self.layers[: names.index(self.score_layer)]
+        self.cam_layer: str | None = next((i.name for i in below[::-1] if i.kind == "Conv2D"), None)
+        self.has_probability = self._head is not None
+        self.digest = self._digest(preprocess)
+        self._traces: OrderedDict[tuple[Plan, Any], Callable[..., Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def traces(self) -> int:
+        """How many plans are compiled now."""
+        return len(self._traces)
+
+    @property
+    def units(self) -> int:
+        """The units of the last layer."""
+        return self.layers[-1].shape[-1]
+
+    def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints | None = None) -> Outputs:
+        """Computes `plan` on `images`, uint8 or float32 RGB in 0…255, (N,H,W,3).
+
+        `targets` is (N,T) of unit indices, ALL_UNITS, PREDICTED or below; None: the predicted unit. Raises ValueError
+        for arrays, layers or targets that do not fit.
+        """
+        if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype.name not in {"uint8", "float32"}:
+            raise ValueError(
+                f"images are {images.dtype} {images.shape}; needed are uint8 or float32 (N, {self.input_shape})"
+            )
+        if targets is None:
+            targets = np.tile(PREDICTED - np.arange(plan.targets, dtype=np.int32), (len(images), 1))
+        targets = np.asarray(targets, np.int32)
+        if targets.shape != (len(images), plan.targets):
+            raise ValueError(f"targets are {targets.shape}; needed are {(len(images), plan.targets)}")
+        units = self._units(plan)
+        if plan.targeted and not ((targets >= -1 - units) & (targets < units)).all():
+            raise ValueError(f"a target is outside of 0…{units - 1} (and its ranks): {targets.tolist()}")
+        found = {name: value.numpy() for name, value in self._trace(plan, images.dtype)(images, targets).items()}
+        maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
+        names = ("targets", "scores", "probabilities", "predicted", "predicted_logits", "predicted_probabilities")
+        return Outputs(maps, *(found.get(name) for name in names))
+
+    def _units(self, plan: Plan) -> int:
+        if plan.scored_layer is None:
+            return self.units
+        return next(layer.shape[-1] for layer in self.layers if layer.name == plan.scored_layer)
+
+    def _trace(self, plan: Plan, dtype: Any) -> Callable[..., Any]:  # noqa: ANN401
+        """The compiled plan; batch sizes and targets are no part of it."""
+        with self._lock:
+            found = self._traces.pop((plan, dtype), None)
+            if found is None:
+                self._check(plan)
+                images = tf.TensorSpec((None, *self.input_shape), dtype)
+                found = tf.function(
+                    lambda x, t: self._explain(x, t, plan),
+                    input_signature=[images, tf.TensorSpec((None, plan.targets), tf.int32)],
+                )
+            self._traces[plan, dtype] = found
+            if len(self._traces) > MAX_TRACES:
+                self._traces.popitem(last=False)
+            return found
+
+    def _check(self, plan: Plan) -> None:
+        """ValueError for layers that are not there, or are in the wrong order."""
+        named = [item.layer for item in plan.maps if not isinstance(item, Saliency)]
+        for name in (*named, *((plan.scored_layer,) if plan.scored_layer else ())):
+            if name not in self._ends:
+                raise ValueError(f"there is no layer {name!r}; there are {', '.join(self._ends)}")
+        scored = self._end_of(plan.scored_layer)
+        for item in plan.maps:
+            if isinstance(item, GradCAM) and self._ends[item.layer] >= scored:
+                raise ValueError(
+                    f"layer {item.layer!r} is not below the scored layer {plan.scored_layer or 'logits'!r}"
+                )
+
+    def _end_of(self, scored_layer: str | None) -> int:
+        """How many steps lead to the scores."""
+        return self._logits if scored_layer is None else min(self._ends[scored_layer], self._logits)
+
+    def _explain(self, images: Tensor, targets: Tensor, plan: Plan) -> dict[str, Tensor]:
+        """The graph of a plan."""
+        scored = self._end_of(plan.scored_layer)
+        depths = [self._ends[item.layer] for item in plan.maps if not isinstance(item, Saliency)]
+        depths += [scored] * plan.targeted + [self._logits] * bool(plan.predictions)
+        x = self._preprocess.forward(tf.cast(images, tf.float32))
+        values = [x]
+        for step in self._steps[: max(depths, default=0)]:
+            values.append(step.op.forward(values[-1]))
+        found: dict[str, Tensor] = {}
+        gradients: dict[tuple[int, bool], list[Tensor]] = {}
+        if plan.targeted:
+            seed = self._seed(found, values[scored], targets, plan)
+            gradients = self._backward(values, scored, seed, plan)
+        if plan.predictions:
+            logits = values[self._logits]
+            best = tf.math.top_k(logits, min(plan.predictions, self.units))
+            found["predicted"], found["predicted_logits"] = best.indices, best.values
+            if self._head:
+                found["predicted_probabilities"] = tf.gather(self._head.forward(logits), best.indices, batch_dims=1)
+        for i, item in enumerate(plan.maps):
+            found[f"map{i}"] = self._map(item, values, gradients)
+        return found
+
+    def _seed(self, found: dict[str, Tensor], output: Tensor, targets: Tensor, plan: Plan) -> list[Tensor]:
+        """Chooses the units, notes their scores, and gives ∂S/∂output, one stream a target."""
+        inner = tuple(range(1, len(output.shape) - 1))
+        scores = tf.reduce_mean(output, inner) if inner else output
+        units = scores.shape[-1]
+        ranks = tf.clip_by_value(tf.reduce_max(-1 - targets), 1, units)
+        best = tf.math.top_k(scores, ranks).indices
+        ranked = tf.gather(best, tf.clip_by_value(-2 - targets, 0, ranks - 1), batch_dims=1)
+        chosen = tf.where(targets <= -2, ranked, targets)
+        weights = tf.where(chosen[..., None] < 0, 1.0 / units, tf.one_hot(chosen, units))
+        found["targets"] = chosen
+        found["scores"] = tf.reduce_sum(weights * scores[:, None, :], -1)
+        if self._head and plan.scored_layer is None:
+            found["probabilities"] = tf.reduce_sum(weights * self._head.forward(scores)[:, None, :], -1)
+        area = 1
+        for axis in inner:
+            area *= output.shape[axis]
+        streams = [weights[:, t] for t in range(plan.targets)]
+        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) / area for stream in streams]
+        return [tf.broadcast_to(stream, tf.shape(output)) for stream in spread]
+
+    def _backward(
+        self, values: list[Tensor], scored: int, seed: list[Tensor], plan: Plan
+    ) -> dict[tuple[int, bool], list[Tensor]]:
+        """∂S/∂value by (step, guided), T streams each, at the input and at the layers of class activation maps."""
+        cams = {self._ends[item.layer] for item in plan.maps if isinstance(item, GradCAM)}
+        rules = {item.guided for item in plan.maps if isinstance(item, Saliency)}
+        ends = dict.fromkeys(rules, 0)
+        if cams and False not in ends:
+            ends[False] = min(cams)
+        streams = {guided: list(seed) for guided in sorted(ends)}
+        kept: dict[tuple[int, bool], list[Tensor]] = {}
+        for i in range(scored - 1, min(ends.values()) - 1, -1):
+            active = [guided for guided in streams if ends[guided] <= i]
+            flags = [guided for guided in active for _ in seed]
+            flat = [dy for guided in active for dy in streams[guided]]
+            flat = self._steps[i].op.backward(flat, values[i], values[i + 1], flags)
+            for k, guided in enumerate(active):
+                streams[guided] = flat[k * len(seed) : (k + 1) * len(seed)]
+            if i in cams:
+                kept[i, False] = streams[False]
+        for guided in rules:
+            kept[0, guided] = streams[guided]
+        return kept
+
+    def _map(self, item: Map, values: list[Tensor], gradients: dict[tuple[int, bool], list[Tensor]]) -> Tensor:
+        """One array of the result."""
+        if isinstance(item, Activation):
+            output = values[self._ends[item.layer]]
+            return tf.gather(output, item.channels, axis=-1) if item.channels else output
+        if isinstance(item, Saliency):
+            gradient = tf.stack(gradients[0, item.guided], 1)
+            if not item.signed:
+                return tf.reduce_max(tf.abs(gradient), -1)
+            return tf.reverse(gradient, [-1]) if self._preprocess.flips else gradient
+        end = self._ends[item.layer]
+        maps = [
+            tf.nn.relu(tf.einsum("nhwc,nc->nhw", values[end], tf.reduce_mean(dy, (1, 2))))
+            for dy in gradients[end, False]
+        ]
+        if item.upsampled:
+            maps = [tf.image.resize(found[..., None], self.input_shape[:2])[..., 0] for found in maps]
+        return tf.stack(maps, 1)
+
+    def _describe(self) -> tuple[LayerInfo, ...]:
+        """The layers with the shapes of their outputs, found by tracing the forward pass without running it."""
+        shapes: list[tuple[int, ...]] = []
+
+        def forward(x: Tensor) -> Tensor:
+            for step in self._steps:
+                x = step.op.forward(x)
+                shapes.append(tuple(x.shape[1:]))
+            return x
+
+        tf.function(forward).get_concrete_function(tf.TensorSpec((None, *self.input_shape), tf.float32))
+        return tuple(
+            LayerInfo(step.layer, step.kind, shape)
+            for step, shape in zip(self._steps, shapes, strict=True)
+            if step.layer
+        )
+
+    def _digest(self, preprocess: str) -> str:
+        """SHA-256 of all that decides a result: the operations, their weights, the preprocessing."""
+        digest = hashlib.sha256(f"{preprocess} {self.input_shape}".encode())
+        for step in self._steps:
+            options = {
+                k: v for k, v in vars(step.op).items() if isinstance(v, str | int | float | tuple) and k != "weights"
+            }
+            digest.update(f"{type(step.op).__name__} {step.layer} {sorted(options.items())}".encode())
+            for weights in step.op.weights:
+                digest.update(f"{weights.shape}".encode())
+                digest.update(np.ascontiguousarray(weights).data)
+        for step in self._steps:
+            step.op.weights = ()  # the tensors have them
+        return digest.hexdigest()
