@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -29,6 +33,26 @@ class JobsSettings(BaseSettings):
     tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
     reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
     redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
+
+    @classmethod
+    def from_command_line(cls, program: str, argv: list[str]) -> Self:
+        """The settings of a command line; a wrong one ends the process with a message that names it."""
+        source = CliSettingsSource[Any](
+            cls,
+            cli_prog_name=program,
+            cli_parse_args=argv,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        try:
+            return cls(_cli_settings_source=source)  # type: ignore[call-arg]
+        except ValidationError as error:
+            for problem in error.errors():
+                name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
+                print(f"{program}: {name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
+            raise SystemExit(2) from None
 
     @classmethod
     def settings_customise_sources(

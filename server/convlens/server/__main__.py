@@ -1,0 +1,21 @@
+"""`python -m convlens.server`, and the `server` subcommand of `convlens`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from convlens.server import logs
+from convlens.server.app import serve
+from convlens.server.settings import ServerSettings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a front until it is told to stop."""
+    settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
+    logs.configure(settings.log_level)
+    return asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

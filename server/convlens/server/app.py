@@ -1,0 +1,66 @@
+"""Starts the front, serves until SIGTERM or SIGINT, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from convlens.server.front import Front
+from convlens.server.health import SERVICES, Health
+from convlens.server.interceptor import Boundary
+from convlens.server.services import VERSION, Jobs, Models, Visualizations
+from convlens.server.settings import ServerSettings
+from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: ServerSettings) -> int:
+    """Serves until told to stop; returns the exit status. The ready line goes to stdout once calls are taken."""
+    front = Front(settings)
+    health = Health(front)
+    server = grpc.aio.server(
+        interceptors=[Boundary(VERSION)],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+        ],
+    )
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Visualizations(front), server)  # type: ignore[no-untyped-call,unused-ignore]
+    job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
+    model_pb2_grpc.add_ModelServiceServicer_to_server(Models(front), server)  # type: ignore[no-untyped-call,unused-ignore]
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError:
+        log.error(  # noqa: TRY400 - the message says it all
+            "cannot listen on %s:%d: is something else listening there?", settings.host, settings.port
+        )
+        return 1
+    front.start()
+    await health.update()
+    await server.start()
+    watch = asyncio.create_task(health.run())
+    print(f"ready: grpc {settings.host}:{port}", flush=True)
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    log.info("draining for up to %g s", settings.drain_grace)
+    front.draining = True
+    watch.cancel()
+    await health.update()
+    await server.stop(settings.drain_grace)
+    await front.close()
+    return 0

@@ -1,0 +1,67 @@
+"""Records and settings as messages of convlens.v1."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from convlens.jobs.record import Record
+from convlens.server.settings import ServerSettings
+from convlens.v1 import job_pb2, model_pb2
+
+
+def job(record: Record, position: int | None) -> job_pb2.Job:
+    """A record as its callers see it."""
+    message = job_pb2.Job(
+        id=record.id,
+        state=job_pb2.JobState.ValueType(record.state),
+        model=record.model,
+        images=record.images,
+        priority=int(record.priority),  # type: ignore[arg-type]
+        create_time=_timestamp(record.created),
+        start_time=_timestamp(record.started),
+        end_time=_timestamp(record.ended),
+        deadline=_timestamp(record.deadline),
+        expire_time=_timestamp(record.expires),
+        attempts=record.attempts,
+        result_bytes=record.result_bytes,
+        request_id=record.request_id,
+        result_expired=record.expires is not None and record.expires <= time.time(),
+        queue_position=position,
+    )
+    if record.failure:
+        message.error.reason = record.failure.reason
+        message.error.message = record.failure.message
+        message.error.field = record.failure.field
+    return message
+
+
+def limits(settings: ServerSettings) -> model_pb2.Limits:
+    """The limits that clients are told."""
+    return model_pb2.Limits(
+        max_request_bytes=settings.max_request_bytes,
+        max_images=settings.max_images,
+        max_image_pixels=settings.max_image_pixels,
+        max_result_bytes=settings.max_result_bytes,
+        max_visualizations=settings.max_visualizations,
+        max_targets=settings.max_targets,
+        max_jobs=settings.max_jobs,
+        max_timeout=_duration(settings.max_timeout),
+        default_timeout=_duration(settings.default_timeout),
+        result_ttl=_duration(settings.result_ttl),
+    )
+
+
+def _timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
+    if seconds is None:
+        return None
+    message = timestamp_pb2.Timestamp()
+    message.FromMilliseconds(round(seconds * 1000))
+    return message
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromMilliseconds(round(seconds * 1000))
+    return message

@@ -1,0 +1,63 @@
+"""grpc.health.v1 that tells the truth: about Redis, about live workers, about draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import redis
+from grpc_health.v1 import health, health_pb2
+
+from convlens.server.front import Front
+from convlens.v1 import job_pb2, model_pb2, visualization_pb2
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS: Final = 1.0
+SERVICES: Final = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (visualization_pb2, "VisualizationService"),
+        (job_pb2, "JobService"),
+        (model_pb2, "ModelService"),
+    )
+)
+
+
+class Health:
+    """Keeps the health service up to date: "" and the three services, and "model/NAME" for each model seen."""
+
+    def __init__(self, front: Front) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._front = front
+        self._models: set[str] = set()
+        self._last: bool | None = None
+
+    async def run(self) -> None:
+        """Looks every second, until cancelled."""
+        while True:
+            await self.update()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def update(self) -> None:
+        """One look."""
+        try:
+            live = set(await self._front.cards())
+            await self._front.call(self._front.ledger.redis.ping)
+        except redis.RedisError as error:
+            log.warning("health: %s", error)
+            live = set()
+        self._models |= live
+        healthy = bool(live) and not self._front.draining
+        if healthy != self._last:
+            log.info("serving=%s models=%s", healthy, ",".join(sorted(live)))
+            self._last = healthy
+        for name in ("", *SERVICES):
+            await self._set(name, healthy)
+        for model in self._models:
+            await self._set(f"model/{model}", model in live and not self._front.draining)
+
+    async def _set(self, name: str, healthy: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        await self.servicer.set(name, status.SERVING if healthy else status.NOT_SERVING)

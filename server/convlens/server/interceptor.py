@@ -1,0 +1,62 @@
+"""Around every call: the server's version goes out first, and every exception leaves as a google.rpc.Status."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from convlens.server.errors import refusal_of
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """The boundary between the services, which raise, and gRPC, which aborts."""
+
+    def __init__(self, version: str) -> None:
+        self._metadata = (("convlens-version", version),)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 - a handler of one of four shapes
+        """Wraps the handler of a convlens call; health and reflection are left as they are."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith("/convlens."):
+            return handler
+        codecs = (handler.request_deserializer, handler.response_serializer)
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), *codecs)
+
+    def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: Any) -> Any:  # noqa: ANN401
+            await context.send_initial_metadata(self._metadata)
+            try:
+                return await inner(request, context)
+            except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
+                return await _abort(context, error)
+
+        return call
+
+    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+            await context.send_initial_metadata(self._metadata)
+            try:
+                async with aclosing(inner(request, context)) as parts:
+                    async for part in parts:
+                        yield part
+            except Exception as error:  # noqa: BLE001 - as above
+                await _abort(context, error)
+
+        return call
+
+
+async def _abort(context: Any, error: Exception) -> None:  # noqa: ANN401
+    status = rpc_status.to_status(refusal_of(error).status())
+    await context.abort(status.code, status.details, status.trailing_metadata)

@@ -1,0 +1,207 @@
+"""The three services of convlens.v1. Each call validates, does one thing with the front, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from importlib import metadata
+from typing import Any
+
+from convlens.jobs.ledger import JobLive
+from convlens.jobs.record import Record, State
+from convlens.server import convert, results
+from convlens.server.errors import invalid, refusal_of
+from convlens.server.front import Front
+from convlens.server.validation import default_model, find_model, result_positions, valid_job_id
+from convlens.v1 import (
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    spec_pb2,
+    visualization_pb2,
+    visualization_pb2_grpc,
+)
+
+VERSION = metadata.version("convlens-server")
+Context = Any
+
+
+class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
+    """Maps in one call."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def Visualize(  # noqa: N802 - the wire's name
+        self, request: visualization_pb2.VisualizeRequest, context: Context
+    ) -> AsyncIterator[visualization_pb2.VisualizeResponse]:
+        """One job, waited for."""
+        remaining = context.time_remaining()
+        async for part in self._answer(request.spec, request.request_id, remaining):
+            yield visualization_pb2.VisualizeResponse(**part)
+
+    async def VisualizeStream(  # noqa: N802
+        self, requests: AsyncIterator[visualization_pb2.VisualizeStreamRequest], context: Context
+    ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse]:
+        """Many jobs. No more than `stream_jobs` are taken at once: a slow reader slows the queueing, not the memory."""
+        room = asyncio.Semaphore(self._front.settings.stream_jobs)
+        turn = asyncio.Lock()
+        out: asyncio.Queue[visualization_pb2.VisualizeStreamResponse | None] = asyncio.Queue(4)
+
+        async def one(request: visualization_pb2.VisualizeStreamRequest) -> None:
+            answer = visualization_pb2.VisualizeStreamResponse
+            try:
+                parts = self._answer(request.spec, request.request_id, context.time_remaining())
+                async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
+                    async for part in parts:
+                        if "header" in part:
+                            await held.enter_async_context(turn)
+                        await out.put(answer(sequence=request.sequence, **part))
+            except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
+                status = refusal_of(error).status()
+                told = visualization_pb2.StreamError(
+                    code=status.code, message=status.message, status=status.SerializeToString()
+                )
+                await out.put(answer(sequence=request.sequence, error=told))
+            finally:
+                room.release()
+
+        async def take() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                async for request in requests:
+                    await room.acquire()
+                    tasks.create_task(one(request))
+            await out.put(None)
+
+        taking = asyncio.create_task(take())
+        try:
+            while (response := await out.get()) is not None:
+                yield response
+            await taking
+        finally:
+            taking.cancel()
+
+    async def _answer(
+        self, spec: spec_pb2.JobSpec, request_id: str, remaining: float | None
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The parts of one answer. Leaving early is one waiter less for the job."""
+        front = self._front
+        record = await front.submit(spec, request_id, keep=False, time_remaining=remaining)
+        try:
+            yield {"job": await front.describe(record)}
+            record = await front.ended(record)
+            yield {"header": await results.header(front, record)}
+            async for chunk in results.chunks(front, record, 0):
+                yield {"chunk": chunk}
+        finally:
+            await asyncio.shield(front.call(front.ledger.leave, record.id))
+
+
+class Jobs(job_pb2_grpc.JobServiceServicer):
+    """Jobs by their ids."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # noqa: N802, ARG002
+        """Queues a job that is kept until it ends."""
+        record = await self._front.submit(request.spec, request.request_id, keep=True)
+        return job_pb2.SubmitJobResponse(job=await self._front.describe(record))
+
+    async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002
+        """A job's state."""
+        record = await self._front.record(valid_job_id(request.id))
+        return job_pb2.GetJobResponse(job=await self._front.describe(record))
+
+    async def WatchJob(  # noqa: N802
+        self,
+        request: job_pb2.WatchJobRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[job_pb2.WatchJobResponse]:
+        """The job at every change."""
+        front = self._front
+        record = await self._joined(request.id)
+        try:
+            async for changed in front.changes(record):
+                yield job_pb2.WatchJobResponse(job=await front.describe(changed))
+        finally:
+            await asyncio.shield(front.call(front.ledger.leave, record.id))
+
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802, ARG002
+        """A page of jobs, newest first."""
+        if not 0 <= request.page_size <= 1000:
+            raise invalid("page_size", f"is {request.page_size}; allowed: 0 (100) and 1…1000")
+        if request.page_token and not (request.page_token.isascii() and request.page_token.isdigit()):
+            raise invalid("page_token", "is not one that this server gave")
+        if request.state not in job_pb2.JobState.values():
+            raise invalid("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
+        before = int(request.page_token) if request.page_token else None
+        state = State(request.state) if request.state else None
+        found, after = await self._front.call(self._front.ledger.page, request.page_size or 100, before, state)
+        described = [await self._front.describe(record) for record in found]
+        return job_pb2.ListJobsResponse(jobs=described, next_page_token=str(after) if after else "")
+
+    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802, ARG002
+        """Ends a job."""
+        record = await self._front.record(valid_job_id(request.id))
+        await self._front.call(self._front.ledger.cancel, record.id)
+        return job_pb2.CancelJobResponse(job=await self._front.describe(await self._front.record(record.id)))
+
+    async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802, ARG002
+        """Forgets an ended job."""
+        record = await self._front.record(valid_job_id(request.id))
+        await self._front.call(self._front.ledger.delete, record.id)
+        return job_pb2.DeleteJobResponse()
+
+    async def ReadJobResult(  # noqa: N802
+        self,
+        request: job_pb2.ReadJobResultRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[job_pb2.ReadJobResultResponse]:
+        """A result's bytes from an offset on."""
+        record = await self._front.record(valid_job_id(request.id))
+        if not record.state.final:
+            raise JobLive(f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED")
+        header = await results.header(self._front, record)
+        offset = result_positions(request.offset, record.result_bytes)
+        yield job_pb2.ReadJobResultResponse(header=header)
+        async for chunk in results.chunks(self._front, record, offset):
+            yield job_pb2.ReadJobResultResponse(chunk=chunk)
+
+    async def _joined(self, job_id: str) -> Record:
+        """The record of a job that this call waits for from now on."""
+        record = await self._front.record(valid_job_id(job_id))
+        await self._front.call(self._front.ledger.join, record.id)
+        return record
+
+
+class Models(model_pb2_grpc.ModelServiceServicer):
+    """What can be asked."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:  # noqa: N802, ARG002
+        """Every model served."""
+        cards = await self._front.cards()
+        return model_pb2.ListModelsResponse(models=[cards[name] for name in sorted(cards)])
+
+    async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:  # noqa: N802, ARG002
+        """One model."""
+        if not request.name:
+            raise invalid("name", "is empty; a model's name is needed")
+        return model_pb2.GetModelResponse(model=find_model(request.name, await self._front.cards(), "name"))
+
+    async def GetServerInfo(  # noqa: N802
+        self,
+        request: model_pb2.GetServerInfoRequest,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> model_pb2.GetServerInfoResponse:
+        """Version, limits, features."""
+        return model_pb2.GetServerInfoResponse(
+            version=VERSION,
+            limits=convert.limits(self._front.settings),
+            default_model=default_model(await self._front.cards()),
+        )

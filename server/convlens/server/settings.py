@@ -1,0 +1,28 @@
+"""The front's settings: where it listens, and the limits that requests are held to."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from convlens.jobs.settings import JobsSettings
+
+
+class ServerSettings(JobsSettings):
+    """Each is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
+    max_images: int = Field(64, ge=1, description="images of one job")
+    max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
+    max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
+    max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
+    max_targets: int = Field(16, ge=1, description="targets of one image")
+    max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
+    max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
+    default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
+    drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
+    chunk_bytes: int = Field(1 << 20, ge=1024, le=3 << 20, description="bytes of one chunk of a result")
+    stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
+    io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")

@@ -1,0 +1,180 @@
+"""Everything refused before anything is queued: each error names its field, what was wrong, and what is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from convlens.jobs.broker import queue_name
+from convlens.jobs.ledger import NewJob
+from convlens.jobs.plan import JobPlan, make_plan
+from convlens.jobs.record import Priority
+from convlens.server.errors import Refusal, invalid
+from convlens.server.settings import ServerSettings
+from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
+
+IMAGE_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_JOB_IDS: Final = uuid.UUID("6f0c1b52-8a5e-4d5b-9d4b-6a3f6f0b7c11")
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A job that may be queued."""
+
+    job: NewJob
+    plan: JobPlan
+
+
+def validate(
+    spec: spec_pb2.JobSpec,
+    request_id: str,
+    cards: Mapping[str, model_pb2.Model],
+    settings: ServerSettings,
+    *,
+    keep: bool,
+    time_remaining: float | None,
+) -> Validated:
+    """The job that `spec` asks for. Raises Refusal or SpecError; `spec.model` is filled in where it was left out."""
+    card = find_model(spec.model, cards, "spec.model")
+    spec.model = card.name
+    _count("spec.images", len(spec.images), settings.max_images)
+    _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
+    for i, image in enumerate(spec.images):
+        _image(image, f"spec.images[{i}]", settings)
+    plan = make_plan(spec, card)
+    if len(plan.targets[0]) > settings.max_targets:
+        raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
+    if plan.result_bytes > settings.max_result_bytes:
+        raise invalid(
+            "spec.visualizations",
+            f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
+            "images, layers, channels or targets a job",
+        )
+    if spec.priority not in spec_pb2.Priority.values():
+        raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
+    priority = Priority(spec.priority or Priority.NORMAL)
+    timeout = _timeout(spec, settings)
+    request = spec.SerializeToString(deterministic=True)
+    job = NewJob(
+        id=job_id(request_id),
+        model=card.name,
+        queue=queue_name(card.name, priority),
+        priority=priority,
+        images=len(spec.images),
+        fingerprint=hashlib.sha256(request).hexdigest(),
+        request=[request],
+        timeout=timeout if time_remaining is None else max(0.001, min(timeout, time_remaining)),
+        keep=keep,
+        request_id=request_id,
+    )
+    return Validated(job, plan)
+
+
+def find_model(name: str, cards: Mapping[str, model_pb2.Model], field: str) -> model_pb2.Model:
+    """The card of `name`, or of the default model for an empty one."""
+    if not cards:
+        raise Refusal(
+            grpc.StatusCode.UNAVAILABLE,
+            "NO_WORKERS",
+            "no worker serves any model just now; start one with `convlens worker`",
+            retry_after=1.0,
+        )
+    card = cards.get(name or default_model(cards))
+    if card is None:
+        known = ", ".join(sorted(cards))
+        raise Refusal(
+            grpc.StatusCode.NOT_FOUND, "MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {known}", field=field
+        )
+    return card
+
+
+def default_model(cards: Mapping[str, model_pb2.Model]) -> str:
+    """The model meant when none is named: the first by name, real ones before synthetic ones; empty without any."""
+    return min(cards, key=lambda name: (cards[name].synthetic, name), default="")
+
+
+def job_id(request_id: str) -> str:
+    """The id of a job: made from the request id, so that a repeated call finds its job; else drawn."""
+    if not request_id:
+        return uuid.uuid4().hex
+    try:
+        parsed = uuid.UUID(request_id)
+    except ValueError:
+        raise invalid("request_id", f"{request_id[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed") from None
+    return uuid.uuid5(_JOB_IDS, f"/{parsed.hex}").hex
+
+
+def valid_job_id(text: str) -> str:
+    """`text`, when it may be a job's id."""
+    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
+        raise invalid("id", f"{text[:80]!r} is no job id; one has 32 lower-case hex digits")
+    return text
+
+
+def _count(field: str, number: int, most: int) -> None:
+    if not 1 <= number <= most:
+        raise invalid(field, f"has {number}; allowed: 1…{most}")
+
+
+def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
+    if not spec.HasField("timeout"):
+        return settings.default_timeout
+    seconds = spec.timeout.seconds + spec.timeout.nanos / 1e9
+    if not 0 < seconds <= settings.max_timeout:
+        raise invalid("spec.timeout", f"is {seconds:g} s; allowed: above 0, up to {settings.max_timeout:g} s")
+    return seconds
+
+
+def _image(image: spec_pb2.Image, field: str, settings: ServerSettings) -> None:
+    """Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside."""
+    match image.WhichOneof("source"):
+        case "encoded":
+            width, height = _encoded_size(image.encoded, f"{field}.encoded")
+        case "pixels":
+            height, width = _pixels_size(image.pixels, f"{field}.pixels")
+        case _:
+            raise invalid(field, "is empty; allowed: encoded, pixels")
+    if width * height > settings.max_image_pixels:
+        raise invalid(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
+
+
+def _encoded_size(data: bytes, field: str) -> tuple[int, int]:
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as header:
+            return header.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = "too many pixels" if isinstance(error, Image.DecompressionBombError) else "no image that can be read"
+        raise invalid(field, f"{why} ({len(data)} bytes); allowed: {', '.join(IMAGE_FORMATS)}") from None
+
+
+def _pixels_size(tensor: tensor_pb2.Tensor, field: str) -> tuple[int, int]:
+    if tensor.datatype not in {tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FP32}:
+        name = (
+            tensor_pb2.DataType.Name(tensor.datatype) if tensor.datatype in tensor_pb2.DataType.values() else "unknown"
+        )
+        raise invalid(f"{field}.datatype", f"is {name}; allowed: DATA_TYPE_UINT8, DATA_TYPE_FP32")
+    shape = tuple(tensor.shape)
+    if len(shape) != 3 or shape[-1] != 3 or min(shape) < 1:
+        raise invalid(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3]")
+    try:
+        pixels = codec.decode(tensor)
+    except codec.CodecError as error:
+        raise invalid(f"{field}.data", str(error)) from None
+    if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 255):
+        raise invalid(f"{field}.data", "has values that are not in 0…255, or not finite")
+    return int(shape[0]), int(shape[1])
+
+
+def result_positions(offset: int, total: int) -> int:
+    """`offset`, when it is a place in a result of `total` bytes."""
+    if not 0 <= offset <= total:
+        raise invalid("offset", f"is {offset}; allowed: 0…{total}")
+    return offset
