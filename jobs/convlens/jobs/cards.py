@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Sequence
 
@@ -9,6 +11,8 @@ import redis
 
 from convlens.jobs import keys
 from convlens.v1 import model_pb2
+
+log = logging.getLogger(__name__)
 
 
 class CardConflict(RuntimeError):
@@ -60,3 +64,41 @@ def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
             card.workers = workers
             found[card.name] = card
     return found
+
+
+class Herald:
+    """A thread that publishes a worker's cards again and again, and withdraws them at the end."""
+
+    def __init__(self, client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], ttl: float) -> None:
+        self._redis = client
+        self._worker = worker
+        self._cards = cards
+        self._ttl = ttl
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="herald", daemon=True)
+
+    def start(self) -> None:
+        """Publishes, and from then on three times in `ttl` seconds."""
+        self._say()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Withdraws the cards, so that no front takes more work for this worker."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            try:
+                withdraw(self._redis, self._worker, [card.name for card in self._cards])
+            except redis.RedisError as error:
+                log.warning("cards are left to expire: %s", error)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._ttl / 3):
+            self._say()
+
+    def _say(self) -> None:
+        for card in self._cards:
+            try:
+                publish(self._redis, self._worker, [card], self._ttl)
+            except (redis.RedisError, CardConflict) as error:
+                log.warning("model=%s card not published: %s", card.name, error)

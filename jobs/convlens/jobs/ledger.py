@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from convlens.jobs import keys
-from convlens.jobs.payloads import Data, StoreFull, checksum, fetch, open_store
+from convlens.jobs.payloads import Data, StoreFull, fetch, open_store
 from convlens.jobs.record import JobFailure, Priority, Record, State
 from convlens.jobs.settings import JobsSettings
 
@@ -195,15 +195,14 @@ class Ledger:
         pairs = [text for claim in claims for text in (claim.record.id, claim.token)]
         return {name.decode() for name in self._run("renew", int(self.settings.lease * 1000), *pairs)}
 
-    def succeed(self, claim: Claim, header: bytes, body: Sequence[Data]) -> bool:
+    def succeed(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> bool:
         """Writes the result, then closes the record. False when the job was not the caller's any more.
 
-        Raises StoreFull; the job is then still the caller's.
+        `header` is asked for once the body is written. Raises StoreFull; the job is then still the caller's.
         """
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
         size, _ = self.payloads.put(f"{claim.token}-body", body, ttl)
-        self.payloads.put(f"{claim.token}-header", [header], ttl)
-        header_size, header_crc = checksum([header])
+        header_size, header_crc = self.payloads.put(f"{claim.token}-header", [header()], ttl)
         done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size, header_size, header_crc)
         if not done:
             self.payloads.delete([f"{claim.token}-body", f"{claim.token}-header"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from convlens.server import logs
+from convlens.jobs import logs
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
 

@@ -35,7 +35,7 @@ def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(ledger, 
     assert claim.record.attempts == 1
     assert ledger.read_request(claim) == b"imagebytes"
     body = [b"a" * 700_000, memoryview(b"b" * 900_000), b"c" * 1_500_000]
-    assert ledger.succeed(claim, b"header", body)
+    assert ledger.succeed(claim, body, lambda: b"header")
     record = ledger.get(job.id)
     assert record.state is State.SUCCEEDED
     assert record.result_bytes == 3_100_000
@@ -59,10 +59,10 @@ def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_not
     until(lambda: [r.id for r in ledger.reconcile()] == [job.id])
     (second,) = ledger.claim([job.id], "w2")
     assert second.record.attempts == 2
-    assert ledger.succeed(late, b"h", [b"wrong"]) is False
+    assert ledger.succeed(late, [b"wrong"], lambda: b"h") is False
     assert ledger.fail(late, JobFailure("INTERNAL", "late")) is False
     assert ledger.renew([late, second]) == {job.id}
-    assert ledger.succeed(second, b"h", [b"right"])
+    assert ledger.succeed(second, [b"right"], lambda: b"h")
     assert ledger.read_result(ledger.get(job.id), 0, 5) == b"right"
 
 
@@ -94,8 +94,8 @@ def test_words_are_safe_to_repeat(ledger, new_job):
     job = new_job()
     submit(ledger, job)
     (claim,) = ledger.claim([job.id], "w1")
-    assert ledger.succeed(claim, b"h", [b"x"])
-    assert ledger.succeed(claim, b"h", [b"x"])
+    assert ledger.succeed(claim, [b"x"], lambda: b"h")
+    assert ledger.succeed(claim, [b"x"], lambda: b"h")
     assert ledger.fail(claim, JobFailure("INTERNAL", "no")) is False
     assert ledger.get(job.id).state is State.SUCCEEDED
 
@@ -133,7 +133,7 @@ def test_deadlines_end_queued_and_running_jobs(ledger, new_job):
     assert ledger.get(queued.id).state is State.EXPIRED
     assert "running" in ledger.get(running.id).failure.message
     assert "queued" in ledger.get(queued.id).failure.message
-    assert ledger.succeed(claim, b"h", [b"x"]) is False
+    assert ledger.succeed(claim, [b"x"], lambda: b"h") is False
 
 
 def test_cancel_ends_live_jobs_and_leaves_ended_ones(ledger, new_job):
@@ -142,7 +142,7 @@ def test_cancel_ends_live_jobs_and_leaves_ended_ones(ledger, new_job):
         submit(ledger, job)
     (claim,) = ledger.claim([running.id], "w1")
     (ended,) = ledger.claim([done.id], "w1")
-    ledger.succeed(ended, b"h", [b"x"])
+    ledger.succeed(ended, [b"x"], lambda: b"h")
     assert ledger.cancel(queued.id).state is State.CANCELLED
     assert ledger.cancel(running.id).state is State.CANCELLED
     assert ledger.cancel(done.id).state is State.SUCCEEDED
@@ -194,7 +194,7 @@ def test_an_expired_result_is_gone_but_its_id_is_remembered(ledger, new_job):
     job = new_job()
     submit(ledger, job)
     (claim,) = ledger.claim([job.id], "w1")
-    ledger.succeed(claim, b"h", [b"x"])
+    ledger.succeed(claim, [b"x"], lambda: b"h")
 
     def gone():
         ledger.collect_garbage()
@@ -216,7 +216,7 @@ def test_deleted_jobs_are_unknown_and_their_payloads_go(ledger, new_job):
     with pytest.raises(JobLive):
         ledger.delete(job.id)
     (claim,) = ledger.claim([job.id], "w1")
-    ledger.succeed(claim, b"h", [b"x"])
+    ledger.succeed(claim, [b"x"], lambda: b"h")
     record = ledger.get(job.id)
     ledger.delete(job.id)
     assert ledger.get(job.id) is None

@@ -1,0 +1,73 @@
+"""`python -m convlens.worker`, and the `worker` subcommand of `convlens`: loads models, publishes their cards, works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+
+from convlens.jobs import cards, logs
+from convlens.jobs.broker import celery_app, run_worker
+from convlens.jobs.connect import connect
+from convlens.jobs.leases import LeaseKeeper
+from convlens.jobs.ledger import Ledger
+from convlens.worker.batcher import Batcher
+from convlens.worker.compute import Runner, Serving
+from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.source import load, parse
+from convlens.worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a worker until it is told to stop."""
+    settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
+    logs.configure(settings.log_level)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+    name = settings.name or f"{platform.node()}-{os.getpid()}"
+    serving = load_models(settings)
+    if not serving:
+        log.error("none of the models can be served: %s", ", ".join(settings.model))
+        return 1
+    ledger = Ledger(connect(settings.redis_url), settings)
+    leases = LeaseKeeper(ledger)
+    herald = cards.Herald(ledger.redis, name, [it.card for it in serving.values()], settings.lease)
+    runner = Runner(ledger, leases, serving, name, settings.max_image_pixels)
+    leases.start()
+
+    def ready() -> None:
+        herald.start()
+        print(f"ready: worker {name} models={','.join(serving)}", flush=True)
+
+    app = celery_app(settings.redis_url)
+    try:
+        return run_worker(app, name, list(serving), runner, settings.concurrency, ready)
+    finally:
+        herald.stop()
+        for it in serving.values():
+            it.batcher.close()
+        leases.stop()
+
+
+def load_models(settings: WorkerSettings) -> dict[str, Serving]:
+    """The models that can be had, warmed up, by name. One that cannot is logged, and the others go on."""
+    serving: dict[str, Serving] = {}
+    for word in settings.model:
+        try:
+            source = parse(word)
+            model = load(source)
+            model.warm_up()
+        except ModelUnavailable as error:
+            log.error("%s", error)  # noqa: TRY400 - the message says it all
+            continue
+        model.card.name = source.name
+        model.card.max_batch_size = settings.max_batch_size
+        serving[source.name] = Serving(model.card, Batcher(model, settings.max_batch_size))
+        log.info("model=%s source=%s digest=%.12s loaded", source.name, model.card.source, model.card.digest)
+    return serving
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Feeds a model's device: whatever waits when the device comes free, and can share a pass, is the next batch.
+
+No timer: under load batches are full, and an idle device begins at once. Knows arrays and plans; no jobs, no wire.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import Plan
+from convlens.worker.models.served import ServedModel
+
+log = logging.getLogger(__name__)
+
+
+class Dropped(RuntimeError):
+    """Work that nobody waited for any more when its turn came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """What became of a piece of work."""
+
+    outputs: Outputs
+    waited: float
+    """Seconds until the device took it."""
+    computed: float
+    """Seconds that its batch took on the device."""
+    batch_size: int
+    """Images in its batch, its own included."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """Images that want the same plan."""
+
+    images: npt.NDArray[np.generic]
+    """(n,H,W,3), n no more than the largest batch."""
+    targets: Ints
+    """(n,T)"""
+    plan: Plan
+    wanted: Callable[[], bool]
+    """Asked when its turn comes; False drops it."""
+    future: Future[Batched] = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+
+    def shares_pass(self, other: Work) -> bool:
+        """True when both can be one batch."""
+        return self.plan == other.plan and self.images.dtype == other.images.dtype
+
+
+class Batcher:
+    """One model, one device, one thread. A batch never has more than `max_batch_size` images."""
+
+    def __init__(self, model: ServedModel, max_batch_size: int) -> None:
+        self._model = model
+        self._max = max_batch_size
+        self._waiting: list[Work] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, images: npt.NDArray[np.generic], targets: Ints, plan: Plan, wanted: Callable[[], bool]
+    ) -> list[Future[Batched]]:
+        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped."""
+        starts = range(0, len(images), self._max)
+        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, wanted) for i in starts]
+        with self._changed:
+            self._waiting += works
+            self._changed.notify()
+        return [work.future for work in works]
+
+    def close(self) -> None:
+        """Computes what waits, then ends the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            wanted = [work for work in batch if self._claim(work)]
+            if wanted:
+                self._compute(wanted)
+
+    def _next(self) -> list[Work]:
+        """The oldest work and what can share its pass, in order of age; nothing once closed and empty."""
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            batch: list[Work] = []
+            room = self._max
+            rest: list[Work] = []
+            for work in self._waiting:
+                if len(work.images) <= room and (not batch or work.shares_pass(batch[0])):
+                    batch.append(work)
+                    room -= len(work.images)
+                else:
+                    rest.append(work)
+            self._waiting = rest
+            return batch
+
+    @staticmethod
+    def _claim(work: Work) -> bool:
+        if work.wanted():
+            return True
+        work.future.set_exception(Dropped("the job ended before its turn on the device came"))
+        return False
+
+    def _compute(self, batch: list[Work]) -> None:
+        began = time.monotonic()
+        try:
+            images = batch[0].images if len(batch) == 1 else np.concatenate([work.images for work in batch])
+            targets = np.concatenate([work.targets for work in batch])
+            outputs = self._model.run(images, batch[0].plan, targets)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            log.exception("a batch of %d jobs failed; each is tried alone", len(batch))
+            for work in batch:
+                self._compute([work])
+            return
+        took = time.monotonic() - began
+        for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
+            work.future.set_result(Batched(piece, began - work.since, took, len(images)))

@@ -1,0 +1,154 @@
+"""Images as they were sent to RGB arrays of a model's input size.
+
+Knows Pillow and the wire's Image message; knows neither jobs nor networks.
+
+What is done, in this order, and nothing else:
+ 1. The format is told by the file's content: JPEG, PNG, WebP, GIF (first frame) or BMP. Other formats Pillow could read
+    are refused before their parsers see a byte.
+ 2. Width × height is held against the limit before a pixel is decoded.
+ 3. The pixels are decoded in full; a truncated or damaged file is an error and never a half-grey image. JPEG's draft
+    mode (decoding at a fraction of the size) is not used: it saves time on large photos only, and moves pixels by
+    several levels, which shows in a gradient map.
+ 4. EXIF orientation is applied.
+ 5. Colour becomes 8-bit RGB: palettes are looked up, grey is repeated, CMYK is converted as Pillow does, of 16 bits the
+    upper 8 are kept, transparency is laid over white, as a viewer shows it (the colour under a transparent pixel is
+    whatever the program that wrote it left there). Colour profiles are ignored, as Keras ignores them.
+ 6. The image is resized to the model's input with Pillow's BILINEAR (antialiased when it shrinks), aspect ratio not
+    kept: to the bit what keras.utils.load_img(..., target_size, interpolation="bilinear") gives. An image that has the
+    size already is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from convlens.v1 import codec, spec_pb2
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+# The limit is ours, a setting, and stricter; Pillow's own would warn from a thread that nobody reads.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageUnreadableError(ValueError):
+    """An image that cannot be had from what was sent; the message says why, for people."""
+
+
+def read_images(images: Sequence[spec_pb2.Image], height: int, width: int, max_pixels: int) -> Pixels:
+    """All images as one array (N, height, width, 3), RGB in 0…255: uint8, or float32 when any was sent as float32.
+
+    Raises UnreadableAt, which carries the index of the first image that cannot be read.
+    """
+    arrays: list[Pixels] = []
+    for index, image in enumerate(images):
+        try:
+            arrays.append(read_image(image, height, width, max_pixels))
+        except ImageUnreadableError as error:
+            raise UnreadableAtError(index, str(error)) from error
+    stacked: Pixels = np.stack(arrays)
+    return stacked
+
+
+class UnreadableAtError(ImageUnreadableError):
+    """One image of several that cannot be read."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+def read_image(image: spec_pb2.Image, height: int, width: int, max_pixels: int) -> Pixels:
+    """One image as (height, width, 3), RGB in 0…255: float32 if it was sent so, else uint8. ImageUnreadableError."""
+    match image.WhichOneof("source"):
+        case "encoded":
+            return np.asarray(_resized(_decode(image.encoded, max_pixels), height, width), np.uint8)
+        case "pixels":
+            return _resize_pixels(_pixels(image, max_pixels), height, width)
+        case _:
+            raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
+
+
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
+    """The file's first frame, upright, 8-bit RGB, in its own size."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.width, image.height, max_pixels)
+            image.load()
+            return _rgb(_upright(image))
+    except UnidentifiedImageError as error:
+        raise ImageUnreadableError(f"the bytes are no image of the formats {', '.join(FORMATS)}") from error
+    except ImageUnreadableError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise ImageUnreadableError(f"the image file is damaged or truncated: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with contextlib.suppress(
+        struct.error, SyntaxError, ValueError, TypeError, KeyError
+    ):  # unreadable EXIF asks nothing
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
+        grey = np.asarray(image).astype(np.uint32) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        over_white = Image.new("RGBA", image.size, "white")
+        over_white.alpha_composite(image.convert("RGBA"))
+        return over_white.convert("RGB")
+    return image.convert("RGB")
+
+
+def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _pixels(image: spec_pb2.Image, max_pixels: int) -> Pixels:
+    """The tensor as it was sent, checked."""
+    try:
+        array = codec.decode(image.pixels)
+    except codec.CodecError as error:
+        raise ImageUnreadableError(f"the pixel tensor is malformed: {error}") from error
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ImageUnreadableError(f"pixels must have the shape (height, width, 3), not {array.shape}")
+    _check_size(array.shape[1], array.shape[0], max_pixels)
+    if array.dtype == np.uint8:
+        return array.view(np.uint8)
+    if array.dtype == np.float32:
+        pixels = array.view(np.float32)
+        low, high = float(pixels.min()), float(pixels.max())  # NaN anywhere makes both NaN, which fails the comparison
+        if not (low >= 0.0 and high <= 255.0):
+            raise ImageUnreadableError(f"float pixels must be finite and within 0…255, found {low:g}…{high:g}")
+        return pixels
+    raise ImageUnreadableError(f"pixels must be uint8 or float32, not {array.dtype}")
+
+
+def _resize_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if pixels.dtype == np.uint8:
+        return np.asarray(_resized(Image.fromarray(pixels), height, width))
+    planes = [_resized(Image.fromarray(np.ascontiguousarray(pixels[..., c])), height, width) for c in range(3)]
+    return np.stack([np.asarray(plane, np.float32) for plane in planes], axis=-1)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageUnreadableError(f"the image is empty: {width}×{height}")
+    if width * height > max_pixels:
+        raise ImageUnreadableError(
+            f"the image has {width}×{height} = {width * height} pixels, {max_pixels} are allowed"
+        )

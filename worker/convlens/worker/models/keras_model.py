@@ -1,0 +1,74 @@
+"""A Keras model served through the engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convlens.v1 import model_pb2
+from convlens.worker.engine.chain import UnsupportedLayer
+from convlens.worker.engine.network import Network
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.source import Source, read_labels
+
+log = logging.getLogger(__name__)
+
+
+class KerasModel:
+    """A network and its card. ModelUnavailable when the engine has no rule for a layer, or labels do not fit."""
+
+    def __init__(
+        self,
+        source: Source,
+        model: Any,  # noqa: ANN401 - Keras comes without types
+        origin: str,
+        preprocess: str,
+        labels: list[str] | None = None,
+        synthetic: bool = False,
+    ) -> None:
+        scheme = source.preprocess or preprocess
+        try:
+            self._network = network = Network(model, scheme)
+        except UnsupportedLayer as error:
+            raise ModelUnavailable(f"model {source.name!r}: {error}") from error
+        self.card = model_pb2.Model(
+            source=origin,
+            digest=network.digest,
+            input_shape=network.input_shape,
+            layers=[model_pb2.Layer(name=i.name, kind=i.kind, shape=i.shape) for i in network.layers],
+            labels=read_labels(source, network.units) or labels or [],
+            preprocess=scheme,
+            precision=model_pb2.PRECISION_FLOAT32,
+            score_layer=network.score_layer,
+            cam_layer=network.cam_layer or "",
+            synthetic=synthetic,
+            has_probability=network.has_probability,
+        )
+
+    def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
+        """See ServedModel."""
+        return self._network.run(images, plan, targets)
+
+    def warm_up(self) -> None:
+        """Runs each of the common plans once."""
+        began = time.monotonic()
+        image = np.zeros((1, *self._network.input_shape), np.uint8)
+        cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
+        first = Activation(self.card.layers[0].name)
+        plans: list[tuple[Map, ...]] = [
+            (Saliency(),),
+            (Saliency(guided=True),),
+            cam,
+            (Saliency(), Saliency(True), *cam),
+        ]
+        for maps in (*plans, (first,)):
+            if maps:
+                predictions = 0 if maps == (first,) else 5
+                self._network.run(image, Plan(maps, predictions=predictions), np.full((1, 1), PREDICTED, np.int32))
+        log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)

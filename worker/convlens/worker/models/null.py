@@ -1,0 +1,80 @@
+"""`null`: a model that computes nothing and returns zeros of VGG16's shapes, to measure everything but the mathematics.
+
+With device_ms=A+B it pretends to be a device that takes A ms a batch and B ms an image. Knows no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from convlens.v1 import model_pb2
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan
+from convlens.worker.models.source import Source, read_labels
+
+SIZE: Final = 224
+UNITS: Final = 1000
+
+
+def _layers() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """VGG16's layers: kind and output shape by name."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for block, (convolutions, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
+        size = SIZE >> (block - 1)
+        for i in range(1, convolutions + 1):
+            found[f"block{block}_conv{i}"] = ("Conv2D", (size, size, channels))
+        found[f"block{block}_pool"] = ("MaxPooling2D", (size // 2, size // 2, channels))
+    found["flatten"] = ("Flatten", (7 * 7 * 512,))
+    return found | {name: ("Dense", (n,)) for name, n in (("fc1", 4096), ("fc2", 4096), ("predictions", UNITS))}
+
+
+LAYERS: Final = _layers()
+
+
+class NullModel:
+    """Zeros."""
+
+    def __init__(self, source: Source) -> None:
+        self._batch_ms, self._image_ms = source.device_ms
+        self.card = model_pb2.Model(
+            source="null",
+            input_shape=(SIZE, SIZE, 3),
+            layers=[model_pb2.Layer(name=n, kind=kind, shape=shape) for n, (kind, shape) in LAYERS.items()],
+            labels=read_labels(source, UNITS),
+            preprocess=source.preprocess or "caffe",
+            precision=model_pb2.PRECISION_FLOAT32,
+            score_layer="predictions",
+            cam_layer="block5_conv3",
+            synthetic=True,
+            has_probability=True,
+        )
+
+    def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
+        """Zeros, after the time that the pretended device takes."""
+        n = len(images)
+        delay = (self._batch_ms + self._image_ms * n) / 1000
+        if delay:
+            time.sleep(delay)
+        maps = {item: np.zeros((n, *self._shape(item, plan)), np.float32) for item in plan.maps}
+        scores = np.zeros(targets.shape, np.float32) if plan.targeted else None
+        best = np.zeros((n, min(plan.predictions, UNITS)), np.float32) if plan.predictions else None
+        chosen = np.where(targets < -1, -2 - targets, targets).astype(np.int32)
+        predicted = None if best is None else np.tile(np.arange(best.shape[1], dtype=np.int32), (n, 1))
+        logits = scores if plan.scored_layer is None else None
+        return Outputs(maps, chosen if plan.targeted else None, scores, logits, predicted, best, best)
+
+    def warm_up(self) -> None:
+        """Nothing to compile."""
+
+    def _shape(self, item: Map, plan: Plan) -> tuple[int, ...]:
+        """A map's shape behind the batch axis."""
+        if isinstance(item, Activation):
+            *space, channels = LAYERS[item.layer][1]
+            return (*space, len(item.channels) or channels)
+        if isinstance(item, GradCAM):
+            return (plan.targets, *((SIZE, SIZE) if item.upsampled else LAYERS[item.layer][1][:2]))
+        return (plan.targets, SIZE, SIZE, *((3,) if item.signed else ()))

@@ -1,0 +1,30 @@
+"""What the rest of the worker sees of a model: its card, and a pass. Knows no TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from convlens.v1 import model_pb2
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import Plan
+
+
+class ModelUnavailable(RuntimeError):
+    """A model that cannot be had: what was tried, why it failed, what to do."""
+
+
+class ServedModel(Protocol):
+    """A model on its device."""
+
+    @property
+    def card(self) -> model_pb2.Model:
+        """What is published about it; without name and max_batch_size."""
+
+    def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
+        """One pass over images (N,H,W,3), uint8 or float32 RGB in 0…255, and targets (N,T) in the engine's coding."""
+
+    def warm_up(self) -> None:
+        """Compiles what most jobs ask for, so that the first of them does not wait for it."""

@@ -1,0 +1,153 @@
+"""NAME=SOURCE[,option=value…]: what the words of a --model flag mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from convlens.worker.models.served import ModelUnavailable, ServedModel
+
+PREPROCESS: Final = ("caffe", "unit", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One model, as it was asked for."""
+
+    name: str
+    kind: str
+    """A key of KINDS."""
+    argument: str = ""
+    """random's seed, or the file's path."""
+    preprocess: str | None = None
+    """None: the kind's own."""
+    labels: Path | None = None
+    """A text file with a label a line."""
+    device_ms: tuple[float, float] = (0.0, 0.0)
+    """null: milliseconds a batch and an image that a pretended device takes."""
+
+
+def parse(word: str) -> Source:
+    """The source that `word` names. ModelUnavailable says which part of it is wrong and what is allowed."""
+    name, _, rest = word.partition("=")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or not rest:
+        raise ModelUnavailable(
+            f"--model {word!r}: NAME=SOURCE is needed, NAME of letters, digits, '.', '_', '-', 64 characters at most"
+        )
+    source, *options = rest.split(",")
+    kind, argument = _kind(word, source)
+    found = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        reader = _OPTIONS.get(key)
+        if reader is None or not value:
+            raise ModelUnavailable(
+                f"--model {word!r}: no option {option!r}; allowed: {', '.join(_OPTIONS)}, each =value"
+            )
+        found[key] = reader(word, value)
+    return Source(name, kind, argument, **found)  # type: ignore[arg-type]
+
+
+def load(source: Source) -> ServedModel:
+    """The model itself. ModelUnavailable when it cannot be had."""
+    return KINDS[source.kind](source)
+
+
+def read_labels(source: Source, units: int) -> list[str]:
+    """The labels of a source's file; none where it names no file."""
+    if source.labels is None:
+        return []
+    try:
+        labels = source.labels.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ModelUnavailable(
+            f"model {source.name!r}: cannot read labels {source.labels}: {error.strerror}"
+        ) from error
+    if len(labels) != units:
+        raise ModelUnavailable(
+            f"model {source.name!r}: {source.labels} has {len(labels)} labels, the model {units} units"
+        )
+    return labels
+
+
+def _kind(word: str, source: str) -> tuple[str, str]:
+    kind, _, argument = source.partition(":")
+    if kind == "random" and re.fullmatch(r"\d{1,9}", argument):
+        return kind, argument
+    if source in {"imagenet", "shapes", "null"}:
+        return source, ""
+    if source.endswith((".keras", ".h5")):
+        return "file", source
+    raise ModelUnavailable(
+        f"--model {word!r}: no source {source!r}; allowed: imagenet, shapes, null, random:SEED, a file ending in "
+        ".keras, .h5 or .weights.h5"
+    )
+
+
+def _preprocess(word: str, value: str) -> str:
+    if value not in PREPROCESS:
+        raise ModelUnavailable(f"--model {word!r}: no preprocess {value!r}; allowed: {', '.join(PREPROCESS)}")
+    return value
+
+
+def _device_ms(word: str, value: str) -> tuple[float, float]:
+    batch, _, image = value.partition("+")
+    try:
+        found = float(batch), float(image)
+    except ValueError:
+        found = (-1.0, -1.0)
+    if min(found) < 0:
+        raise ModelUnavailable(
+            f"--model {word!r}: device_ms is {value!r}; A+B is needed, milliseconds a batch and an image"
+        )
+    return found
+
+
+_OPTIONS: Final[dict[str, Callable[[str, str], object]]] = {
+    "preprocess": _preprocess,
+    "labels": lambda _, value: Path(value),
+    "device_ms": _device_ms,
+}
+
+
+def _imagenet(source: Source) -> ServedModel:
+    from convlens.worker.models import stock
+
+    return stock.imagenet(source)
+
+
+def _random(source: Source) -> ServedModel:
+    from convlens.worker.models import stock
+
+    return stock.random(source)
+
+
+def _file(source: Source) -> ServedModel:
+    from convlens.worker.models import file
+
+    return file.load(source)
+
+
+def _shapes(source: Source) -> ServedModel:
+    from convlens.worker.models import shapes
+
+    return shapes.load(source)
+
+
+def _null(source: Source) -> ServedModel:
+    from convlens.worker.models import null
+
+    return null.NullModel(source)
+
+
+KINDS: Final[dict[str, Callable[[Source], ServedModel]]] = {
+    "imagenet": _imagenet,
+    "random": _random,
+    "file": _file,
+    "shapes": _shapes,
+    "null": _null,
+}
+"""One row a kind of source. Each imports its own, so that null needs no TensorFlow."""

@@ -1,0 +1,109 @@
+"""The stock VGG16 of keras.applications: with its ImageNet weights, with a weights file, or with random weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import keras
+import numpy as np
+
+from convlens.worker.models.keras_model import KerasModel
+from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.source import Source
+
+log = logging.getLogger(__name__)
+
+GIVE_UP_SECONDS: Final = 10.0
+WEIGHTS_FILE: Final = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+LABELS_FILE: Final = "imagenet_class_index.json"
+LABELS_URL: Final = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+LABELS_MD5: Final = "c2c37ea517e94d9795004a39431a14cb"
+
+
+def imagenet(source: Source) -> KerasModel:
+    """The stock VGG16 from Keras' cache, else downloaded into it; Keras verifies the checksum."""
+    url = keras.applications.vgg16.WEIGHTS_PATH
+    cached = cache_folder() / WEIGHTS_FILE
+    if not cached.exists() and not reachable(url):
+        raise ModelUnavailable(
+            f"model {source.name!r}: the ImageNet weights are not at {cached}, and {urlsplit(url).hostname} cannot be "
+            f"reached within {GIVE_UP_SECONDS:g} s; put the file there, or give another source such as shapes=shapes"
+        )
+    try:
+        model = keras.applications.VGG16(weights="imagenet")
+    except Exception as error:  # Keras raises plain Exception for a failed download, ValueError for a wrong checksum
+        raise ModelUnavailable(
+            f"model {source.name!r}: the ImageNet weights cannot be had: {error}; remove {cached} if it is damaged"
+        ) from error
+    return KerasModel(source, model, "imagenet", "caffe", _imagenet_labels())
+
+
+def random(source: Source) -> KerasModel:
+    """The stock VGG16 with seeded He-normal weights: for load tests, never for looking at."""
+    model = keras.applications.VGG16(weights=None)
+    randomise(model, int(source.argument))
+    return KerasModel(source, model, "random", "caffe", synthetic=True)
+
+
+def with_weights(source: Source, path: Path, classes: int) -> KerasModel:
+    """The stock VGG16 with the weights of a file, Keras' own layout or the older one of keras.applications."""
+    model = keras.applications.VGG16(weights=None, classes=classes)
+    model.load_weights(path)
+    return KerasModel(source, model, path.name, "caffe")
+
+
+def randomise(model: Any, seed: int) -> None:  # noqa: ANN401
+    """Gives every kernel He-normal weights and every bias small ones, from `seed` alone."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if weights:
+            kernel, bias = weights
+            spread = np.sqrt(2.0 / np.prod(kernel.shape[:-1]))
+            kernel = rng.standard_normal(kernel.shape, np.float32) * np.float32(spread)
+            layer.set_weights([kernel, rng.standard_normal(bias.shape, np.float32) * np.float32(0.05)])
+
+
+def cache_folder() -> Path:
+    """Where Keras keeps the files of its applications."""
+    return Path(keras.config.keras_home()) / "models" if hasattr(keras.config, "keras_home") else _home() / "models"
+
+
+def reachable(url: str) -> bool:
+    """True when the host of `url` takes a connection within GIVE_UP_SECONDS, name lookup included."""
+    parts = urlsplit(url)
+    answered = threading.Event()
+
+    def probe() -> None:
+        try:
+            with socket.create_connection((parts.hostname or "", parts.port or 443), GIVE_UP_SECONDS):
+                answered.set()
+        except OSError as error:
+            log.info("%s cannot be reached: %s", parts.hostname, error)
+
+    thread = threading.Thread(target=probe, daemon=True)  # a name lookup knows no time limit, so it is left behind
+    thread.start()
+    thread.join(GIVE_UP_SECONDS)
+    return answered.is_set()
+
+
+def _home() -> Path:
+    import os
+
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+
+
+def _imagenet_labels() -> list[str]:
+    """The 1000 names; none when they are neither cached nor to be had."""
+    if not (cache_folder() / LABELS_FILE).exists() and not reachable(LABELS_URL):
+        log.warning("the ImageNet class names cannot be had; results go without labels")
+        return []
+    path = keras.utils.get_file(LABELS_FILE, LABELS_URL, cache_subdir="models", file_hash=LABELS_MD5)
+    index = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [index[str(unit)][1] for unit in range(1000)]

@@ -1,0 +1,86 @@
+"""The header of a result: what the arrays are, what each explains, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf import duration_pb2
+
+from convlens.jobs.plan import JobPlan
+from convlens.jobs.record import Record
+from convlens.v1 import model_pb2, result_pb2, tensor_pb2
+from convlens.worker.batcher import Batched
+from convlens.worker.engine.outputs import Outputs
+
+
+def result_header(
+    record: Record,
+    card: model_pb2.Model,
+    plan: JobPlan,
+    tensors: Sequence[tensor_pb2.TensorSpec],
+    pieces: Sequence[Batched],
+    decoded: float,
+    stored: float,
+    worker: str,
+) -> bytes:
+    """The serialized ResultHeader. Times are seconds."""
+    header = result_pb2.ResultHeader(
+        tensors=tensors,
+        images=[
+            _image(plan, card, piece.outputs, row)
+            for piece in pieces
+            for row in range(len(next(iter(piece.outputs.maps.values()))))
+        ],
+        timing=result_pb2.Timing(
+            queued=_duration((record.started or record.created) - record.created),
+            decode=_duration(decoded),
+            wait=_duration(max(piece.waited for piece in pieces)),
+            compute=_duration(sum(piece.computed for piece in pieces)),
+            store=_duration(stored),
+            batch_size=max(piece.batch_size for piece in pieces),
+            worker=worker,
+        ),
+        job_id=record.id,
+        model=card.name,
+        model_digest=card.digest,
+        precision=card.precision,
+        total_bytes=sum(tensor.byte_size for tensor in tensors),
+    )
+    return header.SerializeToString()
+
+
+def _image(plan: JobPlan, card: model_pb2.Model, outputs: Outputs, row: int) -> result_pb2.ImageReport:
+    """What the network made of one image."""
+    report = result_pb2.ImageReport()
+    if outputs.predicted is not None and outputs.predicted_logits is not None:
+        for k, unit in enumerate(outputs.predicted[row]):
+            prediction = report.predictions.add(
+                index=unit, label=_label(card, int(unit)), logit=outputs.predicted_logits[row, k]
+            )
+            if outputs.predicted_probabilities is not None:
+                prediction.probability = outputs.predicted_probabilities[row, k]
+    if outputs.targets is None or outputs.scores is None:
+        return report
+    inner = bool(plan.scored_layer)
+    for tensor in plan.tensors:
+        for t, unit in enumerate(outputs.targets[row] if tensor.targeted else ()):
+            explanation = report.explanations.add(
+                tensor=tensor.name,
+                index=unit,
+                label="" if inner else _label(card, int(unit)),
+                score=outputs.scores[row, t],
+                score_kind=result_pb2.SCORE_KIND_ACTIVATION if inner else result_pb2.SCORE_KIND_LOGIT,
+            )
+            if outputs.probabilities is not None and unit >= 0:
+                explanation.probability = outputs.probabilities[row, t]
+    return report
+
+
+def _label(card: model_pb2.Model, unit: int) -> str:
+    return card.labels[unit] if 0 <= unit < len(card.labels) else ""
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(max(0, int(seconds * 1e9)))
+    return message

@@ -1,0 +1,34 @@
+"""The worker's settings: which models it serves, and how much at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from convlens.jobs.settings import JobsSettings
+
+
+class WorkerSettings(JobsSettings):
+    """A worker's settings: flags, CONVLENS_* variables, or lines of the TOML file that CONVLENS_CONFIG names.
+
+    A model is NAME=SOURCE[,option=value…], SOURCE one of imagenet, shapes, random:SEED, null, a .keras or .h5 model
+    file, a .weights.h5 or .h5 weights file of the stock VGG16; options: preprocess=caffe|unit|none, labels=FILE, and
+    for null device_ms=A+B.
+    """
+
+    model: Annotated[list[str], NoDecode] = Field(
+        ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
+    )
+    max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
+    concurrency: int = Field(4, ge=1, description="threads that decode and store while the device computes")
+    max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
+    name: str = Field("", description="the worker's name in logs and results; by default host and process id")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        """A variable or a repeated flag gives words between blanks."""
+        return value.split() if isinstance(value, str) else value
