@@ -1,4 +1,4 @@
-"""`python -m convlens.worker`, and the `worker` subcommand of `convlens`: loads models, publishes their cards, works."""
+"""`python -m convlens.worker`, and the `worker` subcommand of `convlens`: loads models, publishes cards, works."""
 
 from __future__ import annotations
 

@@ -55,8 +55,7 @@ def read_images(images: Sequence[spec_pb2.Image], height: int, width: int, max_p
             arrays.append(read_image(image, height, width, max_pixels))
         except ImageUnreadableError as error:
             raise UnreadableAtError(index, str(error)) from error
-    stacked: Pixels = np.stack(arrays)
-    return stacked
+    return np.stack(arrays)  # type: ignore[return-value]
 
 
 class UnreadableAtError(ImageUnreadableError):

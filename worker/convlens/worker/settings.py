@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import argparse
+import shlex
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -27,8 +29,17 @@ class WorkerSettings(JobsSettings):
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
+    @classmethod
+    def from_command_line(cls, program: str, argv: list[str]) -> Self:
+        """See JobsSettings. A repeated --model is joined here, since pydantic would join and cut it at commas."""
+        repeated = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        repeated.add_argument("--model", action="append", default=[])
+        found, rest = repeated.parse_known_args(argv)
+        models = ["--model", shlex.join(found.model)] if found.model else []
+        return super().from_command_line(program, [*rest, *models])
+
     @field_validator("model", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
-        """A variable or a repeated flag gives words between blanks."""
-        return value.split() if isinstance(value, str) else value
+        """A variable gives several models between blanks, quoted as in a shell."""
+        return shlex.split(value) if isinstance(value, str) else value

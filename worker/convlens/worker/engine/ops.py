@@ -1,119 +1,246 @@
-"""The links of a chain: what each computes, and how a gradient passes back through it. Knows no Keras and no methods.
+"""The operations a VGG-like chain is made of, each with its forward and its written-out backward rule.
 
-Shapes: x and y hold N rows. A gradient dy holds R·N rows, R gradients of the same N images stacked along the batch with
-the image running fastest, so that one convolution serves them all.
+Gradients come as a list of streams, one a target and rule: all share the forward values. A stream is guided or plain,
+and only the rectifiers make a difference between the two.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-Array = np.ndarray[Any, Any]
-
-
-def repeated(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """X, stacked as often as the gradient `like` holds it."""
-    copies = like.shape[0] // x.shape[0]
-    return x if copies == 1 else tf.concat([x] * copies, 0)
-
-
-def _constant(array: Array) -> tf.Tensor:
-    return tf.constant(np.asarray(array, np.float32))
+Tensor = Any
+Weights = npt.NDArray[np.float32]
+Streams = list[Tensor]
 
 
 class Op:
-    """A link of the chain."""
+    """One operation. Subclasses give `forward` and, stream by stream, `gradient`."""
 
-    def forward(self, x: tf.Tensor) -> tf.Tensor:
-        """The output y for the input x."""
+    weights: tuple[Weights, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output for input `x`, batch first."""
         raise TypeError(f"{type(self).__name__} has no forward rule")
 
-    def backward(self, dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """The gradient at the input, from the gradient dy at the output."""
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """∂S/∂x from ∂S/∂y of one plain stream."""
         raise TypeError(f"{type(self).__name__} has no backward rule")
 
-    def parameters(self) -> dict[str, Any]:
-        """What the op is made of, arrays and plain values by name: what a digest is taken of."""
-        return {}
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+        """∂S/∂x of every stream; `guided` says which are."""
+        return [self.gradient(dy, x, y) for dy in dys]
 
 
-class ReLU(Op):
-    """max(x, 0). Its backward pass is a rule of its own (see relu.py)."""
+class Convolution(Op):
+    """2-D convolution with bias.
 
-    def forward(self, x: tf.Tensor) -> tf.Tensor:  # noqa: D102
-        return tf.nn.relu(x)
-
-
-@dataclass(frozen=True, eq=False)
-class Probability(Op):
-    """The softmax or sigmoid that ends a classifier. Split off: nothing is ever differentiated through it."""
-
-    kind: str
-
-    def forward(self, x: tf.Tensor) -> tf.Tensor:  # noqa: D102
-        return tf.nn.softmax(x) if self.kind == "softmax" else tf.sigmoid(x)
-
-    def parameters(self) -> dict[str, Any]:  # noqa: D102
-        return {"kind": self.kind}
-
-
-class Conv(Op):
-    """A 2-D convolution, HWIO kernel and bias.
-
-    At stride 1 the gradient with respect to the input is itself a forward convolution, with the kernel flipped in space
-    and transposed in channels: the best-tuned kernel there is.
+    With stride 1 its gradient is itself a forward convolution, of the kernel flipped in space and transposed in
+    channels: the best-tuned kernel there is.
     """
 
-    def __init__(self, kernel: Array, bias: Array | None, strides: tuple[int, int], padding: str) -> None:
-        self._arrays = {"kernel": kernel, "bias": bias}
-        self.kernel = _constant(kernel)
-        self.bias = None if bias is None else _constant(bias)
-        self.strides = strides
-        self.padding = padding
-        height, width = kernel.shape[:2]
-        same = padding == "SAME" and height % 2 == 1 and width % 2 == 1
-        self._flipped: tf.Tensor | None = None
-        if strides == (1, 1) and (same or padding == "VALID"):
-            self._flipped = _constant(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-            full = [[0, 0], [height - 1] * 2, [width - 1] * 2, [0, 0]]
-            self._flipped_padding = "SAME" if same else full
+    def __init__(self, kernel: Weights, bias: Weights, strides: tuple[int, int], padding: str) -> None:
+        self.weights = (kernel, bias)
+        self.kernel, self.bias = tf.constant(kernel), tf.constant(bias)
+        self.strides, self.padding = strides, padding
+        rows, columns = kernel.shape[:2]
+        self._flipped = None
+        if strides == (1, 1):
+            self._flipped = tf.constant(np.ascontiguousarray(kernel[::-1, ::-1].transpose(0, 1, 3, 2)))
+            top, left = (0, 0) if padding == "VALID" else ((rows - 1) // 2, (columns - 1) // 2)
+            bottom, right = (0, 0) if padding == "VALID" else (rows - 1 - top, columns - 1 - left)
+            edges = [[rows - 1 - top, rows - 1 - bottom], [columns - 1 - left, columns - 1 - right]]
+            symmetric = padding == "SAME" and rows % 2 == 1 and columns % 2 == 1
+            self._back_padding: Any = "SAME" if symmetric else [[0, 0], *edges, [0, 0]]
 
-    def forward(self, x: tf.Tensor) -> tf.Tensor:  # noqa: D102
-        y = tf.nn.conv2d(x, self.kernel, self.strides, self.padding)
-        return y if self.bias is None else tf.nn.bias_add(y, self.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.bias_add(tf.nn.conv2d(x, self.kernel, self.strides, self.padding), self.bias)
 
-    def backward(self, dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:  # noqa: ARG002, D102
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         if self._flipped is not None:
-            return tf.nn.conv2d(dy, self._flipped, 1, self._flipped_padding)
-        return tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=[dy.shape[0], *x.shape[1:]],
-            filter=self.kernel,
-            out_backprop=dy,
+            return tf.nn.conv2d(dy, self._flipped, 1, self._back_padding)
+        return tf.nn.conv2d_transpose(dy, self.kernel, tf.shape(x), self.strides, self.padding)
+
+
+class Dense(Op):
+    """x·W + b. Streams are stacked, so that the weights are read once for all of them."""
+
+    def __init__(self, kernel: Weights, bias: Weights) -> None:
+        self.weights = (kernel, bias)
+        self.kernel, self.bias = tf.constant(kernel), tf.constant(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+        dx = tf.matmul(tf.concat(dys, 0), self.kernel, transpose_b=True)
+        return list(tf.split(dx, len(dys))) if len(dys) > 1 else [dx]
+
+
+class Relu(Op):
+    """max(x, 0). Plain: dx = dy·[x>0]. Guided: dx = dy·[dy>0]·[x>0]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.relu(x)
+
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+        clipped = [tf.nn.relu(dy) if is_guided else dy for dy, is_guided in zip(dys, guided, strict=True)]
+        return [tf.raw_ops.ReluGrad(gradients=dy, features=y) for dy in clipped]
+
+
+class LeakyRelu(Op):
+    """max(x, αx). Plain: dx = dy where x > 0, else α·dy. Guided as in Relu, which has no slope below zero."""
+
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.leaky_relu(x, self.slope)
+
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+        return [
+            tf.raw_ops.ReluGrad(gradients=tf.nn.relu(dy), features=x)
+            if is_guided
+            else tf.raw_ops.LeakyReluGrad(gradients=dy, features=x, alpha=self.slope)
+            for dy, is_guided in zip(dys, guided, strict=True)
+        ]
+
+
+class MaxPool(Op):
+    """Maximum over windows; the gradient goes to the first largest value of each."""
+
+    def __init__(self, size: tuple[int, int], strides: tuple[int, int], padding: str) -> None:
+        self.size, self.strides, self.padding = size, strides, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.max_pool2d(x, self.size, self.strides, self.padding)
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return tf.raw_ops.MaxPoolGrad(
+            orig_input=x,
+            orig_output=y,
+            grad=dy,
+            ksize=[1, *self.size, 1],
             strides=[1, *self.strides, 1],
             padding=self.padding,
         )
 
-    def parameters(self) -> dict[str, Any]:  # noqa: D102
-        return {"strides": self.strides, "padding": self.padding, "kernel": self.kernel, "bias": self.bias}
+
+class AveragePool(Op):
+    """Mean over windows."""
+
+    def __init__(self, size: tuple[int, int], strides: tuple[int, int], padding: str) -> None:
+        self.size, self.strides, self.padding = size, strides, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.avg_pool2d(x, self.size, self.strides, self.padding)
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return tf.raw_ops.AvgPoolGrad(
+            orig_input_shape=tf.shape(x),
+            grad=dy,
+            ksize=[1, *self.size, 1],
+            strides=[1, *self.strides, 1],
+            padding=self.padding,
+        )
 
 
-class Dense(Op):
-    """x·kernel + bias over the last axis."""
+class GlobalAverage(Op):
+    """Mean over space."""
 
-    def __init__(self, kernel: Array, bias: Array | None) -> None:
-        self.kernel = _constant(kernel)
-        self.bias = None if bias is None else _constant(bias)
+    def __init__(self, keep_axes: bool) -> None:
+        self.keep_axes = keep_axes
 
-    def forward(self, x: tf.Tensor) -> tf.Tensor:  # noqa: D102
-        y = tf.matmul(x, self.kernel)
-        return y if self.bias is None else y + self.bias
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.reduce_mean(x, (1, 2), keepdims=self.keep_axes)
 
-    def backward(self, dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:  # noqa: ARG002, D102
-        return tf.matmul(dy, self.kernel, transpose_b=True)
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        area = x.shape[1] * x.shape[2]
+        return tf.broadcast_to(_spread(dy, x) / area, tf.shape(x))
 
-    def parameters(self) -> dict[str, Any]:  # noqa: D102
-        return {"kernel": self.kernel, "bias": self.bias}
+
+class GlobalMax(Op):
+    """Maximum over space; equal maxima share the gradient."""
+
+    def __init__(self, keep_axes: bool) -> None:
+        self.keep_axes = keep_axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.reduce_max(x, (1, 2), keepdims=self.keep_axes)
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        largest = tf.cast(tf.equal(x, _spread(y, x)), x.dtype)
+        return _spread(dy, x) * largest / tf.reduce_sum(largest, (1, 2), keepdims=True)
+
+
+class Affine(Op):
+    """x·a + b along the last axis: batch normalisation at inference, rescaling."""
+
+    def __init__(self, scale: Weights, offset: Weights) -> None:
+        self.weights = (scale, offset)
+        self.scale, self.offset = tf.constant(scale), tf.constant(offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return dy * self.scale
+
+
+class Pad(Op):
+    """Zeros around the image: ((top, bottom), (left, right))."""
+
+    def __init__(self, edges: tuple[tuple[int, int], tuple[int, int]]) -> None:
+        self.edges = edges
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.pad(x, [[0, 0], *self.edges, [0, 0]])
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        (top, _), (left, _) = self.edges
+        return dy[:, top : top + x.shape[1], left : left + x.shape[2], :]
+
+
+class Reshape(Op):
+    """Another shape for the same values; flattening, too."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = math.prod(x.shape[1:])
+        shape = [size // -math.prod(self.shape) if axis == -1 else axis for axis in self.shape]
+        return tf.reshape(x, [-1, *shape])
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return tf.reshape(dy, [-1, *x.shape[1:]])
+
+
+class Identity(Op):
+    """Nothing, as dropout at inference."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.identity(x)
+
+    def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return dy
+
+
+class Probability(Op):
+    """The last activation, softmax or sigmoid. Scores are taken before it, so it needs no gradient."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tf.nn.softmax(x) if self.kind == "softmax" else tf.nn.sigmoid(x)
+
+
+def _spread(pooled: Tensor, x: Tensor) -> Tensor:
+    """A globally pooled value as (N,1,1,C)."""
+    return tf.reshape(pooled, [-1, 1, 1, x.shape[-1]])
