@@ -30,7 +30,7 @@ test-compose: install ## the container stack, for real: needs root and a contain
 lint: install ## ruff, mypy --strict, import-linter, buf
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy $(PARTS)
+	$(BIN)/mypy $(PARTS:%=%/convlens)
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
 

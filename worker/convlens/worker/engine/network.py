@@ -95,7 +95,10 @@ class Network:
         units = self._units(plan)
         if plan.targeted and not ((targets >= -1 - units) & (targets < units)).all():
             raise ValueError(f"a target is outside of 0…{units - 1} (and its ranks): {targets.tolist()}")
-        found = {name: value.numpy() for name, value in self._trace(plan, images.dtype)(images, targets).items()}
+        found = {
+            name: value.numpy()
+            for name, value in self._trace(plan, images.dtype)(tf.constant(images), tf.constant(targets)).items()
+        }
         maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
         names = ("targets", "scores", "probabilities", "predicted", "predicted_logits", "predicted_probabilities")
         return Outputs(maps, *(found.get(name) for name in names))
@@ -112,10 +115,8 @@ class Network:
             if found is None:
                 self._check(plan)
                 images = tf.TensorSpec((None, *self.input_shape), dtype)
-                found = tf.function(
-                    lambda x, t: self._explain(x, t, plan),
-                    input_signature=[images, tf.TensorSpec((None, plan.targets), tf.int32)],
-                )
+                targets = tf.TensorSpec((None, plan.targets), tf.int32)
+                found = tf.function(lambda x, t: self._explain(x, t, plan)).get_concrete_function(images, targets)
             self._traces[plan, dtype] = found
             if len(self._traces) > MAX_TRACES:
                 self._traces.popitem(last=False)

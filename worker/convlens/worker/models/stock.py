@@ -33,7 +33,7 @@ def imagenet(source: Source) -> KerasModel:
     if not cached.exists() and not reachable(url):
         raise ModelUnavailable(
             f"model {source.name!r}: the ImageNet weights are not at {cached}, and {urlsplit(url).hostname} cannot be "
-            f"reached within {GIVE_UP_SECONDS:g} s; put the file there, or give another source such as shapes=shapes"
+            f"reached within {GIVE_UP_SECONDS:g} s; put the file there, or give another source"
         )
     try:
         model = keras.applications.VGG16(weights="imagenet")
