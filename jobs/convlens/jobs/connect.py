@@ -6,6 +6,9 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+LedgerUnavailable = redis.RedisError
+"""What any call to the ledger may raise while Redis cannot be reached; callers above need no Redis of their own for it."""
+
 
 def connect(url: str) -> redis.Redis:
     """A thread-safe client of `url`: 5 s a command, three quick retries. It connects at the first command.

@@ -7,10 +7,10 @@ import logging
 from typing import Final
 
 import grpc
-import redis
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.ledger import Full, JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone, StoreFull
 from convlens.jobs.plan import SpecError
@@ -107,13 +107,13 @@ def refusal_of(error: Exception) -> Refusal:
             )
         case Full():
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after=RETRY_SECONDS)
-        case StoreFull() | redis.OutOfMemoryError():
+        case StoreFull():
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error), retry_after=RETRY_SECONDS)
         case PayloadGone():
             return Refusal(grpc.StatusCode.ABORTED, "PAYLOAD_GONE", str(error))
         case JobLive():
             return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED", str(error))
-        case redis.RedisError():
+        case LedgerUnavailable():
             log.warning("redis: %s", error)
             return Refusal(grpc.StatusCode.UNAVAILABLE, "REDIS_UNAVAILABLE", "the job store cannot be reached just now")
         case _:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Final
 
-import redis
 from grpc_health.v1 import health, health_pb2
 
+from convlens.jobs.connect import LedgerUnavailable
 from convlens.server.front import Front
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
@@ -45,7 +45,7 @@ class Health:
         try:
             live = set(await self._front.cards())
             await self._front.call(self._front.ledger.redis.ping)
-        except redis.RedisError as error:
+        except LedgerUnavailable as error:
             log.warning("health: %s", error)
             live = set()
         self._models |= live
