@@ -7,7 +7,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 LedgerUnavailable = redis.RedisError
-"""What any call to the ledger may raise while Redis cannot be reached; callers above need no Redis of their own for it."""
+"""What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
 
 
 def connect(url: str) -> redis.Redis:
