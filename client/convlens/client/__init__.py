@@ -1,1 +1,53 @@
-"""The Python SDK of Convlens: what did this VGG16 look at?"""
+"""The Python SDK of Convlens: what did this VGG16 look at?
+
+from convlens.client import Client, GradCAM, Saliency
+
+with Client("localhost:50051") as client:
+    result = client.visualize("dog.jpg", [Saliency(), GradCAM()])
+    result["grad_cam"]          # float32 (1, 14, 14)
+    result.save("out")
+"""
+
+from convlens.client.aio import AsyncClient
+from convlens.client.connection import TLS
+from convlens.client.errors import (
+    Cancelled,
+    ConvlensError,
+    DataCorrupted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    JobFailed,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+from convlens.client.options import ALL_UNITS, Activations, GradCAM, Saliency, TopK
+from convlens.client.results import Explanation, Prediction, Result, Timing
+from convlens.client.sync import Client, Job
+
+__all__ = [
+    "ALL_UNITS",
+    "TLS",
+    "Activations",
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "ConvlensError",
+    "DataCorrupted",
+    "DeadlineExceeded",
+    "Explanation",
+    "FailedPrecondition",
+    "GradCAM",
+    "InvalidArgument",
+    "Job",
+    "JobFailed",
+    "NotFound",
+    "Overloaded",
+    "Prediction",
+    "Result",
+    "Saliency",
+    "Timing",
+    "TopK",
+    "Unavailable",
+]

@@ -118,7 +118,7 @@ def run_worker(
     def run(ids: list[str]) -> None:
         compute([str(job_id) for job_id in ids])
 
-    def ready(**_: Any) -> None:  # noqa: ANN401 - a signal's arguments
+    def ready(**_: Any) -> None:
         on_ready()
 
     signals.worker_ready.connect(ready, weak=False)

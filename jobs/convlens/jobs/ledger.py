@@ -78,7 +78,7 @@ class Ledger:
         self.payloads = open_store(client, settings.payload_dir)
         self._scripts: dict[str, Callable[..., Any]] = {}
 
-    def _run(self, name: str, *args: str | int) -> Any:  # noqa: ANN401 - as varied as the scripts
+    def _run(self, name: str, *args: str | int) -> Any:
         script = self._scripts.get(name) or self._scripts.setdefault(name, self.redis.register_script(_source(name)))
         return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
 

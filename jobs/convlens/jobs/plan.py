@@ -75,6 +75,8 @@ class JobPlan:
     tensors: tuple[PlannedTensor, ...]
     targets: tuple[tuple[int, ...], ...]
     """(N,T): a unit's index, ALL_UNITS, or PREDICTED and below."""
+    target_axis: bool
+    """True when the maps have a target axis behind the batch axis."""
     scored_layer: str
     """Empty: the model's logits."""
     predictions: int
@@ -108,7 +110,7 @@ def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
                 raise SpecError(field, f"asks for {name!r} again; every array is asked for once")
             tensors[name] = PlannedTensor(name, method, (*(lead if targeted else lead[:1]), *shape), targeted)
     return JobPlan(
-        tuple(tensors.values()), targets, spec.scored_layer if inner else "", _predictions(spec, tensors, inner)
+        tuple(tensors.values()), targets, axis, spec.scored_layer if inner else "", _predictions(spec, tensors, inner)
     )
 
 

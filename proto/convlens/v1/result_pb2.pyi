@@ -82,6 +82,7 @@ class ResultHeader(google.protobuf.message.Message):
     MODEL_DIGEST_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
     TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    TARGET_AXIS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job's id."""
     model: builtins.str
@@ -92,6 +93,8 @@ class ResultHeader(google.protobuf.message.Message):
     """The arithmetic used."""
     total_bytes: builtins.int
     """Bytes of all tensors together."""
+    target_axis: builtins.bool
+    """True when maps have a target axis behind the batch axis, because targets were given as lists."""
     @property
     def tensors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[convlens.v1.tensor_pb2.TensorSpec]:
         """The arrays, in the order of their bytes."""
@@ -115,9 +118,10 @@ class ResultHeader(google.protobuf.message.Message):
         model_digest: builtins.str = ...,
         precision: convlens.v1.model_pb2.Precision.ValueType = ...,
         total_bytes: builtins.int = ...,
+        target_axis: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ResultHeader = ResultHeader
 

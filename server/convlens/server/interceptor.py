@@ -22,7 +22,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:  # noqa: ANN401 - a handler of one of four shapes
+    ) -> Any:
         """Wraps the handler of a convlens call; health and reflection are left as they are."""
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
@@ -35,7 +35,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), *codecs)
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: Any) -> Any:  # noqa: ANN401
+        async def call(request: Any, context: Any) -> Any:
             await context.send_initial_metadata(self._metadata)
             try:
                 return await inner(request, context)
@@ -45,7 +45,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return call
 
     def _streaming(self, inner: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             await context.send_initial_metadata(self._metadata)
             try:
                 async with aclosing(inner(request, context)) as parts:
@@ -57,6 +57,6 @@ class Boundary(grpc.aio.ServerInterceptor):
         return call
 
 
-async def _abort(context: Any, error: Exception) -> None:  # noqa: ANN401
+async def _abort(context: Any, error: Exception) -> None:
     status = rpc_status.to_status(refusal_of(error).status())
     await context.abort(status.code, status.details, status.trailing_metadata)

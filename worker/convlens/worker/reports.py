@@ -44,6 +44,7 @@ def result_header(
         model=card.name,
         model_digest=card.digest,
         precision=card.precision,
+        target_axis=plan.target_axis,
         total_bytes=sum(tensor.byte_size for tensor in tensors),
     )
     return header.SerializeToString()

@@ -95,7 +95,7 @@ def _is_input(layer: Layer) -> bool:
     return isinstance(layer, keras.layers.InputLayer)
 
 
-def _weight(variable: Any, default: np.ndarray[Any, Any] | None = None) -> ops.Weights:  # noqa: ANN401
+def _weight(variable: Any, default: np.ndarray[Any, Any] | None = None) -> ops.Weights:
     return np.asarray(default if variable is None else variable, np.float32)
 
 

@@ -47,7 +47,7 @@ class Network:
     Raises UnsupportedLayer for what has no exact rule, and for an input that is no RGB image of fixed size.
     """
 
-    def __init__(self, model: Any, preprocess: str) -> None:  # noqa: ANN401 - Keras comes without types
+    def __init__(self, model: Any, preprocess: str) -> None:
         self._steps = walk(model)
         self._preprocess = PREPROCESS[preprocess]
         shape = tuple(model.input_shape[1:])
@@ -108,7 +108,7 @@ class Network:
             return self.units
         return next(layer.shape[-1] for layer in self.layers if layer.name == plan.scored_layer)
 
-    def _trace(self, plan: Plan, dtype: Any) -> Callable[..., Any]:  # noqa: ANN401
+    def _trace(self, plan: Plan, dtype: Any) -> Callable[..., Any]:
         """The compiled plan; batch sizes and targets are no part of it."""
         with self._lock:
             found = self._traces.pop((plan, dtype), None)

@@ -40,7 +40,7 @@ class Outputs:
         for size in sizes:
             rows = slice(start, start + size)
 
-            def cut(array: Any, rows: slice = rows) -> Any:  # noqa: ANN401
+            def cut(array: Any, rows: slice = rows) -> Any:
                 return None if array is None else array[rows]
 
             pieces.append(

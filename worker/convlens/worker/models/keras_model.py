@@ -26,7 +26,7 @@ class KerasModel:
     def __init__(
         self,
         source: Source,
-        model: Any,  # noqa: ANN401 - Keras comes without types
+        model: Any,
         origin: str,
         preprocess: str,
         labels: list[str] | None = None,

@@ -58,7 +58,7 @@ def with_weights(source: Source, path: Path, classes: int) -> KerasModel:
     return KerasModel(source, model, path.name, "caffe")
 
 
-def randomise(model: Any, seed: int) -> None:  # noqa: ANN401
+def randomise(model: Any, seed: int) -> None:
     """Gives every kernel He-normal weights and every bias small ones, from `seed` alone."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:

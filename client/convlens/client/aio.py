@@ -1,0 +1,317 @@
+"""The client for asyncio programs: the same methods as Client, awaited. Each event loop has its own channel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, new_request_id, too_late
+from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
+from convlens.client.errors import from_rpc
+from convlens.client.images import ImageLike, Images
+from convlens.client.options import Activations, GradCAM, Saliency, Targets, Visualization
+from convlens.client.results import Result
+from convlens.client.stubs import Stubs
+from convlens.v1 import job_pb2, model_pb2, spec_pb2
+
+
+class AsyncClient:
+    """A connection to a Convlens server, made at the first call.
+
+    `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise. Calls
+    raise the errors of convlens.client.errors. A client may be used from several event loops; it cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        token: str | None = None,
+        tls: TLS | bool | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._connection = Connection(target, token, tls)
+        self._timeout = timeout
+        self._channels: dict[tuple[int, asyncio.AbstractEventLoop], tuple[Any, Stubs]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError("an AsyncClient cannot be pickled; make one in each process (results can be pickled)")
+
+    async def close(self) -> None:
+        """Ends this event loop's connection; a later call would make a new one."""
+        found = self._channels.pop((os.getpid(), asyncio.get_running_loop()), None)
+        if found:
+            await found[0].close()
+
+    # --- what can be asked ---
+
+    async def models(self) -> list[model_pb2.Model]:
+        """The cards of all models served: names, input shapes, layers with shapes, labels, digest."""
+        return list((await self._call(lambda stubs: stubs.models.ListModels, model_pb2.ListModelsRequest())).models)
+
+    async def model(self, name: str) -> model_pb2.Model:
+        """One model's card. NotFound names the models there are."""
+        return (await self._call(lambda stubs: stubs.models.GetModel, model_pb2.GetModelRequest(name=name))).model
+
+    async def server_info(self) -> model_pb2.GetServerInfoResponse:
+        """The server's version, limits and features."""
+        return await self._call(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
+
+    # --- maps ---
+
+    async def saliency(
+        self, images: Images, method: str = "vanilla", *, signed: bool = False, **options: Any
+    ) -> Result:
+        """See Saliency; further options as in visualize."""
+        return await self.visualize(images, [Saliency(method, signed)], **options)
+
+    async def grad_cam(
+        self,
+        images: Images,
+        layer: str | None = None,
+        *,
+        upsampled: bool = False,
+        **options: Any,
+    ) -> Result:
+        """See GradCAM; further options as in visualize."""
+        return await self.visualize(images, [GradCAM(layer, upsampled)], **options)
+
+    async def activations(
+        self,
+        images: Images,
+        layers: Sequence[str] | str,
+        channels: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Result:
+        """See Activations; further options as in visualize."""
+        return await self.visualize(images, [Activations(layers, channels)], **options)
+
+    async def visualize(
+        self,
+        images: Images,
+        visualizations: Sequence[Visualization],
+        *,
+        model: str = "",
+        target: Targets = None,
+        scored_layer: str = "",
+        predictions: int | None = None,
+        request_id: str | None = None,
+        priority: str = "normal",
+        timeout: float | None = None,
+    ) -> Result:
+        """Computes the visualizations on every image and returns the arrays, verified.
+
+        `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
+        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. Unreachable
+        and overloaded servers are tried again until `timeout` seconds are over.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        request_id = new_request_id(request_id)
+        spec = job_spec(
+            images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
+            priority=priority, timeout=None,
+        )  # fmt: skip
+        return await self._answer(Answer(spec, request_id), Attempts(self._connection, timeout, request_id))
+
+    async def map(
+        self,
+        images: Iterable[ImageLike] | AsyncIterable[ImageLike],
+        visualizations: Sequence[Visualization],
+        *,
+        in_flight: int = 4,
+        **options: Any,
+    ) -> AsyncIterator[Result]:
+        """A result for each image, in order, of very many: packed eight a job, `in_flight` jobs at once.
+
+        Memory holds no more than those. An error ends the iteration; a list of targets has no place here.
+        """
+        waiting: deque[asyncio.Task[Result]] = deque()
+        try:
+            async for batch in _batches(images):
+                if len(waiting) == in_flight:
+                    for result in (await waiting.popleft()).split():
+                        yield result
+                waiting.append(asyncio.create_task(self.visualize(batch, visualizations, **options)))
+            while waiting:
+                for result in (await waiting.popleft()).split():
+                    yield result
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    # --- jobs ---
+
+    async def submit(
+        self,
+        images: Images,
+        visualizations: Sequence[Visualization],
+        *,
+        model: str = "",
+        target: Targets = None,
+        scored_layer: str = "",
+        predictions: int | None = None,
+        request_id: str | None = None,
+        priority: str = "normal",
+        timeout: float | None = None,
+    ) -> AsyncJob:
+        """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
+        request_id = new_request_id(request_id)
+        spec = job_spec(
+            images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
+            priority=priority, timeout=timeout,
+        )  # fmt: skip
+        request = job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)
+        response = await self._call(lambda stubs: stubs.jobs.SubmitJob, request, request_id=request_id)
+        return AsyncJob(self, response.job.id, spec, request_id)
+
+    def job(self, job_id: str) -> AsyncJob:
+        """A job by its id, from whichever process it was submitted."""
+        return AsyncJob(self, job_id, spec_pb2.JobSpec(), "")
+
+    async def jobs(self, state: str | None = None) -> AsyncIterator[job_pb2.Job]:
+        """All jobs, newest first; only those in `state` (queued, running, succeeded…) when given."""
+        wanted = job_pb2.JobState.Value(f"JOB_STATE_{state.upper()}" if state else "JOB_STATE_UNSPECIFIED")
+        token = ""
+        while True:
+            request = job_pb2.ListJobsRequest(page_token=token, state=wanted)
+            page = await self._call(lambda stubs: stubs.jobs.ListJobs, request)
+            for job in page.jobs:
+                yield job
+            token = page.next_page_token
+            if not token:
+                return
+
+    # --- calls ---
+
+    def _stubs(self) -> Stubs:
+        """This process's and event loop's stubs."""
+        key = (os.getpid(), asyncio.get_running_loop())
+        for old in [old for old in self._channels if old[0] != key[0] or old[1].is_closed()]:
+            del self._channels[old]
+        if key not in self._channels:
+            channel = self._connection.channel(grpc.aio)
+            self._channels[key] = (channel, Stubs(channel))
+        return self._channels[key][1]
+
+    async def _call(
+        self,
+        method: Callable[[Stubs], Any],
+        request: Any,
+        timeout: float | None = None,
+        request_id: str = "",
+    ) -> Any:
+        """A unary call, tried again where that may help."""
+        attempts = Attempts(self._connection, self._timeout if timeout is None else timeout, request_id)
+        while True:
+            try:
+                call = method(self._stubs())(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
+                self._connection.check_version(await call.initial_metadata())
+                return await call
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.delay_after(error))
+
+    async def _answer(self, answer: Answer, attempts: Attempts) -> Result:
+        """A streamed answer, resumed where it broke."""
+        while True:
+            method, request = answer.next_call(self._stubs())
+            try:
+                call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
+                self._connection.check_version(await call.initial_metadata())
+                async for part in call:
+                    answer.take(part)
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.delay_after(error))
+            else:
+                return answer.result()
+
+
+class AsyncJob:
+    """A job on the server."""
+
+    def __init__(self, client: AsyncClient, job_id: str, spec: spec_pb2.JobSpec, request_id: str) -> None:
+        self._client = client
+        self._spec = spec
+        self.id = job_id
+        self.request_id = request_id
+
+    def __repr__(self) -> str:
+        return f"<AsyncJob {self.id}>"
+
+    async def status(self) -> job_pb2.Job:
+        """The job as it stands now: state, times, attempts, place in the queue, error."""
+        request = job_pb2.GetJobRequest(id=self.id)
+        return (await self._client._call(lambda stubs: stubs.jobs.GetJob, request)).job
+
+    async def watch(self, timeout: float | None = None) -> AsyncIterator[job_pb2.Job]:
+        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds."""
+        client = self._client
+        call = client._stubs().jobs.WatchJob(
+            job_pb2.WatchJobRequest(id=self.id),
+            timeout=timeout,
+            metadata=client._connection.metadata,
+        )
+        try:
+            async for change in call:
+                yield change.job
+        except grpc.RpcError as error:
+            raise from_rpc(error, client._connection.target, self.request_id) from error
+        finally:
+            call.cancel()
+
+    async def wait(self, timeout: float | None = None) -> job_pb2.Job:
+        """The job once it has ended, whichever way; DeadlineExceeded after `timeout` seconds."""
+        async for job in self.watch(timeout):
+            if ended(job):
+                return job
+        raise too_late(self.id, timeout or 0)
+
+    async def result(self, timeout: float | None = None) -> Result:
+        """Waits for the job and returns its result; raises what it ended with when it has none."""
+        timeout = self._client._timeout if timeout is None else timeout
+        await self.wait(timeout)
+        attempts = Attempts(self._client._connection, timeout, self.request_id)
+        return await self._client._answer(Answer(self._spec, self.request_id, self.id), attempts)
+
+    async def cancel(self) -> job_pb2.Job:
+        """Ends the job; one that has ended already is returned as it is."""
+        request = job_pb2.CancelJobRequest(id=self.id)
+        return (await self._client._call(lambda stubs: stubs.jobs.CancelJob, request)).job
+
+    async def delete(self) -> None:
+        """Forgets a job that has ended, and its result."""
+        await self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
+
+
+async def _batches(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[list[ImageLike]]:
+    """The images in lists of PACK, the last one shorter."""
+    batch: list[ImageLike] = []
+
+    async def each() -> AsyncIterator[ImageLike]:
+        if isinstance(images, AsyncIterable):
+            async for image in images:
+                yield image
+        else:
+            for image in images:
+                yield image
+
+    async for image in each():
+        batch.append(image)
+        if len(batch) == PACK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

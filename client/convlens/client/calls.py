@@ -1,0 +1,131 @@
+"""What both clients do alike, without any input or output: requests, retries, the parts of answers."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+
+from convlens.client.connection import Connection
+from convlens.client.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable, from_rpc
+from convlens.client.images import Images, pack
+from convlens.client.options import Targets, Visualization, targets_message
+from convlens.client.results import Assembler, Request, Result
+from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
+
+PRIORITIES: Final = {
+    "high": spec_pb2.PRIORITY_HIGH,
+    "normal": spec_pb2.PRIORITY_NORMAL,
+    "low": spec_pb2.PRIORITY_LOW,
+}
+PACK: Final = 8
+"""Images that map() sends as one job."""
+
+
+def job_spec(
+    images: Images,
+    visualizations: Sequence[Visualization],
+    *,
+    model: str,
+    target: Targets,
+    scored_layer: str,
+    predictions: int | None,
+    priority: str,
+    timeout: float | None,
+) -> spec_pb2.JobSpec:
+    """A job as the wire has it. InvalidArgument for what cannot even be sent."""
+    if priority not in PRIORITIES:
+        raise InvalidArgument(f"no priority {priority!r}; allowed: {', '.join(PRIORITIES)}", field="priority")
+    spec = spec_pb2.JobSpec(
+        model=model,
+        images=pack(images),
+        visualizations=[it.message() for it in visualizations],
+        targets=targets_message(target),
+        scored_layer=scored_layer,
+        predictions=predictions,
+        priority=PRIORITIES[priority],
+    )
+    if timeout is not None:
+        spec.timeout.FromNanoseconds(int(timeout * 1e9))
+    return spec
+
+
+def new_request_id(request_id: str | None) -> str:
+    """The caller's, or one for all attempts of this call."""
+    return request_id or str(uuid.uuid4())
+
+
+class Attempts:
+    """When to try again: unreachable with growing delays, overloaded as the server says, within the deadline."""
+
+    def __init__(self, connection: Connection, timeout: float, request_id: str = "") -> None:
+        self._connection = connection
+        self._ends = time.monotonic() + timeout
+        self._request_id = request_id
+        self._growing = (min(5.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
+
+    def remaining(self) -> float:
+        """Seconds left for the next attempt."""
+        return max(0.001, self._ends - time.monotonic())
+
+    def delay_after(self, error: grpc.RpcError) -> float:
+        """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
+        typed = from_rpc(error, self._connection.target, self._request_id)
+        if not isinstance(typed, Unavailable | Overloaded):
+            raise typed from error
+        if isinstance(typed, Overloaded) and typed.retry_after is None:
+            raise typed from error
+        delay = max(next(self._growing), (typed.retry_after or 0) * random.uniform(1.0, 1.2))  # noqa: S311
+        if time.monotonic() + delay >= self._ends:
+            raise typed from error
+        return delay
+
+
+class Answer:
+    """One visualize call over all its attempts: what to call next, and what its parts make."""
+
+    def __init__(self, spec: spec_pb2.JobSpec, request_id: str, job_id: str = "") -> None:
+        self._spec = spec
+        self._request_id = request_id
+        self._assembler = Assembler(Request(spec.images, request_id))
+        self._job_id = job_id
+        self._began = bool(job_id)
+
+    def next_call(self, stubs: Any) -> tuple[Any, Any]:
+        """The method and its request: the whole job, or what is missing of its result."""
+        if self._began:
+            request = job_pb2.ReadJobResultRequest(id=self._job_id, offset=self._assembler.offset)
+            return stubs.jobs.ReadJobResult, request
+        return stubs.visualizations.Visualize, visualization_pb2.VisualizeRequest(
+            spec=self._spec, request_id=self._request_id
+        )
+
+    def take(self, part: Any) -> None:
+        """Takes one part of the stream."""
+        match part.WhichOneof("part"):
+            case "job":
+                self._job_id = part.job.id
+            case "header":
+                self._began = True
+                self._assembler.header(part.header)
+            case "chunk":
+                self._assembler.chunk(part.chunk)
+
+    def result(self) -> Result:
+        """The result, whole and verified."""
+        return self._assembler.result()
+
+
+def ended(job: job_pb2.Job) -> bool:
+    """True for a job in a final state."""
+    return job.state >= job_pb2.JOB_STATE_SUCCEEDED
+
+
+def too_late(job_id: str, timeout: float) -> DeadlineExceeded:
+    """What wait() raises."""
+    return DeadlineExceeded(f"the job had not ended after {timeout:g} s", reason="WAIT_TIMEOUT", job_id=job_id)

@@ -1,0 +1,72 @@
+"""How a client reaches a server: target, TLS, token, channel options, the version check. Shared by both clients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = metadata.version("convlens-client")
+DEFAULT_TIMEOUT: Final = 300.0
+"""Seconds that a call may take, queueing and retries included, unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Certificates, as files in PEM."""
+
+    ca: str | Path | None = None
+    """Whom to trust; None: the system's authorities."""
+    certificate: str | Path | None = None
+    """The client's own, for mutual TLS."""
+    key: str | Path | None = None
+    """The key of `certificate`."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """As gRPC wants them."""
+        ca, key, certificate = (Path(it).read_bytes() if it else None for it in (self.ca, self.key, self.certificate))
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+class Connection:
+    """What channels are made from. It holds none itself, so it crosses forks and event loops."""
+
+    def __init__(self, target: str, token: str | None, tls: TLS | bool | None) -> None:
+        self.target = target
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._tls = TLS() if tls is True else tls or None
+        host = target.removeprefix("dns:///").rsplit(":", 1)[0]
+        self._options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.keepalive_time_ms", 300_000),  # servers send GOAWAY to those who ping more often
+            ("grpc.enable_retries", 0),  # retries are ours: requests outgrow gRPC's retry buffer
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", int(host not in {"localhost", "127.0.0.1", "[::1]"})),
+        ]
+        self._warned = False
+
+    def channel(self, module: Any) -> Any:
+        """A new channel of `module`, grpc or grpc.aio."""
+        if self._tls:
+            return module.secure_channel(self.target, self._tls.credentials(), self._options)
+        return module.insecure_channel(self.target, self._options)
+
+    def check_version(self, initial_metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Warns, once, about a server more than one minor version away."""
+        server = dict(initial_metadata or ()).get("convlens-version")
+        if self._warned or not isinstance(server, str):
+            return
+        ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))
+        if ours[0] != theirs[0] or abs(ours[1] - theirs[1]) > 1:
+            self._warned = True
+            log.warning(
+                "client %s talks to server %s; more than one minor version apart is not tested", VERSION, server
+            )

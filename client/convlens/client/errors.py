@@ -1,0 +1,124 @@
+"""What can go wrong, a type per cause; each says what the server said: reason, field, job and request id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+
+class ConvlensError(Exception):
+    """Anything the service refuses or fails at."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        field: str = "",
+        job_id: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        """UPPER_SNAKE, stable; empty when the server gave none."""
+        self.field = field
+        """The field of the request at fault; empty when it is none's."""
+        self.job_id = job_id
+        self.request_id = request_id
+        self.retry_after = retry_after
+        """Seconds after which the server says to try again; None when it says nothing."""
+
+    def __str__(self) -> str:
+        told = {"reason": self.reason, "field": self.field, "job": self.job_id, "request": self.request_id}
+        extra = ", ".join(f"{name} {value}" for name, value in told.items() if value)
+        return f"{self.message} ({extra})" if extra else self.message
+
+
+class InvalidArgument(ConvlensError, ValueError):
+    """A field of the request cannot be granted; `field` names it."""
+
+
+class NotFound(ConvlensError, LookupError):
+    """No such job or model, or a result that has expired (reason RESULT_EXPIRED)."""
+
+
+class FailedPrecondition(ConvlensError):
+    """What was asked needs the job to be in another state."""
+
+
+class Overloaded(ConvlensError):
+    """The service has no room just now; `retry_after` says when to try again."""
+
+
+class DeadlineExceeded(ConvlensError, TimeoutError):
+    """The time given was over before the job ended."""
+
+
+class Unavailable(ConvlensError, ConnectionError):
+    """The service cannot be reached, or has no worker, store or model just now."""
+
+
+class Cancelled(ConvlensError):
+    """The job or the call was cancelled."""
+
+
+class JobFailed(ConvlensError):
+    """The job ended without a result."""
+
+
+class DataCorrupted(ConvlensError):
+    """A result's bytes are not those that were announced, by length or checksum."""
+
+
+_TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.ABORTED: JobFailed,
+}
+
+
+def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
+    """The typed error of a failed call to `target`."""
+    code, message = error.code(), error.details() or ""  # type: ignore[attr-defined]
+    status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else _aio_status(error)
+    if status is not None:
+        return from_status(status, request_id)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = f"no Convlens server answers at {target}: {message}"
+    return _TYPES.get(code, ConvlensError)(message or code.name, request_id=request_id)
+
+
+def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensError:
+    """The typed error of a google.rpc.Status."""
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for message in (info, bad, retry):
+            detail.Unpack(message)
+    code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    kind = _TYPES.get(code, ConvlensError)
+    if info.metadata.get("job_state") == "FAILED" and kind is ConvlensError:
+        kind = JobFailed
+    return kind(
+        status.message,
+        reason=info.reason,
+        field=bad.field_violations[0].field if bad.field_violations else "",
+        job_id=info.metadata.get("job_id", ""),
+        request_id=request_id,
+        retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None,
+    )
+
+
+def _aio_status(error: grpc.RpcError) -> status_pb2.Status | None:
+    """rpc_status.from_call for an AioRpcError, which is no Call."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")  # type: ignore[attr-defined]
+    return None if details is None else status_pb2.Status.FromString(details)

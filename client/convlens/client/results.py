@@ -1,0 +1,201 @@
+"""A result: arrays by name, and what each of them explains. A value: it pickles, and needs no connection."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from convlens.client.errors import DataCorrupted
+from convlens.v1 import codec, result_pb2, spec_pb2
+
+Array = codec.Array
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class the network considered."""
+
+    index: int
+    label: str
+    """Empty when the model has no labels."""
+    logit: float
+    probability: float | None
+    """None when the model ends in no softmax or sigmoid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What one map of one image explains."""
+
+    index: int
+    """The unit; -1 for the mean of all."""
+    label: str
+    score: float
+    kind: str
+    """logit, or activation for a unit of an inner layer."""
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time went, seconds."""
+
+    queued: float
+    decode: float
+    wait: float
+    compute: float
+    store: float
+    batch_size: int
+    """Images in the largest pass that this job rode in."""
+    worker: str
+    precision: str
+
+
+class Result(Mapping[str, Array]):
+    """Arrays by name, batch first: saliency, saliency/guided, grad_cam, activations/LAYER…
+
+    A name's beginning will do where only one array has it: result["grad_cam"] finds grad_cam/block4_conv3.
+    """
+
+    def __init__(self, header: result_pb2.ResultHeader, arrays: Mapping[str, Array], request: Request) -> None:
+        self._arrays = dict(arrays)
+        self.job_id = header.job_id
+        self.request_id = request.request_id
+        self.model = header.model
+        self.model_digest = header.model_digest
+        self.images: Sequence[spec_pb2.Image] = request.images
+        """The images as they were sent; empty for a result taken up by its job's id."""
+        self.predictions = [[_prediction(p) for p in image.predictions] for image in header.images]
+        """Per image: the best classes, descending."""
+        self.explained = [_explained(image, self._arrays, header) for image in header.images]
+        """Per image: by map, what it explains; a tuple where the map has a target axis."""
+        times = header.timing
+        self.timing = Timing(
+            queued=times.queued.ToNanoseconds() / 1e9,
+            decode=times.decode.ToNanoseconds() / 1e9,
+            wait=times.wait.ToNanoseconds() / 1e9,
+            compute=times.compute.ToNanoseconds() / 1e9,
+            store=times.store.ToNanoseconds() / 1e9,
+            batch_size=times.batch_size,
+            worker=times.worker,
+            precision=_precision(header),
+        )
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self._arrays:
+            return self._arrays[name]
+        begun = [it for it in self._arrays if it.startswith(f"{name}/")]
+        if len(begun) == 1:
+            return self._arrays[begun[0]]
+        raise KeyError(f"{name!r}; there {'are' if len(self) != 1 else 'is'} {', '.join(self._arrays)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in self._arrays.items())
+        return f"<Result of job {self.job_id} by {self.model}: {arrays}>"
+
+    def split(self) -> list[Result]:
+        """One result an image; the arrays are views of these."""
+        return [self._only(row) for row in range(len(self.predictions))]
+
+    def _only(self, row: int) -> Result:
+        part = copy.copy(self)
+        part._arrays = {name: array[row : row + 1] for name, array in self._arrays.items()}
+        part.images = self.images[row : row + 1]
+        part.predictions = self.predictions[row : row + 1]
+        part.explained = self.explained[row : row + 1]
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a result answers."""
+
+    images: Sequence[spec_pb2.Image] = ()
+    request_id: str = ""
+
+
+class Assembler:
+    """Puts a result together from its header and chunks, in preallocated arrays, and says where to resume."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._header: result_pb2.ResultHeader | None = None
+        self._arrays: list[Array] = []
+        self._views: list[memoryview] = []
+        self.offset = 0
+        """Bytes received so far; where an interrupted read goes on."""
+
+    def header(self, header: result_pb2.ResultHeader) -> None:
+        """Takes the header; a repeated one, after a resumed read, must announce the same arrays."""
+        if self._header is not None:
+            if list(header.tensors) != list(self._header.tensors):
+                raise self._corrupted("the resumed result announces other arrays")
+            return
+        self._header = header
+        try:
+            self._arrays = [codec.allocate(spec) for spec in header.tensors]
+        except codec.CodecError as error:
+            raise self._corrupted(str(error)) from error
+        self._views = [codec.buffer_of(array) for array in self._arrays]
+
+    def chunk(self, chunk: result_pb2.ResultChunk) -> None:
+        """Takes the next chunk; they come in order and without gaps."""
+        if chunk.offset != self.offset:
+            raise self._corrupted(f"a chunk begins at {chunk.offset}, expected was {self.offset}")
+        data = memoryview(chunk.data)
+        start = 0
+        for view in self._views:
+            inside = self.offset - start
+            if data and 0 <= inside < len(view):
+                part = data[: len(view) - inside]
+                view[inside : inside + len(part)] = part
+                self.offset += len(part)
+                data = data[len(part) :]
+            start += len(view)
+        if data:
+            raise self._corrupted("more bytes arrived than were announced")
+
+    def result(self) -> Result:
+        """The result, verified by length and checksum. DataCorrupted when it is not whole."""
+        if self._header is None or self.offset != sum(map(len, self._views)):
+            raise self._corrupted("the result ended early")
+        for array, spec in zip(self._arrays, self._header.tensors, strict=True):
+            try:
+                codec.verify(array, spec)
+            except codec.CodecError as error:
+                raise self._corrupted(str(error)) from error
+        names = [spec.name for spec in self._header.tensors]
+        return Result(self._header, dict(zip(names, self._arrays, strict=True)), self._request)
+
+    def _corrupted(self, message: str) -> DataCorrupted:
+        job_id = self._header.job_id if self._header else ""
+        return DataCorrupted(message, job_id=job_id, request_id=self._request.request_id)
+
+
+def _prediction(message: result_pb2.Prediction) -> Prediction:
+    probability = message.probability if message.HasField("probability") else None
+    return Prediction(message.index, message.label, message.logit, probability)
+
+
+def _explained(
+    image: result_pb2.ImageReport, arrays: Mapping[str, Array], header: result_pb2.ResultHeader
+) -> dict[str, Explanation | tuple[Explanation, ...]]:
+    found: dict[str, list[Explanation]] = {}
+    for it in image.explanations:
+        kind = "activation" if it.score_kind == result_pb2.SCORE_KIND_ACTIVATION else "logit"
+        probability = it.probability if it.HasField("probability") else None
+        found.setdefault(it.tensor, []).append(Explanation(it.index, it.label, it.score, kind, probability))
+    return {name: tuple(it) if header.target_axis else it[0] for name, it in found.items() if name in arrays}
+
+
+def _precision(header: result_pb2.ResultHeader) -> str:
+    from convlens.v1 import model_pb2
+
+    return model_pb2.Precision.Name(header.precision).removeprefix("PRECISION_").lower()

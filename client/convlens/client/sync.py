@@ -1,0 +1,295 @@
+"""The client for ordinary programs. Safe across threads and forks: each process makes its own channel."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, new_request_id, too_late
+from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
+from convlens.client.errors import from_rpc
+from convlens.client.images import ImageLike, Images
+from convlens.client.options import Activations, GradCAM, Saliency, Targets, Visualization
+from convlens.client.results import Result
+from convlens.client.stubs import Stubs
+from convlens.v1 import job_pb2, model_pb2, spec_pb2
+
+
+class Client:
+    """A connection to a Convlens server, made at the first call.
+
+    `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise. Calls
+    raise the errors of convlens.client.errors. A client is shared by threads; it cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        token: str | None = None,
+        tls: TLS | bool | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._connection = Connection(target, token, tls)
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._channel: tuple[int, Any, Stubs] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Client cannot be pickled; make one in each process (results can be pickled)")
+
+    def close(self) -> None:
+        """Ends the connection; a later call would make a new one."""
+        with self._lock:
+            found, self._channel = self._channel, None
+        if found and found[0] == os.getpid():
+            found[1].close()
+
+    # --- what can be asked ---
+
+    def models(self) -> list[model_pb2.Model]:
+        """The cards of all models served: names, input shapes, layers with shapes, labels, digest."""
+        return list(self._call(lambda stubs: stubs.models.ListModels, model_pb2.ListModelsRequest()).models)
+
+    def model(self, name: str) -> model_pb2.Model:
+        """One model's card. NotFound names the models there are."""
+        return self._call(lambda stubs: stubs.models.GetModel, model_pb2.GetModelRequest(name=name)).model
+
+    def server_info(self) -> model_pb2.GetServerInfoResponse:
+        """The server's version, limits and features."""
+        return self._call(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
+
+    # --- maps ---
+
+    def saliency(self, images: Images, method: str = "vanilla", *, signed: bool = False, **options: Any) -> Result:
+        """See Saliency; further options as in visualize."""
+        return self.visualize(images, [Saliency(method, signed)], **options)
+
+    def grad_cam(
+        self,
+        images: Images,
+        layer: str | None = None,
+        *,
+        upsampled: bool = False,
+        **options: Any,
+    ) -> Result:
+        """See GradCAM; further options as in visualize."""
+        return self.visualize(images, [GradCAM(layer, upsampled)], **options)
+
+    def activations(
+        self,
+        images: Images,
+        layers: Sequence[str] | str,
+        channels: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Result:
+        """See Activations; further options as in visualize."""
+        return self.visualize(images, [Activations(layers, channels)], **options)
+
+    def visualize(
+        self,
+        images: Images,
+        visualizations: Sequence[Visualization],
+        *,
+        model: str = "",
+        target: Targets = None,
+        scored_layer: str = "",
+        predictions: int | None = None,
+        request_id: str | None = None,
+        priority: str = "normal",
+        timeout: float | None = None,
+    ) -> Result:
+        """Computes the visualizations on every image and returns the arrays, verified.
+
+        `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
+        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. Unreachable
+        and overloaded servers are tried again until `timeout` seconds are over.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        request_id = new_request_id(request_id)
+        spec = job_spec(
+            images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
+            priority=priority, timeout=None,
+        )  # fmt: skip
+        return self._answer(Answer(spec, request_id), Attempts(self._connection, timeout, request_id))
+
+    def map(
+        self,
+        images: Iterable[ImageLike],
+        visualizations: Sequence[Visualization],
+        *,
+        in_flight: int = 4,
+        **options: Any,
+    ) -> Iterator[Result]:
+        """A result for each image, in order, of very many: packed eight a job, `in_flight` jobs at once.
+
+        Memory holds no more than those. An error ends the iteration; a list of targets has no place here.
+        """
+        source = iter(images)
+        waiting: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(in_flight, thread_name_prefix="convlens-map") as pool:
+            try:
+                while True:
+                    while len(waiting) < in_flight and (batch := list(islice(source, PACK))):
+                        waiting.append(pool.submit(self.visualize, batch, visualizations, **options))
+                    if not waiting:
+                        return
+                    yield from waiting.popleft().result().split()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    # --- jobs ---
+
+    def submit(
+        self,
+        images: Images,
+        visualizations: Sequence[Visualization],
+        *,
+        model: str = "",
+        target: Targets = None,
+        scored_layer: str = "",
+        predictions: int | None = None,
+        request_id: str | None = None,
+        priority: str = "normal",
+        timeout: float | None = None,
+    ) -> Job:
+        """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
+        request_id = new_request_id(request_id)
+        spec = job_spec(
+            images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
+            priority=priority, timeout=timeout,
+        )  # fmt: skip
+        request = job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)
+        response = self._call(lambda stubs: stubs.jobs.SubmitJob, request, request_id=request_id)
+        return Job(self, response.job.id, spec, request_id)
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id, from whichever process it was submitted."""
+        return Job(self, job_id, spec_pb2.JobSpec(), "")
+
+    def jobs(self, state: str | None = None) -> Iterator[job_pb2.Job]:
+        """All jobs, newest first; only those in `state` (queued, running, succeeded…) when given."""
+        wanted = job_pb2.JobState.Value(f"JOB_STATE_{state.upper()}" if state else "JOB_STATE_UNSPECIFIED")
+        token = ""
+        while True:
+            request = job_pb2.ListJobsRequest(page_token=token, state=wanted)
+            page = self._call(lambda stubs: stubs.jobs.ListJobs, request)
+            yield from page.jobs
+            token = page.next_page_token
+            if not token:
+                return
+
+    # --- calls ---
+
+    def _stubs(self) -> Stubs:
+        """This process's stubs; a channel inherited by a fork is left alone, since using it would hang."""
+        with self._lock:
+            if self._channel is None or self._channel[0] != os.getpid():
+                channel = self._connection.channel(grpc)
+                self._channel = (os.getpid(), channel, Stubs(channel))
+            return self._channel[2]
+
+    def _call(
+        self,
+        method: Callable[[Stubs], Any],
+        request: Any,
+        timeout: float | None = None,
+        request_id: str = "",
+    ) -> Any:
+        """A unary call, tried again where that may help."""
+        attempts = Attempts(self._connection, self._timeout if timeout is None else timeout, request_id)
+        while True:
+            try:
+                response, call = method(self._stubs()).with_call(
+                    request, timeout=attempts.remaining(), metadata=self._connection.metadata
+                )
+            except grpc.RpcError as error:
+                time.sleep(attempts.delay_after(error))
+            else:
+                self._connection.check_version(call.initial_metadata())
+                return response
+
+    def _answer(self, answer: Answer, attempts: Attempts) -> Result:
+        """A streamed answer, resumed where it broke."""
+        while True:
+            method, request = answer.next_call(self._stubs())
+            try:
+                call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
+                self._connection.check_version(call.initial_metadata())
+                for part in call:
+                    answer.take(part)
+            except grpc.RpcError as error:
+                time.sleep(attempts.delay_after(error))
+            else:
+                return answer.result()
+
+
+class Job:
+    """A job on the server."""
+
+    def __init__(self, client: Client, job_id: str, spec: spec_pb2.JobSpec, request_id: str) -> None:
+        self._client = client
+        self._spec = spec
+        self.id = job_id
+        self.request_id = request_id
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    def status(self) -> job_pb2.Job:
+        """The job as it stands now: state, times, attempts, place in the queue, error."""
+        return self._client._call(lambda stubs: stubs.jobs.GetJob, job_pb2.GetJobRequest(id=self.id)).job
+
+    def watch(self, timeout: float | None = None) -> Iterator[job_pb2.Job]:
+        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds."""
+        client = self._client
+        call = client._stubs().jobs.WatchJob(
+            job_pb2.WatchJobRequest(id=self.id),
+            timeout=timeout,
+            metadata=client._connection.metadata,
+        )
+        try:
+            for change in call:
+                yield change.job
+        except grpc.RpcError as error:
+            raise from_rpc(error, client._connection.target, self.request_id) from error
+        finally:
+            call.cancel()
+
+    def wait(self, timeout: float | None = None) -> job_pb2.Job:
+        """The job once it has ended, whichever way; DeadlineExceeded after `timeout` seconds."""
+        for job in self.watch(timeout):
+            if ended(job):
+                return job
+        raise too_late(self.id, timeout or 0)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Waits for the job and returns its result; raises what it ended with when it has none."""
+        timeout = self._client._timeout if timeout is None else timeout
+        self.wait(timeout)
+        attempts = Attempts(self._client._connection, timeout, self.request_id)
+        return self._client._answer(Answer(self._spec, self.request_id, self.id), attempts)
+
+    def cancel(self) -> job_pb2.Job:
+        """Ends the job; one that has ended already is returned as it is."""
+        return self._client._call(lambda stubs: stubs.jobs.CancelJob, job_pb2.CancelJobRequest(id=self.id)).job
+
+    def delete(self) -> None:
+        """Forgets a job that has ended, and its result."""
+        self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
