@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import grpc
@@ -120,5 +121,6 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensErro
 
 def _aio_status(error: grpc.RpcError) -> status_pb2.Status | None:
     """rpc_status.from_call for an AioRpcError, which is no Call."""
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")  # type: ignore[attr-defined]
+    trailing: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()  # type: ignore[attr-defined]
+    details = dict(trailing).get("grpc-status-details-bin")
     return None if details is None else status_pb2.Status.FromString(details)
