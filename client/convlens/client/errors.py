@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -90,7 +90,7 @@ _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
 
 def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
     """The typed error of a failed call to `target`."""
-    code, message = error.code(), error.details() or ""  # type: ignore[attr-defined]
+    code, message = error.code(), error.details() or ""
     status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else _aio_status(error)
     if status is not None:
         return from_status(status, request_id)
@@ -119,8 +119,8 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensErro
     )
 
 
-def _aio_status(error: grpc.RpcError) -> status_pb2.Status | None:
+def _aio_status(error: Any) -> status_pb2.Status | None:
     """rpc_status.from_call for an AioRpcError, which is no Call."""
-    trailing: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()  # type: ignore[attr-defined]
+    trailing: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()
     details = dict(trailing).get("grpc-status-details-bin")
     return None if details is None else status_pb2.Status.FromString(details)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from convlens.client.errors import DataCorrupted
 from convlens.v1 import codec, result_pb2, spec_pb2
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = codec.Array
 
@@ -111,6 +116,18 @@ class Result(Mapping[str, Array]):
         part.predictions = self.predictions[row : row + 1]
         part.explained = self.explained[row : row + 1]
         return part
+
+    def figure(self, image: int = 0, **style: Any) -> Figure:
+        """The photo and its maps side by side, as a matplotlib figure. Needs convlens-client[figures]."""
+        from convlens.client import figures
+
+        return figures.maps(self, image, figures.Style(**style))
+
+    def save(self, folder: str | Path, **style: Any) -> list[Path]:
+        """Writes pictures and arrays into `folder` and returns their paths. Needs convlens-client[figures]."""
+        from convlens.client import figures
+
+        return figures.save(self, Path(folder), figures.Style(**style))
 
 
 @dataclass(frozen=True, slots=True)
