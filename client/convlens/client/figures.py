@@ -44,7 +44,7 @@ class Style:
     sign: str = "absolute"
     """Of signed maps: absolute, positive, negative (magnitudes), or both, around zero in the middle of the colours."""
     cmap: str | None = None
-    """A matplotlib colour map; by default inferno, viridis for activations, RdBu_r for both signs. jet is the seed's."""
+    """Of matplotlib's; by default inferno, viridis for activations, RdBu_r for both signs; jet is the seed's."""
     rows: int = 5
     """Channels drawn of each layer of activations."""
 
