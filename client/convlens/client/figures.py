@@ -109,10 +109,10 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
         tail = "" if count == 1 else f"_{i:03d}"
         if _panels(result, i):
             written.append(folder / f"maps{tail}.png")
-            maps(result, i, style).savefig(written[-1], dpi=110, facecolor="white")
+            maps(result, i, style).savefig(written[-1], dpi=110, facecolor="white", bbox_inches="tight")
         if any(name.startswith("activations/") and array.ndim == 4 for name, array in result.items()):
             written.append(folder / f"layerwise_output{tail}.jpg")
-            layers(result, i, style).savefig(written[-1], dpi=110, facecolor="white")
+            layers(result, i, style).savefig(written[-1], dpi=110, facecolor="white", bbox_inches="tight")
     written.append(folder / "arrays.npz")
     arrays: dict[str, Any] = {name.replace("/", "."): array for name, array in result.items()}
     np.savez(written[-1], **arrays)

@@ -1,0 +1,111 @@
+"""Small seeded networks of every shape the engine promises to explain, and a plain reference for their maps."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as L
+
+SIZE = 24
+
+
+def _fused(x):
+    x = L.Conv2D(6, 3, padding="same", activation="relu", name="c1")(x)
+    x = L.Conv2D(6, 3, padding="same", activation="relu", name="c2")(x)
+    x = L.MaxPooling2D(name="p1")(x)
+    x = L.Conv2D(8, 3, padding="same", activation="relu", name="c3")(x)
+    x = L.MaxPooling2D(name="p2")(x)
+    x = L.Flatten(name="flat")(x)
+    x = L.Dense(16, activation="relu", name="d1")(x)
+    return L.Dense(5, activation="softmax", name="out")(x)
+
+
+def _separate(x):
+    x = L.Conv2D(6, 3, padding="same", use_bias=False, name="c1")(x)
+    x = L.BatchNormalization(name="bn")(x)
+    x = L.Activation("relu", name="a1")(x)
+    x = L.AveragePooling2D(name="p1")(x)
+    x = L.Conv2D(8, 3, padding="same", name="c3")(x)
+    x = L.ReLU(name="a2")(x)
+    x = L.GlobalAveragePooling2D(name="gap")(x)
+    x = L.Dropout(0.5, name="drop")(x)
+    x = L.Dense(5, name="logits")(x)
+    return L.Softmax(name="out")(x)
+
+
+def _edges(x):
+    x = L.Rescaling(1 / 127.5, offset=-1, name="scale")(x)
+    x = L.ZeroPadding2D(((1, 2), (0, 1)), name="pad")(x)
+    x = L.Conv2D(6, 3, strides=2, padding="same", name="c1")(x)
+    x = L.LeakyReLU(negative_slope=0.1, name="a1")(x)
+    x = L.Conv2D(8, (3, 2), padding="valid", activation="relu", name="c3")(x)
+    x = L.MaxPooling2D(3, strides=2, padding="same", name="p1")(x)
+    x = L.GlobalMaxPooling2D(name="gmp")(x)
+    x = L.Reshape((2, 4), name="fold")(x)
+    x = L.Flatten(name="flat")(x)
+    return L.Dense(5, name="out")(x)
+
+
+def _nested(x):
+    inner = keras.Input((SIZE, SIZE, 3))
+    y = L.Conv2D(6, 3, padding="same", activation="relu", name="c1")(inner)
+    y = L.MaxPooling2D(name="p1")(y)
+    y = L.Conv2D(8, 3, padding="same", activation="relu", name="c3")(y)
+    x = keras.Model(inner, y, name="backbone")(x)
+    x = L.GlobalAveragePooling2D(name="gap")(x)
+    x = L.BatchNormalization(name="bn")(x)
+    x = L.Dropout(0.3, name="drop")(x)
+    return L.Dense(1, activation="sigmoid", name="out")(x)
+
+
+BUILDERS = {"fused": _fused, "separate": _separate, "edges": _edges, "nested": _nested}
+
+
+def build(name: str, seed: int = 3) -> keras.Model:
+    """A network with seeded weights, biases and statistics; none of them trivial."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    model = keras.Model(inputs, BUILDERS[name](inputs))
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        if variable.path.endswith(("bias", "beta", "moving_mean")):
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+        if variable.path.endswith(("gamma", "moving_variance")):
+            variable.assign(rng.uniform(0.5, 2, variable.shape))
+    return model
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    """Seeded RGB noise, uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def taped(model: keras.Model, x: np.ndarray, unit: int, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By GradientTape and Keras alone: ∂logit/∂input, the layer's output, ∂logit/∂(that output)."""
+    flat = list(_layers(model))
+    seen = {}
+    tensor = tf.constant(x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(tensor)
+        value = tensor
+        for i, it in enumerate(flat):
+            if i == len(flat) - 1 and isinstance(it, L.Softmax):
+                break
+            if i == len(flat) - 1 and isinstance(it, L.Dense):
+                value = value @ it.kernel + it.bias
+                break
+            value = it(value, training=False)
+            seen[it.name] = value
+            if it.name == layer:
+                tape.watch(value)
+        score = tf.reduce_sum(value[:, unit])
+    return tape.gradient(score, tensor).numpy(), seen[layer].numpy(), tape.gradient(score, seen[layer]).numpy()
+
+
+def _layers(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        elif not isinstance(layer, L.InputLayer):
+            yield layer

@@ -1,0 +1,207 @@
+"""The engine against GradientTape, and the invariants that every map keeps on every kind of network."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from convlens.worker.engine.chain import UnsupportedLayer
+from convlens.worker.engine.network import MAX_TRACES, Network
+from convlens.worker.engine.plan import ALL_UNITS, PREDICTED, Activation, GradCAM, Plan, Saliency
+
+_spec = importlib.util.spec_from_file_location("nets", Path(__file__).with_name("nets.py"))
+nets = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(nets)
+
+MAPS = [Saliency(), Saliency(signed=True), Saliency(guided=True), GradCAM("c3"), GradCAM("c3", upsampled=True)]
+EVERYTHING = Plan((*MAPS, Activation("c1"), Activation("c3", (2, 0))), predictions=1)
+
+
+@pytest.fixture(scope="module", params=nets.BUILDERS)
+def model(request):
+    return nets.build(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(model):
+    return Network(model, "none")
+
+
+def close(found, wanted, tolerance=1e-5):
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * max(1e-12, np.abs(wanted).max()))
+
+
+def test_gradients_and_grad_cam_are_those_of_the_tape(model, network):
+    x = nets.images(3)
+    unit = network.units - 1
+    gradient, output, inner = nets.taped(model, x.astype(np.float32), unit, "c3")
+    outputs = network.run(x, EVERYTHING, np.full((3, 1), unit, np.int32))
+    close(outputs.maps[Saliency(signed=True)][:, 0], gradient)
+    close(outputs.maps[Saliency()][:, 0], np.abs(gradient).max(-1))
+    cam = np.maximum(np.einsum("nhwc,nc->nhw", output, inner.mean((1, 2))), 0)
+    close(outputs.maps[GradCAM("c3")][:, 0], cam)
+    close(outputs.maps[Activation("c3", (2, 0))], output[..., [2, 0]])
+
+
+def test_activations_and_predictions_are_keras_own(model, network):
+    x = nets.images(2)
+    outputs = network.run(x, Plan((Activation(network.layers[-1].name),), predictions=1))
+    wanted = model.predict(x.astype(np.float32), verbose=0)
+    close(outputs.maps[Activation(network.layers[-1].name)], wanted)
+    np.testing.assert_array_equal(outputs.predicted[:, 0], wanted.argmax(-1))
+
+
+def test_a_batch_is_its_singles_whoever_shares_it(network):
+    x = nets.images(4)
+    targets = np.array([[0], [PREDICTED], [ALL_UNITS], [0]], np.int32)
+    together = network.run(x, EVERYTHING, targets)
+    for i in range(4):
+        alone = network.run(x[i : i + 1], EVERYTHING, targets[i : i + 1])
+        for item, array in alone.maps.items():
+            close(together.maps[item][i : i + 1], array)
+
+
+def test_targets_are_resolved_by_rank_and_explained_by_their_scores(network):
+    x = nets.images(2)
+    units = network.units
+    ranked = network.run(x, Plan((Saliency(),), targets=units))
+    for i in range(2):
+        assert (np.diff(ranked.scores[i]) <= 0).all()
+        chosen = network.run(x[i : i + 1], Plan((Saliency(),), targets=units), ranked.targets[i : i + 1])
+        close(chosen.maps[Saliency()][0], ranked.maps[Saliency()][i])
+    every = network.run(x, Plan((Saliency(signed=True),)), np.full((2, 1), ALL_UNITS, np.int32))
+    each = network.run(
+        x, Plan((Saliency(signed=True),), targets=units), np.tile(np.arange(units, dtype=np.int32), (2, 1))
+    )
+    close(every.maps[Saliency(signed=True)][:, 0], each.maps[Saliency(signed=True)].mean(1))
+    close(every.scores[:, 0], each.scores.mean(1))
+
+
+def test_guided_differs_from_plain(network):
+    outputs = network.run(nets.images(1), EVERYTHING)
+    plain, guided = outputs.maps[Saliency()], outputs.maps[Saliency(guided=True)]
+    assert np.abs(plain - guided).max() > 0.05 * plain.max()
+
+
+def test_any_layer_can_be_scored_by_a_channels_mean(model, network):
+    x = nets.images(2)
+    outputs = network.run(x, Plan((Saliency(signed=True), GradCAM("c1")), scored_layer="c3"), np.ones((2, 1), np.int32))
+    activation = network.run(x, Plan((Activation("c3"),))).maps[Activation("c3")]
+    close(outputs.scores[:, 0], activation[..., 1].mean((1, 2)))
+    assert outputs.probabilities is None
+    step = np.float32(1e-2)
+    shifted = x.astype(np.float32)
+    gradient = outputs.maps[Saliency(signed=True)][:, 0]
+    direction = gradient / np.abs(gradient).max()
+    up = network.run(np.clip(shifted + step * direction, 0, 255), Plan((Activation("c3"),))).maps[Activation("c3")]
+    slope = (up[..., 1].mean((1, 2)) - activation[..., 1].mean((1, 2))) / step
+    wanted = (gradient * direction).sum((1, 2, 3))
+    np.testing.assert_allclose(slope, wanted, rtol=0.1)
+
+
+def test_the_model_stays_bit_identical_after_runs_and_errors(model, network):
+    before = [w.copy() for w in model.get_weights()]
+    with pytest.raises(ValueError, match="target"):
+        network.run(nets.images(1), EVERYTHING, np.full((1, 1), 99, np.int32))
+    network.run(nets.images(1), EVERYTHING)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_changing_classes_and_batch_sizes_compile_nothing_new(network):
+    plan = Plan((Saliency(),))
+    network.run(nets.images(1), plan, np.zeros((1, 1), np.int32))
+    before = network.traces
+    for count in (1, 2, 3):
+        for unit in range(network.units):
+            network.run(nets.images(count), plan, np.full((count, 1), unit, np.int32))
+    assert network.traces == before
+
+
+def test_many_plans_are_not_kept_for_ever():
+    network = Network(nets.build("fused"), "none")
+    for channel in range(MAX_TRACES + 3):
+        network.run(nets.images(1), Plan((Activation("c1", (channel % 6,) * (channel // 6 + 1)),)))
+    assert network.traces == MAX_TRACES
+
+
+def test_flat_maps_are_zeros():
+    model = nets.build("fused")
+    kernel, bias = model.get_layer("out").get_weights()
+    model.get_layer("out").set_weights([kernel * 0, bias])
+    outputs = Network(model, "none").run(nets.images(1), EVERYTHING)
+    for item in MAPS:
+        assert not outputs.maps[item].any()
+
+
+def test_a_constant_added_to_all_logits_changes_no_map():
+    model = nets.build("fused")
+    before = Network(model, "none").run(nets.images(2), EVERYTHING)
+    kernel, bias = model.get_layer("out").get_weights()
+    model.get_layer("out").set_weights([kernel, bias + 7])
+    after = Network(model, "none").run(nets.images(2), EVERYTHING)
+    for item, array in before.maps.items():
+        close(after.maps[item], array)
+
+
+@pytest.mark.parametrize("scheme", ["caffe", "unit"])
+def test_preprocessing_is_keras_own_and_gradients_come_back_in_rgb(scheme):
+    model = nets.build("fused")
+    x = nets.images(2)
+    prepared = (
+        keras.applications.vgg16.preprocess_input(x.astype(np.float32)) if scheme == "caffe" else x.astype("f4") / 255
+    )
+    gradient, _, _ = nets.taped(model, prepared, 2, "c3")
+    found = Network(model, scheme).run(x, Plan((Saliency(signed=True),)), np.full((2, 1), 2, np.int32))
+    close(found.maps[Saliency(signed=True)][:, 0], gradient[..., ::-1] if scheme == "caffe" else gradient)
+
+
+class Doubled(L.Conv2D):
+    """A subclass that computes something else."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def _branching():
+    x = keras.Input((8, 8, 3))
+    a = L.Conv2D(3, 1, name="left")(x)
+    return keras.Model(x, L.Dense(2)(L.Flatten()(L.Add(name="join")([a, x]))))
+
+
+REFUSED = {
+    "LayerNormalization": [L.LayerNormalization(name="bad")],
+    "tanh": [L.Conv2D(3, 3, activation="tanh", name="bad")],
+    "dilation_rate": [L.Conv2D(3, 3, dilation_rate=2, name="bad")],
+    "groups": [L.Conv2D(3, 3, groups=3, name="bad")],
+    "max_value": [L.ReLU(max_value=6, name="bad")],
+    "Doubled": [Doubled(3, 3, name="bad")],
+    "softmax has a rule only at the very end": [L.Softmax(name="bad")],
+}
+
+
+@pytest.mark.parametrize("told", REFUSED)
+def test_what_has_no_rule_is_refused_by_name(told):
+    model = keras.Sequential([keras.Input((8, 8, 3)), *REFUSED[told], L.Flatten(), L.Dense(2)])
+    with pytest.raises(UnsupportedLayer, match="'bad'") as refused:
+        Network(model, "none")
+    assert told in str(refused.value)
+
+
+def test_branches_are_refused_by_name():
+    with pytest.raises(UnsupportedLayer, match="'join'"):
+        Network(_branching(), "none")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [Plan((GradCAM("c3"),), scored_layer="c1"), Plan((GradCAM("nope"),)), Plan((Saliency(),), scored_layer="no")],
+)
+def test_plans_that_make_no_sense_are_refused(network, plan):
+    with pytest.raises(ValueError, match="layer"):
+        network.run(nets.images(1), plan)
