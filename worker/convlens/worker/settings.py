@@ -15,13 +15,13 @@ from convlens.jobs.settings import JobsSettings
 class WorkerSettings(JobsSettings):
     """A worker's settings: flags, CONVLENS_* variables, or lines of the TOML file that CONVLENS_CONFIG names.
 
-    A model is NAME=SOURCE[,option=value…], SOURCE one of imagenet, random:SEED, null, a .keras or .h5 model
+    A model is NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras or .h5 model
     file, a .weights.h5 or .h5 weights file of the stock VGG16; options: preprocess=caffe|unit|none, labels=FILE, and
     for null device_ms=A+B.
     """
 
     model: Annotated[list[str], NoDecode] = Field(
-        ["null=null"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
+        ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
     max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
     concurrency: int = Field(4, ge=1, description="threads that decode and store while the device computes")

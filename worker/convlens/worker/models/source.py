@@ -77,12 +77,12 @@ def _kind(word: str, source: str) -> tuple[str, str]:
     kind, _, argument = source.partition(":")
     if kind == "random" and re.fullmatch(r"\d{1,9}", argument):
         return kind, argument
-    if source in {"imagenet", "null"}:
+    if source in {"shapes", "imagenet", "null"}:
         return source, ""
     if source.endswith((".keras", ".h5")):
         return "file", source
     raise ModelUnavailable(
-        f"--model {word!r}: no source {source!r}; allowed: imagenet, null, random:SEED, a file ending in "
+        f"--model {word!r}: no source {source!r}; allowed: shapes, imagenet, null, random:SEED, a file ending in "
         ".keras, .h5 or .weights.h5"
     )
 
@@ -131,6 +131,12 @@ def _file(source: Source) -> ServedModel:
     return file.load(source)
 
 
+def _shapes(source: Source) -> ServedModel:
+    from convlens.worker.models import shapes
+
+    return shapes.load(source)
+
+
 def _null(source: Source) -> ServedModel:
     from convlens.worker.models import null
 
@@ -138,6 +144,7 @@ def _null(source: Source) -> ServedModel:
 
 
 KINDS: Final[dict[str, Callable[[Source], ServedModel]]] = {
+    "shapes": _shapes,
     "imagenet": _imagenet,
     "random": _random,
     "file": _file,
