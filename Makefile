@@ -19,7 +19,7 @@ install: .venv/installed ## everything into .venv
 	touch $@
 
 demo: install ## the main job, end to end, to pictures in out/
-	$(BIN)/python -m convlens.local.demo out
+	$(BIN)/python -m convlens.local.demo out examples/photos/*.png examples/photos/*.jpg
 
 test: install ## unit, integration and conformance tests
 	$(BIN)/python -m pytest

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import threading
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import keras
 import numpy as np
@@ -22,18 +22,19 @@ log = logging.getLogger(__name__)
 GIVE_UP_SECONDS: Final = 10.0
 WEIGHTS_FILE: Final = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
 LABELS_FILE: Final = "imagenet_class_index.json"
-LABELS_URL: Final = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+HOST: Final = "storage.googleapis.com"
+"""Where Keras downloads its applications' files from."""
+LABELS_URL: Final = f"https://{HOST}/download.tensorflow.org/data/imagenet_class_index.json"
 LABELS_MD5: Final = "c2c37ea517e94d9795004a39431a14cb"
 
 
 def imagenet(source: Source) -> KerasModel:
     """The stock VGG16 from Keras' cache, else downloaded into it; Keras verifies the checksum."""
-    url = keras.applications.vgg16.WEIGHTS_PATH
     cached = cache_folder() / WEIGHTS_FILE
-    if not cached.exists() and not reachable(url):
+    if not cached.exists() and not reachable(HOST):
         raise ModelUnavailable(
-            f"model {source.name!r}: the ImageNet weights are not at {cached}, and {urlsplit(url).hostname} cannot be "
-            f"reached within {GIVE_UP_SECONDS:g} s; put the file there, or give another source"
+            f"model {source.name!r}: the ImageNet weights are not at {cached}, and {HOST} cannot be reached within "
+            f"{GIVE_UP_SECONDS:g} s; put the file there, or give another source"
         )
     try:
         model = keras.applications.VGG16(weights="imagenet")
@@ -72,20 +73,19 @@ def randomise(model: Any, seed: int) -> None:
 
 def cache_folder() -> Path:
     """Where Keras keeps the files of its applications."""
-    return Path(keras.config.keras_home()) / "models" if hasattr(keras.config, "keras_home") else _home() / "models"
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
-def reachable(url: str) -> bool:
-    """True when the host of `url` takes a connection within GIVE_UP_SECONDS, name lookup included."""
-    parts = urlsplit(url)
+def reachable(host: str) -> bool:
+    """True when `host` takes an HTTPS connection within GIVE_UP_SECONDS, name lookup included."""
     answered = threading.Event()
 
     def probe() -> None:
         try:
-            with socket.create_connection((parts.hostname or "", parts.port or 443), GIVE_UP_SECONDS):
+            with socket.create_connection((host, 443), GIVE_UP_SECONDS):
                 answered.set()
         except OSError as error:
-            log.info("%s cannot be reached: %s", parts.hostname, error)
+            log.info("%s cannot be reached: %s", host, error)
 
     thread = threading.Thread(target=probe, daemon=True)  # a name lookup knows no time limit, so it is left behind
     thread.start()
@@ -93,15 +93,9 @@ def reachable(url: str) -> bool:
     return answered.is_set()
 
 
-def _home() -> Path:
-    import os
-
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-
-
 def _imagenet_labels() -> list[str]:
     """The 1000 names; none when they are neither cached nor to be had."""
-    if not (cache_folder() / LABELS_FILE).exists() and not reachable(LABELS_URL):
+    if not (cache_folder() / LABELS_FILE).exists() and not reachable(HOST):
         log.warning("the ImageNet class names cannot be had; results go without labels")
         return []
     path = keras.utils.get_file(LABELS_FILE, LABELS_URL, cache_subdir="models", file_hash=LABELS_MD5)

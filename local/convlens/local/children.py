@@ -1,0 +1,130 @@
+"""A process that is looked after: its output passed on line by line, restarted when it dies, never left behind.
+
+Knows nothing of what the processes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+"""Seconds before a restart: doubled each time, from the first again once a process has run for the longest."""
+LINE_BYTES: Final = 1 << 20
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class ChildFailed(RuntimeError):
+    """A process ended before it was ready."""
+
+
+class Child:
+    """One process at a time under one name. `ready` is the text that its output holds once it serves."""
+
+    def __init__(self, name: str, command: Sequence[str], ready: str, env: dict[str, str]) -> None:
+        self.name = name
+        self.command = list(command)
+        self._marker = ready
+        self._env = env
+        self._ready = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.ready_line = ""
+
+    async def start(self) -> str:
+        """Starts it and waits until it is ready; returns the line that said so. Raises ChildFailed."""
+        self._task = asyncio.create_task(self._run(), name=self.name)
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ready.is_set():
+            ready.cancel()
+            await self._task
+            raise ChildFailed(f"{self.name} was stopped before it was ready")
+        return self.ready_line
+
+    async def stop(self, grace: float) -> None:
+        """Asks it to end, makes it end after `grace` seconds, and starts it no more."""
+        self._stopping.set()
+        if self._task is None:
+            return
+        self._signal(signal.SIGTERM)
+        done, _ = await asyncio.wait({self._task}, timeout=grace)
+        if not done:
+            print(f"{self.name} | did not end within {grace:g} s and is killed", file=sys.stderr, flush=True)
+            self.kill()
+        with contextlib.suppress(ChildFailed):
+            await self._task
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay = FIRST_DELAY
+        while not self._stopping.is_set():
+            began = loop.time()
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT, limit=LINE_BYTES, start_new_session=True, preexec_fn=_dying_with_us(),
+            )  # fmt: skip
+            if self._stopping.is_set():
+                self._signal(signal.SIGTERM)
+            await self._pass_on(self._process)
+            status = await self._process.wait()
+            if self._stopping.is_set():
+                return
+            if not self._ready.is_set():
+                raise ChildFailed(f"{self.name} ended with status {status} before it was ready; its log is above")
+            delay = FIRST_DELAY if loop.time() - began > LONGEST_DELAY else delay
+            print(
+                f"{self.name} | ended with status {status}; started again in {delay:g} s", file=sys.stderr, flush=True
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+
+    async def _pass_on(self, process: asyncio.subprocess.Process) -> None:
+        """Its output, to stderr, each line behind its name, until it closes it."""
+        if process.stdout is None:
+            return
+        while True:
+            try:
+                line = (await process.stdout.readline()).decode(errors="replace")
+            except ValueError:
+                line = f"(a line of more than {LINE_BYTES} bytes is left out)\n"
+            if not line:
+                return
+            print(f"{self.name} | {line.rstrip()}", file=sys.stderr, flush=True)
+            if self._marker in line and not self._ready.is_set():
+                self.ready_line = line.strip()
+                self._ready.set()
+
+
+def _dying_with_us() -> Callable[[], None] | None:
+    """Run in a new process: has Linux kill it when this one dies, however that comes about."""
+    if _LIBC is None:
+        return None
+    parent, prctl = os.getpid(), _LIBC.prctl
+
+    def before_exec() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we could ask
+            os._exit(1)
+
+    return before_exec

@@ -1,0 +1,38 @@
+"""Convlens for the length of a `with`: for the tests of programs that call it, for examples and the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def serving(*flags: str, models: Sequence[str] = ("shapes=shapes",), log: Path | None = None) -> Iterator[str]:
+    """Runs `convlens up` on a free port and gives its target, "127.0.0.1:PORT"; ends it afterwards.
+
+    `models` are NAME=SOURCE words, `flags` any other flags of `convlens up`. Its log goes to stderr, or to the file
+    `log`. Raises RuntimeError when it does not come up; the log says why.
+
+        with serving() as target, Client(target) as client:
+            client.grad_cam("photo.jpg")
+    """
+    words = [word for model in models for word in ("--model", model)]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *words, *flags]
+    with contextlib.ExitStack() as stack:
+        stderr: IO[str] | None = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)  # noqa: S603 - our own module
+        )
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line.startswith("ready: grpc "):
+                raise RuntimeError(
+                    f"convlens up ended with status {process.wait()} before it served; see {log or 'stderr'}"
+                )
+            yield line.split()[-1]
+        finally:
+            process.terminate()

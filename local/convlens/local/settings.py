@@ -1,0 +1,40 @@
+"""The settings of `convlens up`: its own, and those of the server and the workers that it starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from pydantic import Field
+
+from convlens.server.settings import ServerSettings
+from convlens.worker.settings import WorkerSettings
+
+
+class UpSettings(WorkerSettings, ServerSettings):
+    """Everything on one machine: a Valkey, workers and a server.
+
+    Each setting is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names. A model is
+    NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras or .h5 model file, a
+    .weights.h5 or .h5 weights file of the stock VGG16; options: preprocess=caffe|unit|none, labels=FILE, and for null
+    device_ms=A+B.
+    """
+
+    redis_url: str = Field("", description="a Redis or Valkey to use; none: one is started, for this machine only")
+    data_dir: Path | None = Field(
+        None, description="folder that keeps jobs and results; none: they last as long as this command"
+    )
+    workers: int = Field(1, ge=1, description="worker processes; each loads all models")
+
+    def environment(self, **changes: object) -> dict[str, str]:
+        """This process's variables, with the settings that servers and workers read among them."""
+        shared = {*ServerSettings.model_fields, *WorkerSettings.model_fields}
+        values = self.model_dump(include=shared) | changes
+        words = {f"CONVLENS_{name.upper()}": _word(value) for name, value in values.items() if value is not None}
+        return os.environ | words
+
+
+def _word(value: object) -> str:
+    """A value as a variable has it."""
+    return shlex.join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,155 @@
+"""`convlens up`: a Valkey, workers and a server on this machine, looked after until SIGTERM or SIGINT, then drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from convlens.jobs.connect import LedgerUnavailable, connect
+from convlens.local import valkey
+from convlens.local.children import Child, ChildFailed
+from convlens.local.settings import UpSettings
+
+SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
+SHM_NEEDED: Final = 1 << 30
+"""Bytes that must be free there; containers have 64 MiB of it, which is no place for tensors."""
+WORKER_GRACE: Final = 30.0
+VALKEY_GRACE: Final = 10.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs everything until told to stop."""
+    settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
+    return asyncio.run(up(settings))
+
+
+async def up(settings: UpSettings) -> int:
+    """Starts everything, prints the ready line to stdout once it serves, and ends everything; the exit status."""
+    stop = asyncio.Event()
+    children: list[Child] = []
+
+    def told() -> None:
+        if stop.is_set():  # a second time: at once
+            for child in children:
+                child.kill()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+    stopped = asyncio.create_task(stop.wait())
+    with _folders(settings) as (data, payloads):
+        starting = asyncio.create_task(_start(settings, data, payloads, children))
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        status = 0
+        try:
+            if starting.done():
+                print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
+                await stopped
+        except (ChildFailed, valkey.NoValkey, LedgerUnavailable) as error:
+            print(f"convlens up: {error}", file=sys.stderr)
+            status = 1
+        finally:
+            stopped.cancel()
+            starting.cancel()
+            await _stop(settings, children)
+    return status
+
+
+async def _start(settings: UpSettings, data: Path, payloads: Path, children: list[Child]) -> int:
+    """Starts the children in the order they need one another; the port that is served on."""
+    url = settings.redis_url or await _start_valkey(data, children)
+    if settings.redis_url:
+        await asyncio.to_thread(_reach, url)
+    python = [sys.executable, "-m"]
+    env = settings.environment(redis_url=url, payload_dir=payloads)
+    name = settings.name or "worker"
+    names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
+    workers = [
+        Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"})
+        for it in names
+    ]
+    server = Child("server", [*python, "convlens.server"], "ready: grpc", env)
+    children += [*workers, server]
+    await asyncio.gather(*(child.start() for child in (*workers, server)))
+    port = int(server.ready_line.rpartition(":")[2])
+    server.command += ["--port", str(port)]  # where callers will look for it after a restart
+    await _serving(f"{'localhost' if settings.host in {'0.0.0.0', '[::]'} else settings.host}:{port}")  # noqa: S104
+    return port
+
+
+async def _start_valkey(data: Path, children: list[Child]) -> str:
+    """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
+    for _ in range(5):
+        port = valkey.free_port()
+        child = Child("valkey", valkey.command(data, port), valkey.READY, dict(os.environ))
+        try:
+            await child.start()
+        except ChildFailed as error:
+            failed = error
+        else:
+            children.insert(0, child)
+            return f"redis://127.0.0.1:{port}/0"
+    raise failed
+
+
+def _reach(url: str) -> None:
+    """Raises LedgerUnavailable, saying what to do, when there is no Redis at `url`."""
+    try:
+        connect(url).ping()
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(
+            f"no Redis or Valkey answers at the --redis-url given: {error}; start it, or leave the flag out"
+        ) from error
+
+
+async def _serving(target: str) -> None:
+    """Waits until the server at `target` says that it serves."""
+    async with grpc.aio.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+        request = health_pb2.HealthCheckRequest()
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        async for reply in stub.Watch(request, wait_for_ready=True):
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+
+
+async def _stop(settings: UpSettings, children: list[Child]) -> None:
+    """Drains: the server first, whose callers wait for the workers, whose jobs are in Valkey."""
+    kinds = {"server": settings.drain_grace + 5, "valkey": VALKEY_GRACE}
+    servers, stores = ([it for it in children if it.name == kind] for kind in ("server", "valkey"))
+    workers = [it for it in children if it.name not in kinds]
+    for group in (servers, workers, stores):
+        await asyncio.gather(*(child.stop(kinds.get(child.name, WORKER_GRACE)) for child in group))
+
+
+@contextlib.contextmanager
+def _folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
+    """Where Valkey and the payloads live: in the data folder where one is given, else in memory, gone at the end."""
+    if settings.data_dir is not None:
+        data = settings.data_dir.expanduser().resolve()
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield data, settings.payload_dir or data / "payloads"
+        return
+    data = Path(tempfile.mkdtemp(prefix="convlens-"))
+    shm = SHM / f"convlens-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
+    roomy = os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= SHM_NEEDED
+    try:
+        yield data, settings.payload_dir or (shm if roomy else data / "payloads")
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(shm, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

