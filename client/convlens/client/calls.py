@@ -55,6 +55,14 @@ def job_spec(
     return spec
 
 
+def job_state(name: str | None) -> job_pb2.JobState.ValueType:
+    """The state of a name such as queued; all of them for none. InvalidArgument for another name."""
+    states = {full.removeprefix("JOB_STATE_").lower(): number for full, number in job_pb2.JobState.items() if number}
+    if name and name.lower() not in states:
+        raise InvalidArgument(f"no state {name!r}; allowed: {', '.join(states)}", field="state")
+    return states[name.lower()] if name else job_pb2.JOB_STATE_UNSPECIFIED
+
+
 def new_request_id(request_id: str | None) -> str:
     """The caller's, or one for all attempts of this call."""
     return request_id or str(uuid.uuid4())

@@ -6,6 +6,7 @@ upsampled here and only here, and says so in its options.
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ Floats = npt.NDArray[np.floating[Any]]
 SIGNS: Final = ("absolute", "positive", "negative", "both")
 PANEL: Final = 2.9
 """Inches of one panel's side."""
+DPI: Final = 110
 _INK, _QUIET = "#1b1b1f", "#6b6b76"
 
 
@@ -45,7 +47,7 @@ class Style:
     """Of signed maps: absolute, positive, negative (magnitudes), or both, around zero in the middle of the colours."""
     cmap: str | None = None
     """Of matplotlib's; by default inferno, viridis for activations, RdBu_r for both signs; jet is the seed's."""
-    rows: int = 5
+    columns: int = 5
     """Channels drawn of each layer of activations."""
 
     def __post_init__(self) -> None:
@@ -81,13 +83,11 @@ def maps(result: Result, image: int, style: Style) -> Figure:
 
 def layers(result: Result, image: int, style: Style) -> Figure:
     """The layer grid: layers as rows, their first channels as columns."""
-    named = [
-        (name.partition("/")[2], array[image]) for name, array in result.items() if name.startswith("activations/")
-    ]
-    grids = [(name, output) for name, output in named if output.ndim == 3]
+    outputs = {name: array[image] for name, array in result.items() if name.startswith("activations/")}
+    grids = [(name, output) for name, output in outputs.items() if output.ndim == 3]
     if not grids:
         raise InvalidArgument("the result has neither maps nor layers with an extent in space", field="image")
-    columns = max(min(style.rows, output.shape[-1]) for _, output in grids)
+    columns = max(min(style.columns, output.shape[-1]) for _, output in grids)
     figure = _figure(columns * PANEL * 0.8, len(grids) * (PANEL * 0.8 + 0.3))
     axes = figure.subplots(len(grids), columns, squeeze=False)
     for row, (name, output) in zip(axes, grids, strict=True):
@@ -96,7 +96,8 @@ def layers(result: Result, image: int, style: Style) -> Figure:
                 at.set_visible(False)
                 continue
             at.imshow(output[..., channel], cmap=style.cmap or "viridis", interpolation="nearest")
-            _title(at, name, f"channel {channel}")
+            number = result.channels[name][channel] if name in result.channels else channel
+            _title(at, name.partition("/")[2], f"channel {number}")
     return figure
 
 
@@ -109,14 +110,21 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
         tail = "" if count == 1 else f"_{i:03d}"
         if _panels(result, i):
             written.append(folder / f"maps{tail}.png")
-            maps(result, i, style).savefig(written[-1], dpi=110, facecolor="white", bbox_inches="tight")
+            written[-1].write_bytes(encoded(maps(result, i, style)))
         if any(name.startswith("activations/") and array.ndim == 4 for name, array in result.items()):
             written.append(folder / f"layerwise_output{tail}.jpg")
-            layers(result, i, style).savefig(written[-1], dpi=110, facecolor="white", bbox_inches="tight")
+            written[-1].write_bytes(encoded(layers(result, i, style), "jpg"))
     written.append(folder / "arrays.npz")
     arrays: dict[str, Any] = {name.replace("/", "."): array for name, array in result.items()}
     np.savez(written[-1], **arrays)
     return written
+
+
+def encoded(figure: Figure, kind: str = "png") -> bytes:
+    """The figure as a file's bytes; `kind` is any that matplotlib writes."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")
+    return file.getvalue()
 
 
 def draw(at: Axes, map_: Floats, photo: npt.NDArray[np.uint8] | None, style: Style) -> None:
@@ -207,6 +215,6 @@ def _figure(width: float, height: float) -> Figure:
 
 def _title(at: Axes, name: str, caption: str) -> None:
     at.set_axis_off()
-    at.set_title(name.replace("_", " "), fontsize=10, color=_INK, loc="left", pad=14 if caption else 6)
+    at.set_title(name, fontsize=10, color=_INK, loc="left", pad=14 if caption else 6)
     if caption:
         at.text(0, 1.015, caption, transform=at.transAxes, fontsize=8, color=_QUIET, va="bottom")

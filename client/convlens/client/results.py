@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ class Result(Mapping[str, Array]):
         self.model_digest = header.model_digest
         self.images: Sequence[spec_pb2.Image] = request.images
         """The images as they were sent; empty for a result taken up by its job's id."""
+        self.channels = {it.name: tuple(it.channels) for it in header.tensors if it.channels}
+        """By array: which of the layer's channels its last axis holds; without an entry, all of them."""
         self.predictions = [[_prediction(p) for p in image.predictions] for image in header.images]
         """Per image: the best classes, descending."""
         self.explained = [_explained(image, self._arrays, header) for image in header.images]
@@ -122,6 +125,14 @@ class Result(Mapping[str, Array]):
         from convlens.client import figures
 
         return figures.maps(self, image, figures.Style(**style))
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows; nothing without convlens-client[figures]."""
+        if not self._arrays or find_spec("matplotlib") is None:
+            return None
+        from convlens.client import figures
+
+        return figures.encoded(self.figure())
 
     def save(self, folder: str | Path, **style: Any) -> list[Path]:
         """Writes pictures and arrays into `folder` and returns their paths. Needs convlens-client[figures]."""

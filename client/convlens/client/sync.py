@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import grpc
 
-from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, new_request_id, too_late
+from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, job_state, new_request_id, too_late
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
 from convlens.client.errors import from_rpc
 from convlens.client.images import ImageLike, Images
@@ -185,7 +185,7 @@ class Client:
 
     def jobs(self, state: str | None = None) -> Iterator[job_pb2.Job]:
         """All jobs, newest first; only those in `state` (queued, running, succeeded…) when given."""
-        wanted = job_pb2.JobState.Value(f"JOB_STATE_{state.upper()}" if state else "JOB_STATE_UNSPECIFIED")
+        wanted = job_state(state)
         token = ""
         while True:
             request = job_pb2.ListJobsRequest(page_token=token, state=wanted)

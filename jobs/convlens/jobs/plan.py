@@ -67,6 +67,11 @@ class PlannedTensor:
     targeted: bool
     """True for a map that explains a target."""
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The layer's channels that were asked for; none when it is all of them."""
+        return self.method.channels if isinstance(self.method, LayerOutput) else ()
+
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:

@@ -96,6 +96,7 @@ class TensorSpec(google.protobuf.message.Message):
     SHAPE_FIELD_NUMBER: builtins.int
     BYTE_SIZE_FIELD_NUMBER: builtins.int
     CRC32_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What the array is called; unique within a result."""
     datatype: global___DataType.ValueType
@@ -108,6 +109,10 @@ class TensorSpec(google.protobuf.message.Message):
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The length of each axis, outermost first."""
 
+    @property
+    def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The channels of the layer that the last axis holds, in its order. Empty: all of them, or the axis has none."""
+
     def __init__(
         self,
         *,
@@ -116,7 +121,8 @@ class TensorSpec(google.protobuf.message.Message):
         shape: collections.abc.Iterable[builtins.int] | None = ...,
         byte_size: builtins.int = ...,
         crc32: builtins.int = ...,
+        channels: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "crc32", b"crc32", "datatype", b"datatype", "name", b"name", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "channels", b"channels", "crc32", b"crc32", "datatype", b"datatype", "name", b"name", "shape", b"shape"]) -> None: ...
 
 global___TensorSpec = TensorSpec

@@ -135,7 +135,10 @@ class Runner:
             parts = [piece.outputs.maps[item] for piece in pieces]
             array = parts[0] if len(parts) == 1 else np.concatenate(parts)
             arrays.append(np.ascontiguousarray(array, "<f4").reshape(tensor.shape))
-        specs = [codec.describe(array, t.name) for array, t in zip(arrays, job.plan.tensors, strict=True)]
+        specs = []
+        for tensor, array in zip(job.plan.tensors, arrays, strict=True):
+            specs.append(codec.describe(array, tensor.name))
+            specs[-1].channels.extend(tensor.channels)
         began = time.monotonic()
 
         def header() -> bytes:

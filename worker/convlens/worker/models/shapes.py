@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from convlens.worker import shapes
 from convlens.worker.models.keras_model import KerasModel
 from convlens.worker.models.source import Source
+from convlens.worker.shapes import LABELS
+from convlens.worker.shapes.model import PREPROCESS
+from convlens.worker.shapes.model import load as trained
 
 
 def load(source: Source) -> KerasModel:
     """The model that ships with the worker."""
-    from convlens.worker.shapes import model
-
-    return KerasModel(source, model.load(), "shapes", model.PREPROCESS, list(shapes.LABELS))
+    return KerasModel(source, trained(), "shapes", PREPROCESS, list(LABELS))

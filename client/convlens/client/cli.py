@@ -1,0 +1,361 @@
+"""The command line: pictures of photos, and a look at models and jobs. Everything goes through the SDK.
+
+Results go to stdout, progress and errors to stderr. Other distributions add subcommands by the entry-point group
+`convlens.commands`: a name, and a callable that takes the words behind it and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from convlens.client import (
+    ALL_UNITS,
+    TLS,
+    Activations,
+    Client,
+    ConvlensError,
+    GradCAM,
+    InvalidArgument,
+    Result,
+    Saliency,
+    TopK,
+)  # fmt: skip
+from convlens.client.connection import VERSION
+from convlens.client.figures import Style
+from convlens.client.options import Targets, Visualization
+from convlens.v1 import job_pb2
+
+IN_FLIGHT: Final = 8
+"""Images under way at once; the worker puts those that wait into one pass."""
+
+app = typer.Typer(
+    help="What did this VGG16 look at? Maps of photos, as pictures and arrays, from a Convlens server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+jobs = typer.Typer(help="Look at jobs, and end them.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
+out = Console(width=None if sys.stdout.isatty() else 200, highlight=False)  # what a program reads is not wrapped
+err = Console(stderr=True, highlight=False)
+
+
+class Method(StrEnum):
+    """How saliency passes a ReLU."""
+
+    vanilla = "vanilla"
+    guided = "guided"
+
+
+class Sign(StrEnum):
+    """Which part of signed maps is drawn."""
+
+    absolute = "absolute"
+    positive = "positive"
+    negative = "negative"
+    both = "both"
+
+
+Images = Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, GIF or BMP.", show_default=False)]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")]
+Model = Annotated[str, typer.Option(help="The model's name; by default the server's.")]
+Target = Annotated[str, typer.Option(help="A class index, `top3` for the three best, `all`; by default the predicted.")]
+Opacity = Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")]
+Percentile = Annotated[float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")]
+Cmap = Annotated[str | None, typer.Option(help="A colour map of matplotlib's, such as jet.", show_default=False)]
+Overlay = Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")]
+Layers = Annotated[list[str], typer.Option("--layer", help="A layer; may be given several times.", show_default=False)]
+Channels = Annotated[str, typer.Option(help="Channels such as 0-4,17; by default all, of which five are drawn.")]
+
+
+class Server:
+    """Where the server is, as the flags before the subcommand say."""
+
+    target = "localhost:50051"
+    token: str | None = None
+    tls: TLS | None = None
+    timeout = 300.0
+
+    @classmethod
+    @contextmanager
+    def client(cls) -> Iterator[Client]:
+        """A client of it. What the service refuses ends the command with a message and status 1."""
+        try:
+            with Client(cls.target, token=cls.token, tls=cls.tls, timeout=cls.timeout) as client:
+                yield client
+        except (ConvlensError, OSError) as error:
+            err.print(f"[red]error:[/red] {error}", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"convlens {VERSION}")
+        raise typer.Exit
+
+
+Address = Annotated[str, typer.Option("--server", envvar="CONVLENS_SERVER", help="HOST:PORT of the server.")]
+Token = Annotated[str | None, typer.Option(envvar="CONVLENS_TOKEN", help="The bearer token.")]
+Ca = Annotated[Path | None, typer.Option("--tls-ca", envvar="CONVLENS_TLS_CA", help="Whom to trust; turns TLS on.")]
+Timeout = Annotated[float, typer.Option(help="Seconds each image may take, queueing included.")]
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")]
+
+
+@app.callback()
+def _main(
+    server: Address = Server.target,
+    token: Token = None,
+    tls_ca: Ca = None,
+    timeout: Timeout = Server.timeout,
+    _asked: Version = False,
+) -> None:
+    Server.target, Server.token, Server.timeout = server, token, timeout
+    Server.tls = TLS(ca=tls_ca) if tls_ca else None
+
+
+@app.command()
+def saliency(
+    images: Images,
+    out_: Out = Path("out"),
+    method: Annotated[Method, typer.Option(help="The rule at each ReLU.")] = Method.vanilla,
+    signed: Annotated[bool, typer.Option("--signed", help="Keep signs and colour channels.")] = False,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
+    model: Model = "",
+    target: Target = "",
+    opacity: Opacity = 0.65,
+    percentile: Percentile = 99.5,
+    cmap: Cmap = None,
+    overlay: Overlay = True,
+) -> None:
+    """Which pixels the class's score hangs on: its gradient."""
+    style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
+    _explain(images, [Saliency(method.value, signed)], model, target, out_, style)
+
+
+@app.command()
+def grad_cam(
+    images: Images,
+    out_: Out = Path("out"),
+    layer: Annotated[str | None, typer.Option(help="A convolution or pooling layer; by default the last one.")] = None,
+    model: Model = "",
+    target: Target = "",
+    opacity: Opacity = 0.65,
+    percentile: Percentile = 100.0,
+    cmap: Cmap = None,
+    overlay: Overlay = True,
+) -> None:
+    """Which region speaks for the class: Grad-CAM."""
+    style = Style(overlay, opacity, percentile, cmap=cmap)
+    _explain(images, [GradCAM(layer)], model, target, out_, style)
+
+
+@app.command()
+def activations(
+    images: Images,
+    layers: Layers,
+    out_: Out = Path("out"),
+    channels: Channels = "",
+    model: Model = "",
+    cmap: Cmap = None,
+) -> None:
+    """What layers make of the photo, as a grid: layers as rows, channels as columns."""
+    picked = _channels(channels)
+    style = Style(cmap=cmap, columns=len(picked or range(5)))
+    _explain(images, [Activations(layers, picked)], model, "", out_, style)
+
+
+@app.command()
+def visualize(
+    images: Images,
+    out_: Out = Path("out"),
+    layers: Layers = [],  # noqa: B006 - typer's way
+    channels: Channels = "0-4",
+    model: Model = "",
+    target: Target = "",
+    opacity: Opacity = 0.65,
+    percentile: Percentile = 99.5,
+    cmap: Cmap = None,
+    overlay: Overlay = True,
+) -> None:
+    """Saliency plain and guided, Grad-CAM, and the outputs of each --layer, in one pass."""
+    wanted: list[Visualization] = [Saliency(), Saliency("guided"), GradCAM()]
+    if layers:
+        wanted.append(Activations(layers, _channels(channels)))
+    _explain(images, wanted, model, target, out_, Style(overlay, opacity, percentile, cmap=cmap))
+
+
+@app.command()
+def models() -> None:
+    """The models served."""
+    table = _table("name", "source", "input", "classes", "layers", "Grad-CAM at", "precision", "workers")
+    with Server.client() as client:
+        for it in client.models():
+            size = "×".join(map(str, it.input_shape))
+            precision = "float32" if it.precision == 1 else "bfloat16"
+            source = f"{it.source} (synthetic)" if it.synthetic and it.source != "null" else it.source
+            classes = str(it.layers[-1].shape[-1])
+            table.add_row(it.name, source, size, classes, str(len(it.layers)), it.cam_layer, precision, str(it.workers))
+    out.print(table)
+
+
+@app.command()
+def info() -> None:
+    """The server's version and limits."""
+    with Server.client() as client:
+        found = client.server_info()
+    table = _table("what", "value")
+    table.add_row("version", found.version)
+    table.add_row("default model", found.default_model or "none")
+    for field, value in found.limits.ListFields():
+        text = f"{value.ToTimedelta().total_seconds():g} s" if hasattr(value, "ToTimedelta") else f"{value:,}"
+        table.add_row(field.name.replace("_", " "), text)
+    out.print(table)
+
+
+@jobs.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only those queued, running, succeeded, failed …")] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+) -> None:
+    """Jobs, newest first."""
+    table = _table("id", "state", "model", "images", "created", "took", "result")
+    with Server.client() as client:
+        for _, job in zip(range(most), client.jobs(state), strict=False):
+            took = (job.end_time.ToNanoseconds() - job.create_time.ToNanoseconds()) / 1e9
+            size = f"{job.result_bytes:,} B" if job.result_bytes else ""
+            created = job.create_time.ToDatetime().strftime("%F %T")
+            ended = f"{took:.2f} s" if job.HasField("end_time") else ""
+            table.add_row(job.id, _state(job), job.model, str(job.images), created, ended, size)
+    out.print(table)
+
+
+@jobs.command()
+def show(job_id: Annotated[str, typer.Argument(help="The job's id.", show_default=False)]) -> None:
+    """Everything about a job."""
+    with Server.client() as client:
+        _show(client.job(job_id).status())
+
+
+@jobs.command()
+def cancel(job_id: Annotated[str, typer.Argument(help="The job's id.", show_default=False)]) -> None:
+    """Ends a job; one that has ended is left as it is."""
+    with Server.client() as client:
+        _show(client.job(job_id).cancel())
+
+
+def _explain(
+    images: Sequence[Path], wanted: Sequence[Visualization], model: str, target: str, folder: Path, style: Style
+) -> None:
+    """Every image through the server; pictures and arrays below `folder`, a line each. Status 1 when any failed."""
+    names = _names(images)
+    failed = 0
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=err, transient=True)
+    with Server.client() as client, ThreadPoolExecutor(IN_FLIGHT) as pool, bar:
+        goal = _target(target)
+        futures = [pool.submit(client.visualize, path, wanted, model=model, target=goal) for path in images]
+        for path, name, future in zip(images, names, bar.track(futures, description="images"), strict=True):
+            try:
+                result = future.result()
+                written = result.save(folder / name, **asdict(style))
+            except (InvalidArgument, OSError) as error:
+                failed += 1
+                err.print(f"[red]{path}:[/red] {error}", soft_wrap=True)
+                continue
+            out.print(f"{path}: {_seen(result)}→ {', '.join(map(str, written))}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """A folder's name for each image: its stem, or its whole name where two have the same stem."""
+    stems = Counter(path.stem for path in images)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in images]
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[i] = f"{name}-{seen[name]}"
+    return names
+
+
+def _seen(result: Result) -> str:
+    """The best classes of a result's only image."""
+    seen = [f"{p.label or p.index} {p.probability or 0:.1%}" for p in result.predictions[0][:3]]
+    return ", ".join(seen) + " " * bool(seen)
+
+
+def _target(text: str) -> Targets:
+    """A target as it is typed."""
+    if not text:
+        return None
+    if text == "all":
+        return ALL_UNITS
+    digits = text.removeprefix("top")
+    if not digits.isdecimal():
+        raise typer.BadParameter(f"{text!r} is none; allowed: a class index, topN, all", param_hint="--target")
+    return TopK(int(digits)) if text.startswith("top") else int(digits)
+
+
+def _channels(text: str) -> list[int] | None:
+    """Channels as they are typed: 0-4,17."""
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise typer.BadParameter(f"{part!r} is none; allowed: such as 0-4,17", param_hint="--channels")
+        found += range(int(first), int(last or first) + 1)
+    return found or None
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column(first, no_wrap=True, overflow="ignore")  # an id or a name is to be copied
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _state(job: job_pb2.Job) -> str:
+    return job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+
+
+def _show(job: job_pb2.Job) -> None:
+    table = _table("what", "value")
+    for field, value in job.ListFields():
+        text = value.ToDatetime().strftime("%F %T") + " UTC" if hasattr(value, "ToDatetime") else str(value).strip()
+        table.add_row(field.name.replace("_", " "), _state(job) if field.name == "state" else text)
+    out.print(table)
+
+
+def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
+    """A subcommand of another distribution, loaded when it is called; all words behind it are its own."""
+
+    def run(context: typer.Context) -> None:
+        sys.exit(entry.load()(context.args))
+
+    return run
+
+
+for _entry in sorted(metadata.entry_points(group="convlens.commands"), key=lambda it: it.name):
+    app.command(
+        _entry.name,
+        help=f"Run the {_entry.name}: `convlens {_entry.name} --help`." if _entry.name != "up"
+        else "Run everything on this machine: `convlens up --help`.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(_runner(_entry))  # fmt: skip
