@@ -1,0 +1,139 @@
+"""`convlens up` and `serving()`: everything on one machine comes up, stays up, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convlens.client import Client, GradCAM, Saliency
+from convlens.local import serving
+
+KINDS = ("convlens.worker", "convlens.server", "valkey-server")
+NULL = ("--model", "null=null")
+IMAGE = np.zeros((224, 224, 3), np.uint8)
+
+
+def until(condition, seconds=60.0):
+    """Waits until `condition()` is true and returns its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.05)
+    return value
+
+
+def children(pid) -> dict[str, int]:
+    """The processes that `pid` started, by what they are."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_text()  # still empty, or up's own, in a process just forked
+        found |= {name: int(child) for name in KINDS if name in words and "convlens.local.up" not in words}
+    return found
+
+
+def alive(pid) -> bool:
+    """True for a process that has not ended; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def up(*flags, log):
+    """`convlens up` as a user starts it; gives the process and its target."""
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *flags]
+    with log.open("w") as err, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("ready: grpc 127.0.0.1:"), log.read_text()
+            yield process, line.split()[-1]
+        finally:
+            process.terminate()
+
+
+def failing(*flags):
+    """What `convlens up` says when it cannot come up."""
+    command = [sys.executable, "-m", "convlens.local.up", *flags]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_it_serves_passes_logs_on_and_leaves_no_process_behind(tmp_path):
+    with up(*NULL, log=tmp_path / "log") as (process, target):
+        found = children(process.pid)
+        assert set(found) == set(KINDS)
+        with Client(target) as client:
+            assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert not any(map(alive, found.values()))
+    log = (tmp_path / "log").read_text()
+    assert all(f"{name} | " in log for name in ("valkey", "worker", "server"))
+    assert "submitted" in log
+
+
+def test_nothing_outlives_it_when_it_is_killed(tmp_path):
+    with up(*NULL, log=tmp_path / "log") as (process, _):
+        found = children(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: not any(map(alive, found.values())))
+
+
+@pytest.mark.parametrize("victim", KINDS)
+def test_a_child_that_dies_is_started_again_and_calls_work_again(tmp_path, victim):
+    with up(*NULL, log=tmp_path / "log") as (process, target), Client(target, timeout=60) as client:
+        assert client.saliency(IMAGE)
+        before = children(process.pid)[victim]
+        os.kill(before, signal.SIGKILL)
+        until(lambda: children(process.pid).get(victim, before) != before)
+        assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
+
+
+def test_jobs_and_results_outlive_it_in_a_data_dir(tmp_path):
+    flags = (*NULL, "--data-dir", str(tmp_path / "data"))
+    with up(*flags, log=tmp_path / "log") as (process, target), Client(target) as client:
+        job = client.submit(IMAGE, [Saliency(), GradCAM()])
+        first = job.result()
+        process.terminate()
+        process.wait(60)
+    with up(*flags, log=tmp_path / "log") as (_, target), Client(target) as client:
+        again = client.job(job.id).result()
+    assert again.keys() == first.keys()
+    assert again.timing == first.timing
+
+
+def test_several_workers_serve_one_model(tmp_path):
+    with up(*NULL, "--workers", "2", log=tmp_path / "log") as (_, target), Client(target) as client:
+        until(lambda: client.model("null").workers == 2)
+
+
+def test_serving_is_a_with_for_tests_of_other_programs(tmp_path):
+    with serving(models=["null=null"], log=tmp_path / "log") as target, Client(target) as client:
+        assert [model.name for model in client.models()] == ["null"]
+    with pytest.raises(RuntimeError, match="log"), serving(models=["x=nonsense"], log=tmp_path / "log"):
+        pass
+    assert "allowed: shapes, imagenet" in (tmp_path / "log").read_text()
+
+
+def test_a_port_in_use_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1:{port}" in failing("--port", str(port), *NULL)
+
+
+def test_a_redis_that_does_not_answer_is_told():
+    told = failing("--redis-url", "redis://127.0.0.1:1/0", *NULL)
+    assert "no Redis or Valkey answers at the --redis-url given" in told
