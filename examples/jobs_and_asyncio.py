@@ -1,0 +1,25 @@
+"""From an event loop: many calls at once; and a job that is queued here and read later, by its id, from anywhere."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from convlens.client import Activations, AsyncClient, TopK
+
+PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.[pj][np]g"))
+
+
+async def main() -> None:
+    """Runs both."""
+    async with AsyncClient(os.environ.get("CONVLENS_SERVER", "localhost:50051")) as client:
+        results = await asyncio.gather(*(client.grad_cam(photo, target=TopK(3)) for photo in PHOTOS))
+        for photo, result in zip(PHOTOS, results, strict=True):
+            explained = result.explained[0]["grad_cam"]
+            print(f"{photo.name}: {result['grad_cam'].shape} for {', '.join(it.label for it in explained)}")
+
+        job = await client.submit(PHOTOS, [Activations(["block4_conv2"], channels=range(5))])
+        later = client.job(job.id)
+        print(f"job {later.id}: {(await later.result())['activations/block4_conv2'].shape}")
+
+
+asyncio.run(main())
