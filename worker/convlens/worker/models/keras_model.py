@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from convlens.v1 import model_pb2
 from convlens.worker.engine.chain import UnsupportedLayer
@@ -18,6 +19,11 @@ from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import Source, read_labels
 
 log = logging.getLogger(__name__)
+
+# Before any model is built: memory is taken as it is needed, and the float32 that the card promises is no TF32.
+for _gpu in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(_gpu, True)
+tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 class KerasModel:
