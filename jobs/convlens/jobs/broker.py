@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from kombu.exceptions import OperationalError
 
 from convlens.jobs.record import Priority
@@ -127,5 +129,8 @@ def run_worker(
         hostname=name, pool="threads", concurrency=concurrency, queues=queues, without_gossip=True,
         without_mingle=True, without_heartbeat=True, quiet=True, loglevel="WARNING",
     )  # fmt: skip
-    worker.start()
+    with warnings.catch_warnings():
+        # Celery warns root of serializers that run code; only JSON is taken here.
+        warnings.simplefilter("ignore", SecurityWarning)
+        worker.start()
     return int(worker.exitcode or 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 
 import redis
@@ -24,7 +23,7 @@ def publish(client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], 
 
     Raises CardConflict when another live worker serves a model of the same name and another digest.
     """
-    now = time.time()
+    now = _now(client)
     for card in cards:
         others = set(client.zrangebyscore(keys.serving(card.name), now, "+inf")) - {worker.encode()}
         published = client.get(keys.card(card.name))
@@ -50,7 +49,7 @@ def withdraw(client: redis.Redis, worker: str, names: Sequence[str]) -> None:
 
 def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
     """The cards of all models with a live worker, by name; `workers` is filled in."""
-    now = time.time()
+    now = _now(client)
     names = [name.decode() for name in client.zrangebyscore(keys.MODELS, now, "+inf")]
     with client.pipeline(transaction=False) as pipe:
         for name in sorted(names):
@@ -64,6 +63,12 @@ def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
             card.workers = workers
             found[card.name] = card
     return found
+
+
+def _now(client: redis.Redis) -> float:
+    """Redis' clock, since those of the machines may differ; seconds since the epoch."""
+    seconds, micros = client.time()
+    return float(seconds) + float(micros) / 1e6
 
 
 class Herald:

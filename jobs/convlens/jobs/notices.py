@@ -33,15 +33,19 @@ class Notices:
         self._thread.join()
 
     def _run(self) -> None:
+        failing = False
         while not self._stop.is_set():
             try:
                 with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(keys.NOTICES)
+                    failing = False
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message:
                             job_id, state = message["data"].decode().split()
                             self._heard(job_id, State(int(state)))
             except redis.RedisError as error:
-                log.warning("notices: %s; listening again in a second", error)
+                if not failing:
+                    log.warning("notices: %s; trying again every second", error)
+                failing = True
                 self._stop.wait(1.0)

@@ -39,14 +39,17 @@ class Reconciler:
         self._thread.join()
 
     def _run(self) -> None:
-        elected = False
+        elected = failing = False
         while not self._stop.wait(self._interval):
             try:
                 elected = self._elected(elected)
                 if elected:
                     self._once()
+                failing = False
             except redis.RedisError as error:
-                log.warning("reconciler: %s", error)
+                if not failing:
+                    log.warning("reconciler: %s", error)
+                failing = True
         if elected:
             try:
                 self._lock.release()

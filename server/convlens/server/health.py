@@ -46,7 +46,8 @@ class Health:
             live = set(await self._front.cards())
             await self._front.call(self._front.ledger.redis.ping)
         except LedgerUnavailable as error:
-            log.warning("health: %s", error)
+            if self._last is not False:
+                log.warning("redis cannot be reached: %s", error)
             live = set()
         self._models |= live
         healthy = bool(live) and not self._front.draining
