@@ -65,6 +65,14 @@ def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
     return found
 
 
+def workers(client: redis.Redis) -> set[str]:
+    """The names of all live workers."""
+    now = _now(client)
+    models = client.zrangebyscore(keys.MODELS, now, "+inf")
+    serving = [client.zrangebyscore(keys.serving(model.decode()), now, "+inf") for model in models]
+    return {name.decode() for names in serving for name in names}
+
+
 def _now(client: redis.Redis) -> float:
     """Redis' clock, since those of the machines may differ; seconds since the epoch."""
     seconds, micros = client.time()

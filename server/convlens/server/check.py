@@ -1,0 +1,31 @@
+"""Is the server of these settings serving? python -m convlens.server.check: a health check for containers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from convlens.server.settings import ServerSettings
+
+
+def main() -> int:
+    """0 when it serves, 1 when it does not, with the reason on stderr."""
+    settings = ServerSettings.from_command_line("convlens.server.check", sys.argv[1:])
+    target = f"127.0.0.1:{settings.port}"
+    with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            status = stub.Check(health_pb2.HealthCheckRequest(), timeout=3).status
+        except grpc.RpcError as error:
+            print(f"no answer at {target}: {error}", file=sys.stderr)
+            return 1
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    print(f"{target}: {name}", file=sys.stderr)
+    return int(status != health_pb2.HealthCheckResponse.SERVING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
