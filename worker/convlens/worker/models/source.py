@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,10 +63,8 @@ def read_labels(source: Source, units: int) -> list[str]:
         return []
     try:
         labels = source.labels.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ModelUnavailable(
-            f"model {source.name!r}: cannot read labels {source.labels}: {error.strerror}"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelUnavailable(f"model {source.name!r}: cannot read labels {source.labels}: {error}") from error
     if len(labels) != units:
         raise ModelUnavailable(
             f"model {source.name!r}: {source.labels} has {len(labels)} labels, the model {units} units"
@@ -99,7 +98,7 @@ def _device_ms(word: str, value: str) -> tuple[float, float]:
         found = float(batch), float(image)
     except ValueError:
         found = (-1.0, -1.0)
-    if min(found) < 0:
+    if not all(0 <= it < math.inf for it in found):
         raise ModelUnavailable(
             f"--model {word!r}: device_ms is {value!r}; A+B is needed, milliseconds a batch and an image"
         )

@@ -1,0 +1,272 @@
+"""Images as they were sent: every format and orientation to the right pixels; the broken and the huge are refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from convlens.v1 import codec, spec_pb2
+from convlens.worker.images import FORMATS, ImageUnreadableError, UnreadableAtError, read_image, read_images
+
+HEIGHT, WIDTH = 37, 53
+LIMIT = 1_000_000
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+RGB = Image.fromarray(NOISE)
+PALETTE = RGB.quantize(64)
+GREY = RGB.convert("L")
+DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
+WIPE = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+ALPHA = Image.fromarray(np.dstack([NOISE, WIPE]))
+
+
+def encode(image, fmt, **options):
+    file = io.BytesIO()
+    image.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT):
+    return read_image(spec_pb2.Image(encoded=data), height, width, limit)
+
+
+def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT):
+    return read_image(spec_pb2.Image(pixels=codec.encode(np.asarray(array))), height, width, limit)
+
+
+def over_white(rgb, alpha):
+    a = np.asarray(alpha, float)[..., None] / 255
+    return rgb * a + 255 * (1 - a)
+
+
+LOSSLESS = {
+    "PNG": (encode(RGB, "PNG"), NOISE),
+    "WEBP": (encode(RGB, "WEBP", lossless=True), NOISE),
+    "BMP": (encode(RGB, "BMP"), NOISE),
+    "palette PNG": (encode(PALETTE, "PNG"), np.asarray(PALETTE.convert("RGB"))),
+    "palette BMP": (encode(PALETTE, "BMP"), np.asarray(PALETTE.convert("RGB"))),
+    "GIF": (encode(PALETTE, "GIF"), np.asarray(PALETTE.convert("RGB"))),
+    "animated GIF": (
+        encode(PALETTE, "GIF", save_all=True, append_images=[PALETTE.point(lambda v: 63 - v)]),
+        np.asarray(PALETTE.convert("RGB")),
+    ),
+    "grey PNG": (encode(GREY, "PNG"), np.dstack([np.asarray(GREY)] * 3)),
+    "black and white PNG": (
+        encode(GREY.convert("1"), "PNG"),
+        np.dstack([np.asarray(GREY.convert("1")) * np.uint8(255)] * 3),
+    ),
+    "16-bit grey PNG": (encode(Image.fromarray(DEEP), "PNG"), np.dstack([(DEEP >> 8).astype(np.uint8)] * 3)),
+}
+LOSSY = {
+    "JPEG": encode(RGB, "JPEG", quality=80),
+    "progressive JPEG": encode(RGB, "JPEG", progressive=True),
+    "grey JPEG": encode(GREY, "JPEG"),
+    "CMYK JPEG": encode(RGB.convert("CMYK"), "JPEG"),
+    "lossy WEBP": encode(RGB, "WEBP", quality=70),
+}
+WHOLE = {name: data for name, (data, _) in LOSSLESS.items()} | LOSSY
+
+
+def test_there_is_a_file_of_every_format():
+    assert {Image.open(io.BytesIO(data)).format for data in WHOLE.values()} == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_a_lossless_file_gives_the_pixels_that_went_in(name):
+    data, pixels = LOSSLESS[name]
+    found = read(data)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"16-bit grey PNG"}))
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (16, 24), (80, 61), (224, 224)])
+def test_decoding_and_resizing_is_to_the_bit_what_keras_does(name, size):
+    expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), target_size=size, interpolation="bilinear")
+    np.testing.assert_array_equal(read(WHOLE[name], *size), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("data", "colours"),
+    [
+        (encode(ALPHA, "PNG"), over_white(NOISE, WIPE)),
+        (encode(ALPHA, "WEBP", lossless=True, exact=True), over_white(NOISE, WIPE)),
+        (encode(ALPHA.convert("LA"), "PNG"), over_white(np.dstack([np.asarray(GREY)] * 3), WIPE)),
+        (
+            encode(RGB, "PNG", transparency=tuple(map(int, NOISE[0, 0]))),
+            np.where((NOISE[0, 0] == NOISE).all(-1, keepdims=True), 255, NOISE),
+        ),
+        (
+            encode(PALETTE, "PNG", transparency=5),
+            over_white(np.asarray(PALETTE.convert("RGB")), (np.asarray(PALETTE) != 5) * 255),
+        ),
+        (
+            encode(PALETTE, "GIF", transparency=5),
+            over_white(np.asarray(PALETTE.convert("RGB")), (np.asarray(PALETTE) != 5) * 255),
+        ),
+    ],
+    ids=["PNG", "WEBP", "grey PNG", "one colour", "palette", "GIF"],
+)
+def test_transparency_is_laid_over_white(data, colours):
+    np.testing.assert_allclose(read(data).astype(float), colours, atol=1.01)
+
+
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: np.rot90(a, -1),
+}
+"""By EXIF orientation: how a camera stores the picture that it means."""
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
+def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](NOISE)))
+    options = {"lossless": True} if fmt == "WEBP" else {}
+    np.testing.assert_array_equal(read(encode(stored, fmt, exif=exif, **options)), NOISE)
+
+
+def test_a_jpeg_stands_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    flat = np.zeros((64, 32, 3), np.uint8)
+    flat[:32] = 255  # white above, black below
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(flat)))
+    found = read(encode(stored, "JPEG", quality=95, exif=exif), 64, 32)
+    np.testing.assert_allclose(found.astype(int), flat, atol=3)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"])
+def test_unreadable_exif_turns_nothing(exif):
+    np.testing.assert_array_equal(read(encode(RGB, "PNG", exif=exif)), NOISE)
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"animated GIF"}))  # whose first frame may be whole
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_refused_and_never_half_grey(name, share):
+    with pytest.raises(ImageUnreadableError, match=r"damaged|no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
+        read(WHOLE[name][: int(len(WHOLE[name]) * share)])
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_bytes_give_an_image_or_a_refusal_and_nothing_else(name, draw):
+    data = bytearray(WHOLE[name])
+    for at in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=8)):
+        data[at] ^= draw.draw(st.integers(1, 255))
+    try:
+        found = read(bytes(data))
+    except ImageUnreadableError:
+        return
+    assert found.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [encode(RGB, "TIFF"), encode(RGB, "PPM"), encode(RGB, "ICO"), b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+    ids=["TIFF", "PPM", "ICO", "nothing", "text", "EPS"],
+)
+def test_what_is_none_of_the_formats_is_refused_naming_them(data):
+    with pytest.raises(ImageUnreadableError, match="no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
+        read(data)
+
+
+def bomb(width, height):
+    """A PNG that announces its size and holds not one pixel, so that decoding it would be another error."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (50_000, 50_000), (1 << 30, 2)])
+def test_a_pixel_bomb_is_refused_before_a_pixel_is_decoded(size):
+    with pytest.raises(ImageUnreadableError, match=f"{size[0] * size[1]} pixels, {LIMIT} are allowed"):
+        read(bomb(*size))
+
+
+def test_an_image_at_the_limit_is_read():
+    assert read(LOSSLESS["PNG"][0], limit=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(ImageUnreadableError, match="are allowed"):
+        read(LOSSLESS["PNG"][0], limit=HEIGHT * WIDTH - 1)
+    with pytest.raises(ImageUnreadableError, match="are allowed"):
+        read_pixels(NOISE, limit=HEIGHT * WIDTH - 1)
+
+
+def test_pixels_of_the_right_size_pass_untouched():
+    floats = RNG.uniform(0, 255, NOISE.shape).astype(np.float32)
+    np.testing.assert_array_equal(read_pixels(NOISE), NOISE)
+    np.testing.assert_array_equal(read_pixels(floats), floats)
+
+
+def test_pixels_are_resized_as_a_file_is_and_floats_are_not_rounded():
+    np.testing.assert_array_equal(read_pixels(NOISE, 20, 30), read(LOSSLESS["PNG"][0], 20, 30))
+    floats = read_pixels(NOISE.astype(np.float32), 20, 30)
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, read_pixels(NOISE, 20, 30), atol=1.0)
+    assert (floats % 1 != 0).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.5, 255.5])
+def test_float_pixels_that_are_no_colours_are_refused(value):
+    array = np.full((HEIGHT, WIDTH, 3), 100, np.float32)
+    array[3, 4, 1] = value
+    with pytest.raises(ImageUnreadableError, match="finite and within 0…255"):
+        read_pixels(array)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"shape \(height, width, 3\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"shape \(height, width, 3\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"shape \(height, width, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (np.zeros((4, 0, 3), np.float32), "empty"),
+        (np.zeros((4, 4, 3), np.int64), "uint8 or float32"),
+        (np.zeros((4, 4, 3), np.float16), "uint8 or float32"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(array, message):
+    with pytest.raises(ImageUnreadableError, match=message):
+        read_pixels(array)
+
+
+def test_a_malformed_tensor_and_an_empty_message_are_refused():
+    image = spec_pb2.Image(pixels=codec.encode(NOISE))
+    image.pixels.data = image.pixels.data[:-1]
+    with pytest.raises(ImageUnreadableError, match="malformed"):
+        read_image(image, HEIGHT, WIDTH, LIMIT)
+    with pytest.raises(ImageUnreadableError, match="neither"):
+        read_image(spec_pb2.Image(), HEIGHT, WIDTH, LIMIT)
+
+
+def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named():
+    good = spec_pb2.Image(encoded=LOSSLESS["PNG"][0])
+    floats = spec_pb2.Image(pixels=codec.encode(NOISE.astype(np.float32)))
+    assert read_images([good, good], HEIGHT, WIDTH, LIMIT).dtype == np.uint8
+    mixed = read_images([good, floats], HEIGHT, WIDTH, LIMIT)
+    assert mixed.dtype == np.float32
+    np.testing.assert_array_equal(mixed[0], mixed[1])
+    with pytest.raises(UnreadableAtError) as caught:
+        read_images([good, spec_pb2.Image(encoded=b"x"), spec_pb2.Image()], HEIGHT, WIDTH, LIMIT)
+    assert caught.value.index == 1
