@@ -1,0 +1,200 @@
+"""The plan of a job: names, shapes and sizes of what it asks for; what a model cannot do is refused by its field."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from convlens.jobs import plan as plans
+from convlens.jobs.plan import ALL_UNITS, PREDICTED, LayerOutput, SaliencyMap, SpecError, make_plan
+from convlens.v1 import model_pb2, spec_pb2
+
+LAYERS = {
+    "c1": ("Conv2D", (32, 48, 6)),
+    "p1": ("MaxPooling2D", (16, 24, 6)),
+    "c2": ("Conv2D", (16, 24, 8)),
+    "c3": ("Conv2D", (16, 24, 8)),
+    "gap": ("GlobalAveragePooling2D", (8,)),
+    "fc": ("Dense", (10,)),
+}
+CARD = model_pb2.Model(
+    name="net",
+    input_shape=(32, 48, 3),
+    layers=[model_pb2.Layer(name=n, kind=kind, shape=shape) for n, (kind, shape) in LAYERS.items()],
+    score_layer="fc",
+    cam_layer="c3",
+)
+
+
+def saliency(method=0, reduction=0):
+    return spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=method, reduction=reduction))
+
+
+def grad_cam(layer="", size=0):
+    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size))
+
+
+def activations(*layers, channels=()):
+    return spec_pb2.Visualization(activations=spec_pb2.Activations(layers=layers, channels=channels))
+
+
+def target(**kind):
+    if "indices" in kind:
+        kind["indices"] = spec_pb2.UnitIndices(values=kind["indices"])
+    return spec_pb2.Target(**kind)
+
+
+def make(*visualizations, images=2, targets=(), **fields):
+    spec = spec_pb2.JobSpec(visualizations=visualizations, targets=targets, **fields)
+    spec.images.extend(spec_pb2.Image() for _ in range(images))
+    return make_plan(spec, CARD)
+
+
+GUIDED, SIGNED, UPSAMPLED = (
+    spec_pb2.SALIENCY_METHOD_GUIDED,
+    spec_pb2.CHANNEL_REDUCTION_NONE,
+    spec_pb2.MAP_SIZE_INPUT,
+)
+ARRAYS = [
+    (saliency(), "saliency", (32, 48), True),
+    (saliency(1, 1), "saliency", (32, 48), True),
+    (saliency(GUIDED), "saliency/guided", (32, 48), True),
+    (saliency(reduction=SIGNED), "saliency/signed", (32, 48, 3), True),
+    (saliency(GUIDED, SIGNED), "saliency/guided/signed", (32, 48, 3), True),
+    (grad_cam(), "grad_cam", (16, 24), True),
+    (grad_cam("c3", 1), "grad_cam", (16, 24), True),
+    (grad_cam(size=UPSAMPLED), "grad_cam/upsampled", (32, 48), True),
+    (grad_cam("c1"), "grad_cam/c1", (32, 48), True),
+    (grad_cam("p1"), "grad_cam/p1", (16, 24), True),
+    (grad_cam("p1", UPSAMPLED), "grad_cam/p1/upsampled", (32, 48), True),
+    (activations("c1"), "activations/c1", (32, 48, 6), False),
+    (activations("c1", channels=[5, 0]), "activations/c1", (32, 48, 2), False),
+    (activations("gap", channels=[7]), "activations/gap", (1,), False),
+    (activations("fc"), "activations/fc", (10,), False),
+]
+
+
+@pytest.mark.parametrize(("asked", "name", "shape", "targeted"), ARRAYS)
+@pytest.mark.parametrize(
+    ("targets", "axis"), [([], ()), ([target(index=3)], ()), ([target(top_k=4)], (4,)), ([target(indices=[2])], (1,))]
+)
+def test_an_array_has_the_name_and_the_shape_that_are_promised(asked, name, shape, targeted, targets, axis):
+    plan = make(asked, targets=targets)
+    (tensor,) = plan.tensors
+    whole = (2, *(axis if targeted else ()), *shape)
+    assert (tensor.name, tensor.shape, tensor.targeted) == (name, whole, targeted)
+    assert plan.result_bytes == 4 * math.prod(whole)
+    assert plan.target_axis == bool(axis)
+
+
+def test_there_is_an_array_of_every_method():
+    assert {asked.WhichOneof("method") for asked, *_ in ARRAYS} == set(plans._METHODS)
+    assert set(plans._METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.fields}
+
+
+def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
+    plan = make(grad_cam(), activations("c2", "p1", channels=[1]), saliency(), images=3)
+    assert [it.name for it in plan.tensors] == ["grad_cam", "activations/c2", "activations/p1", "saliency"]
+    assert plan.result_bytes == 3 * 4 * (16 * 24 * 3 + 32 * 48)
+    assert plan.tensors[1].method == LayerOutput("c2", (1,))
+    assert plan.tensors[1].channels == (1,)
+    assert plan.tensors[3].method == SaliencyMap(guided=False, signed=False)
+    assert plan.tensors[3].channels == ()
+
+
+@pytest.mark.parametrize(
+    ("targets", "codes", "axis"),
+    [
+        ([], [(PREDICTED,)] * 2, False),
+        ([target()], [(PREDICTED,)] * 2, False),
+        ([target(predicted=True)], [(PREDICTED,)] * 2, False),
+        ([target(index=9)], [(9,)] * 2, False),
+        ([target(index=0), target(all_units=True)], [(0,), (ALL_UNITS,)], False),
+        ([target(indices=[4, 1])], [(4, 1)] * 2, True),
+        ([target(indices=[4, 1]), target(indices=[0, 9])], [(4, 1), (0, 9)], True),
+        ([target(top_k=3)], [(-2, -3, -4)] * 2, True),
+        ([target(top_k=2), target(indices=[5, 6])], [(-2, -3), (5, 6)], True),
+    ],
+)
+def test_targets_are_resolved_for_each_image(targets, codes, axis):
+    plan = make(saliency(), targets=targets)
+    assert plan.targets == tuple(codes)
+    assert plan.target_axis is axis
+
+
+@pytest.mark.parametrize(
+    ("visualizations", "fields", "predictions"),
+    [
+        ([saliency()], {}, 5),
+        ([activations("c1"), grad_cam()], {}, 5),
+        ([activations("fc")], {}, 0),
+        ([saliency()], {"scored_layer": "c2"}, 0),
+        ([saliency()], {"scored_layer": "fc"}, 5),
+        ([saliency()], {"predictions": 0}, 0),
+        ([activations("c1")], {"predictions": 3}, 3),
+        ([saliency()], {"predictions": 1000, "scored_layer": "c2"}, 1000),
+    ],
+)
+def test_predictions_are_as_many_as_asked_for_or_as_come_for_free(visualizations, fields, predictions):
+    assert make(*visualizations, **fields).predictions == predictions
+
+
+def test_an_inner_scored_layer_has_its_channels_as_units_and_bounds_grad_cam():
+    plan = make(saliency(), grad_cam("p1"), targets=[target(index=7)], scored_layer="c2")
+    assert plan.scored_layer == "c2"
+    assert make(saliency(), scored_layer="fc").scored_layer == ""
+    with pytest.raises(SpecError, match="is 8; allowed: 0…7"):
+        make(saliency(), targets=[target(index=8)], scored_layer="c2")
+
+
+WRONG = [
+    ({"scored_layer": "conv9"}, "spec.scored_layer", "no layer 'conv9' in model 'net'; allowed: c1, p1, c2, c3, "),
+    ({"targets": [target()] * 3}, "spec.targets", "has 3 for 2 images; allowed: none, one, or one an image"),
+    ({"targets": [target(index=10)]}, "spec.targets[0].index", "is 10; allowed: 0…9"),
+    ({"targets": [target(index=1), target(index=-1)]}, "spec.targets[1].index", "is -1; allowed: 0…9"),
+    ({"targets": [target(indices=[])]}, "spec.targets[0].indices", "is empty or names a unit twice"),
+    ({"targets": [target(indices=[2, 2])]}, "spec.targets[0].indices", "is empty or names a unit twice"),
+    ({"targets": [target(indices=[2, 10])]}, "spec.targets[0].indices.values[1]", "is 10; allowed: 0…9"),
+    ({"targets": [target(top_k=0)]}, "spec.targets[0].top_k", "is 0; allowed: 1…10"),
+    ({"targets": [target(top_k=11)]}, "spec.targets[0].top_k", "is 11; allowed: 1…10"),
+    ({"targets": [target(top_k=2), target(top_k=3)]}, "spec.targets[1]", "not as many units as the first image's"),
+    ({"targets": [target(index=2), target(indices=[3])]}, "spec.targets[1]", "not as many units as the first image's"),
+    ({"predictions": -1}, "spec.predictions", "is -1; allowed: 0…1000"),
+    ({"predictions": 1001}, "spec.predictions", "is 1001; allowed: 0…1000"),
+    (spec_pb2.Visualization(), "spec.visualizations[1]", "allowed: saliency, grad_cam, activations"),
+    (saliency(1, 1), "spec.visualizations[1]", "'saliency' again"),
+    (saliency(9), "spec.visualizations[1].saliency.method", "SALIENCY_METHOD_VANILLA, SALIENCY_METHOD_GUIDED"),
+    (saliency(1, 9), "spec.visualizations[1].saliency.reduction", "CHANNEL_REDUCTION_ABS_MAX, CHANNEL_REDUCTION_NONE"),
+    (grad_cam(size=9), "spec.visualizations[1].grad_cam.size", "is 9; allowed: MAP_SIZE_LAYER, MAP_SIZE_INPUT"),
+    (grad_cam("conv9"), "spec.visualizations[1].grad_cam.layer", "no layer 'conv9' in model 'net'; allowed: c1, p1"),
+    (grad_cam("gap"), "spec.visualizations[1].grad_cam.layer", "allowed: c1, p1, c2, c3"),
+    (activations(), "spec.visualizations[1].activations.layers", "is empty; allowed: c1, p1, c2, c3, gap"),
+    (activations("c1", "x"), "spec.visualizations[1].activations.layers[1]", "no layer 'x' in model 'net'; allowed: "),
+    (activations("c1", "c1"), "spec.visualizations[1]", "'activations/c1' again"),
+    (activations("c1", channels=[0, 0]), "spec.visualizations[1].activations.channels", "names a channel twice"),
+    (activations("c1", channels=[0, 6]), "spec.visualizations[1].activations.channels[1]", "'c1' has channels 0…5"),
+    (activations("c2", channels=[-1]), "spec.visualizations[1].activations.channels[0]", "channels 0…7"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "field", "text"), WRONG, ids=[f"{i}-{it[1]}" for i, it in enumerate(WRONG)])
+def test_what_cannot_be_granted_is_refused_by_its_field_and_with_what_is_allowed(change, field, text):
+    with pytest.raises(SpecError) as caught:
+        make(saliency(), **change) if isinstance(change, dict) else make(saliency(), change)
+    assert caught.value.field == field
+    assert text in caught.value.description
+    assert str(caught.value) == f"{field}: {caught.value.description}"
+
+
+@pytest.mark.parametrize("layer", ["c2", "c3", "fc"])
+def test_grad_cam_is_only_below_the_scored_layer(layer):
+    with pytest.raises(SpecError, match=r"not below the scored layer 'c2'; allowed: c1, p1$"):
+        make(grad_cam(layer), scored_layer="c2")
+
+
+def test_a_long_list_of_layers_is_cut_in_a_message():
+    layers = [model_pb2.Layer(name=f"c{i}", kind="Conv2D", shape=(4, 4, 1)) for i in range(90)]
+    card = model_pb2.Model(name="deep", input_shape=(4, 4, 3), layers=layers, score_layer="c89")
+    with pytest.raises(SpecError, match=r"allowed: c0, .*, c39, …$"):
+        make_plan(spec_pb2.JobSpec(scored_layer="x", images=[spec_pb2.Image()]), card)
