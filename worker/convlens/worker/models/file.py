@@ -38,10 +38,14 @@ def _is_whole(path: Path) -> bool:
 def _classes(path: Path) -> int:
     """The classes of a stock VGG16's weights, read off its last kernel."""
     shapes: list[tuple[int, ...]] = []
+
+    def visit(name: str, it: object) -> None:
+        # a compiled model's file has its optimizer's moments, too, which have the shapes of weights
+        if isinstance(it, h5py.Dataset) and it.ndim == 2 and not name.startswith("optimizer/"):
+            shapes.append(it.shape)
+
     with h5py.File(path) as file:
-        file.visititems(
-            lambda _, it: shapes.append(it.shape) if isinstance(it, h5py.Dataset) and it.ndim == 2 else None
-        )
+        file.visititems(visit)
     last = [shape[1] for shape in shapes if shape[0] == 4096]
     if (25088, 4096) not in shapes or len(last) != 2 or 4096 not in last:
         raise ModelUnavailable(
