@@ -29,6 +29,7 @@ from convlens.client import (
     Activations,
     Client,
     ConvlensError,
+    DeadlineExceeded,
     GradCAM,
     InvalidArgument,
     Result,
@@ -71,13 +72,23 @@ class Sign(StrEnum):
     both = "both"
 
 
+def _cmap(name: str | None) -> str | None:
+    """Refuses a colour map that does not exist before anything is computed."""
+    try:
+        return Style(cmap=name).cmap
+    except InvalidArgument as error:
+        raise typer.BadParameter(error.message) from error
+
+
 Images = Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, GIF or BMP.", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")]
 Model = Annotated[str, typer.Option(help="The model's name; by default the server's.")]
 Target = Annotated[str, typer.Option(help="A class index, `top3` for the three best, `all`; by default the predicted.")]
 Opacity = Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")]
 Percentile = Annotated[float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")]
-Cmap = Annotated[str | None, typer.Option(help="A colour map of matplotlib's, such as jet.", show_default=False)]
+Cmap = Annotated[
+    str | None, typer.Option(callback=_cmap, help="A colour map of matplotlib's, such as jet.", show_default=False)
+]
 Overlay = Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")]
 Layers = Annotated[list[str], typer.Option("--layer", help="A layer; may be given several times.", show_default=False)]
 Channels = Annotated[str, typer.Option(help="Channels such as 0-4,17; by default all, of which five are drawn.")]
@@ -273,7 +284,10 @@ def _explain(
             try:
                 result = future.result()
                 written = result.save(folder / name, **asdict(style))
-            except (InvalidArgument, OSError) as error:
+            except (ConvlensError, OSError) as error:
+                if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
+                    pool.shutdown(wait=False, cancel_futures=True)  # the other images would fare no better
+                    raise
                 failed += 1
                 err.print(f"[red]{path}:[/red] {error}", soft_wrap=True)
                 continue
@@ -317,7 +331,7 @@ def _channels(text: str) -> list[int] | None:
     found: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
             raise typer.BadParameter(f"{part!r} is none; allowed: such as 0-4,17", param_hint="--channels")
         found += range(int(first), int(last or first) + 1)
     return found or None

@@ -55,6 +55,13 @@ class Style:
             raise InvalidArgument(f"no sign {self.sign!r}; allowed: {', '.join(SIGNS)}", field="sign")
         if not 0 <= self.opacity <= 1 or not 0 < self.percentile <= 100:
             raise InvalidArgument("opacity must be in 0…1 and percentile above 0, up to 100", field="opacity")
+        if self.columns < 1:
+            raise InvalidArgument(f"columns must be 1 or more, not {self.columns}", field="columns")
+        if self.cmap is not None:
+            from matplotlib import colormaps
+
+            if self.cmap not in colormaps:
+                raise InvalidArgument(f"no colour map {self.cmap!r}; allowed: those of matplotlib", field="cmap")
 
 
 def maps(result: Result, image: int, style: Style) -> Figure:

@@ -28,7 +28,7 @@ def pack(images: Images) -> list[spec_pb2.Image]:
     """Every image as a message, in order. InvalidArgument for what is none; OSError for a file that cannot be read."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return [_pixels(image) for image in images]
-    if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray):
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
         return [_pack_one(image) for image in images]
     return [_pack_one(images)]
 

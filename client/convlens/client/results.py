@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convlens.client.errors import DataCorrupted
+from convlens.client.errors import DataCorrupted, InvalidArgument
 from convlens.v1 import codec, result_pb2, spec_pb2
 
 if TYPE_CHECKING:
@@ -127,12 +127,15 @@ class Result(Mapping[str, Array]):
         return figures.maps(self, image, figures.Style(**style))
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows; nothing without convlens-client[figures]."""
-        if not self._arrays or find_spec("matplotlib") is None:
+        """What a notebook shows; nothing without convlens-client[figures], or where nothing can be drawn."""
+        if find_spec("matplotlib") is None:
             return None
         from convlens.client import figures
 
-        return figures.encoded(self.figure())
+        try:
+            return figures.encoded(self.figure())
+        except InvalidArgument:
+            return None
 
     def save(self, folder: str | Path, **style: Any) -> list[Path]:
         """Writes pictures and arrays into `folder` and returns their paths. Needs convlens-client[figures]."""

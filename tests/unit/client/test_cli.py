@@ -1,0 +1,148 @@
+"""The command line: it explains itself, refuses wrong words before it computes, and fails in one clear line."""
+
+from __future__ import annotations
+
+import socket
+from importlib import metadata
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from convlens.client import ALL_UNITS, TopK, cli
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="convlens.commands").names]
+
+
+@pytest.fixture
+def nobody():
+    """An address at which nothing listens, and nothing else can meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    for name in ("CONVLENS_SERVER", "CONVLENS_TOKEN", "CONVLENS_TLS_CA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"whatever")
+    return path
+
+
+def test_help_lists_every_command_with_what_it_does(run):
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "What did this VGG16 look at?" in result.stdout
+    for name in COMMANDS:
+        assert name in result.stdout
+    assert {"saliency", "grad-cam", "activations", "visualize", "models", "info", "jobs"} == set(OURS)
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_each_command_explains_itself(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"convlens {command}" in result.stdout or command in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_version_is_said(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == f"convlens {metadata.version('convlens-client')}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["saliency", "--target", "cat"], "'cat' is none; allowed: a class index, topN, all"),
+        (["saliency", "--target", "top"], "'top' is none; allowed: a class index, topN, all"),
+        (["grad-cam", "--target", "-1"], "'-1' is none; allowed: a class index, topN, all"),
+        (["activations", "--layer", "c1", "--channels", "a-b"], "'a-b' is none; allowed: such as 0-4,17"),
+        (["activations", "--layer", "c1", "--channels", "1,-4"], "'-4' is none; allowed: such as 0-4,17"),
+        (["activations", "--layer", "c1", "--channels", "4-0"], "'4-0' is none; allowed: such as 0-4,17"),
+        (["activations"], "--layer"),
+        (["saliency", "--method", "smooth"], "'smooth' is not one of 'vanilla', 'guided'"),
+        (["saliency", "--sign", "plus"], "'plus' is not one of"),
+        (["grad-cam", "--opacity", "1.5"], "equal to 1"),
+        (["grad-cam", "--percentile", "0"], "equal to 0.1"),
+        (["grad-cam", "--cmap", "rainbows"], "no colour map 'rainbows'"),
+        (["grad-cam", "--colour", "red"], "No such option"),
+    ],
+)
+def test_a_wrong_word_is_a_usage_error_that_says_what_is_allowed(run, photo, nobody, words, message):
+    result = run("--server", nobody, "--timeout", "0.3", words[0], photo, *words[1:])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", "").split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("words", [["paint"], ["saliency"], ["jobs", "show"], ["jobs", "list", "--most", "0"]])
+def test_a_missing_or_unknown_word_is_a_usage_error(run, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["models"], ["info"], ["jobs", "list"], ["jobs", "show", "ab"], ["jobs", "cancel", "ab"], ["saliency", "PHOTO"],
+     ["visualize", "PHOTO", "PHOTO"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobody, tmp_path, words):
+    words = [photo if word == "PHOTO" else word for word in words]
+    result = run("--server", nobody, "--timeout", "0.3", *words)
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: no Convlens server answers at {nobody}")
+    assert result.stdout == ""
+
+
+def test_a_photo_that_is_not_there_is_told_by_its_name_and_the_status_is_1(run, nobody, tmp_path):
+    result = run("--server", nobody, "--timeout", "0.3", "saliency", tmp_path / "gone.png", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "gone.png: [Errno 2] No such file or directory" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
+    result = run("--server", nobody, "--timeout", "0.3", "jobs", "list", "--state", "done")
+    assert result.exit_code == 1
+    assert "error: no state 'done'; allowed: queued, running, succeeded" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "target"), [("", None), ("7", 7), ("top3", TopK(3)), ("all", ALL_UNITS)])
+def test_a_target_is_typed(text, target):
+    assert cli._target(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "channels"), [("", None), ("3", [3]), ("0-4,17", [0, 1, 2, 3, 4, 17]), ("2-2,", [2]), ("5,1", [5, 1])]
+)
+def test_channels_are_typed(text, channels):
+    assert cli._channels(text) == channels
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/x.png", "b/y.jpg"], ["x", "y"]),
+        (["x.png", "x.jpg"], ["x.png", "x.jpg"]),
+        (["a/x.png", "b/x.png", "z.png"], ["x.png", "x.png-2", "z"]),
+    ],
+)
+def test_each_image_has_a_folder_of_its_own(paths, names):
+    assert cli._names([cli.Path(path) for path in paths]) == names

@@ -1,0 +1,130 @@
+"""Errors: each status of a real call becomes its type, with the reason, field, job and delay that the server sent."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from convlens import client
+from convlens.client.errors import ConvlensError, from_rpc, from_status
+
+Code = grpc.StatusCode
+KINDS = {
+    Code.INVALID_ARGUMENT: (client.InvalidArgument, ValueError),
+    Code.NOT_FOUND: (client.NotFound, LookupError),
+    Code.FAILED_PRECONDITION: (client.FailedPrecondition, ConvlensError),
+    Code.RESOURCE_EXHAUSTED: (client.Overloaded, ConvlensError),
+    Code.DEADLINE_EXCEEDED: (client.DeadlineExceeded, TimeoutError),
+    Code.UNAVAILABLE: (client.Unavailable, ConnectionError),
+    Code.CANCELLED: (client.Cancelled, ConvlensError),
+    Code.ABORTED: (client.JobFailed, ConvlensError),
+}
+ERRORS = [code for code in Code if code is not Code.OK]
+METHOD = "/test/Abort"
+
+
+class Aborting(grpc.GenericRpcHandler):
+    """Ends each call with the google.rpc.Status that it brings: with its details, or bare when it has none."""
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(self.abort)
+
+    def abort(self, request, context):
+        status = status_pb2.Status.FromString(request)
+        if status.details:
+            context.abort_with_status(rpc_status.to_status(status))
+        context.abort(next(code for code in Code if code.value[0] == status.code), status.message)
+
+
+@pytest.fixture(scope="module")
+def target():
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Aborting()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def packed(code, *details, message="what went wrong"):
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.append(any_pb2.Any())
+        status.details[-1].Pack(detail)
+    return status
+
+
+async def ask(target, status, kind):
+    """What a call of a channel of either kind ends with, typed."""
+    request = status.SerializeToString()
+    if kind == "sync":
+        with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(METHOD)(request, timeout=20)
+    else:
+        async with grpc.aio.insecure_channel(target) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                await channel.unary_unary(METHOD)(request, timeout=20)
+    return from_rpc(caught.value, target, "r-1")
+
+
+def details(**metadata):
+    return (
+        error_details_pb2.ErrorInfo(reason="SOME_REASON", domain="convlens", metadata=metadata),
+        error_details_pb2.BadRequest(
+            field_violations=[error_details_pb2.BadRequest.FieldViolation(field="spec.images[2]", description="bad")]
+        ),
+        error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2, nanos=500_000_000)),
+        error_details_pb2.RequestInfo(request_id="not known here"),
+    )
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+@pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
+async def test_each_status_is_its_type_with_all_that_the_server_told(target, code, kind):
+    expected, builtin = KINDS.get(code, (ConvlensError, Exception))
+    error = await ask(target, packed(code, *details(job_id="ab12")), kind)
+    assert type(error) is expected
+    assert isinstance(error, builtin)
+    assert (error.message, error.reason, error.field) == ("what went wrong", "SOME_REASON", "spec.images[2]")
+    assert (error.job_id, error.request_id, error.retry_after) == ("ab12", "r-1", 2.5)
+    assert str(error) == "what went wrong (reason SOME_REASON, field spec.images[2], job ab12, request r-1)"
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+@pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
+async def test_a_status_without_details_is_typed_too(target, code, kind):
+    error = await ask(target, packed(code), kind)
+    assert type(error) is KINDS.get(code, (ConvlensError,))[0]
+    assert "what went wrong" in error.message
+    assert (error.reason, error.field, error.job_id, error.retry_after) == ("", "", "", None)
+
+
+def test_every_type_has_a_status():
+    kinds = {it for it in vars(client).values() if isinstance(it, type) and issubclass(it, ConvlensError)}
+    assert kinds == {kind for kind, _ in KINDS.values()} | {ConvlensError, client.DataCorrupted}
+
+
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.UNKNOWN])
+def test_a_job_that_failed_is_told_from_a_call_that_did(code):
+    assert type(from_status(packed(code, *details(job_state="FAILED")))) is client.JobFailed
+    assert type(from_status(packed(Code.INVALID_ARGUMENT, *details(job_state="FAILED")))) is client.InvalidArgument
+    assert type(from_status(packed(code, *details()))) is ConvlensError
+
+
+async def test_a_server_that_does_not_answer_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+        for kind in ("sync", "asyncio"):
+            error = await ask(target, packed(Code.OK), kind)
+            assert type(error) is client.Unavailable
+            assert error.message.startswith(f"no Convlens server answers at {target}: ")
+
+
+def test_a_message_alone_is_said_plainly():
+    assert str(ConvlensError("no")) == "no"

@@ -1,0 +1,64 @@
+"""The SDK's house rules: both clients offer the same, importing it is light, and a client stays in its process."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from convlens.client import AsyncClient, Client
+from convlens.client.aio import AsyncJob
+from convlens.client.sync import Job
+
+NEVER = ("tensorflow", "keras", "celery", "kombu", "redis", "convlens.jobs", "convlens.server", "convlens.worker")
+LATER = ("PIL", "matplotlib", "rich", "typer", "h5py", "scipy")
+
+
+def surface(kind):
+    """Public methods with their parameters: names, kinds and defaults."""
+    methods = {name: it for name, it in vars(kind).items() if inspect.isfunction(it) and not name.startswith("_")}
+    found = {}
+    for name, method in (methods | {"__init__": kind.__init__}).items():
+        parameters = inspect.signature(method).parameters.values()
+        found[name] = [(it.name, it.kind, it.default) for it in parameters]
+    return found
+
+
+@pytest.mark.parametrize(("sync", "asynchronous"), [(Client, AsyncClient), (Job, AsyncJob)])
+def test_both_clients_have_the_same_methods_and_parameters(sync, asynchronous):
+    ours, theirs = surface(sync), surface(asynchronous)
+    if sync is Job:  # made by their clients, never by a caller
+        del ours["__init__"], theirs["__init__"]
+    assert ours == theirs
+    assert len(ours) > 5
+    assert all(method.__doc__ for name, method in vars(asynchronous).items() if name in ours and name[0] != "_")
+
+
+def test_importing_the_client_is_light():
+    code = (
+        "import time, json, sys; began = time.process_time(); import convlens.client; "
+        "print(json.dumps([time.process_time() - began, list(sys.modules)]))"
+    )
+    runs = [json.loads(subprocess.check_output([sys.executable, "-c", code], timeout=60)) for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) < 0.5
+    loaded = set(runs[0][1])
+    assert not loaded & {*NEVER, *LATER}
+    assert "convlens.client.sync" in loaded
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_is_made_without_a_connection_and_cannot_be_pickled(kind):
+    client = kind("nowhere.invalid:1")
+    with pytest.raises(TypeError, match="cannot be pickled; make one in each process"):
+        pickle.dumps(client)
+
+
+def test_everything_promised_is_there():
+    import convlens.client as package
+
+    assert sorted(package.__all__, key=str) == sorted(set(package.__all__), key=str)
+    assert all(hasattr(package, name) for name in package.__all__)

@@ -1,0 +1,76 @@
+"""Images as callers have them: files travel as they are, pixels as tensors, and what is no image is refused."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlens.client import InvalidArgument
+from convlens.client.images import pack, picture
+from convlens.v1 import codec
+
+NOISE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+
+
+def png(orientation=1):
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(NOISE).save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
+FILE = png()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_files_bytes_travel_as_they_are(kind):
+    (image,) = pack(kind(FILE))
+    assert image.encoded == FILE
+
+
+def test_a_path_is_read(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(FILE)
+    assert [it.encoded for it in pack([path, str(path)])] == [FILE, FILE]
+    assert pack(str(path)) == pack(path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        pack(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_arrays_travel_as_tensors(dtype):
+    array = NOISE.astype(dtype)
+    for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
+        (image,) = pack(images)
+        found = codec.decode(image.pixels)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, array)
+    assert len(pack(np.stack([array] * 3))) == 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK"])
+def test_a_pillow_image_travels_as_upright_pixels(mode):
+    image = Image.fromarray(NOISE).convert(mode)
+    (packed,) = pack(image)
+    np.testing.assert_array_equal(codec.decode(packed.pixels), np.asarray(image.convert("RGB")))
+    (turned,) = pack(Image.open(io.BytesIO(png(6))))
+    np.testing.assert_array_equal(codec.decode(turned.pixels), np.rot90(NOISE, -1))
+
+
+@pytest.mark.parametrize(
+    "image", [None, 3, [None], {"a": 1}, NOISE[..., 0], NOISE[..., :2], NOISE.astype(np.int64), NOISE.astype(">f4"),
+              NOISE[None, None], [NOISE[None]]]
+)  # fmt: skip
+def test_what_is_no_image_is_refused_naming_what_is(image):
+    with pytest.raises(InvalidArgument, match="is no image; allowed: a path, bytes, a Pillow image, or") as caught:
+        pack(image)
+    assert caught.value.field == "images"
+
+
+def test_the_photo_of_a_figure_is_the_one_that_was_sent():
+    for image, expected in ((FILE, NOISE), (png(3), NOISE[::-1, ::-1]), (NOISE, NOISE), (NOISE + np.float32(0), NOISE)):
+        np.testing.assert_array_equal(np.asarray(picture(pack(image)[0])), expected)

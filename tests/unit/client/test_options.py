@@ -1,0 +1,113 @@
+"""Options and targets: each is the wire's message that it says, and what is none is refused naming what is allowed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convlens.client import ALL_UNITS, Activations, GradCAM, InvalidArgument, Saliency, TopK
+from convlens.client.calls import PRIORITIES, job_spec, job_state
+from convlens.client.options import _SALIENCY_METHODS, targets_message
+from convlens.v1 import job_pb2, spec_pb2
+
+PHOTO = np.zeros((2, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (Saliency(), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_ABS_MAX }"),
+        (Saliency("guided"), "saliency { method: SALIENCY_METHOD_GUIDED reduction: CHANNEL_REDUCTION_ABS_MAX }"),
+        (Saliency(signed=True), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_NONE }"),
+        (GradCAM(), "grad_cam { size: MAP_SIZE_LAYER }"),
+        (GradCAM("c3", upsampled=True), 'grad_cam { layer: "c3" size: MAP_SIZE_INPUT }'),
+        (Activations("c1"), 'activations { layers: "c1" }'),
+        (Activations(["c1", "c2"], [4, 0]), 'activations { layers: "c1" layers: "c2" channels: 4 channels: 0 }'),
+        (Activations(("c1",), range(2)), 'activations { layers: "c1" channels: 0 channels: 1 }'),
+    ],
+)
+def test_an_option_is_its_message(option, text):
+    assert " ".join(str(option.message()).split()) == text
+
+
+def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
+    kinds = {type(it).__name__: it.message().WhichOneof("method") for it in (Saliency(), GradCAM(), Activations("c"))}
+    assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.fields}
+    assert set(_SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
+    assert set(PRIORITIES.values()) == set(spec_pb2.Priority.values()) - {0}
+
+
+def test_options_are_values():
+    assert {Activations("c1"), Activations(["c1"])} == {Activations(("c1",), ())}
+    with pytest.raises(AttributeError):
+        Saliency().method = "guided"
+
+
+@pytest.mark.parametrize(
+    ("targets", "texts"),
+    [
+        (None, []),
+        ([None], ["predicted: true"]),
+        (7, ["index: 7"]),
+        (np.int64(7), ["index: 7"]),
+        (0, ["index: 0"]),
+        (TopK(3), ["top_k: 3"]),
+        (ALL_UNITS, ["all_units: true"]),
+        ([3, None], ["index: 3", "predicted: true"]),
+        ((3, TopK(1)), ["index: 3", "top_k: 1"]),
+        ([[207, 281]], ["indices { values: 207 values: 281 }"]),
+        ([[1], (2,)], ["indices { values: 1 }", "indices { values: 2 }"]),
+        ([], []),
+    ],
+)
+def test_targets_are_their_messages(targets, texts):
+    assert [" ".join(str(it).split()) for it in targets_message(targets)] == texts
+
+
+@pytest.mark.parametrize("target", ["cat", 3.0, [1.5], [["a"]], [[None]], [[TopK(1)]], {"a": 1}, 1 << 40, [[1 << 40]]])
+def test_what_is_no_target_is_refused_naming_what_is_allowed(target):
+    with pytest.raises(InvalidArgument, match=r"allowed: an index, None \(predicted\), TopK\(k\), ALL_UNITS") as caught:
+        targets_message(target)
+    assert caught.value.field == "target"
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "field"),
+    [
+        (lambda: Saliency("smooth").message(), "no saliency method 'smooth'; allowed: vanilla, guided", "method"),
+        (lambda: spec(priority="urgent"), "no priority 'urgent'; allowed: high, normal, low", "priority"),
+        (lambda: job_state("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
+    ],
+)
+def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field):
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        call()
+    assert caught.value.field == field
+    assert isinstance(caught.value, ValueError)
+
+
+def spec(**changes):
+    options = {
+        "model": "",
+        "target": None,
+        "scored_layer": "",
+        "predictions": None,
+        "priority": "normal",
+        "timeout": None,
+    }
+    return job_spec(PHOTO, [GradCAM()], **(options | changes))
+
+
+def test_a_job_says_only_what_was_asked():
+    plain = spec()
+    assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
+    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", timeout=1.5)
+    assert (full.model, full.scored_layer, full.targets[0].index) == ("net", "c1", 4)
+    assert full.HasField("predictions")
+    assert full.priority == spec_pb2.PRIORITY_LOW
+    assert full.timeout.ToMilliseconds() == 1500
+
+
+def test_every_state_has_its_name():
+    for name, number in job_pb2.JobState.items():
+        assert job_state(name.removeprefix("JOB_STATE_").lower() if number else None) == number

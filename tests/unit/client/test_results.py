@@ -1,0 +1,162 @@
+"""Results: put together from whatever chunks arrive, verified, easy to read; what is not whole is never returned."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from convlens.client import DataCorrupted, Explanation, Prediction
+from convlens.client.results import Assembler, Request
+from convlens.v1 import codec, result_pb2
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "saliency": RNG.random((2, 4, 5), np.float32),
+    "activations/none": np.zeros((2, 0), np.float32),
+    "grad_cam/c3": RNG.random((2, 2, 2), np.float32),
+}
+
+
+def bytes_of(arrays):
+    return b"".join(bytes(codec.buffer_of(it)) for it in arrays.values())
+
+
+@given(
+    st.lists(hnp.arrays("<f4", hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=5), st.data()
+)
+def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, draw):
+    named = {f"activations/{i}": array for i, array in enumerate(arrays)}
+    data = bytes_of(named)
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    assembler = Assembler(Request())
+    assembler.header(result_pb2.ResultHeader(tensors=[codec.describe(it, name) for name, it in named.items()]))
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        assert assembler.offset == start
+        assembler.chunk(result_pb2.ResultChunk(offset=start, data=data[start:end]))
+    result = assembler.result()
+    assert list(result) == list(named)
+    assert all(result[name].shape == it.shape and result[name].tobytes() == it.tobytes() for name, it in named.items())
+
+
+@pytest.fixture
+def assembler(make_header):
+    assembler = Assembler(Request(request_id="r-1"))
+    assembler.header(make_header(ARRAYS, 7, 2))
+    return assembler
+
+
+DATA = bytes_of(ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([(0, 8), (12, 20)], "a chunk begins at 12, expected was 8"),
+        ([(0, 8), (4, 20)], "a chunk begins at 4, expected was 8"),
+        ([(0, 8)], "ended early"),
+        ([(0, len(DATA) - 1)], "ended early"),
+        ([], "ended early"),
+        ([(0, len(DATA)), (len(DATA), len(DATA) + 1)], "more bytes arrived than were announced"),
+        ([(0, len(DATA) + 1)], "more bytes arrived than were announced"),
+    ],
+)
+def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(assembler, chunks, message):
+    def read():
+        for start, end in chunks:
+            assembler.chunk(result_pb2.ResultChunk(offset=start, data=(DATA + b"more")[start:end]))
+        return assembler.result()
+
+    with pytest.raises(DataCorrupted, match=message) as caught:
+        read()
+    assert (caught.value.job_id, caught.value.request_id) == ("ab" * 16, "r-1")
+
+
+@pytest.mark.parametrize("at", [0, 159, 160, len(DATA) - 1])
+def test_one_wrong_bit_is_corruption_and_names_the_array(assembler, at):
+    data = bytearray(DATA)
+    data[at] ^= 1
+    assembler.chunk(result_pb2.ResultChunk(data=bytes(data)))
+    with pytest.raises(DataCorrupted, match=f"{'saliency' if at < 160 else 'grad_cam/c3'}.*CRC-32"):
+        assembler.result()
+
+
+def test_a_result_without_a_header_or_with_a_contradictory_one_is_corruption(make_header):
+    empty = Assembler(Request())
+    with pytest.raises(DataCorrupted, match="ended early"):
+        empty.result()
+    with pytest.raises(DataCorrupted, match="more bytes"):
+        empty.chunk(result_pb2.ResultChunk(data=b"x"))
+    header = make_header(ARRAYS, 7, 2)
+    header.tensors[0].byte_size += 4
+    with pytest.raises(DataCorrupted, match="announces 164 bytes"):
+        empty.header(header)
+
+
+def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(assembler, make_header):
+    assembler.chunk(result_pb2.ResultChunk(data=DATA[:50]))
+    assembler.header(make_header(ARRAYS, 7, 2))
+    assert assembler.offset == 50
+    assembler.chunk(result_pb2.ResultChunk(offset=50, data=DATA[50:]))
+    np.testing.assert_array_equal(assembler.result()["saliency"], ARRAYS["saliency"])
+    with pytest.raises(DataCorrupted, match="announces other arrays"):
+        assembler.header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
+
+
+def test_an_array_is_found_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
+    result = make_result({"saliency": [[1]], "grad_cam/c3": [[2]], "activations/a": [[3]], "activations/b": [[4]]})
+    assert [result[name].item() for name in ("saliency", "grad_cam/c3", "grad_cam", "activations/b")] == [1, 2, 2, 4]
+    for name in ("activations", "grad", "cam", ""):
+        with pytest.raises(KeyError, match="there are saliency, grad_cam/c3, activations/a, activations/b"):
+            result[name]
+    with pytest.raises(KeyError, match="'x'; there is saliency"):
+        make_result({"saliency": [[1]]})["x"]
+    assert len(result) == 4
+    assert "saliency" in result
+    assert result.get("x") is None
+
+
+def test_a_name_itself_comes_before_a_beginning(make_result):
+    assert make_result({"saliency": [[1]], "saliency/guided": [[2]]})["saliency"].item() == 1
+
+
+def test_a_result_tells_what_it_explains_and_how_it_came_to_be(make_result):
+    result = make_result({"saliency": np.zeros((2, 4, 4)), "activations/c1": np.zeros((2, 4, 4, 2))}, 7,
+                         channels={"activations/c1": [5, 0]})  # fmt: skip
+    assert result.explained == [{"saliency": Explanation(7, "unit7", 1.5, "logit", None)}] * 2
+    assert result.predictions == [[Prediction(3, "cat", 9.5, 0.875)]] * 2
+    assert result.channels == {"activations/c1": (5, 0)}
+    assert (result.model, result.job_id, result.request_id) == ("net", "ab" * 16, "r-1")
+    assert (result.timing.compute, result.timing.batch_size, result.timing.precision) == (0.25, 2, "float32")
+    assert repr(result) == (
+        f"<Result of job {'ab' * 16} by net: saliency float32[2, 4, 4], activations/c1 float32[2, 4, 4, 2]>"
+    )
+
+
+def test_with_a_target_axis_there_is_an_explanation_for_each_target(make_result):
+    result = make_result({"saliency": np.zeros((1, 2, 4, 4))}, [7, 9])
+    assert [it.index for it in result.explained[0]["saliency"]] == [7, 9]
+
+
+def test_a_result_splits_into_one_an_image_without_copying(make_result):
+    result = make_result(ARRAYS, images=["first", "second"])
+    parts = result.split()
+    assert len(parts) == 2
+    for row, part in enumerate(parts):
+        assert part.images == result.images[row : row + 1]
+        assert len(part.predictions) == len(part.explained) == 1
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(part[name], array[row : row + 1])
+        assert np.shares_memory(part["saliency"], result["saliency"])
+
+
+def test_a_result_pickles(make_result):
+    result = make_result(ARRAYS, [7], channels={"grad_cam/c3": [1, 2]})
+    back = pickle.loads(pickle.dumps(result))
+    assert all(np.array_equal(back[name], array) for name, array in ARRAYS.items())
+    assert vars(back).keys() == vars(result).keys()
+    assert (back.explained, back.predictions, back.timing) == (result.explained, result.predictions, result.timing)
