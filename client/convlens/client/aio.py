@@ -13,7 +13,6 @@ import grpc
 
 from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, job_state, new_request_id, too_late
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
-from convlens.client.errors import from_rpc
 from convlens.client.images import ImageLike, Images
 from convlens.client.options import Activations, GradCAM, Saliency, Targets, Visualization
 from convlens.client.results import Result
@@ -257,27 +256,35 @@ class AsyncJob:
         return (await self._client._call(lambda stubs: stubs.jobs.GetJob, request)).job
 
     async def watch(self, timeout: float | None = None) -> AsyncIterator[job_pb2.Job]:
-        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds."""
+        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds.
+
+        `timeout` is by default the client's. A server that goes away meanwhile is called again until then.
+        """
         client = self._client
-        call = client._stubs().jobs.WatchJob(
-            job_pb2.WatchJobRequest(id=self.id),
-            timeout=timeout,
-            metadata=client._connection.metadata,
-        )
-        try:
-            async for change in call:
-                yield change.job
-        except grpc.RpcError as error:
-            raise from_rpc(error, client._connection.target, self.request_id) from error
-        finally:
-            call.cancel()
+        timeout = client._timeout if timeout is None else timeout
+        attempts = Attempts(client._connection, timeout, self.request_id)
+        seen: job_pb2.Job | None = None
+        while seen is None or not ended(seen):
+            request = job_pb2.WatchJobRequest(id=self.id)
+            metadata = client._connection.metadata
+            call = client._stubs().jobs.WatchJob(request, timeout=attempts.remaining(), metadata=metadata)
+            try:
+                async for change in call:
+                    if seen is None or (change.job.state, change.job.attempts) != (seen.state, seen.attempts):
+                        seen = change.job
+                        yield seen
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise too_late(self.id, timeout) from error
+                await asyncio.sleep(attempts.delay_after(error))
+            finally:
+                call.cancel()
 
     async def wait(self, timeout: float | None = None) -> job_pb2.Job:
-        """The job once it has ended, whichever way; DeadlineExceeded after `timeout` seconds."""
+        """The job once it has ended, whichever way; `timeout` as in watch."""
         async for job in self.watch(timeout):
-            if ended(job):
-                return job
-        raise too_late(self.id, timeout or 0)
+            last = job
+        return last
 
     async def result(self, timeout: float | None = None) -> Result:
         """Waits for the job and returns its result; raises what it ended with when it has none."""

@@ -16,7 +16,6 @@ import grpc
 
 from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, job_state, new_request_id, too_late
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
-from convlens.client.errors import from_rpc
 from convlens.client.images import ImageLike, Images
 from convlens.client.options import Activations, GradCAM, Saliency, Targets, Visualization
 from convlens.client.results import Result
@@ -257,27 +256,34 @@ class Job:
         return self._client._call(lambda stubs: stubs.jobs.GetJob, job_pb2.GetJobRequest(id=self.id)).job
 
     def watch(self, timeout: float | None = None) -> Iterator[job_pb2.Job]:
-        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds."""
+        """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds.
+
+        `timeout` is by default the client's. A server that goes away meanwhile is called again until then.
+        """
         client = self._client
-        call = client._stubs().jobs.WatchJob(
-            job_pb2.WatchJobRequest(id=self.id),
-            timeout=timeout,
-            metadata=client._connection.metadata,
-        )
-        try:
-            for change in call:
-                yield change.job
-        except grpc.RpcError as error:
-            raise from_rpc(error, client._connection.target, self.request_id) from error
-        finally:
-            call.cancel()
+        timeout = client._timeout if timeout is None else timeout
+        attempts = Attempts(client._connection, timeout, self.request_id)
+        seen: job_pb2.Job | None = None
+        while seen is None or not ended(seen):
+            request = job_pb2.WatchJobRequest(id=self.id)
+            metadata = client._connection.metadata
+            call = client._stubs().jobs.WatchJob(request, timeout=attempts.remaining(), metadata=metadata)
+            try:
+                for change in call:
+                    if seen is None or (change.job.state, change.job.attempts) != (seen.state, seen.attempts):
+                        seen = change.job
+                        yield seen
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise too_late(self.id, timeout) from error
+                time.sleep(attempts.delay_after(error))
+            finally:
+                call.cancel()
 
     def wait(self, timeout: float | None = None) -> job_pb2.Job:
-        """The job once it has ended, whichever way; DeadlineExceeded after `timeout` seconds."""
-        for job in self.watch(timeout):
-            if ended(job):
-                return job
-        raise too_late(self.id, timeout or 0)
+        """The job once it has ended, whichever way; `timeout` as in watch."""
+        *_, last = self.watch(timeout)
+        return last
 
     def result(self, timeout: float | None = None) -> Result:
         """Waits for the job and returns its result; raises what it ended with when it has none."""

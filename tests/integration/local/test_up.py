@@ -16,6 +16,7 @@ import pytest
 
 from convlens.client import Client, GradCAM, Saliency
 from convlens.local import serving
+from convlens.v1 import job_pb2
 
 KINDS = ("convlens.worker", "convlens.server", "valkey-server")
 NULL = ("--model", "null=null")
@@ -100,6 +101,16 @@ def test_a_child_that_dies_is_started_again_and_calls_work_again(tmp_path, victi
         os.kill(before, signal.SIGKILL)
         until(lambda: children(process.pid).get(victim, before) != before)
         assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
+
+
+@pytest.mark.parametrize("victim", KINDS)
+def test_jobs_under_way_succeed_though_a_child_is_killed(tmp_path, victim):
+    slow = ("--model", "null=null,device_ms=50+0", "--max-batch-size", "1", "--lease", "2", "--redelivery-grace", "1")
+    with up(*slow, log=tmp_path / "log") as (process, target), Client(target, timeout=120) as client:
+        jobs = [client.submit(IMAGE, [GradCAM()]) for _ in range(40)]
+        until(lambda: jobs[3].status().state == job_pb2.JOB_STATE_SUCCEEDED)
+        os.kill(children(process.pid)[victim], signal.SIGKILL)
+        assert all(job.result()["grad_cam"].shape == (1, 14, 14) for job in jobs)
 
 
 def test_jobs_and_results_outlive_it_in_a_data_dir(tmp_path):

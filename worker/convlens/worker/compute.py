@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.payloads import PayloadGone, StoreFull
@@ -73,12 +74,15 @@ class Runner:
     def __call__(self, ids: Sequence[str]) -> None:
         """Computes those of `ids` that are still QUEUED. Holds no more decoded images than two or three batches."""
         begun: deque[Begun] = deque()
-        for claim in self._claims(ids):
-            job = self._guarded(claim, functools.partial(self._begin, claim))
-            if job is not None:
-                begun.append(job)
-            while begun and sum(it.images for it in begun) > 2 * begun[0].card.max_batch_size:
-                self._end(begun.popleft())
+        try:
+            for claim in self._claims(ids):
+                job = self._guarded(claim, functools.partial(self._begin, claim))
+                if job is not None:
+                    begun.append(job)
+                while begun and sum(it.images for it in begun) > 2 * begun[0].card.max_batch_size:
+                    self._end(begun.popleft())
+        except LedgerUnavailable as error:
+            log.warning("jobs=%d could not be claimed: %s; they come again", len(ids), error)
         while begun:
             self._end(begun.popleft())
 
@@ -95,20 +99,32 @@ class Runner:
         self._leases.drop(job.claim)
 
     def _guarded(self, claim: Claim, step: Callable[[], T]) -> T | None:
-        """Runs one step of a job; what it raises ends the job with the reason. None when it ended so."""
+        """Runs one step of a job; what it raises ends the job with the reason. None when it ended so.
+
+        Raises nothing, since others' claims are held meanwhile. A job whose end Redis cannot be told of is left to its
+        lease, and comes again.
+        """
         try:
             return step()
         except Dropped:
             log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.reason == "INTERNAL":
-                log.exception("job=%s failed", claim.record.id)
-            else:
-                log.info("job=%s reason=%s %s", claim.record.id, failure.reason, failure.message)
-            self._ledger.fail(claim, failure)
+        except LedgerUnavailable as error:
+            log.warning("job=%s is left to its lease: %s", claim.record.id, error)
+        except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
+            self._fail(claim, error)
         self._leases.drop(claim)
         return None
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        failure = failure_of(error)
+        if failure.reason == "INTERNAL":
+            log.error("job=%s failed", claim.record.id, exc_info=error)
+        else:
+            log.info("job=%s reason=%s %s", claim.record.id, failure.reason, failure.message)
+        try:
+            self._ledger.fail(claim, failure)
+        except LedgerUnavailable as unavailable:
+            log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
     def _begin(self, claim: Claim) -> Begun:
         """Fetches and decodes a job and hands it to its model's batcher."""

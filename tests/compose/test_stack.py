@@ -1,0 +1,130 @@
+"""The container stack for real: built, brought up, called through its published port, hurt, and taken down.
+
+Needs root, docker and docker-compose: `make test-compose`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convlens.client import Client, GradCAM, Saliency
+from convlens.worker.engine import plan
+from convlens.worker.engine.network import Network
+from convlens.worker.shapes import draw
+from convlens.worker.shapes.model import PREPROCESS, load
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
+TOP = Path(__file__).parents[2]
+SCENES = np.stack([draw(4242, i).image for i in range(3)])
+
+
+class Stack:
+    """One project of docker-compose, on a free port."""
+
+    def __init__(self) -> None:
+        self.project = f"convlens-test-{uuid.uuid4().hex[:8]}"
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.target = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._env = os.environ | {"CONVLENS_PORT": self.target, "CONVLENS_LEASE": "3"}
+
+    def run(self, *words: str) -> str:
+        """docker-compose's output; an AssertionError with all it said when it fails."""
+        command = ["docker-compose", "-p", self.project, *words]
+        done = subprocess.run(command, cwd=TOP, env=self._env, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def inspect(self, service: str) -> dict:
+        """What docker says of a service's container."""
+        container = self.run("ps", "-q", service).strip()
+        return json.loads(subprocess.check_output(["docker", "inspect", container]))[0]
+
+    def healthy(self, *services: str, seconds: float = 180) -> None:
+        """Waits until their health checks pass."""
+        end = time.monotonic() + seconds
+        while bad := [it for it in services if self.inspect(it)["State"].get("Health", {}).get("Status") != "healthy"]:
+            assert time.monotonic() < end, f"{bad} never became healthy:\n{self.run('logs', '--tail=40', *bad)}"
+            time.sleep(0.5)
+
+    def kill(self, service: str) -> None:
+        """SIGKILL to the container, and its start by hand: docker restarts nothing that was killed on purpose."""
+        self.run("kill", "-s", "SIGKILL", service)
+        self.run("up", "-d", "--no-build", service)
+
+
+@pytest.fixture(scope="module")
+def stack():
+    subprocess.run(["docker", "info"], check=True, capture_output=True)
+    stack = Stack()
+    stack.run("build", "-q", "server", "worker")
+    try:
+        stack.run("up", "-d", "--no-build", "redis", "server", "worker")
+        stack.healthy("redis", "worker", "server")
+        yield stack
+    finally:
+        stack.run("down", "-v", "--remove-orphans", "-t", "45")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the engine says in this process."""
+    maps = (plan.Saliency(), plan.GradCAM("block5_conv3"))
+    return Network(load(), PREPROCESS).run(SCENES, plan.Plan(maps, predictions=5))
+
+
+def right(result, expected) -> None:
+    saliency, cam = (array[:, 0] for array in expected.maps.values())
+    np.testing.assert_allclose(result["grad_cam"], cam, atol=1e-4 * cam.max())
+    assert np.median(np.abs(result["saliency"] - saliency)) <= 1e-5 * saliency.max()
+    assert [p[0].index for p in result.predictions] == expected.predicted[:, 0].tolist()
+
+
+def test_the_maps_are_the_engines(stack, expected):
+    with Client(stack.target) as client:
+        right(client.visualize(SCENES, [Saliency(), GradCAM()]), expected)
+
+
+@pytest.mark.parametrize("service", ["redis", "server", "worker"])
+def test_no_container_is_root_or_can_write_to_itself(stack, service):
+    found = stack.inspect(service)
+    status = Path(f"/proc/{found['State']['Pid']}/status").read_text()
+    uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+    assert "0" not in uids
+    assert found["HostConfig"]["ReadonlyRootfs"]
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("victim", ["worker", "server"])
+def test_every_acknowledged_job_succeeds_though_a_container_is_killed(stack, expected, victim):
+    with Client(stack.target, timeout=240) as client:
+        jobs = [client.submit(SCENES, [Saliency(), GradCAM()], timeout=240) for _ in range(60)]
+        stack.kill(victim)
+        for job in jobs:
+            right(job.result(), expected)
+
+
+def test_every_acknowledged_job_that_reached_the_disk_survives_redis_killed(stack, expected):
+    with Client(stack.target, timeout=240) as client:
+        jobs = [client.submit(SCENES, [Saliency(), GradCAM()], timeout=240) for _ in range(60)]
+        time.sleep(1.5)  # what appendfsync everysec promises: all but the last second
+        stack.kill("redis")
+        stack.healthy("redis", "worker", "server")
+        for job in jobs:
+            right(job.result(), expected)
+
+
+def test_it_stops_within_its_grace_and_exits_cleanly(stack):
+    for service in ("server", "worker"):
+        container = stack.inspect(service)["Id"]
+        stack.run("stop", service)
+        state = json.loads(subprocess.check_output(["docker", "inspect", container]))[0]["State"]
+        assert state["ExitCode"] == 0, service
