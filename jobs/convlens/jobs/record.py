@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,12 +74,17 @@ class Record:
     header_crc: int
     failure: JobFailure | None
 
+    @property
+    def expired(self) -> bool:
+        """True when the time of its result is over, by this machine's clock."""
+        return self.expires is not None and self.expires <= time.time()
+
     @classmethod
     def parse(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Record:
         """The record that a hash's fields make."""
         text = {name.decode(): value.decode() for name, value in fields.items()}
 
-        def time(name: str) -> float | None:
+        def seconds(name: str) -> float | None:
             return int(text[name]) / 1000 if text.get(name) else None
 
         return cls(
@@ -96,9 +102,9 @@ class Record:
             sequence=int(text["sequence"]),
             created=int(text["created"]) / 1000,
             deadline=int(text["deadline"]) / 1000,
-            started=time("started"),
-            ended=time("ended"),
-            expires=time("expires"),
+            started=seconds("started"),
+            ended=seconds("ended"),
+            expires=seconds("expires"),
             attempts=int(text["attempts"]),
             token=text.get("token", ""),
             worker=text.get("worker", ""),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from convlens.jobs.record import Record
@@ -27,7 +25,7 @@ def job(record: Record, position: int | None) -> job_pb2.Job:
         attempts=record.attempts,
         result_bytes=record.result_bytes,
         request_id=record.request_id,
-        result_expired=record.expires is not None and record.expires <= time.time(),
+        result_expired=record.expired,
         queue_position=position,
     )
     if record.failure:

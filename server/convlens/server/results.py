@@ -16,6 +16,8 @@ async def header(front: Front, record: Record) -> result_pb2.ResultHeader:
     """The header of an ended job's result. Raises what the caller is to be told where there is none."""
     if record.state is not State.SUCCEEDED:
         raise ended_without_result(record)
+    if record.expired:
+        raise result_expired(record)
     try:
         return result_pb2.ResultHeader.FromString(await front.call(front.ledger.read_header, record))
     except PayloadGone:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from processes import until
 
 from convlens.jobs.ledger import Full, JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
-
-
-def until(condition, seconds=10.0):
-    """Waits until `condition()` is true and returns its value."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.02)
-    return value
 
 
 def submit(ledger, job):

@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import until
 
 from convlens.client import Client, GradCAM, Saliency
 from convlens.local import serving
@@ -21,15 +21,6 @@ from convlens.v1 import job_pb2
 KINDS = ("convlens.worker", "convlens.server", "valkey-server")
 NULL = ("--model", "null=null")
 IMAGE = np.zeros((224, 224, 3), np.uint8)
-
-
-def until(condition, seconds=60.0):
-    """Waits until `condition()` is true and returns its value."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.05)
-    return value
 
 
 def children(pid) -> dict[str, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import keras
+import nets
 import numpy as np
 import pytest
 from keras import layers as L
@@ -13,10 +11,6 @@ from keras import layers as L
 from convlens.worker.engine.chain import UnsupportedLayer
 from convlens.worker.engine.network import MAX_TRACES, Network
 from convlens.worker.engine.plan import ALL_UNITS, PREDICTED, Activation, GradCAM, Plan, Saliency
-
-_spec = importlib.util.spec_from_file_location("nets", Path(__file__).with_name("nets.py"))
-nets = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(nets)
 
 MAPS = [Saliency(), Saliency(signed=True), Saliency(guided=True), GradCAM("c3"), GradCAM("c3", upsampled=True)]
 EVERYTHING = Plan((*MAPS, Activation("c1"), Activation("c3", (2, 0))), predictions=1)

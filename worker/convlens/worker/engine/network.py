@@ -92,6 +92,7 @@ class Network:
         targets = np.asarray(targets, np.int32)
         if targets.shape != (len(images), plan.targets):
             raise ValueError(f"targets are {targets.shape}; needed are {(len(images), plan.targets)}")
+        self._check(plan)
         units = self._units(plan)
         if plan.targeted and not ((targets >= -1 - units) & (targets < units)).all():
             raise ValueError(f"a target is outside of 0…{units - 1} (and its ranks): {targets.tolist()}")
@@ -113,7 +114,6 @@ class Network:
         with self._lock:
             found = self._traces.pop((plan, dtype), None)
             if found is None:
-                self._check(plan)
                 images = tf.TensorSpec((None, *self.input_shape), dtype)
                 targets = tf.TensorSpec((None, plan.targets), tf.int32)
                 found = tf.function(lambda x, t: self._explain(x, t, plan)).get_concrete_function(images, targets)

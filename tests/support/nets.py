@@ -25,7 +25,7 @@ def _separate(x):
     x = L.Conv2D(6, 3, padding="same", use_bias=False, name="c1")(x)
     x = L.BatchNormalization(name="bn")(x)
     x = L.Activation("relu", name="a1")(x)
-    x = L.AveragePooling2D(name="p1")(x)
+    x = L.AveragePooling2D(2, name="p1")(x)
     x = L.Conv2D(8, 3, padding="same", name="c3")(x)
     x = L.ReLU(name="a2")(x)
     x = L.GlobalAveragePooling2D(name="gap")(x)

@@ -1,0 +1,247 @@
+"""What the SDK and the service do when processes are killed, servers misbehave, programs fork and threads crowd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from processes import running, until
+
+from convlens.client import AsyncClient, Client, DataCorrupted, GradCAM, Overloaded, Saliency, Unavailable
+from convlens.v1 import (
+    codec,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    result_pb2,
+    visualization_pb2,
+    visualization_pb2_grpc,
+)  # fmt: skip
+
+IMAGE = np.zeros((224, 224, 3), np.uint8)
+JOB = "0123456789abcdef" * 2
+
+
+def test_a_killed_workers_job_is_computed_by_another_and_ends_once(tmp_path, valkey):
+    with running(tmp_path, valkey, lease=1) as service:
+        first = service.worker("null=null,device_ms=3000+0")
+        _, target = service.server()
+        with Client(target, timeout=60) as client:
+            until(client.models)
+            job = client.submit(IMAGE, [GradCAM()])
+            until(lambda: job.status().state == job_pb2.JOB_STATE_RUNNING)
+            service.worker("null=null")
+            first.kill()
+            result = job.result()
+            status = job.status()
+        assert result["grad_cam"].shape == (1, 14, 14)
+        assert (status.state, status.attempts) == (job_pb2.JOB_STATE_SUCCEEDED, 2)
+
+
+def test_a_late_worker_that_was_paused_cannot_overwrite_and_goes_on_working(tmp_path, valkey):
+    with running(tmp_path, valkey, lease=1) as service:
+        late = service.worker("null=null,device_ms=1000+0")
+        _, target = service.server()
+        with Client(target, timeout=60) as client:
+            until(client.models)
+            job = client.submit(IMAGE, [GradCAM()])
+            until(lambda: job.status().state == job_pb2.JOB_STATE_RUNNING)
+            late.send_signal(signal.SIGSTOP)
+            other = service.worker("null=null")
+            job.result()
+            winner = job.status()
+            late.send_signal(signal.SIGCONT)
+            other.terminate()
+            other.wait(30)
+            assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
+            assert job.status() == winner
+
+
+def test_a_call_outlives_the_server_it_was_made_to(tmp_path, valkey):
+    with running(tmp_path, valkey) as service:
+        service.worker("null=null,device_ms=1500+0")
+        server, target = service.server()
+        with Client(target, timeout=60) as client, futures.ThreadPoolExecutor(1) as pool:
+            until(client.models)
+            answer = pool.submit(client.visualize, IMAGE, [Saliency(), GradCAM()])
+            until(lambda: list(client.jobs("running")))
+            server.kill()
+            server.wait()
+            service.server(port=int(target.rpartition(":")[2]))
+            assert answer.result()["saliency"].shape == (1, 224, 224)
+
+
+def test_a_client_crosses_forks(null_target):
+    with Client(null_target, timeout=60) as client:
+        client.grad_cam(IMAGE)
+        for _ in range(3):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                with contextlib.suppress(BaseException):
+                    code = int(client.grad_cam(IMAGE)["grad_cam"].shape != (1, 14, 14))
+                os._exit(code)
+            client.grad_cam(IMAGE)
+            assert os.waitpid(pid, 0)[1] == 0
+        client.grad_cam(IMAGE)
+
+
+def test_a_client_is_shared_by_threads(client):
+    with futures.ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda _: client.grad_cam(IMAGE), range(64)))
+    assert len({result.job_id for result in results}) == 64
+
+
+def test_an_asyncio_client_crosses_event_loops(null_target):
+    client = AsyncClient(null_target, timeout=60)
+    for _ in range(3):
+        assert asyncio.run(client.grad_cam(IMAGE))["grad_cam"].shape == (1, 14, 14)
+
+
+class Faulty(
+    visualization_pb2_grpc.VisualizationServiceServicer,
+    job_pb2_grpc.JobServiceServicer,
+    model_pb2_grpc.ModelServiceServicer,
+):
+    """A server that gives one answer, after the faults it is told to make."""
+
+    def __init__(self, faults) -> None:
+        self.faults = list(faults)
+        self.request_ids = []
+        self.offsets = []
+        array = np.arange(3000, dtype=np.float32).reshape(1, 30, 100)
+        self.bytes = bytes(codec.buffer_of(array))
+        self.header = result_pb2.ResultHeader(
+            tensors=[codec.describe(array, "saliency")], images=[result_pb2.ImageReport()], total_bytes=len(self.bytes)
+        )
+
+    def Visualize(self, request, context):
+        self.request_ids.append(request.request_id)
+        answer = visualization_pb2.VisualizeResponse
+        self._fault(context, "refuse")
+        yield answer(job=job_pb2.Job(id=JOB))
+        yield answer(header=self.header)
+        yield from (answer(chunk=chunk) for chunk in self._chunks(0, context))
+
+    def ReadJobResult(self, request, context):
+        self.offsets.append(request.offset)
+        answer = job_pb2.ReadJobResultResponse
+        yield answer(header=self.header)
+        yield from (answer(chunk=chunk) for chunk in self._chunks(request.offset, context))
+
+    def GetServerInfo(self, request, context):
+        self._fault(context, "refuse")
+        return model_pb2.GetServerInfoResponse(version="0.1.0")
+
+    def _chunks(self, offset, context):
+        while offset < len(self.bytes):
+            data = self.bytes[offset : offset + 1000]
+            if self.faults and self.faults[0] == "corrupt" and offset >= 4000:
+                self.faults.pop(0)
+                data = bytes(len(data))
+            yield result_pb2.ResultChunk(offset=offset, data=data)
+            offset += len(data)
+            if offset >= 3000:
+                self._fault(context, "break")
+
+    def _fault(self, context, at):
+        if self.faults and self.faults[0] in {at, f"{at}: overloaded"}:
+            overloaded = self.faults.pop(0).endswith("overloaded")
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if overloaded else grpc.StatusCode.UNAVAILABLE
+            status = status_pb2.Status(code=code.value[0], message="told to")
+            if overloaded:
+                retry = any_pb2.Any()
+                retry.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=10_000_000)))
+                status.details.append(retry)
+            context.abort_with_status(rpc_status.to_status(status))
+
+
+@contextlib.contextmanager
+def faulty(*faults):
+    service = Faulty(faults)
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(service, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield service, f"127.0.0.1:{port}"
+    finally:
+        server.stop(None)
+
+
+def ask(kind, target, timeout=20):
+    """One saliency call by either client."""
+    if kind == "sync":
+        with Client(target, timeout=timeout) as client:
+            return client.saliency(IMAGE)
+
+    async def call():
+        async with AsyncClient(target, timeout=timeout) as client:
+            return await client.saliency(IMAGE)
+
+    return asyncio.run(call())
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_unreachable_and_overloaded_servers_are_tried_again_under_the_same_request_id(kind):
+    with faulty("refuse", "refuse: overloaded", "refuse") as (service, target):
+        assert ask(kind, target)["saliency"].shape == (1, 30, 100)
+        assert len(service.request_ids) == 4
+        assert len(set(service.request_ids)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_a_broken_stream_is_resumed_where_it_broke(kind):
+    with faulty("break", "break") as (service, target):
+        found = ask(kind, target)["saliency"]
+        np.testing.assert_array_equal(found.ravel(), np.arange(3000, dtype=np.float32))
+        assert service.offsets == [3000, 4000]
+        assert len(service.request_ids) == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_bytes_that_are_not_those_announced_are_an_error(kind):
+    with faulty("corrupt") as (_, target), pytest.raises(DataCorrupted, match="CRC-32"):
+        ask(kind, target)
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+@pytest.mark.parametrize(("fault", "error"), [("refuse", Unavailable), ("refuse: overloaded", Overloaded)])
+def test_trying_again_has_an_end(kind, fault, error):
+    with faulty(*[fault] * 1000) as (service, target), pytest.raises(error, match="told to"):
+        ask(kind, target, timeout=0.5)
+    assert len(service.request_ids) > 1
+
+
+def test_a_server_that_is_not_there_is_named():
+    with Client("127.0.0.1:1", timeout=0.5) as client, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        client.server_info()
+
+
+def test_threads_that_start_together_share_one_channel(null_target):
+    with Client(null_target, timeout=60) as client:
+        barrier, seen = threading.Barrier(8), []
+
+        def go():
+            barrier.wait()
+            seen.append(client._stubs())
+
+        threads = [threading.Thread(target=go) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(map(id, seen))) == 1

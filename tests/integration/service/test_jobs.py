@@ -1,0 +1,187 @@
+"""The life of a job as callers see it: watched, listed, read in parts, cancelled, expired, forgotten."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from processes import running, until
+
+from convlens.client import (
+    Activations,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GradCAM,
+    NotFound,
+    Saliency,
+)  # fmt: skip
+from convlens.client.stubs import Stubs
+from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+
+IMAGE = np.arange(224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(224, 224, 3)
+SPEC = spec_pb2.JobSpec(
+    model="null",
+    images=[spec_pb2.Image(pixels=codec.encode(IMAGE[:16, :16].copy()))],
+    visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
+)
+STATES = ("QUEUED", "RUNNING", "SUCCEEDED", "CANCELLED", "EXPIRED")
+STATE = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in STATES}
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory, valkey):
+    """A service whose device takes half a second a batch of one, so that jobs can be met in every state."""
+    with running(tmp_path_factory.mktemp("slow"), valkey, result_ttl=2) as service:
+        service.worker("null=null,device_ms=500+0", flags=("--max-batch-size", "1", "--concurrency", "1"))
+        yield service.server()[1]
+
+
+@pytest.fixture
+def slow_client(slow):
+    with Client(slow, timeout=60) as client:
+        yield client
+
+
+def test_a_watcher_sees_every_state_and_a_queued_job_tells_its_place(slow_client):
+    first, *others, last = [slow_client.submit(IMAGE, [GradCAM()]) for _ in range(4)]
+    assert last.status().queue_position >= 1
+    states = [job.state for job in last.watch()]
+    assert states == [STATE["QUEUED"], STATE["RUNNING"], STATE["SUCCEEDED"]]
+    assert not last.status().HasField("queue_position")
+    assert all(job.wait().state == STATE["SUCCEEDED"] for job in (first, *others))
+
+
+def test_waiting_has_an_end(slow_client):
+    jobs = [slow_client.submit(IMAGE, [GradCAM()]) for _ in range(3)]
+    with pytest.raises(DeadlineExceeded, match=r"had not ended after 0\.2 s"):
+        jobs[-1].wait(timeout=0.2)
+    with pytest.raises(FailedPrecondition):
+        jobs[-1].delete()
+    assert jobs[-1].cancel().state == STATE["CANCELLED"]
+    with pytest.raises(Cancelled):
+        jobs[-1].result()
+    for job in jobs[:-1]:
+        job.wait()
+
+
+def test_a_deadline_ends_a_queued_job_and_a_call(slow_client):
+    blocking = [slow_client.submit(IMAGE, [GradCAM()]) for _ in range(3)]
+    job = slow_client.submit(IMAGE, [GradCAM()], timeout=0.4)
+    with pytest.raises(DeadlineExceeded):
+        slow_client.grad_cam(IMAGE, timeout=0.3)
+    assert job.wait().state == STATE["EXPIRED"]
+    with pytest.raises(DeadlineExceeded, match="deadline passed"):
+        job.result()
+    for it in blocking:
+        it.wait()
+
+
+def _visualize(stubs, request_id=""):
+    request = visualization_pb2.VisualizeRequest(spec=SPEC, request_id=request_id)
+    call = stubs.visualizations.Visualize(request)
+    return call, next(call).job.id
+
+
+def test_a_call_that_goes_away_cancels_its_job_unless_somebody_waits_or_it_was_submitted(slow, slow_client):
+    with grpc.insecure_channel(slow) as channel:
+        stubs = Stubs(channel)
+        blocking = [slow_client.submit(IMAGE, [GradCAM()]) for _ in range(3)]
+        alone, alone_id = _visualize(stubs)
+        first, shared_id = _visualize(stubs, "0b7a1c9e-0000-4000-8000-000000000001")
+        second, same_id = _visualize(stubs, "0b7a1c9e-0000-4000-8000-000000000001")
+        watched, watched_id = _visualize(stubs)
+        watcher = slow_client.job(watched_id)
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(watcher.wait()))
+        thread.start()
+        assert same_id == shared_id
+        for call in (alone, first):
+            call.cancel()
+        until(lambda: slow_client.job(alone_id).status().state == STATE["CANCELLED"])
+        assert slow_client.job(alone_id).status().error.reason == "ABANDONED"
+        parts = [part.WhichOneof("part") for part in second]
+        assert parts[0] == "header"
+        assert "chunk" in parts
+        assert len(list(watched)) >= 2
+        thread.join(30)
+        assert seen[0].state == STATE["SUCCEEDED"]
+        for job in blocking:
+            job.wait()
+
+
+def test_a_result_expires_and_its_id_says_so_until_it_is_forgotten(slow_client):
+    job = slow_client.submit(IMAGE, [GradCAM()])
+    assert job.result()["grad_cam"].any() == False  # noqa: E712 - a NumPy bool
+    until(lambda: job.status().result_expired)
+    with pytest.raises(NotFound) as gone:
+        job.result()
+    assert gone.value.reason == "RESULT_EXPIRED"
+    job.delete()
+    with pytest.raises(NotFound) as gone:
+        job.status()
+    assert gone.value.reason == "JOB_UNKNOWN"
+
+
+def test_jobs_are_listed_newest_first_a_page_at_a_time(client, stubs):
+    ids = [client.submit(IMAGE, [GradCAM()]).id for _ in range(7)]
+    pages, token = [], ""
+    while True:
+        page = stubs.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=3, page_token=token))
+        pages.append([job.id for job in page.jobs])
+        token = page.next_page_token
+        if not token or set(ids) <= {it for page in pages for it in page}:
+            break
+    assert all(len(page) <= 3 for page in pages)
+    assert [it for page in pages for it in page][:7] == ids[::-1]
+    for job_id in ids:
+        client.job(job_id).wait()
+    assert {job.state for job in client.jobs("succeeded")} == {STATE["SUCCEEDED"]}
+    assert not list(client.jobs("queued"))
+
+
+def test_a_result_can_be_read_from_any_offset(client, stubs):
+    job = client.submit(IMAGE, [Saliency(), Activations("block1_conv1")])
+    total = job.wait().result_bytes
+    assert total == 4 * (224 * 224 + 224 * 224 * 64)
+
+    def read(offset):
+        parts = list(stubs.jobs.ReadJobResult(job_pb2.ReadJobResultRequest(id=job.id, offset=offset)))
+        assert parts[0].header.total_bytes == total
+        assert [p.chunk.offset for p in parts[1:]] == sorted({p.chunk.offset for p in parts[1:]})
+        return b"".join(part.chunk.data for part in parts[1:])
+
+    whole = read(0)
+    assert len(whole) == total
+    for offset in (1, 1 << 20, total - 3, total):
+        assert read(offset) == whole[offset:]
+    with pytest.raises(grpc.RpcError) as refused:
+        read(total + 1)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_stream_answers_every_request_never_mixes_parts_and_outlives_bad_ones(stubs):
+    bad = spec_pb2.JobSpec()
+    bad.CopyFrom(SPEC)
+    bad.visualizations[0].saliency.method = 99
+    requests = [
+        visualization_pb2.VisualizeStreamRequest(sequence=i, spec=bad if i in {3, 11} else SPEC) for i in range(20)
+    ]
+    running_, ended, bytes_ = None, {}, {}
+    for response in stubs.visualizations.VisualizeStream(iter(requests)):
+        part = response.WhichOneof("part")
+        if part == "header":
+            assert running_ is None
+            running_, bytes_[response.sequence] = response.sequence, response.header.total_bytes
+        elif part == "chunk":
+            assert running_ == response.sequence
+            bytes_[response.sequence] -= len(response.chunk.data)
+            if not bytes_[response.sequence]:
+                running_, ended[response.sequence] = None, "result"
+        elif part == "error":
+            assert response.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            ended[response.sequence] = "error"
+    assert ended == {i: "error" if i in {3, 11} else "result" for i in range(20)}

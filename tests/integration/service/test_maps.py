@@ -1,0 +1,152 @@
+"""What comes out of the service is what the engine computes, whichever way images, targets and payloads go."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import running
+
+from convlens.client import ALL_UNITS, Activations, AsyncClient, Client, GradCAM, Saliency, TopK
+from convlens.worker.engine import plan
+from convlens.worker.engine.network import Network
+from convlens.worker.shapes.model import PREPROCESS, load
+
+PHOTOS = [
+    Path(__file__).parents[3] / "examples" / "photos" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg")
+]
+WANTED = [Saliency(), Saliency("guided"), Saliency(signed=True), GradCAM(), GradCAM("block4_pool", upsampled=True),
+          Activations(["block1_conv1", "fc1"]), Activations("block2_conv1", channels=[3, 0])]  # fmt: skip
+MAPS = (
+    plan.Saliency(),
+    plan.Saliency(guided=True),
+    plan.Saliency(signed=True),
+    plan.GradCAM("block5_conv3"),
+    plan.GradCAM("block4_pool", upsampled=True),
+    plan.Activation("block1_conv1"),
+    plan.Activation("fc1"),
+    plan.Activation("block2_conv1", (3, 0)),
+)
+NAMES = [
+    "saliency", "saliency/guided", "saliency/signed", "grad_cam", "grad_cam/block4_pool/upsampled",
+    "activations/block1_conv1", "activations/fc1", "activations/block2_conv1",
+]  # fmt: skip
+TARGETS = {
+    "predicted": (None, [[-2]] * 3, False),
+    "one class": (4, [[4]] * 3, False),
+    "a class an image": ([4, None, 7], [[4], [-2], [7]], False),
+    "several classes": ([[4, 7], [1, 2], [0, 10]], [[4, 7], [1, 2], [0, 10]], True),
+    "the best three": (TopK(3), [[-2, -3, -4]] * 3, True),
+    "all units": (ALL_UNITS, [[-1]] * 3, False),
+}
+
+
+@pytest.fixture(scope="module", params=["redis", "directory"])
+def target(request, tmp_path_factory, own_valkey):
+    folder = tmp_path_factory.mktemp("service")
+    settings = {"payload_dir": folder / "payloads"} if request.param == "directory" else {}
+    with running(folder, own_valkey, **settings) as service:
+        service.worker("shapes=shapes")
+        yield service.server()[1]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network(load(), PREPROCESS)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    sized = [Image.open(photo).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for photo in PHOTOS]
+    return np.stack([np.asarray(image) for image in sized])
+
+
+def close(found, wanted):
+    assert found.shape == wanted.shape
+    assert found.dtype == np.float32
+    assert np.median(np.abs(found - wanted)) <= 1e-5 * max(np.abs(wanted).max(), 1e-12)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_every_map_and_its_explanation_are_the_engines(target, network, pixels, kind):
+    asked, codes, axis = TARGETS[kind]
+    with Client(target) as client:
+        result = client.visualize(PHOTOS, WANTED, target=asked)
+    codes = np.array(codes, np.int32)
+    wanted = network.run(pixels, plan.Plan(MAPS, codes.shape[1], predictions=5), codes)
+    assert list(result) == NAMES
+    for name, item in zip(NAMES, MAPS, strict=True):
+        array = wanted.maps[item]
+        close(result[name], array if axis or isinstance(item, plan.Activation) else array[:, 0])
+    for i, image in enumerate(result.predictions):
+        assert [p.index for p in image] == wanted.predicted[i].tolist()
+        np.testing.assert_allclose([p.probability for p in image], wanted.predicted_probabilities[i], atol=1e-4)
+        for name, explained in result.explained[i].items():
+            assert not name.startswith("activations/")
+            every = explained if axis else (explained,)
+            assert [it.index for it in every] == wanted.targets[i].tolist()
+            np.testing.assert_allclose([it.score for it in every], wanted.scores[i], rtol=1e-3, atol=1e-3)
+    assert result.timing.compute > 0
+    assert result.timing.batch_size == 3
+
+
+def test_a_unit_of_an_inner_layer_can_be_scored(target, network, pixels):
+    with Client(target) as client:
+        result = client.saliency(PHOTOS[0], scored_layer="block3_conv1", target=5)
+    wanted = network.run(pixels[:1], plan.Plan((plan.Saliency(),), scored_layer="block3_conv1"), [[5]])
+    close(result["saliency"], wanted.maps[plan.Saliency()][:, 0])
+    assert result.explained[0]["saliency"].kind == "activation"
+
+
+def test_a_path_its_bytes_a_pillow_image_and_its_pixels_give_the_same(target):
+    photo = PHOTOS[0]
+    with Client(target) as client, Image.open(photo) as image:
+        first = client.saliency(photo)["saliency"]
+        exact = np.asarray(image.convert("RGB"))
+        for same in (photo.read_bytes(), str(photo), image, exact, exact[None], [exact]):
+            np.testing.assert_array_equal(client.saliency(same)["saliency"], first)
+        file = io.BytesIO()
+        image.convert("RGB").save(file, "BMP")
+        np.testing.assert_array_equal(client.saliency(file.getvalue())["saliency"], first)
+
+
+def test_map_keeps_the_order_and_equals_single_calls(target):
+    photos = PHOTOS * 10
+    with Client(target) as client:
+        single = {photo: client.grad_cam(photo)["grad_cam"] for photo in PHOTOS}
+        results = list(client.map(iter(photos), [GradCAM()]))
+    assert len(results) == len(photos)
+    for photo, result in zip(photos, results, strict=True):
+        np.testing.assert_allclose(result["grad_cam"], single[photo], rtol=1e-3, atol=1e-4)
+
+
+def test_the_asyncio_client_gives_the_same(target):
+    with Client(target) as client:
+        wanted = client.visualize(PHOTOS, WANTED)
+
+    async def ask():
+        async with AsyncClient(target) as client:
+            job = await client.submit(PHOTOS, WANTED)
+            mapped = [result async for result in client.map(PHOTOS, [GradCAM()])]
+            return await client.visualize(PHOTOS, WANTED), await client.job(job.id).result(), mapped
+
+    direct, by_id, mapped = asyncio.run(ask())
+    for found in (direct, by_id):
+        assert list(found) == list(wanted)
+        for name in wanted:
+            close(found[name], wanted[name])
+    assert [it.predictions[0][0].index for it in mapped] == [it[0].index for it in wanted.predictions]
+
+
+def test_pictures_and_arrays_are_saved(target, tmp_path):
+    with Client(target) as client:
+        result = client.visualize(PHOTOS[:2], WANTED)
+    written = result.save(tmp_path / "out")
+    assert all(path.stat().st_size for path in written)
+    with np.load(tmp_path / "out" / "arrays.npz") as arrays:
+        np.testing.assert_array_equal(arrays["grad_cam"], result["grad_cam"])
+    assert result.figure(1) is not None
