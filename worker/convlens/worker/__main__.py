@@ -14,8 +14,9 @@ from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
 from convlens.worker.batcher import Batcher
 from convlens.worker.compute import Runner, Serving
+from convlens.worker.models.catalogue import load
 from convlens.worker.models.served import ModelUnavailable
-from convlens.worker.models.source import load, parse
+from convlens.worker.models.source import parse
 from convlens.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

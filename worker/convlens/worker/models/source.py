@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from convlens.worker.models.served import ModelUnavailable, ServedModel
+from convlens.worker.models.served import ModelUnavailable
 
 PREPROCESS: Final = ("caffe", "unit", "none")
 
@@ -20,7 +20,7 @@ class Source:
 
     name: str
     kind: str
-    """A key of KINDS."""
+    """A key of catalogue.KINDS."""
     argument: str = ""
     """random's seed, or the file's path."""
     preprocess: str | None = None
@@ -48,13 +48,10 @@ def parse(word: str) -> Source:
             raise ModelUnavailable(
                 f"--model {word!r}: no option {option!r}; allowed: {', '.join(_OPTIONS)}, each =value"
             )
+        if key == "device_ms" and kind != "null":
+            raise ModelUnavailable(f"--model {word!r}: device_ms is an option of the source null alone")
         found[key] = reader(word, value)
     return Source(name, kind, argument, **found)  # type: ignore[arg-type]
-
-
-def load(source: Source) -> ServedModel:
-    """The model itself. ModelUnavailable when it cannot be had."""
-    return KINDS[source.kind](source)
 
 
 def read_labels(source: Source, units: int) -> list[str]:
@@ -110,43 +107,3 @@ _OPTIONS: Final[dict[str, Callable[[str, str], object]]] = {
     "labels": lambda _, value: Path(value),
     "device_ms": _device_ms,
 }
-
-
-def _imagenet(source: Source) -> ServedModel:
-    from convlens.worker.models import stock
-
-    return stock.imagenet(source)
-
-
-def _random(source: Source) -> ServedModel:
-    from convlens.worker.models import stock
-
-    return stock.random(source)
-
-
-def _file(source: Source) -> ServedModel:
-    from convlens.worker.models import file
-
-    return file.load(source)
-
-
-def _shapes(source: Source) -> ServedModel:
-    from convlens.worker.models import shapes
-
-    return shapes.load(source)
-
-
-def _null(source: Source) -> ServedModel:
-    from convlens.worker.models import null
-
-    return null.NullModel(source)
-
-
-KINDS: Final[dict[str, Callable[[Source], ServedModel]]] = {
-    "shapes": _shapes,
-    "imagenet": _imagenet,
-    "random": _random,
-    "file": _file,
-    "null": _null,
-}
-"""One row a kind of source. Each imports its own, so that null needs no TensorFlow."""
