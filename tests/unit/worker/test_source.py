@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
-from convlens.worker.models import catalogue, null
+from convlens.worker.models import catalogue, null, source
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 
