@@ -59,7 +59,7 @@ def _results(client: Client, photos: Sequence[Path], out: Path, *, stock: bool) 
             Image.fromarray(scene.image).save(path)
             yield client.visualize(path, MAPS, model="shapes"), out / path.stem
         best = client.visualize(path, [GradCAM()], model="shapes", target=TopK(3))
-        yield best, out / f"{path.stem}_three_best_classes"
+        yield best, out / f"{path.stem}_best_three"
     for photo in photos:
         yield client.activations(photo, LAYERS, range(5), model="shapes"), out / photo.stem
 
@@ -72,7 +72,7 @@ def _tell(result: Result, folder: Path) -> None:
     )
     time = result.timing
     print(
-        f"{folder.name:24} {seen or 'layer outputs only':44} "
+        f"{folder.name:20} {seen or 'layer outputs only':42} "
         f"decoded {time.decode * 1e3:4.0f} ms, computed {time.compute * 1e3:4.0f} ms"
         f"   {', '.join(path.name for path in written)}",
         flush=True,
