@@ -82,6 +82,22 @@ def test_a_call_outlives_the_server_it_was_made_to(tmp_path, valkey):
             assert answer.result()["saliency"].shape == (1, 224, 224)
 
 
+def test_a_stream_whose_server_is_killed_midway_goes_on_from_there(tmp_path, valkey):
+    with running(tmp_path, valkey, chunk_bytes=4096) as service:
+        service.worker("null=null")
+        server, target = service.server()
+        with Client(target, timeout=60) as client, futures.ThreadPoolExecutor(1) as pool:
+            until(client.models)
+            answer = pool.submit(client.activations, [IMAGE] * 2, "block1_conv1")
+            until(lambda: list(client.jobs("succeeded")))
+            server.kill()
+            server.wait()
+            assert not answer.done()
+            service.server(port=int(target.rpartition(":")[2]))
+            assert answer.result()["activations/block1_conv1"].shape == (2, 224, 224, 64)
+            assert [job.attempts for job in client.jobs()] == [1]
+
+
 def test_a_client_crosses_forks(null_target):
     with Client(null_target, timeout=60) as client:
         client.grad_cam(IMAGE)

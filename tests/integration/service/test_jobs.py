@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 
 import grpc
 import numpy as np
@@ -35,7 +36,7 @@ STATE = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in STATES
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory, valkey):
     """A service whose device takes half a second a batch of one, so that jobs can be met in every state."""
-    with running(tmp_path_factory.mktemp("slow"), valkey, result_ttl=2) as service:
+    with running(tmp_path_factory.mktemp("slow"), valkey, result_ttl=2, tombstone_ttl=2) as service:
         service.worker("null=null,device_ms=500+0", flags=("--max-batch-size", "1", "--concurrency", "1"))
         yield service.server()[1]
 
@@ -113,6 +114,26 @@ def test_a_call_that_goes_away_cancels_its_job_unless_somebody_waits_or_it_was_s
             job.wait()
 
 
+def test_a_submitted_job_outlives_its_callers_and_an_abandoned_one_can_be_asked_for_again(slow, slow_client):
+    with grpc.insecure_channel(slow) as channel:
+        stubs = Stubs(channel)
+        blocking = [slow_client.submit(IMAGE, [GradCAM()]) for _ in range(2)]
+        kept_request, left_request = str(uuid.uuid4()), str(uuid.uuid4())
+        submitted = stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=SPEC, request_id=kept_request)).job
+        kept, kept_id = _visualize(stubs, kept_request)
+        left, left_id = _visualize(stubs, left_request)
+        assert kept_id == submitted.id
+        for call in (kept, left):
+            call.cancel()
+        until(lambda: slow_client.job(left_id).status().state == STATE["CANCELLED"])
+        again, again_id = _visualize(stubs, left_request)
+        assert again_id == left_id
+        assert next(again).WhichOneof("part") == "header"
+        assert slow_client.job(kept_id).wait().state == STATE["SUCCEEDED"]
+        for job in blocking:
+            job.wait()
+
+
 def test_a_result_expires_and_its_id_says_so_until_it_is_forgotten(slow_client):
     job = slow_client.submit(IMAGE, [GradCAM()])
     assert job.result()["grad_cam"].any() == False  # noqa: E712 - a NumPy bool
@@ -120,10 +141,20 @@ def test_a_result_expires_and_its_id_says_so_until_it_is_forgotten(slow_client):
     with pytest.raises(NotFound) as gone:
         job.result()
     assert gone.value.reason == "RESULT_EXPIRED"
-    job.delete()
+    deleted = slow_client.submit(IMAGE, [GradCAM()])
+    deleted.wait()
+    deleted.delete()
     with pytest.raises(NotFound) as gone:
-        job.status()
+        deleted.status()
     assert gone.value.reason == "JOB_UNKNOWN"
+
+    def reason():
+        try:
+            job.status()
+        except NotFound as gone:
+            return gone.reason
+
+    assert until(reason) == "JOB_UNKNOWN"
 
 
 def test_jobs_are_listed_newest_first_a_page_at_a_time(client, stubs):

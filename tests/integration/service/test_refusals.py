@@ -9,17 +9,18 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from PIL import Image
 from processes import running, until
 
 from convlens.client import Client, GradCAM, InvalidArgument, Overloaded, Saliency, Unavailable
-from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2
+from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2, visualization_pb2
 
 PHOTO = (Path(__file__).parents[3] / "examples" / "photos" / "chelsea.png").read_bytes()
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 CAM = spec_pb2.Visualization(grad_cam=spec_pb2.GradCam())
+Target = spec_pb2.Target
 
 
 def good() -> spec_pb2.JobSpec:
@@ -52,19 +53,26 @@ def pixels(array, **changes):
     return with_image(pixels=tensor)
 
 
+def cam(**options):
+    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(**options))
+
+
+def several(*units):
+    return Target(indices=spec_pb2.UnitIndices(values=units))
+
+
 def bomb() -> bytes:
     file = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(file, "PNG")
     return file.getvalue()
 
 
-Target = spec_pb2.Target
 TINY = spec_pb2.Image(pixels=codec.encode(PIXELS))
 REFUSED = {
     "spec.images": [changed(images=[]), changed(images=[TINY] * 65)],
     "spec.images[0]": [with_image(), with_image(encoded=bomb())],
     "spec.images[0].encoded": [with_image(encoded=b"no image"), with_image(encoded=b"")],
-    "spec.images[0].pixels.datatype": [pixels(PIXELS.astype(np.int64))],
+    "spec.images[0].pixels.datatype": [pixels(PIXELS.astype(np.int64)), pixels(PIXELS, datatype=99)],
     "spec.images[0].pixels.shape": [pixels(PIXELS[..., :2]), pixels(PIXELS[None])],
     "spec.images[0].pixels.data": [
         pixels(PIXELS, data=b"short"),
@@ -74,6 +82,7 @@ REFUSED = {
     ],
     "spec.visualizations": [
         changed(visualizations=[]),
+        changed(visualizations=[cam(layer=f"block{i}_pool") for i in range(33)]),
         changed(
             images=[TINY] * 64,
             visualizations=[
@@ -81,32 +90,47 @@ REFUSED = {
             ],
         ),
     ],
-    "spec.visualizations[0]": [changed(visualizations=[spec_pb2.Visualization()])],
+    "spec.visualizations[0]": [
+        changed(visualizations=[spec_pb2.Visualization()]),
+        activations(layers=["fc1", "fc1"]),
+    ],
     "spec.visualizations[1]": [changed(visualizations=[CAM, CAM])],
     "spec.visualizations[0].grad_cam.layer": [
-        changed(visualizations=[spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer))])
-        for layer in ("nope", "fc1")
+        *(changed(visualizations=[cam(layer=layer)]) for layer in ("nope", "fc1")),
+        changed(visualizations=[cam(layer="block3_conv1")], scored_layer="block3_conv1"),
+        changed(scored_layer="block2_conv1"),
+    ],
+    "spec.visualizations[0].grad_cam.size": [changed(visualizations=[cam(size=99)])],
+    "spec.visualizations[0].saliency.reduction": [
+        changed(visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency(reduction=99))])
     ],
     "spec.visualizations[0].saliency.method": [
         changed(visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=99))])
     ],
     "spec.visualizations[0].activations.layers": [activations()],
     "spec.visualizations[0].activations.layers[1]": [activations(layers=["fc1", "nope"])],
-    "spec.visualizations[0].activations.channels[1]": [activations(layers=["block1_conv1"], channels=[0, 64])],
+    "spec.visualizations[0].activations.channels": [activations(layers=["block1_conv1"], channels=[3, 3])],
+    "spec.visualizations[0].activations.channels[1]": [
+        activations(layers=["block1_conv1"], channels=[0, channel]) for channel in (-1, 64)
+    ],
     "spec.targets": [
         changed(targets=[Target(index=1)] * 3),
         changed(targets=[Target(top_k=17)]),
     ],
-    "spec.targets[0].index": [changed(targets=[Target(index=i)]) for i in (-1, 1000)],
-    "spec.targets[0].indices": [
-        changed(targets=[Target(indices=spec_pb2.UnitIndices(values=values))]) for values in ([], [1, 1])
+    "spec.targets[1]": [
+        changed(images=[TINY] * 2, targets=[several(1), other]) for other in (several(1, 2), Target(index=1))
     ],
-    "spec.targets[0].indices.values[1]": [changed(targets=[Target(indices=spec_pb2.UnitIndices(values=[1, 5000]))])],
+    "spec.targets[0].index": [
+        *(changed(targets=[Target(index=i)]) for i in (-1, 1000)),
+        changed(visualizations=[cam(layer="block1_conv1")], scored_layer="block2_conv1", targets=[Target(index=128)]),
+    ],
+    "spec.targets[0].indices": [changed(targets=[several(*units)]) for units in ((), (1, 1))],
+    "spec.targets[0].indices.values[1]": [changed(targets=[several(1, 5000)])],
     "spec.targets[0].top_k": [changed(targets=[Target(top_k=k)]) for k in (0, 1001)],
     "spec.scored_layer": [changed(scored_layer="nope")],
     "spec.predictions": [changed(predictions=n) for n in (-1, 1001)],
     "spec.priority": [changed(priority=9)],
-    "spec.timeout": [changed(timeout={"seconds": s}) for s in (-1, 4000)],
+    "spec.timeout": [changed(timeout={"seconds": s}) for s in (-1, 0, 4000)],
 }
 
 
@@ -135,8 +159,29 @@ def test_a_field_that_cannot_be_granted_is_named_and_nothing_is_queued(stubs, fi
     assert len(stubs.jobs.ListJobs(job_pb2.ListJobsRequest()).jobs) == before
 
 
+def test_every_way_to_ask_refuses_alike(stubs):
+    spec = changed(predictions=-1)
+    wanted = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
+    request = visualization_pb2.VisualizeRequest(spec=spec)
+    assert refusal(lambda: list(stubs.visualizations.Visualize(request))) == wanted
+    streamed = visualization_pb2.VisualizeStreamRequest(sequence=7, spec=spec)
+    (answer,) = stubs.visualizations.VisualizeStream(iter([streamed]))
+    assert (answer.sequence, answer.error.code) == (7, grpc.StatusCode.INVALID_ARGUMENT.value[0])
+    status = status_pb2.Status.FromString(answer.error.status)
+    assert (status.code, status.message) == (answer.error.code, wanted[1])
+    assert any(detail.Is(error_details_pb2.BadRequest.DESCRIPTOR) for detail in status.details)
+
+
+def test_a_request_over_the_limit_is_told_both_numbers(stubs):
+    request = job_pb2.SubmitJobRequest(spec=with_image(encoded=bytes(1 << 26)))
+    with pytest.raises(grpc.RpcError) as refused:
+        stubs.jobs.SubmitJob(request)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"{request.ByteSize()} vs. {1 << 26}" in refused.value.details()
+
+
 def test_a_result_that_could_never_fit_is_told_with_both_numbers(stubs):
-    spec = REFUSED["spec.visualizations"][1]
+    spec = REFUSED["spec.visualizations"][-1]
     _, message, _ = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
     assert str(64 * 2 * 224 * 224 * 64 * 4) in message
     assert str(1 << 30) in message
@@ -156,8 +201,8 @@ def test_an_unknown_model_is_told_those_there_are(stubs):
 @pytest.mark.parametrize(
     ("call", "field"),
     [
-        (lambda s: s.jobs.GetJob(job_pb2.GetJobRequest(id="nope")), "id"),
         (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=1001)), "page_size"),
+        (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=-1)), "page_size"),
         (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(page_token="x")), "page_token"),
         (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(state=77)), "state"),
         (lambda s: s.models.GetModel(model_pb2.GetModelRequest()), "name"),
@@ -180,10 +225,20 @@ def test_a_request_id_is_for_one_request(stubs):
     assert details["ErrorInfo"].reason == "REQUEST_ID_REUSED"
 
 
-def test_unknown_jobs_are_not_found(stubs):
-    code, _, details = refusal(lambda: stubs.jobs.GetJob(job_pb2.GetJobRequest(id="0" * 32)))
+@pytest.mark.parametrize("method", ["GetJob", "WatchJob", "CancelJob", "DeleteJob", "ReadJobResult"])
+def test_an_unknown_job_is_not_found_and_what_is_no_id_is_told(stubs, method):
+    def ask(job_id):
+        answer = getattr(stubs.jobs, method)(getattr(job_pb2, f"{method}Request")(id=job_id))
+        if method in {"WatchJob", "ReadJobResult"}:
+            list(answer)
+
+    code, _, details = refusal(lambda: ask("0" * 32))
     assert code is grpc.StatusCode.NOT_FOUND
     assert details["ErrorInfo"].reason == "JOB_UNKNOWN"
+    for text in ("nope", "", "A" * 32):
+        code, _, details = refusal(lambda text=text: ask(text))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details["BadRequest"].field_violations[0].field == "id"
 
 
 def test_an_image_broken_inside_fails_its_job_alone(client):
