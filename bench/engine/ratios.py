@@ -29,11 +29,11 @@ PLANS = {
     "activations of block4_conv2, 5 channels": Plan((Activation("block4_conv2", (0, 1, 2, 3, 4)),)),
     "Grad-CAM": Plan((GradCAM(CAM),), predictions=5),
     "saliency": Plan((Saliency(),), predictions=5),
-    "guided saliency": Plan((Saliency(guided=True),), predictions=5),
+    "guided saliency": Plan((Saliency("guided"),), predictions=5),
     "saliency and Grad-CAM": Plan((Saliency(), GradCAM(CAM)), predictions=5),
-    "saliency, plain and guided": Plan((Saliency(), Saliency(guided=True)), predictions=5),
+    "saliency, plain and guided": Plan((Saliency(), Saliency("guided")), predictions=5),
     "the article's four": Plan(
-        (Saliency(), Saliency(guided=True), GradCAM(CAM), Activation("block4_conv2", (0, 1, 2, 3, 4))), predictions=5
+        (Saliency(), Saliency("guided"), GradCAM(CAM), Activation("block4_conv2", (0, 1, 2, 3, 4))), predictions=5
     ),
 }
 

@@ -22,7 +22,7 @@ SEED = 31415
 BATCH = 25
 MAPS = {
     "saliency": Saliency(),
-    "guided": Saliency(guided=True),
+    "guided": Saliency("guided"),
     "Grad-CAM": GradCAM("block5_conv3", upsampled=True),
 }
 

@@ -23,7 +23,7 @@ from convlens.worker.models.stock import randomise
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 UNITS = [281, 7, 657]
-PLAN = Plan((Saliency(), Saliency(guided=True), GradCAM("block5_conv3"), Activation("block1_conv1")))
+PLAN = Plan((Saliency(), Saliency("guided"), GradCAM("block5_conv3"), Activation("block1_conv1")))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def prepared(photos):
 def agree(found, wanted):
     assert np.median(np.abs(found - wanted)) <= 1e-6 * wanted.max()
     angle = 1 - (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted)
-    assert angle <= 1e-5
+    assert angle <= 1e-3  # one flipped tie gives some 1e-5, a wrong rule some 1e-1
 
 
 def peer(model, modifiers, prepared):
@@ -68,7 +68,7 @@ def test_saliency(model, outputs, prepared):
 
 def test_guided_saliency(model, outputs, prepared):
     wanted = peer(model, [ReplaceToLinear(), GuidedBackpropagation()], prepared)
-    agree(outputs.maps[Saliency(guided=True)][:, 0], wanted)
+    agree(outputs.maps[Saliency("guided")][:, 0], wanted)
 
 
 def test_grad_cam(model, outputs, prepared):

@@ -103,6 +103,41 @@ def taped(model: keras.Model, x: np.ndarray, unit: int, layer: str) -> tuple[np.
     return tape.gradient(score, tensor).numpy(), seen[layer].numpy(), tape.gradient(score, seen[layer]).numpy()
 
 
+def ruled(model: keras.Model, x: np.ndarray, unit: int, rule: str) -> np.ndarray:
+    """∂logit/∂input by GradientTape, every rectifier replaced by one that passes gradients by `rule`."""
+
+    def rectifier(slope):
+        @tf.custom_gradient
+        def rectified(value):
+            def passed(dy):
+                gate = tf.cast(value > 0, tf.float32)
+                if rule == "vanilla":
+                    return dy * (gate + slope * (1 - gate))
+                return tf.nn.relu(dy) * (gate if rule == "guided" else 1.0)
+
+            return tf.nn.leaky_relu(value, slope), passed
+
+        return rectified
+
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    *flat, last = _layers(copy)
+    value = tensor = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        for it in flat:
+            if isinstance(it, L.ReLU | L.LeakyReLU):
+                value = rectifier(float(it.negative_slope))(value)
+                continue
+            if getattr(it, "activation", None) is keras.activations.relu:
+                it.activation = rectifier(0.0)
+            value = it(value, training=False)
+        if isinstance(last, L.Dense):
+            value = value @ last.kernel + last.bias
+        score = tf.reduce_sum(value[:, unit])
+    return tape.gradient(score, tensor).numpy()
+
+
 def _layers(model):
     for layer in model.layers:
         if isinstance(layer, keras.Model):

@@ -83,11 +83,12 @@ class AsyncClient:
         images: Images,
         layer: str | None = None,
         *,
+        method: str = "grad_cam",
         upsampled: bool = False,
         **options: Any,
     ) -> Result:
         """See GradCAM; further options as in visualize."""
-        return await self.visualize(images, [GradCAM(layer, upsampled)], **options)
+        return await self.visualize(images, [GradCAM(layer, upsampled, method)], **options)
 
     async def activations(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -38,7 +38,7 @@ from convlens.client import (
 )  # fmt: skip
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
-from convlens.client.options import Targets, Visualization
+from convlens.client.options import CAM_METHODS, SALIENCY_METHODS, Targets, Visualization
 from convlens.v1 import job_pb2
 
 IN_FLIGHT: Final = 8
@@ -54,13 +54,6 @@ jobs = typer.Typer(help="Look at jobs, and end them.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
 out = Console(width=None if sys.stdout.isatty() else 200, highlight=False)  # what a program reads is not wrapped
 err = Console(stderr=True, highlight=False)
-
-
-class Method(StrEnum):
-    """How saliency passes a ReLU."""
-
-    vanilla = "vanilla"
-    guided = "guided"
 
 
 class Sign(StrEnum):
@@ -114,6 +107,17 @@ class Server:
             raise typer.Exit(1) from None
 
 
+def _one_of(names: Collection[str]) -> Callable[[str], str]:
+    """Refuses what is not among `names`, which it lists."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise typer.BadParameter(f"{name!r} is none; allowed: {', '.join(names)}")
+        return name
+
+    return check
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         out.print(f"convlens {VERSION}")
@@ -143,7 +147,9 @@ def _main(
 def saliency(
     images: Images,
     out_: Out = Path("out"),
-    method: Annotated[Method, typer.Option(help="The rule at each ReLU.")] = Method.vanilla,
+    method: Annotated[
+        str, typer.Option(callback=_one_of(SALIENCY_METHODS), help=f"One of {', '.join(SALIENCY_METHODS)}.")
+    ] = "vanilla",
     signed: Annotated[bool, typer.Option("--signed", help="Keep signs and colour channels.")] = False,
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
@@ -155,7 +161,7 @@ def saliency(
 ) -> None:
     """Which pixels the class's score hangs on: its gradient."""
     style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
-    _explain(images, [Saliency(method.value, signed)], model, target, out_, style)
+    _explain(images, [Saliency(method, signed)], model, target, out_, style)
 
 
 @app.command()
@@ -163,6 +169,9 @@ def grad_cam(
     images: Images,
     out_: Out = Path("out"),
     layer: Annotated[str | None, typer.Option(help="A convolution or pooling layer; by default the last one.")] = None,
+    method: Annotated[
+        str, typer.Option(callback=_one_of(CAM_METHODS), help=f"One of {', '.join(CAM_METHODS)}.")
+    ] = "grad_cam",
     model: Model = "",
     target: Target = "",
     opacity: Opacity = 0.65,
@@ -172,7 +181,7 @@ def grad_cam(
 ) -> None:
     """Which region speaks for the class: Grad-CAM."""
     style = Style(overlay, opacity, percentile, cmap=cmap)
-    _explain(images, [GradCAM(layer)], model, target, out_, style)
+    _explain(images, [GradCAM(layer, method=method)], model, target, out_, style)
 
 
 @app.command()

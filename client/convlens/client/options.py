@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, SupportsIndex
+from typing import Any, Final, Protocol, SupportsIndex
 
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2
@@ -18,18 +18,24 @@ class Visualization(Protocol):
         """Itself on the wire."""
 
 
-_SALIENCY_METHODS: Final = {
-    "vanilla": spec_pb2.SALIENCY_METHOD_VANILLA,
-    "guided": spec_pb2.SALIENCY_METHOD_GUIDED,
-}
+def _methods(enum: Any) -> dict[str, Any]:
+    """The methods of an enum by their names here: SALIENCY_METHOD_GUIDED is guided."""
+    prefix = enum.keys()[0].removesuffix("UNSPECIFIED")
+    return {name.removeprefix(prefix).lower(): number for name, number in enum.items() if number}
+
+
+SALIENCY_METHODS: Final = _methods(spec_pb2.SaliencyMethod)
+CAM_METHODS: Final = _methods(spec_pb2.CamMethod)
 
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """∂score/∂input: float32 (N,H,W), the largest absolute value of the channels; named saliency or saliency/guided.
+    """∂score/∂input: float32 (N,H,W), the largest absolute value of the channels; named saliency or saliency/METHOD.
 
-    `method` is vanilla (Simonyan et al., 2013) or guided (Springenberg et al., 2014). With `signed` all channels are
-    kept with their signs, in RGB order: (N,H,W,3), and the name ends in /signed. InvalidArgument for another method.
+    `method` is vanilla (Simonyan et al., 2013), guided (Springenberg et al., 2014), deconvnet (Zeiler and Fergus,
+    2014), gradient_x_input (Shrikumar et al., 2016) or guided_grad_cam (Selvaraju et al., 2017). With `signed` all
+    channels are kept with their signs, in RGB order: (N,H,W,3), and the name ends in /signed. InvalidArgument for
+    another method.
     """
 
     method: str = "vanilla"
@@ -37,29 +43,36 @@ class Saliency:
 
     def message(self) -> spec_pb2.Visualization:
         """See Visualization."""
-        if self.method not in _SALIENCY_METHODS:
-            allowed = ", ".join(_SALIENCY_METHODS)
+        if self.method not in SALIENCY_METHODS:
+            allowed = ", ".join(SALIENCY_METHODS)
             raise InvalidArgument(f"no saliency method {self.method!r}; allowed: {allowed}", field="method")
         reduction = spec_pb2.CHANNEL_REDUCTION_NONE if self.signed else spec_pb2.CHANNEL_REDUCTION_ABS_MAX
-        options = spec_pb2.Saliency(method=_SALIENCY_METHODS[self.method], reduction=reduction)
+        options = spec_pb2.Saliency(method=SALIENCY_METHODS[self.method], reduction=reduction)
         return spec_pb2.Visualization(saliency=options)
 
 
 @dataclass(frozen=True, slots=True)
 class GradCAM:
-    """Grad-CAM (Selvaraju et al., 2017): float32 (N,h,w) as the layer, raw and not negative; named grad_cam.
+    """A class activation map: float32 (N,h,w) as the layer, raw and not negative; named as its method.
 
+    `method` is grad_cam (Selvaraju et al., 2017), grad_cam_plus_plus (Chattopadhay et al., 2018), hires_cam (Draelos
+    and Carin, 2020) or layer_cam (Jiang et al., 2021). InvalidArgument for another one.
     `layer` is a convolution or pooling layer, by default the model's last convolution; another one's name follows in
     the array's: grad_cam/LAYER. With `upsampled` (N,H,W) as the input, bilinear, and the name ends in /upsampled.
     """
 
     layer: str | None = None
     upsampled: bool = False
+    method: str = "grad_cam"
 
     def message(self) -> spec_pb2.Visualization:
         """See Visualization."""
         size = spec_pb2.MAP_SIZE_INPUT if self.upsampled else spec_pb2.MAP_SIZE_LAYER
-        return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=self.layer or "", size=size))
+        if self.method not in CAM_METHODS:
+            allowed = ", ".join(CAM_METHODS)
+            raise InvalidArgument(f"no class activation method {self.method!r}; allowed: {allowed}", field="method")
+        options = spec_pb2.GradCam(layer=self.layer or "", size=size, method=CAM_METHODS[self.method])
+        return spec_pb2.Visualization(grad_cam=options)
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -84,11 +84,12 @@ class Client:
         images: Images,
         layer: str | None = None,
         *,
+        method: str = "grad_cam",
         upsampled: bool = False,
         **options: Any,
     ) -> Result:
         """See GradCAM; further options as in visualize."""
-        return self.visualize(images, [GradCAM(layer, upsampled)], **options)
+        return self.visualize(images, [GradCAM(layer, upsampled, method)], **options)
 
     def activations(
         self,

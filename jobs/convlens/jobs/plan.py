@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from convlens.v1 import model_pb2, spec_pb2
 
@@ -33,14 +33,19 @@ class SpecError(ValueError):
 class SaliencyMap:
     """A gradient with respect to the input."""
 
-    guided: bool
+    method: str
+    """vanilla, guided, deconvnet…"""
     signed: bool
+    layer: str = ""
+    """Of the class activation map that the gradient is multiplied by; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationMapping:
-    """Grad-CAM at a layer."""
+    """A class activation map of a layer."""
 
+    method: str
+    """grad_cam, hires_cam…"""
     layer: str
     upsampled: bool
 
@@ -127,43 +132,46 @@ class _Model:
     layers: dict[str, model_pb2.Layer]
     scored: str
 
-    def before(self, layer: str, other: str) -> bool:
-        """True when the data pass `layer` before `other`."""
-        order = list(self.layers)
-        return order.index(layer) < order.index(other)
+    @property
+    def spatial(self) -> list[str]:
+        """The layers with an extent in space that the data pass before the scored one."""
+        below = list(self.layers)[: list(self.layers).index(self.scored)]
+        return [name for name in below if len(self.layers[name].shape) == 3]
 
 
 _Planned = Iterator[tuple[str, Method, tuple[int, ...]]]
 
 
-def _saliency(visualization: spec_pb2.Visualization, _field: str, model: _Model) -> _Planned:
+def _saliency(visualization: spec_pb2.Visualization, field: str, model: _Model) -> _Planned:
     options = visualization.saliency
-    guided = options.method == spec_pb2.SALIENCY_METHOD_GUIDED
+    method = _name(spec_pb2.SaliencyMethod, options.method or spec_pb2.SALIENCY_METHOD_VANILLA, f"{field}.method")
     signed = options.reduction == spec_pb2.CHANNEL_REDUCTION_NONE
-    _known(spec_pb2.SaliencyMethod, options.method, f"{_field}.method")
-    _known(spec_pb2.ChannelReduction, options.reduction, f"{_field}.reduction")
-    name = "saliency" + "/guided" * guided + "/signed" * signed
+    _name(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction")
+    layer = model.card.cam_layer if method == "guided_grad_cam" else ""
+    if method == "guided_grad_cam" and layer not in model.spatial:
+        raise SpecError(f"{field}.method", f"guided_grad_cam needs a convolution below {model.scored!r}; there is none")
+    name = "saliency" + f"/{method}" * (method != "vanilla") + "/signed" * signed
     height, width, channels = model.card.input_shape
-    yield name, SaliencyMap(guided, signed), (height, width, channels) if signed else (height, width)
+    yield name, SaliencyMap(method, signed, layer), (height, width, channels) if signed else (height, width)
 
 
 def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: _Model) -> _Planned:
     options = visualization.grad_cam
-    _known(spec_pb2.MapSize, options.size, f"{field}.size")
+    _name(spec_pb2.MapSize, options.size, f"{field}.size")
+    method = _name(spec_pb2.CamMethod, options.method or spec_pb2.CAM_METHOD_GRAD_CAM, f"{field}.method")
     layer = options.layer or model.card.cam_layer
     if layer not in model.layers:
         raise _no_layer(f"{field}.layer", layer, model.card.name, model.layers)
-    shape = tuple(model.layers[layer].shape)
-    spatial = [name for name, it in model.layers.items() if len(it.shape) == 3 and model.before(name, model.scored)]
-    if layer not in spatial:
+    if layer not in model.spatial:
         raise SpecError(
             f"{field}.layer",
             f"layer {layer!r} has no extent in space, or is not below the scored layer {model.scored!r}; "
-            f"allowed: {_listed(spatial)}",
+            f"allowed: {_listed(model.spatial)}",
         )
     upsampled = options.size == spec_pb2.MAP_SIZE_INPUT
-    name = "grad_cam" + (f"/{layer}" if layer != model.card.cam_layer else "") + "/upsampled" * upsampled
-    yield name, ActivationMapping(layer, upsampled), tuple(model.card.input_shape[:2]) if upsampled else shape[:2]
+    name = method + (f"/{layer}" if layer != model.card.cam_layer else "") + "/upsampled" * upsampled
+    shape = tuple(model.card.input_shape if upsampled else model.layers[layer].shape)
+    yield name, ActivationMapping(method, layer, upsampled), shape[:2]
 
 
 def _activations(visualization: spec_pb2.Visualization, field: str, model: _Model) -> _Planned:
@@ -242,10 +250,15 @@ def _predictions(spec: spec_pb2.JobSpec, tensors: dict[str, PlannedTensor], inne
     return DEFAULT_PREDICTIONS if reached else 0
 
 
-def _known(enum: type, value: int, field: str) -> None:
-    """SpecError for a number that the enum has no name for (a newer client's, perhaps)."""
-    if value not in enum.values():  # type: ignore[attr-defined]
-        raise SpecError(field, f"is {value}; allowed: {', '.join(enum.keys()[1:])}")  # type: ignore[attr-defined]
+def _name(enum: Any, value: int, field: str) -> str:
+    """The name of an enum's value as the house has it: SALIENCY_METHOD_GUIDED is guided, unspecified is empty.
+
+    SpecError for a number that the enum has no name for (a newer client's, perhaps).
+    """
+    prefix = enum.keys()[0].removesuffix("UNSPECIFIED")
+    if value not in enum.values():
+        raise SpecError(field, f"is {value}; allowed: {', '.join(enum.keys()[1:])}")
+    return enum.Name(value).removeprefix(prefix).lower() if value else ""
 
 
 def _no_layer(field: str, layer: str, model: str, layers: Sequence[str] | dict[str, model_pb2.Layer]) -> SpecError:

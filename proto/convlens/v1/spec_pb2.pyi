@@ -61,9 +61,19 @@ class _SaliencyMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The gradient itself (Simonyan et al., 2013): dx = dy·[x>0]. Tensor name: saliency."""
     SALIENCY_METHOD_GUIDED: _SaliencyMethod.ValueType  # 2
     """Guided backpropagation (Springenberg et al., 2014): dx = dy·[dy>0]·[x>0]. Tensor name: saliency/guided."""
+    SALIENCY_METHOD_DECONVNET: _SaliencyMethod.ValueType  # 3
+    """Deconvnet (Zeiler and Fergus, 2014): dx = dy·[dy>0]. It hangs on which of several equal values of a pool counts as
+    the largest, which devices decide differently. Tensor name: saliency/deconvnet.
+    """
+    SALIENCY_METHOD_GRADIENT_X_INPUT: _SaliencyMethod.ValueType  # 4
+    """The gradient times the preprocessed input (Shrikumar et al., 2016). Tensor name: saliency/gradient_x_input."""
+    SALIENCY_METHOD_GUIDED_GRAD_CAM: _SaliencyMethod.ValueType  # 5
+    """The guided gradient times the upsampled Grad-CAM of the model's cam_layer (Selvaraju et al., 2017). Tensor name:
+    saliency/guided_grad_cam.
+    """
 
 class SaliencyMethod(_SaliencyMethod, metaclass=_SaliencyMethodEnumTypeWrapper):
-    """How a saliency map passes gradients back through each ReLU."""
+    """What a saliency map is: how gradients pass back through each ReLU, and what they are multiplied by."""
 
 SALIENCY_METHOD_UNSPECIFIED: SaliencyMethod.ValueType  # 0
 """Taken as SALIENCY_METHOD_VANILLA."""
@@ -71,6 +81,16 @@ SALIENCY_METHOD_VANILLA: SaliencyMethod.ValueType  # 1
 """The gradient itself (Simonyan et al., 2013): dx = dy·[x>0]. Tensor name: saliency."""
 SALIENCY_METHOD_GUIDED: SaliencyMethod.ValueType  # 2
 """Guided backpropagation (Springenberg et al., 2014): dx = dy·[dy>0]·[x>0]. Tensor name: saliency/guided."""
+SALIENCY_METHOD_DECONVNET: SaliencyMethod.ValueType  # 3
+"""Deconvnet (Zeiler and Fergus, 2014): dx = dy·[dy>0]. It hangs on which of several equal values of a pool counts as
+the largest, which devices decide differently. Tensor name: saliency/deconvnet.
+"""
+SALIENCY_METHOD_GRADIENT_X_INPUT: SaliencyMethod.ValueType  # 4
+"""The gradient times the preprocessed input (Shrikumar et al., 2016). Tensor name: saliency/gradient_x_input."""
+SALIENCY_METHOD_GUIDED_GRAD_CAM: SaliencyMethod.ValueType  # 5
+"""The guided gradient times the upsampled Grad-CAM of the model's cam_layer (Selvaraju et al., 2017). Tensor name:
+saliency/guided_grad_cam.
+"""
 global___SaliencyMethod = SaliencyMethod
 
 class _ChannelReduction:
@@ -96,6 +116,42 @@ CHANNEL_REDUCTION_ABS_MAX: ChannelReduction.ValueType  # 1
 CHANNEL_REDUCTION_NONE: ChannelReduction.ValueType  # 2
 """All three, signed, in RGB order: (N,H,W,3) or (N,T,H,W,3). Adds "/signed" to the tensor's name."""
 global___ChannelReduction = ChannelReduction
+
+class _CamMethod:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CamMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CamMethod.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CAM_METHOD_UNSPECIFIED: _CamMethod.ValueType  # 0
+    """Taken as CAM_METHOD_GRAD_CAM."""
+    CAM_METHOD_GRAD_CAM: _CamMethod.ValueType  # 1
+    """ReLU(Σ_k mean(g_k)·A_k) (Selvaraju et al., 2017). Tensor name: grad_cam."""
+    CAM_METHOD_GRAD_CAM_PLUS_PLUS: _CamMethod.ValueType  # 2
+    """ReLU(Σ_k w_k·A_k), w_k = Σ α_k·ReLU(g_k), α_k = g_k² / (2·g_k² + ΣA_k·g_k³) (Chattopadhay et al., 2018), of the
+    logit itself, not of its exponential. Tensor name: grad_cam_plus_plus.
+    """
+    CAM_METHOD_HIRES_CAM: _CamMethod.ValueType  # 3
+    """ReLU(Σ_k g_k·A_k) (Draelos and Carin, 2020). Tensor name: hires_cam."""
+    CAM_METHOD_LAYER_CAM: _CamMethod.ValueType  # 4
+    """ReLU(Σ_k ReLU(g_k)·A_k) (Jiang et al., 2021). Tensor name: layer_cam."""
+
+class CamMethod(_CamMethod, metaclass=_CamMethodEnumTypeWrapper):
+    """How activations A and gradients g = ∂S/∂A of a layer make a class activation map; k counts channels."""
+
+CAM_METHOD_UNSPECIFIED: CamMethod.ValueType  # 0
+"""Taken as CAM_METHOD_GRAD_CAM."""
+CAM_METHOD_GRAD_CAM: CamMethod.ValueType  # 1
+"""ReLU(Σ_k mean(g_k)·A_k) (Selvaraju et al., 2017). Tensor name: grad_cam."""
+CAM_METHOD_GRAD_CAM_PLUS_PLUS: CamMethod.ValueType  # 2
+"""ReLU(Σ_k w_k·A_k), w_k = Σ α_k·ReLU(g_k), α_k = g_k² / (2·g_k² + ΣA_k·g_k³) (Chattopadhay et al., 2018), of the
+logit itself, not of its exponential. Tensor name: grad_cam_plus_plus.
+"""
+CAM_METHOD_HIRES_CAM: CamMethod.ValueType  # 3
+"""ReLU(Σ_k g_k·A_k) (Draelos and Carin, 2020). Tensor name: hires_cam."""
+CAM_METHOD_LAYER_CAM: CamMethod.ValueType  # 4
+"""ReLU(Σ_k ReLU(g_k)·A_k) (Jiang et al., 2021). Tensor name: layer_cam."""
+global___CamMethod = CamMethod
 
 class _MapSize:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -252,7 +308,7 @@ class Saliency(google.protobuf.message.Message):
     METHOD_FIELD_NUMBER: builtins.int
     REDUCTION_FIELD_NUMBER: builtins.int
     method: global___SaliencyMethod.ValueType
-    """The rule at each ReLU. Default: vanilla."""
+    """Which. Default: vanilla."""
     reduction: global___ChannelReduction.ValueType
     """What is kept of the channels. Default: the largest absolute value."""
     def __init__(
@@ -267,25 +323,29 @@ global___Saliency = Saliency
 
 @typing.final
 class GradCam(google.protobuf.message.Message):
-    """Grad-CAM (Selvaraju et al., 2017): ReLU(Σ_k mean(∂S/∂A_k)·A_k), raw and unnormalised, FP32. Tensor name: grad_cam for
-    the model's cam_layer, grad_cam/LAYER for another.
+    """A class activation map, by default Grad-CAM: raw and unnormalised, FP32. Tensor name: the method's for the model's
+    cam_layer, METHOD/LAYER for another.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LAYER_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
     layer: builtins.str
     """A convolution or pooling layer below the scored layer. Default: the model's cam_layer."""
     size: global___MapSize.ValueType
     """The map's size. Default: the layer's."""
+    method: global___CamMethod.ValueType
+    """How the map is made. Default: Grad-CAM."""
     def __init__(
         self,
         *,
         layer: builtins.str = ...,
         size: global___MapSize.ValueType = ...,
+        method: global___CamMethod.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layer", b"layer", "size", b"size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer", b"layer", "method", b"method", "size", b"size"]) -> None: ...
 
 global___GradCam = GradCam
 

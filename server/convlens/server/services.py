@@ -88,15 +88,21 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     ) -> AsyncGenerator[dict[str, Any]]:
         """The parts of one answer. Leaving early is one waiter less for the job."""
         front = self._front
-        record = await front.submit(spec, request_id, keep=False, time_remaining=remaining)
+        submitting = asyncio.ensure_future(front.submit(spec, request_id, keep=False, time_remaining=remaining))
         try:
+            record = await asyncio.shield(submitting)
             yield {"job": await front.describe(record)}
             record = await front.ended(record)
             yield {"header": await results.header(front, record)}
             async for chunk in results.chunks(front, record, 0):
                 yield {"chunk": chunk}
         finally:
-            await asyncio.shield(front.call(front.ledger.leave, record.id))
+            await asyncio.shield(self._leave(submitting))
+
+    async def _leave(self, submitting: asyncio.Future[Record]) -> None:
+        """One waiter less, also for a call that went away while its job was being written."""
+        record = await submitting
+        await self._front.call(self._front.ledger.leave, record.id)
 
 
 class Jobs(job_pb2_grpc.JobServiceServicer):

@@ -15,9 +15,10 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from processes import running, until
+from processes import durable_valkey, running, until
 
 from convlens.client import AsyncClient, Client, DataCorrupted, GradCAM, Overloaded, Saliency, Unavailable
+from convlens.client.stubs import Stubs
 from convlens.v1 import (
     codec,
     job_pb2,
@@ -25,6 +26,7 @@ from convlens.v1 import (
     model_pb2,
     model_pb2_grpc,
     result_pb2,
+    spec_pb2,
     visualization_pb2,
     visualization_pb2_grpc,
 )  # fmt: skip
@@ -96,6 +98,26 @@ def test_a_stream_whose_server_is_killed_midway_goes_on_from_there(tmp_path, val
             service.server(port=int(target.rpartition(":")[2]))
             assert answer.result()["activations/block1_conv1"].shape == (2, 224, 224, 64)
             assert [job.attempts for job in client.jobs()] == [1]
+
+
+def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_compute(tmp_path):
+    (tmp_path / "valkey").mkdir()
+    with durable_valkey(tmp_path / "valkey") as valkey, running(tmp_path, valkey, lease=10) as service:
+        service.worker("null=null,device_ms=1000+0")
+        _, target = service.server()
+        with Client(target, timeout=60) as client, grpc.insecure_channel(target) as channel:
+            until(client.models)
+            os.kill(valkey._process.pid, signal.SIGSTOP)
+            spec = spec_pb2.JobSpec(
+                images=[spec_pb2.Image(pixels=codec.encode(IMAGE))],
+                visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
+            )
+            call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
+            call.initial_metadata()  # the server has it
+            call.cancel()
+            os.kill(valkey._process.pid, signal.SIGCONT)
+            (job,) = until(lambda: [it for it in client.jobs() if it.state >= job_pb2.JOB_STATE_SUCCEEDED])
+            assert (job.state, job.error.reason) == (job_pb2.JOB_STATE_CANCELLED, "ABANDONED")
 
 
 def test_a_client_crosses_forks(null_target):

@@ -22,22 +22,36 @@ from convlens.worker.shapes.model import PREPROCESS, load
 PHOTOS = [
     Path(__file__).parents[3] / "examples" / "photos" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg")
 ]
-WANTED = [Saliency(), Saliency("guided"), Saliency(signed=True), GradCAM(), GradCAM("block4_pool", upsampled=True),
-          Activations(["block1_conv1", "fc1"]), Activations("block2_conv1", channels=[3, 0])]  # fmt: skip
-MAPS = (
-    plan.Saliency(),
-    plan.Saliency("guided"),
-    plan.Saliency(signed=True),
-    plan.GradCAM("block5_conv3"),
-    plan.GradCAM("block4_pool", upsampled=True),
-    plan.Activation("block1_conv1"),
-    plan.Activation("fc1"),
-    plan.Activation("block2_conv1", (3, 0)),
-)
-NAMES = [
-    "saliency", "saliency/guided", "saliency/signed", "grad_cam", "grad_cam/block4_pool/upsampled",
-    "activations/block1_conv1", "activations/fc1", "activations/block2_conv1",
-]  # fmt: skip
+
+
+def cam(layer, method):
+    return plan.GradCAM(layer, method=method)
+
+
+ASKED = {  # by the array's name: what the SDK is asked for, and what that is to the engine
+    "saliency": (Saliency(), plan.Saliency()),
+    "saliency/guided": (Saliency("guided"), plan.Saliency("guided")),
+    "saliency/signed": (Saliency(signed=True), plan.Saliency(signed=True)),
+    "saliency/deconvnet": (Saliency("deconvnet"), plan.Saliency("deconvnet")),
+    "saliency/gradient_x_input": (Saliency("gradient_x_input"), plan.Saliency("gradient_x_input")),
+    "saliency/guided_grad_cam": (Saliency("guided_grad_cam"), plan.Saliency("guided_grad_cam", layer="block5_conv3")),
+    "grad_cam": (GradCAM(), plan.GradCAM("block5_conv3")),
+    "grad_cam/block4_pool/upsampled": (GradCAM("block4_pool", upsampled=True), plan.GradCAM("block4_pool", True)),
+    "grad_cam_plus_plus": (
+        GradCAM(method="grad_cam_plus_plus"),
+        cam("block5_conv3", "grad_cam_plus_plus"),
+    ),
+    "hires_cam": (GradCAM(method="hires_cam"), cam("block5_conv3", "hires_cam")),
+    "layer_cam/block4_conv3": (
+        GradCAM("block4_conv3", method="layer_cam"),
+        cam("block4_conv3", "layer_cam"),
+    ),
+    "activations/block1_conv1": (Activations("block1_conv1"), plan.Activation("block1_conv1")),
+    "activations/fc1": (Activations(["fc1"]), plan.Activation("fc1")),
+    "activations/block2_conv1": (Activations("block2_conv1", channels=[3, 0]), plan.Activation("block2_conv1", (3, 0))),
+}
+NAMES = list(ASKED)
+WANTED, MAPS = zip(*ASKED.values(), strict=True)
 REDIS = pytest.mark.parametrize("target", ["redis"], indirect=True)
 TARGETS = {
     "predicted": (None, [[-2]] * 3, False),

@@ -7,7 +7,7 @@ import pytest
 
 from convlens.client import ALL_UNITS, Activations, GradCAM, InvalidArgument, Saliency, TopK
 from convlens.client.calls import PRIORITIES, job_spec, job_state
-from convlens.client.options import _SALIENCY_METHODS, targets_message
+from convlens.client.options import SALIENCY_METHODS, targets_message
 from convlens.v1 import job_pb2, spec_pb2
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
@@ -19,8 +19,8 @@ PHOTO = np.zeros((2, 2, 3), np.uint8)
         (Saliency(), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_ABS_MAX }"),
         (Saliency("guided"), "saliency { method: SALIENCY_METHOD_GUIDED reduction: CHANNEL_REDUCTION_ABS_MAX }"),
         (Saliency(signed=True), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_NONE }"),
-        (GradCAM(), "grad_cam { size: MAP_SIZE_LAYER }"),
-        (GradCAM("c3", upsampled=True), 'grad_cam { layer: "c3" size: MAP_SIZE_INPUT }'),
+        (GradCAM(), "grad_cam { size: MAP_SIZE_LAYER method: CAM_METHOD_GRAD_CAM }"),
+        (GradCAM("c3", upsampled=True), 'grad_cam { layer: "c3" size: MAP_SIZE_INPUT method: CAM_METHOD_GRAD_CAM }'),
         (Activations("c1"), 'activations { layers: "c1" }'),
         (Activations(["c1", "c2"], [4, 0]), 'activations { layers: "c1" layers: "c2" channels: 4 channels: 0 }'),
         (Activations(("c1",), range(2)), 'activations { layers: "c1" channels: 0 channels: 1 }'),
@@ -33,7 +33,7 @@ def test_an_option_is_its_message(option, text):
 def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
     kinds = {type(it).__name__: it.message().WhichOneof("method") for it in (Saliency(), GradCAM(), Activations("c"))}
     assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.fields}
-    assert set(_SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
+    assert set(SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
     assert set(PRIORITIES.values()) == set(spec_pb2.Priority.values()) - {0}
 
 
@@ -75,6 +75,7 @@ def test_what_is_no_target_is_refused_naming_what_is_allowed(target):
     ("call", "message", "field"),
     [
         (lambda: Saliency("smooth").message(), "no saliency method 'smooth'; allowed: vanilla, guided", "method"),
+        (lambda: GradCAM(method="eigen").message(), "no class activation method 'eigen'; allowed: grad_cam,", "method"),
         (lambda: spec(priority="urgent"), "no priority 'urgent'; allowed: high, normal, low", "priority"),
         (lambda: job_state("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.chain import UnsupportedLayer
 from convlens.worker.engine.network import MAX_TRACES, Network
-from convlens.worker.engine.plan import ALL_UNITS, PREDICTED, Activation, GradCAM, Plan, Saliency
+from convlens.worker.engine.plan import ALL_UNITS, PREDICTED, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
 
-MAPS = [Saliency(), Saliency(signed=True), Saliency(guided=True), GradCAM("c3"), GradCAM("c3", upsampled=True)]
+MAPS = [
+    *(Saliency(method, layer="c3" if row.times == "cam" else "") for method, row in SALIENCY_METHODS.items()),
+    Saliency(signed=True),
+    *(GradCAM("c3", method=method) for method in CAMS),
+    GradCAM("c3", upsampled=True),
+]
 EVERYTHING = Plan((*MAPS, Activation("c1"), Activation("c3", (2, 0))), predictions=1)
 
 
@@ -40,6 +46,54 @@ def test_gradients_and_grad_cam_are_those_of_the_tape(model, network):
     cam = np.maximum(np.einsum("nhwc,nc->nhw", output, inner.mean((1, 2))), 0)
     close(outputs.maps[GradCAM("c3")][:, 0], cam)
     close(outputs.maps[Activation("c3", (2, 0))], output[..., [2, 0]])
+
+
+@pytest.mark.parametrize("method", SALIENCY_METHODS)
+def test_every_saliency_method_is_its_formula_on_the_tape(model, network, method):
+    x = nets.images(2)
+    unit = network.units - 1
+    row = SALIENCY_METHODS[method]
+    wanted = nets.ruled(model, x.astype(np.float32), unit, row.rule)
+    item = Saliency(method, signed=True, layer="c3" if row.times == "cam" else "")
+    outputs = network.run(x, Plan((item, GradCAM("c3", upsampled=True))), np.full((2, 1), unit, np.int32))
+    if row.times == "input":
+        wanted = wanted * x
+    if row.times == "cam":
+        wanted = wanted * outputs.maps[GradCAM("c3", upsampled=True)][:, 0, ..., None]
+    close(outputs.maps[item][:, 0], wanted)
+
+
+def plus_plus(a, g):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alpha = np.nan_to_num(g**2 / (2 * g**2 + a.sum((1, 2), keepdims=True) * g**3))
+    return (a * (alpha * np.maximum(g, 0)).sum((1, 2), keepdims=True)).sum(-1)
+
+
+FORMULAS = {
+    "grad_cam": lambda a, g: (a * g.mean((1, 2), keepdims=True)).sum(-1),
+    "grad_cam_plus_plus": plus_plus,
+    "hires_cam": lambda a, g: (a * g).sum(-1),
+    "layer_cam": lambda a, g: (a * np.maximum(g, 0)).sum(-1),
+}
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_every_class_activation_map_is_its_papers_formula(model, network, method):
+    x = nets.images(2)
+    unit = network.units - 1
+    _, a, g = nets.taped(model, x.astype(np.float32), unit, "c3")
+    found = network.run(x, Plan((GradCAM("c3", method=method),)), np.full((2, 1), unit, np.int32))
+    wanted = np.maximum(FORMULAS[method](a.astype(np.float64), g.astype(np.float64)), 0)
+    close(found.maps[GradCAM("c3", method=method)][:, 0], wanted, 1e-4)
+
+
+def test_hires_cam_is_grad_cam_where_gradients_are_constant_over_space():
+    inputs = keras.Input((nets.SIZE, nets.SIZE, 3))
+    a = L.Conv2D(8, 3, activation="relu", name="c3")(inputs)
+    network = Network(keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D()(a))), "none")
+    plan = Plan((GradCAM("c3"), GradCAM("c3", method="hires_cam")))
+    one, other = network.run(nets.images(2), plan).maps.values()
+    close(one, other)
 
 
 def test_activations_and_predictions_are_keras_own(model, network):
@@ -78,7 +132,7 @@ def test_targets_are_resolved_by_rank_and_explained_by_their_scores(network):
 
 def test_guided_differs_from_plain(network):
     outputs = network.run(nets.images(1), EVERYTHING)
-    plain, guided = outputs.maps[Saliency()], outputs.maps[Saliency(guided=True)]
+    plain, guided = outputs.maps[Saliency()], outputs.maps[Saliency("guided")]
     assert np.abs(plain - guided).max() > 0.05 * plain.max()
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.jobs import plan as plans
 from convlens.jobs.plan import ALL_UNITS, PREDICTED, LayerOutput, SaliencyMap, SpecError, make_plan
 from convlens.v1 import model_pb2, spec_pb2
@@ -31,8 +32,8 @@ def saliency(method=0, reduction=0):
     return spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=method, reduction=reduction))
 
 
-def grad_cam(layer="", size=0):
-    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size))
+def grad_cam(layer="", size=0, method=0):
+    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size, method=method))
 
 
 def activations(*layers, channels=()):
@@ -62,6 +63,13 @@ ARRAYS = [
     (saliency(GUIDED), "saliency/guided", (32, 48), True),
     (saliency(reduction=SIGNED), "saliency/signed", (32, 48, 3), True),
     (saliency(GUIDED, SIGNED), "saliency/guided/signed", (32, 48, 3), True),
+    *(
+        (saliency(method), f"saliency/{name}", (32, 48), True)
+        for name, method in SALIENCY_METHODS.items()
+        if method > 1
+    ),
+    *((grad_cam(method=method), name, (16, 24), True) for name, method in CAM_METHODS.items()),
+    (grad_cam("c1", UPSAMPLED, spec_pb2.CAM_METHOD_LAYER_CAM), "layer_cam/c1/upsampled", (32, 48), True),
     (grad_cam(), "grad_cam", (16, 24), True),
     (grad_cam("c3", 1), "grad_cam", (16, 24), True),
     (grad_cam(size=UPSAMPLED), "grad_cam/upsampled", (32, 48), True),
@@ -99,7 +107,7 @@ def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
     assert plan.result_bytes == 3 * 4 * (16 * 24 * 3 + 32 * 48)
     assert plan.tensors[1].method == LayerOutput("c2", (1,))
     assert plan.tensors[1].channels == (1,)
-    assert plan.tensors[3].method == SaliencyMap(guided=False, signed=False)
+    assert plan.tensors[3].method == SaliencyMap("vanilla", signed=False)
     assert plan.tensors[3].channels == ()
 
 

@@ -13,7 +13,7 @@ from convlens.worker.batcher import Batcher, Dropped
 from convlens.worker.engine.outputs import Outputs
 from convlens.worker.engine.plan import Activation, Plan, Saliency
 
-ONE, OTHER = Plan((Saliency(),)), Plan((Saliency(guided=True),))
+ONE, OTHER = Plan((Saliency(),)), Plan((Saliency("guided"),))
 SECONDS = 20
 POISON = 255
 

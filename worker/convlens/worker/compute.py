@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MAPS: Final[dict[type, Callable[..., Map]]] = {
-    SaliencyMap: lambda method: Saliency(method.guided, method.signed),
-    ActivationMapping: lambda method: GradCAM(method.layer, method.upsampled),
+    SaliencyMap: lambda method: Saliency(method.method, method.signed, method.layer),
+    ActivationMapping: lambda method: GradCAM(method.layer, method.upsampled, method.method),
     LayerOutput: lambda method: Activation(method.layer, method.channels),
 }
 """One row a method: the engine's map of what a job asks for."""

@@ -1,7 +1,7 @@
 """A network that explains itself: one forward pass for every map of a batch, one backward pass for every gradient.
 
 The backward pass is written out rather than taped: it ends at the layer that needs it, serves saliency and Grad-CAM on
-its way, and is guided or plain without touching the model.
+its way, and is plain, guided or a deconvnet's without touching the model.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from convlens.worker.engine import ops
+from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.chain import UnsupportedLayer, walk
 from convlens.worker.engine.outputs import Outputs
-from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.engine.plan import PREDICTED, SALIENCY_METHODS, Activation, GradCAM, Map, Plan, Saliency
 from convlens.worker.engine.preprocess import PREPROCESS
 
 Tensor = Any
@@ -124,13 +125,13 @@ class Network:
 
     def _check(self, plan: Plan) -> None:
         """ValueError for layers that are not there, or are in the wrong order."""
-        named = [item.layer for item in plan.maps if not isinstance(item, Saliency)]
+        named = [item.layer for item in plan.maps if item.layer]
         for name in (*named, *((plan.scored_layer,) if plan.scored_layer else ())):
             if name not in self._ends:
                 raise ValueError(f"there is no layer {name!r}; there are {', '.join(self._ends)}")
         scored = self._end_of(plan.scored_layer)
         for item in plan.maps:
-            if isinstance(item, GradCAM) and self._ends[item.layer] >= scored:
+            if item.layer and not isinstance(item, Activation) and self._ends[item.layer] >= scored:
                 raise ValueError(
                     f"layer {item.layer!r} is not below the scored layer {plan.scored_layer or 'logits'!r}"
                 )
@@ -142,14 +143,14 @@ class Network:
     def _explain(self, images: Tensor, targets: Tensor, plan: Plan) -> dict[str, Tensor]:
         """The graph of a plan."""
         scored = self._end_of(plan.scored_layer)
-        depths = [self._ends[item.layer] for item in plan.maps if not isinstance(item, Saliency)]
+        depths = [self._ends[item.layer] for item in plan.maps if item.layer]
         depths += [scored] * plan.targeted + [self._logits] * bool(plan.predictions)
         x = self._preprocess.forward(tf.cast(images, tf.float32))
         values = [x]
         for step in self._steps[: max(depths, default=0)]:
             values.append(step.op.forward(values[-1]))
         found: dict[str, Tensor] = {}
-        gradients: dict[tuple[int, bool], list[Tensor]] = {}
+        gradients: dict[tuple[int, str], list[Tensor]] = {}
         if plan.targeted:
             seed = self._seed(found, values[scored], targets, plan)
             gradients = self._backward(values, scored, seed, plan)
@@ -186,46 +187,58 @@ class Network:
 
     def _backward(
         self, values: list[Tensor], scored: int, seed: list[Tensor], plan: Plan
-    ) -> dict[tuple[int, bool], list[Tensor]]:
-        """∂S/∂value by (step, guided), T streams each, at the input and at the layers of class activation maps."""
-        cams = {self._ends[item.layer] for item in plan.maps if isinstance(item, GradCAM)}
-        rules = {item.guided for item in plan.maps if isinstance(item, Saliency)}
-        ends = dict.fromkeys(rules, 0)
-        if cams and False not in ends:
-            ends[False] = min(cams)
-        streams = {guided: list(seed) for guided in sorted(ends)}
-        kept: dict[tuple[int, bool], list[Tensor]] = {}
+    ) -> dict[tuple[int, str], list[Tensor]]:
+        """∂S/∂value by (step, rule), T streams each, at the input and at the layers of class activation maps."""
+        cams = {self._ends[item.layer] for item in plan.maps if item.layer and not isinstance(item, Activation)}
+        rules = {SALIENCY_METHODS[item.method].rule for item in plan.maps if isinstance(item, Saliency)}
+        ends = dict.fromkeys(sorted(rules), 0)
+        if cams:
+            ends.setdefault("vanilla", min(cams))
+        streams = {rule: list(seed) for rule in ends}
+        kept: dict[tuple[int, str], list[Tensor]] = {}
         for i in range(scored - 1, min(ends.values()) - 1, -1):
-            active = [guided for guided in streams if ends[guided] <= i]
-            flags = [guided for guided in active for _ in seed]
-            flat = [dy for guided in active for dy in streams[guided]]
-            flat = self._steps[i].op.backward(flat, values[i], values[i + 1], flags)
-            for k, guided in enumerate(active):
-                streams[guided] = flat[k * len(seed) : (k + 1) * len(seed)]
+            active = [rule for rule in streams if ends[rule] <= i]
+            every = [rule for rule in active for _ in seed]
+            flat = [dy for rule in active for dy in streams[rule]]
+            flat = self._steps[i].op.backward(flat, values[i], values[i + 1], every)
+            for k, rule in enumerate(active):
+                streams[rule] = flat[k * len(seed) : (k + 1) * len(seed)]
             if i in cams:
-                kept[i, False] = streams[False]
-        for guided in rules:
-            kept[0, guided] = streams[guided]
+                kept[i, "vanilla"] = streams["vanilla"]
+        for rule in rules:
+            kept[0, rule] = streams[rule]
         return kept
 
-    def _map(self, item: Map, values: list[Tensor], gradients: dict[tuple[int, bool], list[Tensor]]) -> Tensor:
+    def _map(self, item: Map, values: list[Tensor], gradients: dict[tuple[int, str], list[Tensor]]) -> Tensor:
         """One array of the result."""
         if isinstance(item, Activation):
             output = values[self._ends[item.layer]]
             return tf.gather(output, item.channels, axis=-1) if item.channels else output
-        if isinstance(item, Saliency):
-            gradient = tf.stack(gradients[0, item.guided], 1)
-            if not item.signed:
-                return tf.reduce_max(tf.abs(gradient), -1)
-            return tf.reverse(gradient, [-1]) if self._preprocess.flips else gradient
-        end = self._ends[item.layer]
-        maps = [
-            tf.nn.relu(tf.einsum("nhwc,nc->nhw", values[end], tf.reduce_mean(dy, (1, 2))))
-            for dy in gradients[end, False]
-        ]
-        if item.upsampled:
-            maps = [tf.image.resize(found[..., None], self.input_shape[:2])[..., 0] for found in maps]
-        return tf.stack(maps, 1)
+        if isinstance(item, GradCAM):
+            cams = self._cams(item.method, item.layer, values, gradients)
+            return tf.stack([self._upsampled(cam) for cam in cams] if item.upsampled else cams, 1)
+        method = SALIENCY_METHODS[item.method]
+        maps = gradients[0, method.rule]
+        if method.times == "input":
+            maps = [dy * values[0] for dy in maps]
+        if method.times == "cam":
+            cams = self._cams("grad_cam", item.layer, values, gradients)
+            maps = [dy * self._upsampled(cam)[..., None] for dy, cam in zip(maps, cams, strict=True)]
+        stacked = tf.stack(maps, 1)
+        if not item.signed:
+            return tf.reduce_max(tf.abs(stacked), -1)
+        return tf.reverse(stacked, [-1]) if self._preprocess.flips else stacked
+
+    def _cams(
+        self, method: str, layer: str, values: list[Tensor], gradients: dict[tuple[int, str], list[Tensor]]
+    ) -> list[Tensor]:
+        """A class activation map (N,h,w) a target."""
+        end = self._ends[layer]
+        return [tf.nn.relu(CAMS[method](values[end], dy)) for dy in gradients[end, "vanilla"]]
+
+    def _upsampled(self, cam: Tensor) -> Tensor:
+        """(N,h,w) as (N,H,W), bilinear with half-pixel centres."""
+        return tf.image.resize(cam[..., None], self.input_shape[:2])[..., 0]
 
     def _describe(self) -> tuple[LayerInfo, ...]:
         """The layers with the shapes of their outputs, found by tracing the forward pass without running it."""

@@ -1,14 +1,14 @@
 """The operations a VGG-like chain is made of, each with its forward and its written-out backward rule.
 
-Gradients come as a list of streams, one a target and rule: all share the forward values. A stream is guided or plain,
-and only the rectifiers make a difference between the two.
+Gradients come as a list of streams, one a target and rule: all share the forward values. A stream has a rule,
+and only the rectifiers make a difference between rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,8 @@ class Op:
         """∂S/∂x from ∂S/∂y of one plain stream."""
         raise TypeError(f"{type(self).__name__} has no backward rule")
 
-    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
-        """∂S/∂x of every stream; `guided` says which are."""
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
+        """∂S/∂x of every stream; `rules` says how each passes rectifiers."""
         return [self.gradient(dy, x, y) for dy in dys]
 
 
@@ -77,24 +77,31 @@ class Dense(Op):
     def forward(self, x: Tensor) -> Tensor:
         return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
 
-    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
         dx = tf.matmul(tf.concat(dys, 0), self.kernel, transpose_b=True)
         return list(tf.split(dx, len(dys))) if len(dys) > 1 else [dx]
 
 
+RECTIFIERS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "vanilla": lambda dy, y: tf.raw_ops.ReluGrad(gradients=dy, features=y),
+    "guided": lambda dy, y: tf.raw_ops.ReluGrad(gradients=tf.nn.relu(dy), features=y),
+    "deconvnet": lambda dy, _: tf.nn.relu(dy),
+}
+"""One row a rule: the gradient below a ReLU from the gradient dy above it and its output y (or input: signs count)."""
+
+
 class Relu(Op):
-    """max(x, 0). Plain: dx = dy·[x>0]. Guided: dx = dy·[dy>0]·[x>0]."""
+    """max(x, 0). vanilla: dx = dy·[x>0]; guided: dx = dy·[dy>0]·[x>0]; deconvnet: dx = dy·[dy>0]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return tf.nn.relu(x)
 
-    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
-        clipped = [tf.nn.relu(dy) if is_guided else dy for dy, is_guided in zip(dys, guided, strict=True)]
-        return [tf.raw_ops.ReluGrad(gradients=dy, features=y) for dy in clipped]
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
+        return [RECTIFIERS[rule](dy, y) for dy, rule in zip(dys, rules, strict=True)]
 
 
 class LeakyRelu(Op):
-    """max(x, αx). Plain: dx = dy where x > 0, else α·dy. Guided as in Relu, which has no slope below zero."""
+    """max(x, αx). vanilla: dx = dy where x > 0, else α·dy. Else as in Relu, which has no slope below zero."""
 
     def __init__(self, slope: float) -> None:
         self.slope = slope
@@ -102,12 +109,12 @@ class LeakyRelu(Op):
     def forward(self, x: Tensor) -> Tensor:
         return tf.nn.leaky_relu(x, self.slope)
 
-    def backward(self, dys: Streams, x: Tensor, y: Tensor, guided: Sequence[bool]) -> Streams:
+    def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
         return [
-            tf.raw_ops.ReluGrad(gradients=tf.nn.relu(dy), features=x)
-            if is_guided
-            else tf.raw_ops.LeakyReluGrad(gradients=dy, features=x, alpha=self.slope)
-            for dy, is_guided in zip(dys, guided, strict=True)
+            tf.raw_ops.LeakyReluGrad(gradients=dy, features=x, alpha=self.slope)
+            if rule == "vanilla"
+            else RECTIFIERS[rule](dy, x)
+            for dy, rule in zip(dys, rules, strict=True)
         ]
 
 

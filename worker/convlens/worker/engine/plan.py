@@ -12,20 +12,47 @@ PREDICTED: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
-class Saliency:
-    """∂S/∂x, the gradient of the score with respect to the preprocessed input (Simonyan et al., 2013).
+class SaliencyMethod:
+    """What tells one saliency method from another."""
 
-    Guided backpropagation (Springenberg et al., 2014) also drops negative gradients at each ReLU. Gives (N,T,H,W), the
-    largest absolute value of the channels, or with `signed` all of them in RGB order, (N,T,H,W,3).
+    rule: str
+    """How gradients pass a ReLU: a key of ops.RECTIFIERS."""
+    times: str = ""
+    """What the gradient is multiplied by: input, cam, or nothing."""
+
+
+SALIENCY_METHODS: Final = {
+    # ∂S/∂x (Simonyan et al., 2013, https://arxiv.org/abs/1312.6034)
+    "vanilla": SaliencyMethod("vanilla"),
+    # Drops negative gradients at each ReLU (Springenberg et al., 2014, https://arxiv.org/abs/1412.6806). It hardly
+    # depends on the upper layers' weights (Adebayo et al., 2018, https://arxiv.org/abs/1810.03292).
+    "guided": SaliencyMethod("guided"),
+    # The same without the forward pass's own mask (Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901)
+    "deconvnet": SaliencyMethod("deconvnet"),
+    # (∂S/∂x)·x (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713), x the preprocessed input
+    "gradient_x_input": SaliencyMethod("vanilla", times="input"),
+    # The guided gradient times Grad-CAM of `layer`, upsampled (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391)
+    "guided_grad_cam": SaliencyMethod("guided", times="cam"),
+}
+"""One row a method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saliency:
+    """A gradient of the score with respect to the preprocessed input, by one of SALIENCY_METHODS.
+
+    Gives (N,T,H,W), the largest absolute value of the channels, or with `signed` all of them in RGB order, (N,T,H,W,3).
     """
 
-    guided: bool = False
+    method: str = "vanilla"
     signed: bool = False
+    layer: str = ""
+    """Whose class activation map it is multiplied by; of guided_grad_cam alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradCAM:
-    """ReLU(Σ_k w_k A_k), w_k the mean over space of ∂S/∂A_k (Selvaraju et al., 2017); raw, not normalised.
+    """A class activation map, by one of cams.CAMS; raw, not normalised.
 
     `layer` is any layer with an extent in space below the scored one. Gives (N,T,h,w) as the layer's output, or with
     `upsampled` (N,T,H,W) as the input, bilinear with half-pixel centres.
@@ -33,6 +60,7 @@ class GradCAM:
 
     layer: str
     upsampled: bool = False
+    method: str = "grad_cam"
 
 
 @dataclass(frozen=True, slots=True)

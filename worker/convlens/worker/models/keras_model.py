@@ -69,9 +69,9 @@ class KerasModel:
         first = Activation(self.card.layers[0].name)
         plans: list[tuple[Map, ...]] = [
             (Saliency(),),
-            (Saliency(guided=True),),
+            (Saliency("guided"),),
             cam,
-            (Saliency(), Saliency(True), *cam),
+            (Saliency(), Saliency("guided"), *cam),
         ]
         for maps in (*plans, (first,)):
             if maps:
