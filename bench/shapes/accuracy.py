@@ -13,17 +13,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.network import Network
-from convlens.worker.engine.plan import GradCAM, Plan, Saliency
+from convlens.worker.engine.plan import SALIENCY_METHODS, GradCAM, Plan, Saliency
 from convlens.worker.shapes import LABELS, draw
 from convlens.worker.shapes.model import PREPROCESS, load
 
 SEED = 31415
 BATCH = 25
+CAM = "block5_conv3"
 MAPS = {
-    "saliency": Saliency(),
-    "guided": Saliency("guided"),
-    "Grad-CAM": GradCAM("block5_conv3", upsampled=True),
+    **{name: Saliency(name, layer=CAM if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
+    **{name: GradCAM(CAM, upsampled=True, method=name) for name in CAMS},
 }
 
 
@@ -42,12 +43,14 @@ def main(count: int) -> None:
                 if right[label][-1]:
                     map_ = outputs.maps[item][i, 0]
                     hits[label, name].append(scene.mask[np.unravel_index(map_.argmax(), map_.shape)])
-    print(f"{'class':10} {'scenes':>7} {'right':>7}" + "".join(f"{name:>10}" for name in MAPS))
-    for label in LABELS:
-        shares = "".join(f"{np.mean(hits[label, name]):10.1%}" for name in MAPS)
-        print(f"{label:10} {len(right[label]):7} {np.mean(right[label]):7.1%}{shares}")
-    every = "".join(f"{np.mean([h for label in LABELS for h in hits[label, name]]):10.1%}" for name in MAPS)
-    print(f"{'all':10} {count:7} {np.mean([r for label in LABELS for r in right[label]]):7.1%}{every}")
+    named = [r for label in LABELS for r in right[label]]
+    print(f"named rightly: {np.mean(named):.1%} of {count} scenes; of these, the map's maximum is on the object in")
+    print(f"{'method':20}" + "".join(f"{label:>10}" for label in (*LABELS, "all")))
+    for name in MAPS:
+        shares = [np.mean(hits[label, name]) for label in LABELS]
+        shares.append(np.mean([hit for label in LABELS for hit in hits[label, name]]))
+        print(f"{name:20}" + "".join(f"{share:10.0%}" for share in shares))
+    print(f"{'(named rightly)':20}" + "".join(f"{np.mean(right[label]):10.0%}" for label in LABELS))
 
 
 if __name__ == "__main__":

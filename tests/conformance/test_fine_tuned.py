@@ -71,11 +71,10 @@ def test_maps_and_predictions_are_those_of_gradienttape(model, served):
     cam = tf.nn.relu(tf.einsum("nhwc,nc->nhw", a, weights)).numpy()
 
     found = outputs.maps[Saliency(signed=True)][:, 0]
-    assert (
-        1 - (found * gradient).sum() / np.linalg.norm(found) / np.linalg.norm(gradient) <= 1e-3
-    )  # a tie that flips by rounding
+    cosine = (found * gradient).sum() / np.linalg.norm(found) / np.linalg.norm(gradient)
+    assert 1 - cosine <= 1e-3  # room for a tie that flips by rounding
     assert np.median(np.abs(found - gradient)) <= 1e-6 * np.abs(gradient).max()
-    np.testing.assert_allclose(outputs.maps[GradCAM("block5_conv3")][:, 0], cam, atol=1e-5 * cam.max())
+    np.testing.assert_allclose(outputs.maps[GradCAM("block5_conv3")][:, 0], cam, atol=1e-4 * cam.max())
     np.testing.assert_allclose(
         outputs.maps[Activation("block5_pool")], pooled, atol=4e-6 * float(tf.reduce_max(pooled))
     )

@@ -268,7 +268,7 @@ global___GetServerInfoResponse = GetServerInfoResponse
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """The bounds a request is held to. Exceeding one is INVALID_ARGUMENT with the field and both numbers."""
+    """The bounds a request is held to. Exceeding one is INVALID_ARGUMENT with the field and both numbers, unless it says else."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -283,7 +283,7 @@ class Limits(google.protobuf.message.Message):
     DEFAULT_TIMEOUT_FIELD_NUMBER: builtins.int
     RESULT_TTL_FIELD_NUMBER: builtins.int
     max_request_bytes: builtins.int
-    """Bytes of one request message."""
+    """Bytes of one request message. A larger one is refused before it is read: RESOURCE_EXHAUSTED, without details."""
     max_images: builtins.int
     """Images of one job."""
     max_image_pixels: builtins.int

@@ -60,9 +60,9 @@ class VisualizationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VisualizeStream(self, request_iterator, context):
-        """Many jobs on one stream. Answers come in the order jobs end; each carries the sequence of its request, and the
-        parts of one answer are never mixed with those of another. A request that is refused answers with an error and the
-        stream goes on.
+        """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+        a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
+        request that is refused answers with an error and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,9 +33,9 @@ class VisualizationServiceStub:
         convlens.v1.visualization_pb2.VisualizeStreamRequest,
         convlens.v1.visualization_pb2.VisualizeStreamResponse,
     ]
-    """Many jobs on one stream. Answers come in the order jobs end; each carries the sequence of its request, and the
-    parts of one answer are never mixed with those of another. A request that is refused answers with an error and the
-    stream goes on.
+    """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+    a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
+    request that is refused answers with an error and the stream goes on.
     """
 
 class VisualizationServiceAsyncStub:
@@ -53,9 +53,9 @@ class VisualizationServiceAsyncStub:
         convlens.v1.visualization_pb2.VisualizeStreamRequest,
         convlens.v1.visualization_pb2.VisualizeStreamResponse,
     ]
-    """Many jobs on one stream. Answers come in the order jobs end; each carries the sequence of its request, and the
-    parts of one answer are never mixed with those of another. A request that is refused answers with an error and the
-    stream goes on.
+    """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+    a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
+    request that is refused answers with an error and the stream goes on.
     """
 
 class VisualizationServiceServicer(metaclass=abc.ABCMeta):
@@ -77,9 +77,9 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[convlens.v1.visualization_pb2.VisualizeStreamResponse], collections.abc.AsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamResponse]]:
-        """Many jobs on one stream. Answers come in the order jobs end; each carries the sequence of its request, and the
-        parts of one answer are never mixed with those of another. A request that is refused answers with an error and the
-        stream goes on.
+        """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+        a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
+        request that is refused answers with an error and the stream goes on.
         """
 
 def add_VisualizationServiceServicer_to_server(servicer: VisualizationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

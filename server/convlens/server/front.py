@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from convlens.jobs import cards
 from convlens.jobs.broker import Publisher, celery_app
@@ -92,6 +92,23 @@ class Front:
                 "job=%s model=%s images=%d queue=%s submitted", record.id, record.model, record.images, record.queue
             )
         return record
+
+    @contextlib.asynccontextmanager
+    async def waiting(self, joining: Coroutine[Any, Any, Record]) -> AsyncIterator[Record]:
+        """A job that `joining` makes its caller wait for: one waiter less at the end, come what may.
+
+        A call that goes away while it joins has joined all the same, and leaves.
+        """
+        joined = asyncio.ensure_future(joining)
+
+        async def leave() -> None:
+            record = await joined
+            await self.call(self.ledger.leave, record.id)
+
+        try:
+            yield await asyncio.shield(joined)
+        finally:
+            await asyncio.shield(leave())
 
     async def record(self, job_id: str) -> Record:
         """The record of `job_id`; a Refusal when there is none."""

@@ -88,21 +88,13 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     ) -> AsyncGenerator[dict[str, Any]]:
         """The parts of one answer. Leaving early is one waiter less for the job."""
         front = self._front
-        submitting = asyncio.ensure_future(front.submit(spec, request_id, keep=False, time_remaining=remaining))
-        try:
-            record = await asyncio.shield(submitting)
+        submitting = front.submit(spec, request_id, keep=False, time_remaining=remaining)
+        async with front.waiting(submitting) as record:
             yield {"job": await front.describe(record)}
-            record = await front.ended(record)
-            yield {"header": await results.header(front, record)}
-            async for chunk in results.chunks(front, record, 0):
+            ended = await front.ended(record)
+            yield {"header": await results.header(front, ended)}
+            async for chunk in results.chunks(front, ended, 0):
                 yield {"chunk": chunk}
-        finally:
-            await asyncio.shield(self._leave(submitting))
-
-    async def _leave(self, submitting: asyncio.Future[Record]) -> None:
-        """One waiter less, also for a call that went away while its job was being written."""
-        record = await submitting
-        await self._front.call(self._front.ledger.leave, record.id)
 
 
 class Jobs(job_pb2_grpc.JobServiceServicer):
@@ -128,12 +120,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     ) -> AsyncIterator[job_pb2.WatchJobResponse]:
         """The job at every change."""
         front = self._front
-        record = await self._joined(request.id)
-        try:
+        async with front.waiting(self._joined(request.id)) as record:
             async for changed in front.changes(record):
                 yield job_pb2.WatchJobResponse(job=await front.describe(changed))
-        finally:
-            await asyncio.shield(front.call(front.ledger.leave, record.id))
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802, ARG002
         """A page of jobs, newest first."""
