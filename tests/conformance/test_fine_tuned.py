@@ -17,7 +17,7 @@ from convlens.worker.models.source import Source
 from convlens.worker.models.stock import randomise
 
 SIZE = 240
-PLAN = Plan((Saliency(signed=True), GradCAM("block5_conv3"), Activation("block5_pool")), predictions=4)
+PLAN = Plan((Saliency(reduction="none"), GradCAM("block5_conv3"), Activation("block5_pool")), predictions=4)
 LABELS = ["benign", "malignant", "normal", "unsure"]
 
 
@@ -70,7 +70,7 @@ def test_maps_and_predictions_are_those_of_gradienttape(model, served):
     weights = tf.reduce_mean(tape.gradient(score, a), (1, 2))
     cam = tf.nn.relu(tf.einsum("nhwc,nc->nhw", a, weights)).numpy()
 
-    found = outputs.maps[Saliency(signed=True)][:, 0]
+    found = outputs.maps[Saliency(reduction="none")][:, 0]
     cosine = (found * gradient).sum() / np.linalg.norm(found) / np.linalg.norm(gradient)
     assert 1 - cosine <= 1e-3  # room for a tie that flips by rounding
     assert np.median(np.abs(found - gradient)) <= 1e-6 * np.abs(gradient).max()

@@ -22,7 +22,7 @@ from convlens.client.errors import (
     Overloaded,
     Unavailable,
 )
-from convlens.client.options import ALL_UNITS, Activations, GradCAM, Saliency, TopK
+from convlens.client.options import ALL_UNITS, Activations, Blur, GradCAM, Occlusion, Output, Saliency, TopK
 from convlens.client.results import Explanation, Prediction, Result, Timing
 from convlens.client.sync import Client, Job
 
@@ -31,6 +31,7 @@ __all__ = [
     "TLS",
     "Activations",
     "AsyncClient",
+    "Blur",
     "Cancelled",
     "Client",
     "ConvlensError",
@@ -43,6 +44,8 @@ __all__ = [
     "Job",
     "JobFailed",
     "NotFound",
+    "Occlusion",
+    "Output",
     "Overloaded",
     "Prediction",
     "Result",

@@ -134,6 +134,11 @@ def ended(job: job_pb2.Job) -> bool:
     return job.state >= job_pb2.JOB_STATE_SUCCEEDED
 
 
+def moved(before: job_pb2.Job, now: job_pb2.Job) -> bool:
+    """True when there is something to tell of a job."""
+    return (before.state, before.attempts, before.progress) != (now.state, now.attempts, now.progress)
+
+
 def too_late(job_id: str, timeout: float) -> DeadlineExceeded:
     """What wait() raises."""
     return DeadlineExceeded(f"the job had not ended after {timeout:g} s", reason="WAIT_TIMEOUT", job_id=job_id)

@@ -27,18 +27,20 @@ from convlens.client import (
     ALL_UNITS,
     TLS,
     Activations,
+    Blur,
     Client,
     ConvlensError,
     DeadlineExceeded,
     GradCAM,
     InvalidArgument,
+    Occlusion,
     Result,
     Saliency,
     TopK,
 )  # fmt: skip
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
-from convlens.client.options import CAM_METHODS, SALIENCY_METHODS, Targets, Visualization
+from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Targets, Visualization
 from convlens.v1 import job_pb2
 
 IN_FLIGHT: Final = 8
@@ -151,6 +153,19 @@ def saliency(
         str, typer.Option(callback=_one_of(SALIENCY_METHODS), help=f"One of {', '.join(SALIENCY_METHODS)}.")
     ] = "vanilla",
     signed: Annotated[bool, typer.Option("--signed", help="Keep signs and colour channels.")] = False,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Noisy copies of the smooth methods; 25.", show_default=False)
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Their σ as a share of the image's range; 0.15.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of a path from each baseline; 25.", show_default=False)
+    ] = None,
+    baselines: Annotated[
+        list[str],
+        typer.Option("--baseline", help="black, white, gray, blur or R,G,B; black and white.", show_default=False),
+    ] = [],  # noqa: B006 - typer's way
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
     target: Target = "",
@@ -159,19 +174,26 @@ def saliency(
     cmap: Cmap = None,
     overlay: Overlay = True,
 ) -> None:
-    """Which pixels the class's score hangs on: its gradient."""
+    """Which pixels the class's score hangs on: its gradient, and what is made of it."""
     style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
-    _explain(images, [Saliency(method, signed)], model, target, out_, style)
+    starts = [_baseline(text) for text in baselines]
+    wanted = Saliency(method, signed, samples=samples, noise=noise, steps=steps, baselines=starts)
+    _explain(images, [wanted], model, target, out_, style)
 
 
 @app.command()
 def grad_cam(
     images: Images,
     out_: Out = Path("out"),
-    layer: Annotated[str | None, typer.Option(help="A convolution or pooling layer; by default the last one.")] = None,
+    layers: Annotated[
+        list[str],
+        typer.Option("--layer", help="A convolution or pooling layer, or several; the last one."),
+    ] = [],  # noqa: B006 - typer's way
     method: Annotated[
         str, typer.Option(callback=_one_of(CAM_METHODS), help=f"One of {', '.join(CAM_METHODS)}.")
     ] = "grad_cam",
+    signed: Annotated[bool, typer.Option("--signed", help="Keep what speaks against the class, too.")] = False,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
     target: Target = "",
     opacity: Opacity = 0.65,
@@ -179,9 +201,31 @@ def grad_cam(
     cmap: Cmap = None,
     overlay: Overlay = True,
 ) -> None:
-    """Which region speaks for the class: Grad-CAM."""
-    style = Style(overlay, opacity, percentile, cmap=cmap)
-    _explain(images, [GradCAM(layer, method=method)], model, target, out_, style)
+    """Which region speaks for the class: Grad-CAM and its kin."""
+    style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
+    wanted = [GradCAM(layer, method=method, signed=signed) for layer in layers or (None,)]
+    _explain(images, wanted, model, target, out_, style)
+
+
+@app.command()
+def occlusion(
+    images: Images,
+    out_: Out = Path("out"),
+    patch: Annotated[int | None, typer.Option(min=1, help="The square's side, pixels; 32.", show_default=False)] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="How far it is moved; half of it.", show_default=False)
+    ] = None,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = Sign.both,
+    model: Model = "",
+    target: Target = "",
+    opacity: Opacity = 0.65,
+    percentile: Percentile = 100.0,
+    cmap: Cmap = None,
+    overlay: Overlay = True,
+) -> None:
+    """What the class's score loses where a square covers the photo."""
+    style = Style(overlay, opacity, percentile, sign.value, cmap)
+    _explain(images, [Occlusion(patch, stride)], model, target, out_, style)
 
 
 @app.command()
@@ -190,13 +234,16 @@ def activations(
     layers: Layers,
     out_: Out = Path("out"),
     channels: Channels = "",
+    reduction: Annotated[
+        str, typer.Option(callback=_one_of(REDUCTIONS), help=f"Of the channels; one of {', '.join(REDUCTIONS)}.")
+    ] = "none",
     model: Model = "",
     cmap: Cmap = None,
 ) -> None:
     """What layers make of the photo, as a grid: layers as rows, channels as columns."""
     picked = _channels(channels)
     style = Style(cmap=cmap, columns=len(picked or range(5)))
-    _explain(images, [Activations(layers, picked)], model, "", out_, style)
+    _explain(images, [Activations(layers, picked, reduction)], model, "", out_, style)
 
 
 @app.command()
@@ -321,6 +368,13 @@ def _seen(result: Result) -> str:
     """The best classes of a result's only image."""
     seen = [f"{p.label or p.index} {p.probability or 0:.1%}" for p in result.predictions[0][:3]]
     return ", ".join(seen) + " " * bool(seen)
+
+
+def _baseline(text: str) -> Color | Blur:
+    """A baseline as it is typed."""
+    if text == "blur":
+        return Blur()
+    return [float(part) for part in text.split(",")] if text[:1].isdigit() else text
 
 
 def _target(text: str) -> Targets:

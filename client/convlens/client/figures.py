@@ -90,8 +90,8 @@ def maps(result: Result, image: int, style: Style) -> Figure:
 
 def layers(result: Result, image: int, style: Style) -> Figure:
     """The layer grid: layers as rows, their first channels as columns."""
-    outputs = {name: array[image] for name, array in result.items() if name.startswith("activations/")}
-    grids = [(name, output) for name, output in outputs.items() if output.ndim == 3]
+    outputs = {name: result.restored(name)[image] for name in result if name.startswith("activations/")}
+    grids = [(name, np.atleast_3d(output)) for name, output in outputs.items() if output.ndim >= 2]
     if not grids:
         raise InvalidArgument("the result has neither maps nor layers with an extent in space", field="image")
     columns = max(min(style.columns, output.shape[-1]) for _, output in grids)
@@ -104,7 +104,7 @@ def layers(result: Result, image: int, style: Style) -> Figure:
                 continue
             at.imshow(output[..., channel], cmap=style.cmap or "viridis", interpolation="nearest")
             number = result.channels[name][channel] if name in result.channels else channel
-            _title(at, name.partition("/")[2], f"channel {number}")
+            _title(at, name.partition("/")[2], "" if outputs[name].ndim == 2 else f"channel {number}")
     return figure
 
 
@@ -118,7 +118,7 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
         if _panels(result, i):
             written.append(folder / f"maps{tail}.png")
             written[-1].write_bytes(encoded(maps(result, i, style)))
-        if any(name.startswith("activations/") and array.ndim == 4 for name, array in result.items()):
+        if any(name.startswith("activations/") and array.ndim >= 3 for name, array in result.items()):
             written.append(folder / f"layerwise_output{tail}.jpg")
             written[-1].write_bytes(encoded(layers(result, i, style), "jpg"))
     written.append(folder / "arrays.npz")
@@ -155,11 +155,12 @@ def draw(at: Axes, map_: Floats, photo: npt.NDArray[np.uint8] | None, style: Sty
 
 def _scaled(map_: Floats, style: Style) -> tuple[Floats, float, bool]:
     """A map in 0…1, or -1…1 for both signs, clipped at the percentile; a flat map is zeros, never NaN."""
-    signed = map_.ndim == 3
     values = map_.astype(np.float64)
+    signed = values.ndim == 3 or bool(values.min() < 0)
     if signed and style.sign == "absolute":
-        values = np.abs(values).max(-1)
-    elif signed:
+        values = np.abs(values)
+        values = values.max(-1) if values.ndim == 3 else values
+    elif values.ndim == 3:
         values = values.sum(-1)
     both = signed and style.sign == "both"
     if signed and style.sign in {"positive", "negative"}:
@@ -181,9 +182,10 @@ def _resized(values: Floats, height: int, width: int) -> Floats:
 def _panels(result: Result, image: int) -> list[tuple[str, Floats, Explanation | None]]:
     """Every map of an image, each target's by itself, with what it explains."""
     found: list[tuple[str, Floats, Explanation | None]] = []
-    for name, array in result.items():
+    for name in result:
         if name.startswith("activations/"):
             continue
+        array = result.restored(name)
         explained = result.explained[image].get(name)
         if isinstance(explained, tuple):
             found += [(name, array[image, t], it) for t, it in enumerate(explained)]

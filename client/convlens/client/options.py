@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol, SupportsIndex
 
 from convlens.client.errors import InvalidArgument
-from convlens.v1 import spec_pb2
+from convlens.v1 import spec_pb2, tensor_pb2
 
 
 class Visualization(Protocol):
@@ -26,29 +26,94 @@ def _methods(enum: Any) -> dict[str, Any]:
 
 SALIENCY_METHODS: Final = _methods(spec_pb2.SaliencyMethod)
 CAM_METHODS: Final = _methods(spec_pb2.CamMethod)
+REDUCTIONS: Final = _methods(spec_pb2.ChannelReduction)
+NORMALIZATIONS: Final = _methods(spec_pb2.Normalization)
+DTYPES: Final = {
+    "float32": tensor_pb2.DATA_TYPE_FP32,
+    "float16": tensor_pb2.DATA_TYPE_FP16,
+    "uint8": tensor_pb2.DATA_TYPE_UINT8,
+}
+COLORS: Final = {"black": (0.0, 0.0, 0.0), "white": (255.0, 255.0, 255.0), "gray": (127.5, 127.5, 127.5)}
+
+Color = str | Sequence[float]
+"""black, white, gray, or RGB in 0…255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blur:
+    """A baseline: the image itself, blurred by a Gaussian of `sigma` pixels of the model's input, 0.5…64."""
+
+    sigma: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The form of an array, applied in this order; by default as it is computed, float32.
+
+    `size` (height, width): resized, bilinear with half-pixel centres, a mean where it shrinks. `normalization` of each
+    map by itself: none, min_max (to 0…1) or max_abs (to −1…1); a flat map becomes zeros. `dtype`: float32, float16, or
+    uint8, 256 even steps from each map's smallest to its largest value (see Result.restored).
+    """
+
+    size: tuple[int, int] | None = None
+    normalization: str = "none"
+    dtype: str = "float32"
+
+    def message(self) -> spec_pb2.Output:
+        """Itself on the wire."""
+        height, width = self.size or (0, 0)
+        return spec_pb2.Output(
+            height=height,
+            width=width,
+            normalization=_named(NORMALIZATIONS, self.normalization, "normalization"),
+            datatype=_named(DTYPES, self.dtype, "dtype"),
+        )
+
+
+RAW: Final = Output()
+"""As it is computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """∂score/∂input: float32 (N,H,W), the largest absolute value of the channels; named saliency or saliency/METHOD.
+    """Which pixels the score hangs on: float32 (N,H,W), named saliency or saliency/METHOD.
 
     `method` is vanilla (Simonyan et al., 2013), guided (Springenberg et al., 2014), deconvnet (Zeiler and Fergus,
-    2014), gradient_x_input (Shrikumar et al., 2016) or guided_grad_cam (Selvaraju et al., 2017). With `signed` all
-    channels are kept with their signs, in RGB order: (N,H,W,3), and the name ends in /signed. InvalidArgument for
-    another method.
+    2014), gradient_x_input (Shrikumar et al., 2016), guided_grad_cam (Selvaraju et al., 2017), smooth_grad (Smilkov et
+    al., 2017), smooth_grad_squared (Hooker et al., 2019), var_grad (Adebayo et al., 2018), integrated_gradients
+    (Sundararajan et al., 2017) or xrai (Kapishnikov et al., 2019).
+
+    `reduction` of the colour channels is abs_max, sum, mean, max or norm; another than abs_max ends the name. `signed`
+    keeps all of them in RGB order, (N,H,W,3), and the name ends in /signed. The smooth ones take `samples` (default 25)
+    noisy copies, σ = `noise` (default 0.15) × the image's range. Integrated gradients and XRAI take `steps` (default
+    25) from each of `baselines`: colours, or Blur (default black and white). InvalidArgument for other values.
     """
 
     method: str = "vanilla"
     signed: bool = False
+    reduction: str = "abs_max"
+    samples: int | None = None
+    noise: float | None = None
+    steps: int | None = None
+    baselines: Sequence[Color | Blur] = ()
+    output: Output = RAW
 
     def message(self) -> spec_pb2.Visualization:
         """See Visualization."""
-        if self.method not in SALIENCY_METHODS:
-            allowed = ", ".join(SALIENCY_METHODS)
-            raise InvalidArgument(f"no saliency method {self.method!r}; allowed: {allowed}", field="method")
-        reduction = spec_pb2.CHANNEL_REDUCTION_NONE if self.signed else spec_pb2.CHANNEL_REDUCTION_ABS_MAX
-        options = spec_pb2.Saliency(method=SALIENCY_METHODS[self.method], reduction=reduction)
-        return spec_pb2.Visualization(saliency=options)
+        method = _named(SALIENCY_METHODS, self.method, "method")
+        kept = "none" if self.signed else self.reduction
+        reduction = (
+            _named(REDUCTIONS, kept, "reduction") if kept != "abs_max" else spec_pb2.CHANNEL_REDUCTION_UNSPECIFIED
+        )
+        options = spec_pb2.Saliency(
+            method=method,
+            reduction=reduction,
+            samples=_positive(self.samples, "samples"),
+            noise=self.noise,
+            steps=_positive(self.steps, "steps"),
+            baselines=[_baseline(it) for it in self.baselines],
+        )
+        return spec_pb2.Visualization(saliency=options, output=self.output.message())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +121,111 @@ class GradCAM:
     """A class activation map: float32 (N,h,w) as the layer, raw and not negative; named as its method.
 
     `method` is grad_cam (Selvaraju et al., 2017), grad_cam_plus_plus (Chattopadhay et al., 2018), hires_cam (Draelos
-    and Carin, 2020) or layer_cam (Jiang et al., 2021). InvalidArgument for another one.
+    and Carin, 2020), layer_cam (Jiang et al., 2021) or score_cam (Wang et al., 2020). InvalidArgument for another one.
     `layer` is a convolution or pooling layer, by default the model's last convolution; another one's name follows in
-    the array's: grad_cam/LAYER. With `upsampled` (N,H,W) as the input, bilinear, and the name ends in /upsampled.
+    the array's: grad_cam/LAYER. With `upsampled` (N,H,W) as the input, bilinear, and the name ends in /upsampled; with
+    `signed` what speaks against the target is negative, and the name ends in /signed.
     """
 
     layer: str | None = None
     upsampled: bool = False
     method: str = "grad_cam"
+    signed: bool = False
+    output: Output = RAW
 
     def message(self) -> spec_pb2.Visualization:
         """See Visualization."""
         size = spec_pb2.MAP_SIZE_INPUT if self.upsampled else spec_pb2.MAP_SIZE_LAYER
-        if self.method not in CAM_METHODS:
-            allowed = ", ".join(CAM_METHODS)
-            raise InvalidArgument(f"no class activation method {self.method!r}; allowed: {allowed}", field="method")
-        options = spec_pb2.GradCam(layer=self.layer or "", size=size, method=CAM_METHODS[self.method])
-        return spec_pb2.Visualization(grad_cam=options)
+        method = _named(CAM_METHODS, self.method, "method")
+        options = spec_pb2.GradCam(layer=self.layer or "", size=size, method=method, signed=self.signed)
+        return spec_pb2.Visualization(grad_cam=options, output=self.output.message())
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Activations:
-    """Layers' outputs as Keras gives them: float32 (N,…), named activations/LAYER; of all channels or of `channels`."""
+    """Layers' outputs as Keras gives them: float32 (N,…), named activations/LAYER; of all channels or of `channels`.
+
+    `reduction` of these channels is none, mean, max, norm, sum or abs_max, and ends the name: activations/LAYER/mean.
+    """
 
     layers: tuple[str, ...]
     channels: tuple[int, ...]
+    reduction: str
+    output: Output
 
-    def __init__(self, layers: Sequence[str] | str, channels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[str] | str,
+        channels: Sequence[int] | None = None,
+        reduction: str = "none",
+        output: Output = RAW,
+    ) -> None:
         object.__setattr__(self, "layers", (layers,) if isinstance(layers, str) else tuple(layers))
         object.__setattr__(self, "channels", tuple(channels or ()))
+        object.__setattr__(self, "reduction", reduction)
+        object.__setattr__(self, "output", output)
 
     def message(self) -> spec_pb2.Visualization:
         """See Visualization."""
-        return spec_pb2.Visualization(activations=spec_pb2.Activations(layers=self.layers, channels=self.channels))
+        reduction = _named(REDUCTIONS, self.reduction, "reduction")
+        options = spec_pb2.Activations(layers=self.layers, channels=self.channels, reduction=reduction)
+        return spec_pb2.Visualization(activations=options, output=self.output.message())
+
+
+@dataclass(frozen=True, slots=True)
+class Occlusion:
+    """What the score loses where a square covers the image (Zeiler and Fergus, 2014): float32 (N,H,W), named occlusion.
+
+    Squares of `patch` pixels (default 32), moved by `stride` (default half of it), in `color` (default: what the
+    model's preprocessing makes 0); the mean over those that cover a pixel.
+    """
+
+    patch: int | None = None
+    stride: int | None = None
+    color: Color | None = None
+    output: Output = RAW
+
+    def message(self) -> spec_pb2.Visualization:
+        """See Visualization."""
+        color = None if self.color is None else _color(self.color, "color")
+        options = spec_pb2.Occlusion(
+            patch=_positive(self.patch, "patch"), stride=_positive(self.stride, "stride"), color=color
+        )
+        return spec_pb2.Visualization(occlusion=options, output=self.output.message())
+
+
+def divided(kind: type[Any], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A visualization's own options, and the rest."""
+    names = {field.name for field in fields(kind)}
+    own = {name: value for name, value in options.items() if name in names}
+    return own, {name: value for name, value in options.items() if name not in names}
+
+
+def _named(table: Mapping[str, Any], name: str, field: str) -> Any:
+    """What `table` has for `name`."""
+    if name not in table:
+        raise InvalidArgument(f"no {field} {name!r}; allowed: {', '.join(table)}", field=field)
+    return table[name]
+
+
+def _positive(number: int | None, field: str) -> int:
+    """0, which the wire takes for the default, only for None."""
+    if number is not None and number < 1:
+        raise InvalidArgument(f"{field} is {number}; allowed: 1 or more", field=field)
+    return number or 0
+
+
+def _color(color: Color, field: str) -> spec_pb2.Color:
+    values = _named(COLORS, color, field) if isinstance(color, str) else tuple(color)
+    if len(values) != 3:
+        raise InvalidArgument(f"{field} {color!r} is none; allowed: RGB, or {', '.join(COLORS)}", field=field)
+    return spec_pb2.Color(red=values[0], green=values[1], blue=values[2])
+
+
+def _baseline(baseline: Color | Blur) -> spec_pb2.Baseline:
+    if isinstance(baseline, Blur):
+        return spec_pb2.Baseline(blur=baseline.sigma)
+    return spec_pb2.Baseline(color=_color(baseline, "baselines"))
 
 
 @dataclass(frozen=True, slots=True)

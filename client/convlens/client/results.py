@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convlens.client.errors import DataCorrupted, InvalidArgument
 from convlens.v1 import codec, result_pb2, spec_pb2
 
@@ -41,6 +43,12 @@ class Explanation:
     kind: str
     """logit, or activation for a unit of an inner layer."""
     probability: float | None
+    baseline_output: float | None = None
+    """Of integrated gradients and XRAI: the baseline's score, the mean over several."""
+    completeness_delta: float | None = None
+    """Of the same: Σ attributions − (score − baseline_output); more steps bring it nearer to 0."""
+    completeness_delta_relative: float | None = None
+    """As a share of the difference: above 0.05 take more steps, or another baseline where that is small itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ class Result(Mapping[str, Array]):
 
     def __init__(self, header: result_pb2.ResultHeader, arrays: Mapping[str, Array], request: Request) -> None:
         self._arrays = dict(arrays)
+        self._scales = {
+            it.name: (np.array(it.scale, np.float32), np.array(it.offset, np.float32))
+            for it in header.tensors
+            if it.scale
+        }
         self.job_id = header.job_id
         self.request_id = request.request_id
         self.model = header.model
@@ -98,6 +111,15 @@ class Result(Mapping[str, Array]):
             return self._arrays[begun[0]]
         raise KeyError(f"{name!r}; there {'are' if len(self) != 1 else 'is'} {', '.join(self._arrays)}")
 
+    def restored(self, name: str) -> Array:
+        """The array's values in float32: of uint8, offset + scale·q, each map's own; wrong by half a step at most."""
+        array = self[name]
+        if array.dtype != np.uint8:
+            return array.astype(np.float32)
+        scale, offset = self._scales[next(it for it, found in self._arrays.items() if found is array)]
+        rows: Array = array.reshape(len(scale), -1).astype(np.float32) * scale[:, None] + offset[:, None]
+        return rows.reshape(array.shape)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 
@@ -115,6 +137,10 @@ class Result(Mapping[str, Array]):
     def _only(self, row: int) -> Result:
         part = copy.copy(self)
         part._arrays = {name: array[row : row + 1] for name, array in self._arrays.items()}
+        part._scales = {}
+        for name, (scale, offset) in self._scales.items():
+            share = len(scale) // len(self.predictions)
+            part._scales[name] = (scale[row * share : (row + 1) * share], offset[row * share : (row + 1) * share])
         part.images = self.images[row : row + 1]
         part.predictions = self.predictions[row : row + 1]
         part.explained = self.explained[row : row + 1]
@@ -221,9 +247,17 @@ def _explained(
     found: dict[str, list[Explanation]] = {}
     for it in image.explanations:
         kind = "activation" if it.score_kind == result_pb2.SCORE_KIND_ACTIVATION else "logit"
-        probability = it.probability if it.HasField("probability") else None
-        found.setdefault(it.tensor, []).append(Explanation(it.index, it.label, it.score, kind, probability))
+        found.setdefault(it.tensor, []).append(
+            Explanation(it.index, it.label, it.score, kind, *(_optional(it, name) for name in _OPTIONAL))
+        )
     return {name: tuple(it) if header.target_axis else it[0] for name, it in found.items() if name in arrays}
+
+
+_OPTIONAL = ("probability", "baseline_output", "completeness_delta", "completeness_delta_relative")
+
+
+def _optional(message: result_pb2.Explanation, field: Any) -> float | None:
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _precision(header: result_pb2.ResultHeader) -> str:

@@ -14,10 +14,20 @@ from typing import Any, Self
 
 import grpc
 
-from convlens.client.calls import PACK, Answer, Attempts, ended, job_spec, job_state, new_request_id, too_late
+from convlens.client.calls import (
+    PACK,
+    Answer,
+    Attempts,
+    ended,
+    job_spec,
+    job_state,
+    moved,
+    new_request_id,
+    too_late,
+)
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
 from convlens.client.images import ImageLike, Images
-from convlens.client.options import Activations, GradCAM, Saliency, Targets, Visualization
+from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
 from convlens.client.results import Result
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2, model_pb2, spec_pb2
@@ -75,31 +85,28 @@ class Client:
 
     # --- maps ---
 
-    def saliency(self, images: Images, method: str = "vanilla", *, signed: bool = False, **options: Any) -> Result:
-        """See Saliency; further options as in visualize."""
-        return self.visualize(images, [Saliency(method, signed)], **options)
+    def saliency(self, images: Images, method: str = "vanilla", **options: Any) -> Result:
+        """See Saliency for its options; further ones as in visualize."""
+        own, rest = divided(Saliency, options)
+        return self.visualize(images, [Saliency(method, **own)], **rest)
 
-    def grad_cam(
-        self,
-        images: Images,
-        layer: str | None = None,
-        *,
-        method: str = "grad_cam",
-        upsampled: bool = False,
-        **options: Any,
-    ) -> Result:
-        """See GradCAM; further options as in visualize."""
-        return self.visualize(images, [GradCAM(layer, upsampled, method)], **options)
+    def grad_cam(self, images: Images, layer: str | Sequence[str] | None = None, **options: Any) -> Result:
+        """See GradCAM for its options; several layers make several maps. Further options as in visualize."""
+        own, rest = divided(GradCAM, options)
+        layers = [layer] if layer is None or isinstance(layer, str) else layer
+        return self.visualize(images, [GradCAM(it, **own) for it in layers], **rest)
 
     def activations(
-        self,
-        images: Images,
-        layers: Sequence[str] | str,
-        channels: Sequence[int] | None = None,
-        **options: Any,
+        self, images: Images, layers: Sequence[str] | str, channels: Sequence[int] | None = None, **options: Any
     ) -> Result:
-        """See Activations; further options as in visualize."""
-        return self.visualize(images, [Activations(layers, channels)], **options)
+        """See Activations for its options; further ones as in visualize."""
+        own, rest = divided(Activations, options)
+        return self.visualize(images, [Activations(layers, channels, **own)], **rest)
+
+    def occlusion(self, images: Images, **options: Any) -> Result:
+        """See Occlusion for its options; further ones as in visualize."""
+        own, rest = divided(Occlusion, options)
+        return self.visualize(images, [Occlusion(**own)], **rest)
 
     def visualize(
         self,
@@ -271,7 +278,7 @@ class Job:
             call = client._stubs().jobs.WatchJob(request, timeout=attempts.remaining(), metadata=metadata)
             try:
                 for change in call:
-                    if seen is None or (change.job.state, change.job.attempts) != (seen.state, seen.attempts):
+                    if seen is None or moved(seen, change.job):
                         seen = change.job
                         yield seen
             except grpc.RpcError as error:

@@ -195,6 +195,10 @@ class Ledger:
         pairs = [text for claim in claims for text in (claim.record.id, claim.token)]
         return {name.decode() for name in self._run("renew", int(self.settings.lease * 1000), *pairs)}
 
+    def progress(self, claim: Claim, share: float) -> bool:
+        """Tells how much of the job is done, 0…1. False when it is not the caller's any more."""
+        return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
+
     def succeed(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> bool:
         """Writes the result, then closes the record. False when the job was not the caller's any more.
 

@@ -73,6 +73,8 @@ class Record:
     header_size: int
     header_crc: int
     failure: JobFailure | None
+    progress: float
+    """0…1, as its worker last told."""
 
     @property
     def expired(self) -> bool:
@@ -112,4 +114,5 @@ class Record:
             header_size=int(text.get("header_size", 0)),
             header_crc=int(text.get("header_crc", 0)),
             failure=JobFailure(text["reason"], text["message"], text["field"]) if text.get("reason") else None,
+            progress=float(text.get("progress") or 0),
         )

@@ -112,6 +112,7 @@ class Job(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESULT_EXPIRED_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """32 lower-case hex digits."""
     state: global___JobState.ValueType
@@ -132,6 +133,8 @@ class Job(google.protobuf.message.Message):
     """The caller's request_id, when there was one."""
     result_expired: builtins.bool
     """True when the result has been deleted because its time was over."""
+    progress: builtins.float
+    """The share of its passes that is computed, 0…1; told while it is RUNNING for methods that take many passes."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was submitted."""
@@ -175,9 +178,10 @@ class Job(google.protobuf.message.Message):
         error: global___JobError | None = ...,
         request_id: builtins.str = ...,
         result_expired: builtins.bool = ...,
+        progress: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "queue_position", b"queue_position", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "attempts", b"attempts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "id", b"id", "images", b"images", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result_bytes", b"result_bytes", "result_expired", b"result_expired", "start_time", b"start_time", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "attempts", b"attempts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "id", b"id", "images", b"images", "model", b"model", "priority", b"priority", "progress", b"progress", "queue_position", b"queue_position", "request_id", b"request_id", "result_bytes", b"result_bytes", "result_expired", b"result_expired", "start_time", b"start_time", "state", b"state"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_queue_position", b"_queue_position"]) -> typing.Literal["queue_position"] | None: ...
 
 global___Job = Job

@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onvlens/v1/model.proto\x12\x0b\x63onvlens.v1\x1a\x1egoogle/protobuf/duration.proto\"2\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xba\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\"\n\x06layers\x18\x05 \x03(\x0b\x32\x12.convlens.v1.Layer\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\npreprocess\x18\x07 \x01(\t\x12)\n\tprecision\x18\x08 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0bscore_layer\x18\t \x01(\t\x12\x11\n\tcam_layer\x18\n \x01(\t\x12\x11\n\tsynthetic\x18\x0b \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x0f\n\x07workers\x18\r \x01(\x05\x12\x17\n\x0fhas_probability\x18\x0e \x01(\x08\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.convlens.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.convlens.v1.Model\"\x16\n\x14GetServerInfoRequest\"v\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.convlens.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x15\n\rdefault_model\x18\x04 \x01(\t\"\xc1\x02\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_images\x18\x02 \x01(\x05\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12max_visualizations\x18\x05 \x01(\x05\x12\x13\n\x0bmax_targets\x18\x06 \x01(\x05\x12\x10\n\x08max_jobs\x18\x07 \x01(\x03\x12.\n\x0bmax_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x32\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.convlens.v1.ListModelsRequest\x1a\x1f.convlens.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.convlens.v1.GetModelRequest\x1a\x1d.convlens.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.convlens.v1.GetServerInfoRequest\x1a\".convlens.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onvlens/v1/model.proto\x12\x0b\x63onvlens.v1\x1a\x1egoogle/protobuf/duration.proto\"2\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xcb\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\"\n\x06layers\x18\x05 \x03(\x0b\x32\x12.convlens.v1.Layer\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\npreprocess\x18\x07 \x01(\t\x12)\n\tprecision\x18\x08 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0bscore_layer\x18\t \x01(\t\x12\x11\n\tcam_layer\x18\n \x01(\t\x12\x11\n\tsynthetic\x18\x0b \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x0f\n\x07workers\x18\r \x01(\x05\x12\x17\n\x0fhas_probability\x18\x0e \x01(\x08\x12\x0f\n\x07methods\x18\x0f \x03(\t\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.convlens.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.convlens.v1.Model\"\x16\n\x14GetServerInfoRequest\"v\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.convlens.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x15\n\rdefault_model\x18\x04 \x01(\t\"\xc1\x02\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_images\x18\x02 \x01(\x05\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12max_visualizations\x18\x05 \x01(\x05\x12\x13\n\x0bmax_targets\x18\x06 \x01(\x05\x12\x10\n\x08max_jobs\x18\x07 \x01(\x03\x12.\n\x0bmax_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration*U\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x32\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.convlens.v1.ListModelsRequest\x1a\x1f.convlens.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.convlens.v1.GetModelRequest\x1a\x1d.convlens.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.convlens.v1.GetServerInfoRequest\x1a\".convlens.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convlens.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRECISION']._serialized_start=1076
-  _globals['_PRECISION']._serialized_end=1161
+  _globals['_PRECISION']._serialized_start=1093
+  _globals['_PRECISION']._serialized_end=1178
   _globals['_LAYER']._serialized_start=72
   _globals['_LAYER']._serialized_end=122
   _globals['_MODEL']._serialized_start=125
-  _globals['_MODEL']._serialized_end=439
-  _globals['_LISTMODELSREQUEST']._serialized_start=441
-  _globals['_LISTMODELSREQUEST']._serialized_end=460
-  _globals['_LISTMODELSRESPONSE']._serialized_start=462
-  _globals['_LISTMODELSRESPONSE']._serialized_end=518
-  _globals['_GETMODELREQUEST']._serialized_start=520
-  _globals['_GETMODELREQUEST']._serialized_end=551
-  _globals['_GETMODELRESPONSE']._serialized_start=553
-  _globals['_GETMODELRESPONSE']._serialized_end=606
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=608
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=630
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=632
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=750
-  _globals['_LIMITS']._serialized_start=753
-  _globals['_LIMITS']._serialized_end=1074
-  _globals['_MODELSERVICE']._serialized_start=1164
-  _globals['_MODELSERVICE']._serialized_end=1418
+  _globals['_MODEL']._serialized_end=456
+  _globals['_LISTMODELSREQUEST']._serialized_start=458
+  _globals['_LISTMODELSREQUEST']._serialized_end=477
+  _globals['_LISTMODELSRESPONSE']._serialized_start=479
+  _globals['_LISTMODELSRESPONSE']._serialized_end=535
+  _globals['_GETMODELREQUEST']._serialized_start=537
+  _globals['_GETMODELREQUEST']._serialized_end=568
+  _globals['_GETMODELRESPONSE']._serialized_start=570
+  _globals['_GETMODELRESPONSE']._serialized_end=623
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=625
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=647
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=649
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=767
+  _globals['_LIMITS']._serialized_start=770
+  _globals['_LIMITS']._serialized_end=1091
+  _globals['_MODELSERVICE']._serialized_start=1181
+  _globals['_MODELSERVICE']._serialized_end=1435
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,7 @@ class Model(google.protobuf.message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
     WORKERS_FIELD_NUMBER: builtins.int
     HAS_PROBABILITY_FIELD_NUMBER: builtins.int
+    METHODS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The name it is served under: a letter or digit, then letters, digits, '.', '_' or '-'; 64 characters at most."""
     source: builtins.str
@@ -126,6 +127,10 @@ class Model(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """A label for each unit of the last layer; empty when the model came without labels."""
 
+    @property
+    def methods(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The methods that its workers can compute: vanilla, guided, grad_cam, occlusion, activations…"""
+
     def __init__(
         self,
         *,
@@ -143,8 +148,9 @@ class Model(google.protobuf.message.Message):
         max_batch_size: builtins.int = ...,
         workers: builtins.int = ...,
         has_probability: builtins.bool = ...,
+        methods: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "methods", b"methods", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "workers", b"workers"]) -> None: ...
 
 global___Model = Model
 

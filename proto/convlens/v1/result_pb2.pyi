@@ -195,6 +195,9 @@ class Explanation(google.protobuf.message.Message):
     SCORE_FIELD_NUMBER: builtins.int
     SCORE_KIND_FIELD_NUMBER: builtins.int
     PROBABILITY_FIELD_NUMBER: builtins.int
+    BASELINE_OUTPUT_FIELD_NUMBER: builtins.int
+    COMPLETENESS_DELTA_FIELD_NUMBER: builtins.int
+    COMPLETENESS_DELTA_RELATIVE_FIELD_NUMBER: builtins.int
     tensor: builtins.str
     """The tensor's name."""
     index: builtins.int
@@ -207,6 +210,16 @@ class Explanation(google.protobuf.message.Message):
     """What the score is."""
     probability: builtins.float
     """The unit's probability; absent when it has none."""
+    baseline_output: builtins.float
+    """The baseline's score, the mean over several baselines; absent but for integrated gradients and XRAI."""
+    completeness_delta: builtins.float
+    """How far the attributions miss what they divide: their sum − (score − baseline_output). More steps bring it nearer to
+    0. Absent where baseline_output is.
+    """
+    completeness_delta_relative: builtins.float
+    """The same as a share of score − baseline_output: above 0.05 take more steps, and where that difference is itself under
+    0.05 another baseline. Absent where baseline_output is, or the difference is 0.
+    """
     def __init__(
         self,
         *,
@@ -216,9 +229,19 @@ class Explanation(google.protobuf.message.Message):
         score: builtins.float = ...,
         score_kind: global___ScoreKind.ValueType = ...,
         probability: builtins.float | None = ...,
+        baseline_output: builtins.float | None = ...,
+        completeness_delta: builtins.float | None = ...,
+        completeness_delta_relative: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_probability", b"_probability", "probability", b"probability"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_probability", b"_probability", "index", b"index", "label", b"label", "probability", b"probability", "score", b"score", "score_kind", b"score_kind", "tensor", b"tensor"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_baseline_output", b"_baseline_output", "_completeness_delta", b"_completeness_delta", "_completeness_delta_relative", b"_completeness_delta_relative", "_probability", b"_probability", "baseline_output", b"baseline_output", "completeness_delta", b"completeness_delta", "completeness_delta_relative", b"completeness_delta_relative", "probability", b"probability"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_baseline_output", b"_baseline_output", "_completeness_delta", b"_completeness_delta", "_completeness_delta_relative", b"_completeness_delta_relative", "_probability", b"_probability", "baseline_output", b"baseline_output", "completeness_delta", b"completeness_delta", "completeness_delta_relative", b"completeness_delta_relative", "index", b"index", "label", b"label", "probability", b"probability", "score", b"score", "score_kind", b"score_kind", "tensor", b"tensor"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_baseline_output", b"_baseline_output"]) -> typing.Literal["baseline_output"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_completeness_delta", b"_completeness_delta"]) -> typing.Literal["completeness_delta"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_completeness_delta_relative", b"_completeness_delta_relative"]) -> typing.Literal["completeness_delta_relative"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_probability", b"_probability"]) -> typing.Literal["probability"] | None: ...
 
 global___Explanation = Explanation

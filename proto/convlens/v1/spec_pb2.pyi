@@ -49,6 +49,36 @@ PRIORITY_LOW: Priority.ValueType  # 3
 """Bulk work."""
 global___Priority = Priority
 
+class _Normalization:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NormalizationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Normalization.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NORMALIZATION_UNSPECIFIED: _Normalization.ValueType  # 0
+    """Taken as NORMALIZATION_NONE."""
+    NORMALIZATION_NONE: _Normalization.ValueType  # 1
+    """Not at all: values compare between images."""
+    NORMALIZATION_MIN_MAX: _Normalization.ValueType  # 2
+    """(x − min) / (max − min), in 0…1."""
+    NORMALIZATION_MAX_ABS: _Normalization.ValueType  # 3
+    """x / max|x|, in −1…1; 0 stays 0."""
+
+class Normalization(_Normalization, metaclass=_NormalizationEnumTypeWrapper):
+    """How values are brought to a common range, each map of an image and target (each image's activations) by itself. A flat
+    one becomes zeros.
+    """
+
+NORMALIZATION_UNSPECIFIED: Normalization.ValueType  # 0
+"""Taken as NORMALIZATION_NONE."""
+NORMALIZATION_NONE: Normalization.ValueType  # 1
+"""Not at all: values compare between images."""
+NORMALIZATION_MIN_MAX: Normalization.ValueType  # 2
+"""(x − min) / (max − min), in 0…1."""
+NORMALIZATION_MAX_ABS: Normalization.ValueType  # 3
+"""x / max|x|, in −1…1; 0 stays 0."""
+global___Normalization = Normalization
+
 class _SaliencyMethod:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -71,6 +101,20 @@ class _SaliencyMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The guided gradient times the upsampled Grad-CAM of the model's cam_layer (Selvaraju et al., 2017). Tensor name:
     saliency/guided_grad_cam.
     """
+    SALIENCY_METHOD_SMOOTH_GRAD: _SaliencyMethod.ValueType  # 6
+    """The mean gradient of noisy copies (Smilkov et al., 2017). Tensor name: saliency/smooth_grad."""
+    SALIENCY_METHOD_SMOOTH_GRAD_SQUARED: _SaliencyMethod.ValueType  # 7
+    """The mean of its squares (Hooker et al., 2019). Tensor name: saliency/smooth_grad_squared."""
+    SALIENCY_METHOD_VAR_GRAD: _SaliencyMethod.ValueType  # 8
+    """Its variance (Adebayo et al., 2018). Tensor name: saliency/var_grad."""
+    SALIENCY_METHOD_INTEGRATED_GRADIENTS: _SaliencyMethod.ValueType  # 9
+    """Integrated gradients (Sundararajan et al., 2017): the score's difference to a baseline's divided among the pixels, the
+    mean over the baselines. Tensor name: saliency/integrated_gradients.
+    """
+    SALIENCY_METHOD_XRAI: _SaliencyMethod.ValueType  # 10
+    """XRAI (Kapishnikov et al., 2019): regions ranked by their integrated gradients. Takes no reduction, and only some
+    workers have it (see Model.methods). Tensor name: saliency/xrai.
+    """
 
 class SaliencyMethod(_SaliencyMethod, metaclass=_SaliencyMethodEnumTypeWrapper):
     """What a saliency map is: how gradients pass back through each ReLU, and what they are multiplied by."""
@@ -91,6 +135,20 @@ SALIENCY_METHOD_GUIDED_GRAD_CAM: SaliencyMethod.ValueType  # 5
 """The guided gradient times the upsampled Grad-CAM of the model's cam_layer (Selvaraju et al., 2017). Tensor name:
 saliency/guided_grad_cam.
 """
+SALIENCY_METHOD_SMOOTH_GRAD: SaliencyMethod.ValueType  # 6
+"""The mean gradient of noisy copies (Smilkov et al., 2017). Tensor name: saliency/smooth_grad."""
+SALIENCY_METHOD_SMOOTH_GRAD_SQUARED: SaliencyMethod.ValueType  # 7
+"""The mean of its squares (Hooker et al., 2019). Tensor name: saliency/smooth_grad_squared."""
+SALIENCY_METHOD_VAR_GRAD: SaliencyMethod.ValueType  # 8
+"""Its variance (Adebayo et al., 2018). Tensor name: saliency/var_grad."""
+SALIENCY_METHOD_INTEGRATED_GRADIENTS: SaliencyMethod.ValueType  # 9
+"""Integrated gradients (Sundararajan et al., 2017): the score's difference to a baseline's divided among the pixels, the
+mean over the baselines. Tensor name: saliency/integrated_gradients.
+"""
+SALIENCY_METHOD_XRAI: SaliencyMethod.ValueType  # 10
+"""XRAI (Kapishnikov et al., 2019): regions ranked by their integrated gradients. Takes no reduction, and only some
+workers have it (see Model.methods). Tensor name: saliency/xrai.
+"""
 global___SaliencyMethod = SaliencyMethod
 
 class _ChannelReduction:
@@ -100,21 +158,37 @@ class _ChannelReduction:
 class _ChannelReductionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ChannelReduction.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     CHANNEL_REDUCTION_UNSPECIFIED: _ChannelReduction.ValueType  # 0
-    """Taken as CHANNEL_REDUCTION_ABS_MAX."""
+    """The default: the largest absolute value of a gradient, all of a layer's channels."""
     CHANNEL_REDUCTION_ABS_MAX: _ChannelReduction.ValueType  # 1
-    """The largest absolute value of the three: (N,H,W), or (N,T,H,W) with a target axis."""
+    """The largest absolute value: (N,H,W), or (N,T,H,W) with a target axis. Adds "/abs_max" to the name of activations."""
     CHANNEL_REDUCTION_NONE: _ChannelReduction.ValueType  # 2
-    """All three, signed, in RGB order: (N,H,W,3) or (N,T,H,W,3). Adds "/signed" to the tensor's name."""
+    """All of them, signed. Of a gradient in RGB order: (N,H,W,3) or (N,T,H,W,3), and "/signed" is added to its name."""
+    CHANNEL_REDUCTION_SUM: _ChannelReduction.ValueType  # 3
+    """Their sum. Adds "/sum" to the tensor's name."""
+    CHANNEL_REDUCTION_MEAN: _ChannelReduction.ValueType  # 4
+    """Their mean. Adds "/mean" to the tensor's name."""
+    CHANNEL_REDUCTION_MAX: _ChannelReduction.ValueType  # 5
+    """The largest. Adds "/max" to the tensor's name."""
+    CHANNEL_REDUCTION_NORM: _ChannelReduction.ValueType  # 6
+    """The Euclidean norm. Adds "/norm" to the tensor's name."""
 
 class ChannelReduction(_ChannelReduction, metaclass=_ChannelReductionEnumTypeWrapper):
-    """What is kept of the three colour channels of a gradient."""
+    """What is kept of channels: the three colours of a gradient, or those of a layer's output."""
 
 CHANNEL_REDUCTION_UNSPECIFIED: ChannelReduction.ValueType  # 0
-"""Taken as CHANNEL_REDUCTION_ABS_MAX."""
+"""The default: the largest absolute value of a gradient, all of a layer's channels."""
 CHANNEL_REDUCTION_ABS_MAX: ChannelReduction.ValueType  # 1
-"""The largest absolute value of the three: (N,H,W), or (N,T,H,W) with a target axis."""
+"""The largest absolute value: (N,H,W), or (N,T,H,W) with a target axis. Adds "/abs_max" to the name of activations."""
 CHANNEL_REDUCTION_NONE: ChannelReduction.ValueType  # 2
-"""All three, signed, in RGB order: (N,H,W,3) or (N,T,H,W,3). Adds "/signed" to the tensor's name."""
+"""All of them, signed. Of a gradient in RGB order: (N,H,W,3) or (N,T,H,W,3), and "/signed" is added to its name."""
+CHANNEL_REDUCTION_SUM: ChannelReduction.ValueType  # 3
+"""Their sum. Adds "/sum" to the tensor's name."""
+CHANNEL_REDUCTION_MEAN: ChannelReduction.ValueType  # 4
+"""Their mean. Adds "/mean" to the tensor's name."""
+CHANNEL_REDUCTION_MAX: ChannelReduction.ValueType  # 5
+"""The largest. Adds "/max" to the tensor's name."""
+CHANNEL_REDUCTION_NORM: ChannelReduction.ValueType  # 6
+"""The Euclidean norm. Adds "/norm" to the tensor's name."""
 global___ChannelReduction = ChannelReduction
 
 class _CamMethod:
@@ -135,6 +209,10 @@ class _CamMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """ReLU(Σ_k g_k·A_k) (Draelos and Carin, 2020). Tensor name: hires_cam."""
     CAM_METHOD_LAYER_CAM: _CamMethod.ValueType  # 4
     """ReLU(Σ_k ReLU(g_k)·A_k) (Jiang et al., 2021). Tensor name: layer_cam."""
+    CAM_METHOD_SCORE_CAM: _CamMethod.ValueType  # 5
+    """ReLU(Σ_k w_k·A_k), w the softmax over k of the scores of the image seen through A_k alone (Wang et al., 2020). No
+    gradients, but a forward pass for each channel. Tensor name: score_cam.
+    """
 
 class CamMethod(_CamMethod, metaclass=_CamMethodEnumTypeWrapper):
     """How activations A and gradients g = ∂S/∂A of a layer make a class activation map; k counts channels."""
@@ -151,6 +229,10 @@ CAM_METHOD_HIRES_CAM: CamMethod.ValueType  # 3
 """ReLU(Σ_k g_k·A_k) (Draelos and Carin, 2020). Tensor name: hires_cam."""
 CAM_METHOD_LAYER_CAM: CamMethod.ValueType  # 4
 """ReLU(Σ_k ReLU(g_k)·A_k) (Jiang et al., 2021). Tensor name: layer_cam."""
+CAM_METHOD_SCORE_CAM: CamMethod.ValueType  # 5
+"""ReLU(Σ_k w_k·A_k), w the softmax over k of the scores of the image seen through A_k alone (Wang et al., 2020). No
+gradients, but a forward pass for each channel. Tensor name: score_cam.
+"""
 global___CamMethod = CamMethod
 
 class _MapSize:
@@ -274,6 +356,8 @@ class Visualization(google.protobuf.message.Message):
     SALIENCY_FIELD_NUMBER: builtins.int
     GRAD_CAM_FIELD_NUMBER: builtins.int
     ACTIVATIONS_FIELD_NUMBER: builtins.int
+    OCCLUSION_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
     @property
     def saliency(self) -> global___Saliency:
         """A gradient of the score with respect to the input."""
@@ -286,38 +370,160 @@ class Visualization(google.protobuf.message.Message):
     def activations(self) -> global___Activations:
         """The outputs of layers."""
 
+    @property
+    def occlusion(self) -> global___Occlusion:
+        """What the score loses where the image is covered."""
+
+    @property
+    def output(self) -> global___Output:
+        """The form its arrays are given in. Default: as computed."""
+
     def __init__(
         self,
         *,
         saliency: global___Saliency | None = ...,
         grad_cam: global___GradCam | None = ...,
         activations: global___Activations | None = ...,
+        occlusion: global___Occlusion | None = ...,
+        output: global___Output | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activations", b"activations", "grad_cam", b"grad_cam", "method", b"method", "saliency", b"saliency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activations", b"activations", "grad_cam", b"grad_cam", "method", b"method", "saliency", b"saliency"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["method", b"method"]) -> typing.Literal["saliency", "grad_cam", "activations"] | None: ...
+    def HasField(self, field_name: typing.Literal["activations", b"activations", "grad_cam", b"grad_cam", "method", b"method", "occlusion", b"occlusion", "output", b"output", "saliency", b"saliency"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activations", b"activations", "grad_cam", b"grad_cam", "method", b"method", "occlusion", b"occlusion", "output", b"output", "saliency", b"saliency"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["method", b"method"]) -> typing.Literal["saliency", "grad_cam", "activations", "occlusion"] | None: ...
 
 global___Visualization = Visualization
 
 @typing.final
+class Output(google.protobuf.message.Message):
+    """The form of a visualization's arrays, applied in this order: size, normalization, datatype."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    NORMALIZATION_FIELD_NUMBER: builtins.int
+    DATATYPE_FIELD_NUMBER: builtins.int
+    height: builtins.int
+    """Rows to resize to, bilinear with half-pixel centres, a mean where it shrinks; 1…4096. Set with width, or both unset:
+    the size as computed. Only for arrays with an extent in space.
+    """
+    width: builtins.int
+    """Columns to resize to."""
+    normalization: global___Normalization.ValueType
+    """Default: none."""
+    datatype: convlens.v1.tensor_pb2.DataType.ValueType
+    """DATA_TYPE_FP32 (the default), DATA_TYPE_FP16 (values beyond its range become infinite), or DATA_TYPE_UINT8: each map
+    by itself in 256 even steps from its smallest to its largest value, as TensorSpec's scale and offset say.
+    """
+    def __init__(
+        self,
+        *,
+        height: builtins.int = ...,
+        width: builtins.int = ...,
+        normalization: global___Normalization.ValueType = ...,
+        datatype: convlens.v1.tensor_pb2.DataType.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["datatype", b"datatype", "height", b"height", "normalization", b"normalization", "width", b"width"]) -> None: ...
+
+global___Output = Output
+
+@typing.final
+class Color(google.protobuf.message.Message):
+    """An RGB colour, each in 0…255."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RED_FIELD_NUMBER: builtins.int
+    GREEN_FIELD_NUMBER: builtins.int
+    BLUE_FIELD_NUMBER: builtins.int
+    red: builtins.float
+    """Red."""
+    green: builtins.float
+    """Green."""
+    blue: builtins.float
+    """Blue."""
+    def __init__(
+        self,
+        *,
+        red: builtins.float = ...,
+        green: builtins.float = ...,
+        blue: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blue", b"blue", "green", b"green", "red", b"red"]) -> None: ...
+
+global___Color = Color
+
+@typing.final
+class Baseline(google.protobuf.message.Message):
+    """What an image is compared with."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLOR_FIELD_NUMBER: builtins.int
+    BLUR_FIELD_NUMBER: builtins.int
+    blur: builtins.float
+    """The image itself, blurred by a Gaussian of this many pixels of the model's input (σ), 0.5…64."""
+    @property
+    def color(self) -> global___Color:
+        """One colour everywhere."""
+
+    def __init__(
+        self,
+        *,
+        color: global___Color | None = ...,
+        blur: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["blur", b"blur", "color", b"color", "kind", b"kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blur", b"blur", "color", b"color", "kind", b"kind"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["color", "blur"] | None: ...
+
+global___Baseline = Baseline
+
+@typing.final
 class Saliency(google.protobuf.message.Message):
-    """A saliency map: the gradient of the score with respect to the model's preprocessed input, FP32."""
+    """A saliency map: the gradient of the score with respect to the model's preprocessed input, or what a method makes of
+    it, FP32.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     METHOD_FIELD_NUMBER: builtins.int
     REDUCTION_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    NOISE_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    BASELINES_FIELD_NUMBER: builtins.int
     method: global___SaliencyMethod.ValueType
     """Which. Default: vanilla."""
     reduction: global___ChannelReduction.ValueType
     """What is kept of the channels. Default: the largest absolute value."""
+    samples: builtins.int
+    """Noisy copies, 1…1000, a forward and backward pass each. Default: 25. Only of smooth_grad, smooth_grad_squared and
+    var_grad.
+    """
+    noise: builtins.float
+    """Their noise: σ as a share of the image's largest value less its smallest, above 0, up to 1. Default: 0.15."""
+    steps: builtins.int
+    """Steps on the path from each baseline, 1…1000, a forward and backward pass each. Default: 25. Only of
+    integrated_gradients and xrai.
+    """
+    @property
+    def baselines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Baseline]:
+        """The baselines, 1…8, none twice. Default: black and white. Only of integrated_gradients and xrai."""
+
     def __init__(
         self,
         *,
         method: global___SaliencyMethod.ValueType = ...,
         reduction: global___ChannelReduction.ValueType = ...,
+        samples: builtins.int = ...,
+        noise: builtins.float | None = ...,
+        steps: builtins.int = ...,
+        baselines: collections.abc.Iterable[global___Baseline] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["method", b"method", "reduction", b"reduction"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_noise", b"_noise", "noise", b"noise"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_noise", b"_noise", "baselines", b"baselines", "method", b"method", "noise", b"noise", "reduction", b"reduction", "samples", b"samples", "steps", b"steps"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_noise", b"_noise"]) -> typing.Literal["noise"] | None: ...
 
 global___Saliency = Saliency
 
@@ -332,22 +538,59 @@ class GradCam(google.protobuf.message.Message):
     LAYER_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
     METHOD_FIELD_NUMBER: builtins.int
+    SIGNED_FIELD_NUMBER: builtins.int
     layer: builtins.str
     """A convolution or pooling layer below the scored layer. Default: the model's cam_layer."""
     size: global___MapSize.ValueType
     """The map's size. Default: the layer's."""
     method: global___CamMethod.ValueType
     """How the map is made. Default: Grad-CAM."""
+    signed: builtins.bool
+    """True leaves out the last ReLU, so that what speaks against the target is negative; adds "/signed" to the tensor's
+    name. Not of score_cam, whose weights are positive.
+    """
     def __init__(
         self,
         *,
         layer: builtins.str = ...,
         size: global___MapSize.ValueType = ...,
         method: global___CamMethod.ValueType = ...,
+        signed: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layer", b"layer", "method", b"method", "size", b"size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer", b"layer", "method", b"method", "signed", b"signed", "size", b"size"]) -> None: ...
 
 global___GradCam = GradCam
+
+@typing.final
+class Occlusion(google.protobuf.message.Message):
+    """Occlusion sensitivity (Zeiler and Fergus, 2014): the score less that of the image with a square covered, the mean over
+    the squares that cover a pixel; (N,H,W), signed, FP32. A forward pass for each square. Tensor name: occlusion.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATCH_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    COLOR_FIELD_NUMBER: builtins.int
+    patch: builtins.int
+    """The square's side in pixels of the model's input, 1…the input's smaller side. Default: 32."""
+    stride: builtins.int
+    """How far it is moved, 1…patch; 10,000 squares at most. Default: half of patch."""
+    @property
+    def color(self) -> global___Color:
+        """What it is covered with. Default: the colour that the model's preprocessing makes 0."""
+
+    def __init__(
+        self,
+        *,
+        patch: builtins.int = ...,
+        stride: builtins.int = ...,
+        color: global___Color | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["color", b"color"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["color", b"color", "patch", b"patch", "stride", b"stride"]) -> None: ...
+
+global___Occlusion = Occlusion
 
 @typing.final
 class Activations(google.protobuf.message.Message):
@@ -359,6 +602,9 @@ class Activations(google.protobuf.message.Message):
 
     LAYERS_FIELD_NUMBER: builtins.int
     CHANNELS_FIELD_NUMBER: builtins.int
+    REDUCTION_FIELD_NUMBER: builtins.int
+    reduction: global___ChannelReduction.ValueType
+    """What is kept of these channels; the last axis then is gone. Default: all of them."""
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The layers, at least one, none twice."""
@@ -372,8 +618,9 @@ class Activations(google.protobuf.message.Message):
         *,
         layers: collections.abc.Iterable[builtins.str] | None = ...,
         channels: collections.abc.Iterable[builtins.int] | None = ...,
+        reduction: global___ChannelReduction.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "layers", b"layers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "layers", b"layers", "reduction", b"reduction"]) -> None: ...
 
 global___Activations = Activations
 

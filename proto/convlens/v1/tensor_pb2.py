@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onvlens/v1/tensor.proto\x12\x0b\x63onvlens.v1\"\\\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.convlens.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x86\x01\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.convlens.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x03\x12\r\n\x05\x63rc32\x18\x05 \x01(\r\x12\x10\n\x08\x63hannels\x18\x06 \x03(\x05*w\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onvlens/v1/tensor.proto\x12\x0b\x63onvlens.v1\"\\\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.convlens.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xa5\x01\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x61tatype\x18\x02 \x01(\x0e\x32\x15.convlens.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x03\x12\r\n\x05\x63rc32\x18\x05 \x01(\r\x12\x10\n\x08\x63hannels\x18\x06 \x03(\x05\x12\r\n\x05scale\x18\x07 \x03(\x02\x12\x0e\n\x06offset\x18\x08 \x03(\x02*w\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convlens.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=272
-  _globals['_DATATYPE']._serialized_end=391
+  _globals['_DATATYPE']._serialized_start=303
+  _globals['_DATATYPE']._serialized_end=422
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=133
   _globals['_TENSORSPEC']._serialized_start=136
-  _globals['_TENSORSPEC']._serialized_end=270
+  _globals['_TENSORSPEC']._serialized_end=301
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,8 @@ class TensorSpec(google.protobuf.message.Message):
     BYTE_SIZE_FIELD_NUMBER: builtins.int
     CRC32_FIELD_NUMBER: builtins.int
     CHANNELS_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What the array is called; unique within a result."""
     datatype: global___DataType.ValueType
@@ -113,6 +115,16 @@ class TensorSpec(google.protobuf.message.Message):
     def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The channels of the layer that the last axis holds, in its order. Empty: all of them, or the axis has none."""
 
+    @property
+    def scale(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of DATA_TYPE_UINT8 values q: value = offset + scale·q. One a map, in the order of the leading axes (images, then
+        targets where there is a target axis). Empty: the elements are the values.
+        """
+
+    @property
+    def offset(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """See scale."""
+
     def __init__(
         self,
         *,
@@ -122,7 +134,9 @@ class TensorSpec(google.protobuf.message.Message):
         byte_size: builtins.int = ...,
         crc32: builtins.int = ...,
         channels: collections.abc.Iterable[builtins.int] | None = ...,
+        scale: collections.abc.Iterable[builtins.float] | None = ...,
+        offset: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "channels", b"channels", "crc32", b"crc32", "datatype", b"datatype", "name", b"name", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "channels", b"channels", "crc32", b"crc32", "datatype", b"datatype", "name", b"name", "offset", b"offset", "scale", b"scale", "shape", b"shape"]) -> None: ...
 
 global___TensorSpec = TensorSpec

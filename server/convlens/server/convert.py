@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from convlens.jobs.record import Record
+from convlens.jobs.record import Record, State
 from convlens.server.settings import ServerSettings
 from convlens.v1 import job_pb2, model_pb2
 
@@ -27,6 +27,7 @@ def job(record: Record, position: int | None) -> job_pb2.Job:
         request_id=record.request_id,
         result_expired=record.expired,
         queue_position=position,
+        progress=1.0 if record.state is State.SUCCEEDED else record.progress,
     )
     if record.failure:
         message.error.reason = record.failure.reason

@@ -125,14 +125,14 @@ class Front:
         return convert.job(record, position)
 
     async def changes(self, record: Record) -> AsyncIterator[Record]:
-        """The record, and again at every change of its state, up to the final one."""
+        """The record, and again at every change of its state or progress, up to the final one."""
         with self._listening(record.id) as event:
             state = None
             while True:
                 event.clear()
                 record = await self.record(record.id)
-                if (record.state, record.attempts) != state:
-                    state = (record.state, record.attempts)
+                if (record.state, record.attempts, record.progress) != state:
+                    state = (record.state, record.attempts, record.progress)
                     yield record
                 if record.state.final:
                     return

@@ -18,6 +18,7 @@ from convlens.client import (
     FailedPrecondition,
     GradCAM,
     NotFound,
+    Occlusion,
     Saliency,
 )  # fmt: skip
 from convlens.client.stubs import Stubs
@@ -54,6 +55,17 @@ def test_a_watcher_sees_every_state_and_a_queued_job_tells_its_place(slow_client
     assert states == [STATE["QUEUED"], STATE["RUNNING"], STATE["SUCCEEDED"]]
     assert not last.status().HasField("queue_position")
     assert all(job.wait().state == STATE["SUCCEEDED"] for job in (first, *others))
+
+
+def test_a_job_of_many_passes_tells_how_far_it_is_and_can_be_cancelled_on_its_way(slow_client):
+    job = slow_client.submit(IMAGE, [Occlusion(112, 112)])
+    told = [change.progress for change in job.watch()]
+    assert told == sorted(told)
+    assert 0 < told[-2] < told[-1] == 1
+    endless = slow_client.submit(IMAGE, [Occlusion(16, 16)])
+    until(lambda: endless.status().progress > 0)
+    assert endless.cancel().state == STATE["CANCELLED"]
+    assert slow_client.grad_cam(IMAGE, timeout=10)["grad_cam"].shape == (1, 14, 14)
 
 
 def test_waiting_has_an_end(slow_client):

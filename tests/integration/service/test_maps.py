@@ -12,10 +12,27 @@ import pytest
 from PIL import Image
 from processes import running
 
-from convlens.client import ALL_UNITS, Activations, AsyncClient, Client, GradCAM, Saliency, TopK
+from convlens.client import (
+    ALL_UNITS,
+    Activations,
+    AsyncClient,
+    Blur,
+    Client,
+    GradCAM,
+    Occlusion,
+    Output,
+    Saliency,
+    TopK,
+)
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2
 from convlens.worker.engine import plan
+from convlens.worker.engine.explain import explain
+from convlens.worker.engine.methods import integrated_gradients as ig
+from convlens.worker.engine.methods.occlusion import Covered
+from convlens.worker.engine.methods.occlusion import Occlusion as EngineOcclusion
+from convlens.worker.engine.methods.score_cam import ScoreCAM
+from convlens.worker.engine.methods.smooth_grad import Noisy, SmoothGrad
 from convlens.worker.engine.network import Network
 from convlens.worker.shapes.model import PREPROCESS, load
 
@@ -31,7 +48,7 @@ def cam(layer, method):
 ASKED = {  # by the array's name: what the SDK is asked for, and what that is to the engine
     "saliency": (Saliency(), plan.Saliency()),
     "saliency/guided": (Saliency("guided"), plan.Saliency("guided")),
-    "saliency/signed": (Saliency(signed=True), plan.Saliency(signed=True)),
+    "saliency/signed": (Saliency(signed=True), plan.Saliency(reduction="none")),
     "saliency/deconvnet": (Saliency("deconvnet"), plan.Saliency("deconvnet")),
     "saliency/gradient_x_input": (Saliency("gradient_x_input"), plan.Saliency("gradient_x_input")),
     "saliency/guided_grad_cam": (Saliency("guided_grad_cam"), plan.Saliency("guided_grad_cam", layer="block5_conv3")),
@@ -45,6 +62,26 @@ ASKED = {  # by the array's name: what the SDK is asked for, and what that is to
     "layer_cam/block4_conv3": (
         GradCAM("block4_conv3", method="layer_cam"),
         cam("block4_conv3", "layer_cam"),
+    ),
+    "grad_cam/signed": (GradCAM(signed=True), plan.GradCAM("block5_conv3", signed=True)),
+    "score_cam/block5_pool": (GradCAM("block5_pool", method="score_cam"), ScoreCAM("block5_pool")),
+    "saliency/smooth_grad": (Saliency("smooth_grad", samples=2), SmoothGrad(Noisy(2, 0.15))),
+    "saliency/var_grad/sum": (
+        Saliency("var_grad", reduction="sum", samples=2),
+        SmoothGrad(Noisy(2, 0.15), "var_grad", "sum"),
+    ),
+    "saliency/smooth_grad_squared": (
+        Saliency("smooth_grad_squared", samples=2, noise=0.25),
+        SmoothGrad(Noisy(2, 0.25), "smooth_grad_squared"),
+    ),
+    "saliency/integrated_gradients/signed": (
+        Saliency("integrated_gradients", signed=True, steps=3, baselines=["black", Blur(4)]),
+        ig.IntegratedGradients(ig.Path(3, ((0.0, 0.0, 0.0), ig.Blur(4.0))), "none"),
+    ),
+    "occlusion": (Occlusion(80, 72, "white"), EngineOcclusion(Covered(80, 72, (255.0, 255.0, 255.0)))),
+    "activations/block3_conv1/norm": (
+        Activations("block3_conv1", range(3), "norm"),
+        plan.Activation("block3_conv1", (0, 1, 2), "norm"),
     ),
     "activations/block1_conv1": (Activations("block1_conv1"), plan.Activation("block1_conv1")),
     "activations/fc1": (Activations(["fc1"]), plan.Activation("fc1")),
@@ -95,7 +132,8 @@ def test_every_map_and_its_explanation_are_the_engines(target, network, pixels, 
     with Client(target) as client:
         result = client.visualize(PHOTOS, WANTED, target=asked)
     codes = np.array(codes, np.int32)
-    wanted = network.run(pixels, plan.Plan(MAPS, codes.shape[1], predictions=5), codes)
+    rest = plan.Plan((), codes.shape[1], predictions=5)
+    wanted = explain(network, pixels, MAPS, codes, plan=rest)
     assert list(result) == NAMES
     for name, item in zip(NAMES, MAPS, strict=True):
         array = wanted.maps[item]
@@ -108,8 +146,17 @@ def test_every_map_and_its_explanation_are_the_engines(target, network, pixels, 
             every = explained if axis else (explained,)
             assert [it.index for it in every] == wanted.targets[i].tolist()
             np.testing.assert_allclose([it.score for it in every], wanted.scores[i], rtol=1e-3, atol=1e-3)
+            if "integrated" not in name:
+                assert {it.baseline_output for it in every} == {None}
+                continue
+            found = wanted.completeness[ASKED[name][1]]
+            np.testing.assert_allclose([it.baseline_output for it in every], found.baseline_scores[i], rtol=1e-3)
+            np.testing.assert_allclose([it.completeness_delta for it in every], found.delta[i], atol=1e-2)
+            for it in every:
+                relative = it.completeness_delta / abs(it.score - it.baseline_output)
+                assert it.completeness_delta_relative == pytest.approx(relative, rel=1e-4)
     assert result.timing.compute > 0
-    assert result.timing.batch_size == 3
+    assert result.timing.batch_size == 8
 
 
 @REDIS
@@ -119,6 +166,52 @@ def test_a_unit_of_an_inner_layer_can_be_scored(target, network, pixels):
     wanted = network.run(pixels[:1], plan.Plan((plan.Saliency(),), scored_layer="block3_conv1"), [[5]])
     close(result["saliency"], wanted.maps[plan.Saliency()][:, 0])
     assert result.explained[0]["saliency"].kind == "activation"
+
+
+@REDIS
+def test_xrai_gives_regions(target):
+    with Client(target) as client:
+        result = client.saliency(PHOTOS[1], "xrai", steps=2)
+    regions = np.unique(result["saliency/xrai"])
+    assert 10 < len(regions) < 3000
+    assert result.explained[0]["saliency/xrai"].baseline_output is not None
+
+
+@REDIS
+def test_arrays_come_in_the_form_that_is_asked_for(target):
+    with Client(target) as client:
+
+        def asked(**form):
+            maps = client.saliency(PHOTOS, signed=True, output=Output(**form))
+            layer = client.activations(PHOTOS, "block3_conv1", [1, 2], output=Output(**form))
+            return maps, layer
+
+        for raw, small, half, bytes_, unit in zip(
+            asked(), asked(size=(56, 28)), asked(dtype="float16"), asked(dtype="uint8"),
+            asked(normalization="min_max", dtype="uint8"), strict=True,
+        ):  # fmt: skip
+            (name,) = raw
+            values = raw[name]
+            assert small[name].shape == (3, 56, 28, values.shape[-1])
+            for i, image in enumerate(values):
+                for channel in range(image.shape[-1]):
+                    plane = Image.fromarray(image[..., channel]).resize((28, 56), Image.Resampling.BILINEAR)
+                    np.testing.assert_allclose(small[name][i, ..., channel], plane, atol=1e-5 * np.abs(image).max())
+            assert half[name].dtype == np.float16
+            np.testing.assert_allclose(half[name], values, rtol=1e-3, atol=1e-6)
+            assert bytes_[name].dtype == unit[name].dtype == np.uint8
+            for i, part in enumerate(bytes_.split()):
+                step = np.ptp(values[i]) / 255
+                np.testing.assert_allclose(bytes_.restored(name)[i], values[i], atol=0.51 * step)
+                np.testing.assert_array_equal(part.restored(name)[0], bytes_.restored(name)[i])
+                span = (values[i] - values[i].min()) / np.ptp(values[i])
+                np.testing.assert_allclose(unit.restored(name)[i], span, atol=0.51 / 255)
+
+
+@REDIS
+def test_several_layers_make_several_maps(target):
+    with Client(target) as client:
+        assert list(client.grad_cam(PHOTOS[0], ["block5_conv3", "block5_pool"])) == ["grad_cam", "grad_cam/block5_pool"]
 
 
 @REDIS

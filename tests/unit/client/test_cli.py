@@ -46,7 +46,7 @@ def test_help_lists_every_command_with_what_it_does(run):
     assert "What did this VGG16 look at?" in result.stdout
     for name in COMMANDS:
         assert name in result.stdout
-    assert {"saliency", "grad-cam", "activations", "visualize", "models", "info", "jobs"} == set(OURS)
+    assert {"saliency", "grad-cam", "occlusion", "activations", "visualize", "models", "info", "jobs"} == set(OURS)
 
 
 @pytest.mark.parametrize("command", OURS)

@@ -5,36 +5,86 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convlens.client import ALL_UNITS, Activations, GradCAM, InvalidArgument, Saliency, TopK
+from convlens.client import ALL_UNITS, Activations, Blur, GradCAM, InvalidArgument, Occlusion, Output, Saliency, TopK
 from convlens.client.calls import PRIORITIES, job_spec, job_state
 from convlens.client.options import SALIENCY_METHODS, targets_message
 from convlens.v1 import job_pb2, spec_pb2
 
+EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
 PHOTO = np.zeros((2, 2, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        (Saliency(), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_ABS_MAX }"),
-        (Saliency("guided"), "saliency { method: SALIENCY_METHOD_GUIDED reduction: CHANNEL_REDUCTION_ABS_MAX }"),
+        (Saliency(), "saliency { method: SALIENCY_METHOD_VANILLA }"),
+        (Saliency("guided"), "saliency { method: SALIENCY_METHOD_GUIDED }"),
         (Saliency(signed=True), "saliency { method: SALIENCY_METHOD_VANILLA reduction: CHANNEL_REDUCTION_NONE }"),
         (GradCAM(), "grad_cam { size: MAP_SIZE_LAYER method: CAM_METHOD_GRAD_CAM }"),
         (GradCAM("c3", upsampled=True), 'grad_cam { layer: "c3" size: MAP_SIZE_INPUT method: CAM_METHOD_GRAD_CAM }'),
-        (Activations("c1"), 'activations { layers: "c1" }'),
-        (Activations(["c1", "c2"], [4, 0]), 'activations { layers: "c1" layers: "c2" channels: 4 channels: 0 }'),
-        (Activations(("c1",), range(2)), 'activations { layers: "c1" channels: 0 channels: 1 }'),
+        (Activations("c1"), 'activations { layers: "c1" reduction: CHANNEL_REDUCTION_NONE }'),
+        (
+            Activations(["c1", "c2"], [4, 0]),
+            'activations { layers: "c1" layers: "c2" channels: 4 channels: 0 reduction: CHANNEL_REDUCTION_NONE }',
+        ),
+        (
+            Saliency("smooth_grad", reduction="sum", samples=9, noise=0.5),
+            "saliency { method: SALIENCY_METHOD_SMOOTH_GRAD reduction: CHANNEL_REDUCTION_SUM samples: 9 noise: 0.5 }",
+        ),
+        (
+            Saliency("xrai", steps=3, baselines=[(255, 0, 0), Blur(4)]),
+            "saliency { method: SALIENCY_METHOD_XRAI steps: 3 baselines { color { red: 255 } } baselines { blur: 4 } }",
+        ),
+        (GradCAM(signed=True), "grad_cam { size: MAP_SIZE_LAYER method: CAM_METHOD_GRAD_CAM signed: true }"),
+        (Activations("c1", reduction="norm"), 'activations { layers: "c1" reduction: CHANNEL_REDUCTION_NORM }'),
+        (Occlusion(), "occlusion { }"),
+        (Occlusion(8, 4, "black"), "occlusion { patch: 8 stride: 4 color { } }"),
+        (
+            Activations(("c1",), range(2)),
+            'activations { layers: "c1" channels: 0 channels: 1 reduction: CHANNEL_REDUCTION_NONE }',
+        ),
     ],
 )
 def test_an_option_is_its_message(option, text):
-    assert " ".join(str(option.message()).split()) == text
+    message = option.message()
+    assert message.output == spec_pb2.Output(normalization=spec_pb2.NORMALIZATION_NONE, datatype="DATA_TYPE_FP32")
+    message.ClearField("output")
+    assert " ".join(str(message).split()) == text
 
 
 def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
-    kinds = {type(it).__name__: it.message().WhichOneof("method") for it in (Saliency(), GradCAM(), Activations("c"))}
-    assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.fields}
+    kinds = {type(it).__name__: it.message().WhichOneof("method") for it in EVERY}
+    assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
     assert set(SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
     assert set(PRIORITIES.values()) == set(spec_pb2.Priority.values()) - {0}
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        (Saliency("nope"), "method"),
+        (Saliency(reduction="nope"), "reduction"),
+        (Saliency("smooth_grad", samples=0), "samples"),
+        (Saliency("integrated_gradients", steps=-1), "steps"),
+        (Saliency("integrated_gradients", baselines=["nope"]), "baselines"),
+        (Saliency("integrated_gradients", baselines=[(1, 2)]), "baselines"),
+        (GradCAM(method="nope"), "method"),
+        (Occlusion(patch=0), "patch"),
+        (Occlusion(color="nope"), "color"),
+        (Saliency(output=Output(dtype="float64")), "dtype"),
+        (Saliency(output=Output(normalization="nope")), "normalization"),
+    ],
+)
+def test_what_is_none_is_refused_before_it_is_sent(option, field):
+    with pytest.raises(InvalidArgument, match="allowed") as refused:
+        option.message()
+    assert refused.value.field == field
+
+
+def test_the_form_of_an_array_is_its_message():
+    message = GradCAM(output=Output((20, 30), "min_max", "uint8")).message().output
+    text = "height: 20 width: 30 normalization: NORMALIZATION_MIN_MAX datatype: DATA_TYPE_UINT8"
+    assert " ".join(str(message).split()) == text
 
 
 def test_options_are_values():
@@ -74,8 +124,8 @@ def test_what_is_no_target_is_refused_naming_what_is_allowed(target):
 @pytest.mark.parametrize(
     ("call", "message", "field"),
     [
-        (lambda: Saliency("smooth").message(), "no saliency method 'smooth'; allowed: vanilla, guided", "method"),
-        (lambda: GradCAM(method="eigen").message(), "no class activation method 'eigen'; allowed: grad_cam,", "method"),
+        (lambda: Saliency("smooth").message(), "no method 'smooth'; allowed: vanilla, guided", "method"),
+        (lambda: GradCAM(method="eigen").message(), "no method 'eigen'; allowed: grad_cam,", "method"),
         (lambda: spec(priority="urgent"), "no priority 'urgent'; allowed: high, normal, low", "priority"),
         (lambda: job_state("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],

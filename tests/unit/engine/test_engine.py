@@ -15,7 +15,7 @@ from convlens.worker.engine.plan import ALL_UNITS, PREDICTED, SALIENCY_METHODS, 
 
 MAPS = [
     *(Saliency(method, layer="c3" if row.times == "cam" else "") for method, row in SALIENCY_METHODS.items()),
-    Saliency(signed=True),
+    Saliency(reduction="none"),
     *(GradCAM("c3", method=method) for method in CAMS),
     GradCAM("c3", upsampled=True),
 ]
@@ -41,7 +41,7 @@ def test_gradients_and_grad_cam_are_those_of_the_tape(model, network):
     unit = network.units - 1
     gradient, output, inner = nets.taped(model, x.astype(np.float32), unit, "c3")
     outputs = network.run(x, EVERYTHING, np.full((3, 1), unit, np.int32))
-    close(outputs.maps[Saliency(signed=True)][:, 0], gradient)
+    close(outputs.maps[Saliency(reduction="none")][:, 0], gradient)
     close(outputs.maps[Saliency()][:, 0], np.abs(gradient).max(-1))
     cam = np.maximum(np.einsum("nhwc,nc->nhw", output, inner.mean((1, 2))), 0)
     close(outputs.maps[GradCAM("c3")][:, 0], cam)
@@ -54,7 +54,7 @@ def test_every_saliency_method_is_its_formula_on_the_tape(model, network, method
     unit = network.units - 1
     row = SALIENCY_METHODS[method]
     wanted = nets.ruled(model, x.astype(np.float32), unit, row.rule)
-    item = Saliency(method, signed=True, layer="c3" if row.times == "cam" else "")
+    item = Saliency(method, reduction="none", layer="c3" if row.times == "cam" else "")
     outputs = network.run(x, Plan((item, GradCAM("c3", upsampled=True))), np.full((2, 1), unit, np.int32))
     if row.times == "input":
         wanted = wanted * x
@@ -122,11 +122,11 @@ def test_targets_are_resolved_by_rank_and_explained_by_their_scores(network):
         assert (np.diff(ranked.scores[i]) <= 0).all()
         chosen = network.run(x[i : i + 1], Plan((Saliency(),), targets=units), ranked.targets[i : i + 1])
         close(chosen.maps[Saliency()][0], ranked.maps[Saliency()][i])
-    every = network.run(x, Plan((Saliency(signed=True),)), np.full((2, 1), ALL_UNITS, np.int32))
+    every = network.run(x, Plan((Saliency(reduction="none"),)), np.full((2, 1), ALL_UNITS, np.int32))
     each = network.run(
-        x, Plan((Saliency(signed=True),), targets=units), np.tile(np.arange(units, dtype=np.int32), (2, 1))
+        x, Plan((Saliency(reduction="none"),), targets=units), np.tile(np.arange(units, dtype=np.int32), (2, 1))
     )
-    close(every.maps[Saliency(signed=True)][:, 0], each.maps[Saliency(signed=True)].mean(1))
+    close(every.maps[Saliency(reduction="none")][:, 0], each.maps[Saliency(reduction="none")].mean(1))
     close(every.scores[:, 0], each.scores.mean(1))
 
 
@@ -138,13 +138,15 @@ def test_guided_differs_from_plain(network):
 
 def test_any_layer_can_be_scored_by_a_channels_mean(model, network):
     x = nets.images(2)
-    outputs = network.run(x, Plan((Saliency(signed=True), GradCAM("c1")), scored_layer="c3"), np.ones((2, 1), np.int32))
+    outputs = network.run(
+        x, Plan((Saliency(reduction="none"), GradCAM("c1")), scored_layer="c3"), np.ones((2, 1), np.int32)
+    )
     activation = network.run(x, Plan((Activation("c3"),))).maps[Activation("c3")]
     close(outputs.scores[:, 0], activation[..., 1].mean((1, 2)))
     assert outputs.probabilities is None
     step = np.float32(1e-2)
     shifted = x.astype(np.float32)
-    gradient = outputs.maps[Saliency(signed=True)][:, 0]
+    gradient = outputs.maps[Saliency(reduction="none")][:, 0]
     direction = gradient / np.abs(gradient).max()
     up = network.run(np.clip(shifted + step * direction, 0, 255), Plan((Activation("c3"),))).maps[Activation("c3")]
     slope = (up[..., 1].mean((1, 2)) - activation[..., 1].mean((1, 2))) / step
@@ -205,8 +207,8 @@ def test_preprocessing_is_keras_own_and_gradients_come_back_in_rgb(scheme):
         keras.applications.vgg16.preprocess_input(x.astype(np.float32)) if scheme == "caffe" else x.astype("f4") / 255
     )
     gradient, _, _ = nets.taped(model, prepared, 2, "c3")
-    found = Network(model, scheme).run(x, Plan((Saliency(signed=True),)), np.full((2, 1), 2, np.int32))
-    close(found.maps[Saliency(signed=True)][:, 0], gradient[..., ::-1] if scheme == "caffe" else gradient)
+    found = Network(model, scheme).run(x, Plan((Saliency(reduction="none"),)), np.full((2, 1), 2, np.int32))
+    close(found.maps[Saliency(reduction="none")][:, 0], gradient[..., ::-1] if scheme == "caffe" else gradient)
 
 
 class Doubled(L.Conv2D):

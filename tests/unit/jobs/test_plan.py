@@ -9,7 +9,7 @@ import pytest
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.jobs import plan as plans
 from convlens.jobs.plan import ALL_UNITS, PREDICTED, LayerOutput, SaliencyMap, SpecError, make_plan
-from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 
 LAYERS = {
     "c1": ("Conv2D", (32, 48, 6)),
@@ -25,19 +25,34 @@ CARD = model_pb2.Model(
     layers=[model_pb2.Layer(name=n, kind=kind, shape=shape) for n, (kind, shape) in LAYERS.items()],
     score_layer="fc",
     cam_layer="c3",
+    methods=[*SALIENCY_METHODS, *CAM_METHODS],
 )
 
 
-def saliency(method=0, reduction=0):
-    return spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=method, reduction=reduction))
+def saliency(method=0, reduction=0, **options):
+    return spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=method, reduction=reduction, **options))
 
 
-def grad_cam(layer="", size=0, method=0):
-    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size, method=method))
+def grad_cam(layer="", size=0, method=0, signed=False):
+    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size, method=method, signed=signed))
 
 
-def activations(*layers, channels=()):
-    return spec_pb2.Visualization(activations=spec_pb2.Activations(layers=layers, channels=channels))
+def activations(*layers, channels=(), reduction=0):
+    options = spec_pb2.Activations(layers=layers, channels=channels, reduction=reduction)
+    return spec_pb2.Visualization(activations=options)
+
+
+def occlusion(**options):
+    return spec_pb2.Visualization(occlusion=spec_pb2.Occlusion(**options))
+
+
+def color(red):
+    return {"color": {"red": red}}
+
+
+def formed(visualization, **output):
+    visualization.output.CopyFrom(spec_pb2.Output(**output))
+    return visualization
 
 
 def target(**kind):
@@ -52,6 +67,7 @@ def make(*visualizations, images=2, targets=(), **fields):
     return make_plan(spec, CARD)
 
 
+SMOOTH, PATH, XRAI = (SALIENCY_METHODS[name] for name in ("smooth_grad", "integrated_gradients", "xrai"))
 GUIDED, SIGNED, UPSAMPLED = (
     spec_pb2.SALIENCY_METHOD_GUIDED,
     spec_pb2.CHANNEL_REDUCTION_NONE,
@@ -80,6 +96,10 @@ ARRAYS = [
     (activations("c1", channels=[5, 0]), "activations/c1", (32, 48, 2), False),
     (activations("gap", channels=[7]), "activations/gap", (1,), False),
     (activations("fc"), "activations/fc", (10,), False),
+    (activations("c1", reduction=spec_pb2.CHANNEL_REDUCTION_MEAN), "activations/c1/mean", (32, 48), False),
+    (saliency(reduction=spec_pb2.CHANNEL_REDUCTION_SUM), "saliency/sum", (32, 48), True),
+    (grad_cam("c1", signed=True), "grad_cam/c1/signed", (32, 48), True),
+    (occlusion(), "occlusion", (32, 48), True),
 ]
 
 
@@ -98,7 +118,7 @@ def test_an_array_has_the_name_and_the_shape_that_are_promised(asked, name, shap
 
 def test_there_is_an_array_of_every_method():
     assert {asked.WhichOneof("method") for asked, *_ in ARRAYS} == set(plans._METHODS)
-    assert set(plans._METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.fields}
+    assert set(plans._METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
 
 
 def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
@@ -107,7 +127,7 @@ def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
     assert plan.result_bytes == 3 * 4 * (16 * 24 * 3 + 32 * 48)
     assert plan.tensors[1].method == LayerOutput("c2", (1,))
     assert plan.tensors[1].channels == (1,)
-    assert plan.tensors[3].method == SaliencyMap("vanilla", signed=False)
+    assert plan.tensors[3].method == SaliencyMap("vanilla")
     assert plan.tensors[3].channels == ()
 
 
@@ -172,8 +192,8 @@ WRONG = [
     ({"predictions": 1001}, "spec.predictions", "is 1001; allowed: 0…1000"),
     (spec_pb2.Visualization(), "spec.visualizations[1]", "allowed: saliency, grad_cam, activations"),
     (saliency(1, 1), "spec.visualizations[1]", "'saliency' again"),
-    (saliency(9), "spec.visualizations[1].saliency.method", "SALIENCY_METHOD_VANILLA, SALIENCY_METHOD_GUIDED"),
-    (saliency(1, 9), "spec.visualizations[1].saliency.reduction", "CHANNEL_REDUCTION_ABS_MAX, CHANNEL_REDUCTION_NONE"),
+    (saliency(99), "spec.visualizations[1].saliency.method", "SALIENCY_METHOD_VANILLA, SALIENCY_METHOD_GUIDED"),
+    (saliency(1, 99), "spec.visualizations[1].saliency.reduction", "CHANNEL_REDUCTION_ABS_MAX, CHANNEL_REDUCTION_NONE"),
     (grad_cam(size=9), "spec.visualizations[1].grad_cam.size", "is 9; allowed: MAP_SIZE_LAYER, MAP_SIZE_INPUT"),
     (grad_cam("conv9"), "spec.visualizations[1].grad_cam.layer", "no layer 'conv9' in model 'net'; allowed: c1, p1"),
     (grad_cam("gap"), "spec.visualizations[1].grad_cam.layer", "allowed: c1, p1, c2, c3"),
@@ -183,7 +203,54 @@ WRONG = [
     (activations("c1", channels=[0, 0]), "spec.visualizations[1].activations.channels", "names a channel twice"),
     (activations("c1", channels=[0, 6]), "spec.visualizations[1].activations.channels[1]", "'c1' has channels 0…5"),
     (activations("c2", channels=[-1]), "spec.visualizations[1].activations.channels[0]", "channels 0…7"),
+    (saliency(SMOOTH, samples=1001), "spec.visualizations[1].saliency.samples", "is 1001; allowed: 1…1000"),
+    (saliency(SMOOTH, samples=-1), "spec.visualizations[1].saliency.samples", "is -1; allowed: 1…1000"),
+    (saliency(SMOOTH, noise=0), "spec.visualizations[1].saliency.noise", "is 0; allowed: above 0, up to 1"),
+    (saliency(samples=3), "spec.visualizations[1].saliency.samples", "vanilla takes no noisy copies"),
+    (saliency(steps=3), "spec.visualizations[1].saliency.steps", "vanilla follows no path"),
+    (saliency(PATH, steps=1001), "spec.visualizations[1].saliency.steps", "is 1001; allowed: 1…1000"),
+    (saliency(PATH, baselines=[color(256)]), "spec.visualizations[1].saliency.baselines[0].color", "each in 0…255"),
+    (saliency(PATH, baselines=[{}]), "spec.visualizations[1].saliency.baselines[0]", "is empty; allowed: color, blur"),
+    (saliency(PATH, baselines=[{"blur": 99}]), "spec.visualizations[1].saliency.baselines[0].blur", "0.5…64 pixels"),
+    (saliency(PATH, baselines=[color(1)] * 2), "spec.visualizations[1].saliency.baselines", "names a baseline twice"),
+    (saliency(PATH, baselines=[color(i) for i in range(9)]), "spec.visualizations[1].saliency.baselines", "1…8"),
+    (saliency(XRAI, 3), "spec.visualizations[1].saliency.reduction", "no channels left"),
+    (grad_cam(method=5, signed=True), "spec.visualizations[1].grad_cam.signed", "positive weights"),
+    (occlusion(patch=33), "spec.visualizations[1].occlusion.patch", "is 33; allowed: 1…32"),
+    (occlusion(patch=8, stride=9), "spec.visualizations[1].occlusion.stride", "is 9; allowed: 1…8"),
+    (occlusion(color={"red": -1}), "spec.visualizations[1].occlusion.color", "each in 0…255"),
+    (formed(grad_cam(), height=9), "spec.visualizations[1].output.width", "is 0; allowed: 1…4096"),
+    (formed(grad_cam(), height=4097, width=3), "spec.visualizations[1].output.height", "is 4097; allowed: 1…4096"),
+    (formed(grad_cam(), datatype=4), "spec.visualizations[1].output.datatype", "allowed: DATA_TYPE_FP32"),
+    (formed(grad_cam(), normalization=9), "spec.visualizations[1].output.normalization", "NORMALIZATION_MIN_MAX"),
+    (formed(activations("fc"), height=3, width=3), "spec.visualizations[1].output.height", "no extent in space"),
 ]  # fmt: skip
+
+
+def test_a_square_too_small_for_a_large_image_is_refused_with_both_numbers():
+    card = model_pb2.Model(name="n", input_shape=(224, 224, 3), layers=CARD.layers, score_layer="fc")
+    spec = spec_pb2.JobSpec(visualizations=[occlusion(patch=2, stride=1)], images=[spec_pb2.Image()])
+    with pytest.raises(SpecError, match="49729 squares an image; allowed: 10000"):
+        make_plan(spec, card)
+
+
+def test_a_method_that_the_workers_lack_is_refused_with_those_they_have():
+    card = model_pb2.Model()
+    card.CopyFrom(CARD)
+    card.methods.remove("xrai")
+    spec = spec_pb2.JobSpec(visualizations=[saliency(XRAI)], images=[spec_pb2.Image()])
+    with pytest.raises(SpecError, match="is xrai, which the workers of 'net' lack; allowed: vanilla, guided") as caught:
+        make_plan(spec, card)
+    assert "xrai," not in caught.value.description.partition("allowed")[2]
+
+
+def test_the_form_decides_shape_and_bytes():
+    one, other = make(
+        formed(saliency(reduction=SIGNED), height=5, width=7, datatype=tensor_pb2.DATA_TYPE_FP16),
+        formed(activations("c1", channels=[1, 2]), height=3, width=3, datatype=tensor_pb2.DATA_TYPE_UINT8),
+    ).tensors
+    assert (one.shape, one.byte_size) == ((2, 5, 7, 3), 2 * 5 * 7 * 3 * 2)
+    assert (other.shape, other.byte_size) == ((2, 3, 3, 2), 2 * 3 * 3 * 2)
 
 
 @pytest.mark.parametrize(("change", "field", "text"), WRONG, ids=[f"{i}-{it[1]}" for i, it in enumerate(WRONG)])

@@ -105,7 +105,7 @@ def test_null_gives_zeros_of_the_shapes_that_are_asked_for_and_takes_its_time():
     model = catalogue.load(parse("n=null,device_ms=30+10"))
     shapes = {
         Saliency(): (2, 3, 224, 224),
-        Saliency("guided", signed=True): (2, 3, 224, 224, 3),
+        Saliency("guided", reduction="none"): (2, 3, 224, 224, 3),
         GradCAM("block5_conv3"): (2, 3, 14, 14),
         GradCAM("block4_pool", upsampled=True): (2, 3, 224, 224),
         Activation("block1_conv1", (0, 5)): (2, 224, 224, 2),

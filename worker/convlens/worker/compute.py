@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,24 +17,22 @@ from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.payloads import PayloadGone, StoreFull
-from convlens.jobs.plan import ActivationMapping, JobPlan, LayerOutput, Method, SaliencyMap, SpecError, make_plan
+from convlens.jobs.plan import JobPlan, SpecError, make_plan
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
+from convlens.worker.asked import engine_value
 from convlens.worker.batcher import Batched, Batcher, Dropped
-from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import Plan
+from convlens.worker.engine.preprocess import PREPROCESS
+from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
+from convlens.worker.forms import formed
 from convlens.worker.images import UnreadableAtError, read_images
 from convlens.worker.reports import result_header
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_MAPS: Final[dict[type, Callable[..., Map]]] = {
-    SaliencyMap: lambda method: Saliency(method.method, method.signed, method.layer),
-    ActivationMapping: lambda method: GradCAM(method.layer, method.upsampled, method.method),
-    LayerOutput: lambda method: Activation(method.layer, method.channels),
-}
-"""One row a method: the engine's map of what a job asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,14 @@ class Begun:
     claim: Claim
     card: model_pb2.Model
     plan: JobPlan
-    maps: tuple[Map, ...]
+    asked: tuple[Asked, ...]
+    """By tensor of the plan."""
+    sampled: tuple[Sampled, ...]
+    """Those of them that take passes of their own."""
+    first: Plan
+    """The pass that all the images take first."""
     pieces: list[Future[Batched]]
-    images: int
+    pixels: Images
     decoded: float
     """Seconds it took to decode."""
 
@@ -79,7 +82,7 @@ class Runner:
                 job = self._guarded(claim, functools.partial(self._begin, claim))
                 if job is not None:
                     begun.append(job)
-                while begun and sum(it.images for it in begun) > 2 * begun[0].card.max_batch_size:
+                while begun and sum(len(it.pixels) for it in begun) > 2 * begun[0].card.max_batch_size:
                     self._end(begun.popleft())
         except LedgerUnavailable as error:
             log.warning("jobs=%d could not be claimed: %s; they come again", len(ids), error)
@@ -137,44 +140,65 @@ class Runner:
         pixels = read_images(spec.images, height, width, self._max_pixels)
         decoded = time.monotonic() - began
         targets = np.array(plan.targets, np.int32)
-        maps = tuple(engine_map(tensor.method) for tensor in plan.tensors)
-        work = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
-        pieces = serving.batcher.submit(pixels, targets, work, lambda: not self._leases.lost(claim))
-        return Begun(claim, serving.card, plan, maps, pieces, len(pixels), decoded)
+        asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
+        maps, sampled = split(asked)
+        first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
+        pieces = serving.batcher.submit(pixels, targets, first, lambda: not self._leases.lost(claim))
+        return Begun(claim, serving.card, plan, asked, sampled, first, pieces, pixels, decoded)
 
     def _finish(self, job: Begun) -> None:
-        """Waits for a job's pieces, puts its arrays together, and stores them."""
-        pieces = [piece.result() for piece in job.pieces]
+        """Waits for a job's passes, puts its arrays together, and stores them."""
+        passes = [piece.result() for piece in job.pieces]
+        outputs = Outputs.joined([it.outputs for it in passes])
+        if job.sampled:
+            outputs = self._sample(job, outputs, passes)
         self._still_wanted(job.claim)
-        arrays = []
-        for tensor, item in zip(job.plan.tensors, job.maps, strict=True):
-            parts = [piece.outputs.maps[item] for piece in pieces]
-            array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            arrays.append(np.ascontiguousarray(array, "<f4").reshape(tensor.shape))
-        specs = []
-        for tensor, array in zip(job.plan.tensors, arrays, strict=True):
-            specs.append(codec.describe(array, tensor.name))
-            specs[-1].channels.extend(tensor.channels)
+        arrays, specs = [], []
+        for tensor, item in zip(job.plan.tensors, job.asked, strict=True):
+            array, spec = formed(outputs.maps[item], tensor, 2 if tensor.targeted else 1)
+            arrays.append(array)
+            specs.append(spec)
         began = time.monotonic()
 
         def header() -> bytes:
             stored = time.monotonic() - began
-            return result_header(job.claim.record, job.card, job.plan, specs, pieces, job.decoded, stored, self._worker)
+            explained = [(tensor, outputs.completeness.get(it)) for tensor, it in zip(specs, job.asked, strict=True)]
+            return result_header(
+                job.claim.record, job.card, job.plan, explained, outputs, passes, job.decoded, stored, self._worker
+            )
 
         if self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
             log.info(
-                "job=%s model=%s images=%d batch=%d succeeded", job.claim.record.id, job.card.name, job.images,
-                max(piece.batch_size for piece in pieces),
+                "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
+                len(job.pixels), len(passes), max(it.batch_size for it in passes),
             )  # fmt: skip
+
+    def _sample(self, job: Begun, first: Outputs, passes: list[Batched]) -> Outputs:
+        """Runs what takes passes of its own, and tells the job's progress once a second."""
+        batcher = self._serving[job.card.name].batcher
+        told = time.monotonic()
+
+        def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
+            (piece,) = batcher.submit(images, targets, plan, lambda: not self._leases.lost(job.claim))
+
+            def wait() -> Outputs:
+                passes.append(piece.result())
+                return passes[-1].outputs
+
+            return wait
+
+        def progress(share: float) -> None:
+            nonlocal told
+            if time.monotonic() - told >= 1:
+                told = time.monotonic()
+                self._ledger.progress(job.claim, share)
+
+        scheme = PREPROCESS[job.card.preprocess]
+        return complete(first, job.pixels, job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress)
 
     def _still_wanted(self, claim: Claim) -> None:
         if self._leases.lost(claim):
             raise Dropped("the job is not this worker's any more")
-
-
-def engine_map(method: Method) -> Map:
-    """What the engine calls the array that a job asks for."""
-    return _MAPS[type(method)](method)
 
 
 def failure_of(error: Exception) -> JobFailure:

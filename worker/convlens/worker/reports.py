@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -10,34 +10,33 @@ from convlens.jobs.plan import JobPlan
 from convlens.jobs.record import Record
 from convlens.v1 import model_pb2, result_pb2, tensor_pb2
 from convlens.worker.batcher import Batched
-from convlens.worker.engine.outputs import Outputs
+from convlens.worker.engine.outputs import Completeness, Outputs
 
 
 def result_header(
     record: Record,
     card: model_pb2.Model,
     plan: JobPlan,
-    tensors: Sequence[tensor_pb2.TensorSpec],
-    pieces: Sequence[Batched],
+    tensors: Sequence[tuple[tensor_pb2.TensorSpec, Completeness | None]],
+    outputs: Outputs,
+    passes: Sequence[Batched],
     decoded: float,
     stored: float,
     worker: str,
 ) -> bytes:
     """The serialized ResultHeader. Times are seconds."""
+    specs = [spec for spec, _ in tensors]
+    completeness = {spec.name: it for spec, it in tensors if it}
     header = result_pb2.ResultHeader(
-        tensors=tensors,
-        images=[
-            _image(plan, card, piece.outputs, row)
-            for piece in pieces
-            for row in range(len(next(iter(piece.outputs.maps.values()))))
-        ],
+        tensors=specs,
+        images=[_image(plan, card, outputs, completeness, row) for row in range(record.images)],
         timing=result_pb2.Timing(
             queued=_duration((record.started or record.created) - record.created),
             decode=_duration(decoded),
-            wait=_duration(max(piece.waited for piece in pieces)),
-            compute=_duration(sum(piece.computed for piece in pieces)),
+            wait=_duration(sum(it.waited for it in passes) / len(passes)),
+            compute=_duration(sum(it.computed for it in passes)),
             store=_duration(stored),
-            batch_size=max(piece.batch_size for piece in pieces),
+            batch_size=max(it.batch_size for it in passes),
             worker=worker,
         ),
         job_id=record.id,
@@ -45,12 +44,14 @@ def result_header(
         model_digest=card.digest,
         precision=card.precision,
         target_axis=plan.target_axis,
-        total_bytes=sum(tensor.byte_size for tensor in tensors),
+        total_bytes=sum(spec.byte_size for spec in specs),
     )
     return header.SerializeToString()
 
 
-def _image(plan: JobPlan, card: model_pb2.Model, outputs: Outputs, row: int) -> result_pb2.ImageReport:
+def _image(
+    plan: JobPlan, card: model_pb2.Model, outputs: Outputs, completeness: Mapping[str, Completeness], row: int
+) -> result_pb2.ImageReport:
     """What the network made of one image."""
     report = result_pb2.ImageReport()
     if outputs.predicted is not None and outputs.predicted_logits is not None:
@@ -74,6 +75,13 @@ def _image(plan: JobPlan, card: model_pb2.Model, outputs: Outputs, row: int) -> 
             )
             if outputs.probabilities is not None and unit >= 0:
                 explanation.probability = outputs.probabilities[row, t]
+            if tensor.name in completeness:
+                found = completeness[tensor.name]
+                explanation.baseline_output = found.baseline_scores[row, t]
+                explanation.completeness_delta = found.delta[row, t]
+                difference = abs(explanation.score - explanation.baseline_output)
+                if difference:
+                    explanation.completeness_delta_relative = explanation.completeness_delta / difference
     return report
 
 

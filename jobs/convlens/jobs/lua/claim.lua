@@ -14,7 +14,7 @@ for i = 5, #ARGV, 2 do
       finish(id, now, EXPIRED_, 'DEADLINE_EXCEEDED', 'the deadline passed while the job was queued', '', result_ttl,
              tombstone_ttl)
     else
-      redis.call('HSET', k, 'state', RUNNING_, 'token', token, 'worker', worker, 'started', text(now))
+      redis.call('HSET', k, 'state', RUNNING_, 'token', token, 'worker', worker, 'started', text(now), 'progress', '')
       redis.call('HINCRBY', k, 'attempts', 1)
       redis.call('ZREM', queued(r[4]), id)
       redis.call('ZADD', RUNNING, text(now + lease), id)

@@ -16,12 +16,22 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
 
 from convlens.worker.engine import ops
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.chain import UnsupportedLayer, walk
 from convlens.worker.engine.outputs import Outputs
-from convlens.worker.engine.plan import PREDICTED, SALIENCY_METHODS, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.engine.plan import (
+    PREDICTED,
+    REDUCTIONS,
+    SALIENCY_METHODS,
+    Activation,
+    GradCAM,
+    Plan,
+    Saliency,
+    Score,
+)
 from convlens.worker.engine.preprocess import PREPROCESS
 
 Tensor = Any
@@ -50,7 +60,7 @@ class Network:
 
     def __init__(self, model: Any, preprocess: str) -> None:
         self._steps = walk(model)
-        self._preprocess = PREPROCESS[preprocess]
+        self.preprocess = PREPROCESS[preprocess]
         shape = tuple(model.input_shape[1:])
         if len(shape) != 3 or shape[-1] != 3 or None in shape:
             raise UnsupportedLayer(f"model {model.name!r} takes {shape}; an RGB image (height, width, 3) is needed")
@@ -102,8 +112,15 @@ class Network:
             for name, value in self._trace(plan, images.dtype)(tf.constant(images), tf.constant(targets)).items()
         }
         maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
-        names = ("targets", "scores", "probabilities", "predicted", "predicted_logits", "predicted_probabilities")
-        return Outputs(maps, *(found.get(name) for name in names))
+        return Outputs(
+            maps,
+            found.get("targets"),
+            found.get("scores"),
+            found.get("probabilities"),
+            found.get("predicted"),
+            found.get("predicted_logits"),
+            found.get("predicted_probabilities"),
+        )
 
     def _units(self, plan: Plan) -> int:
         if plan.scored_layer is None:
@@ -145,8 +162,7 @@ class Network:
         scored = self._end_of(plan.scored_layer)
         depths = [self._ends[item.layer] for item in plan.maps if item.layer]
         depths += [scored] * plan.targeted + [self._logits] * bool(plan.predictions)
-        x = self._preprocess.forward(tf.cast(images, tf.float32))
-        values = [x]
+        values = [self.preprocess.forward(tf.cast(images, tf.float32))]  # in the graph, so that pixels travel as uint8
         for step in self._steps[: max(depths, default=0)]:
             values.append(step.op.forward(values[-1]))
         found: dict[str, Tensor] = {}
@@ -161,7 +177,7 @@ class Network:
             if self._head:
                 found["predicted_probabilities"] = tf.gather(self._head.forward(logits), best.indices, batch_dims=1)
         for i, item in enumerate(plan.maps):
-            found[f"map{i}"] = self._map(item, values, gradients)
+            found[f"map{i}"] = found["scores"] if isinstance(item, Score) else self._map(item, values, gradients)
         return found
 
     def _seed(self, found: dict[str, Tensor], output: Tensor, targets: Tensor, plan: Plan) -> list[Tensor]:
@@ -192,11 +208,11 @@ class Network:
         cams = {self._ends[item.layer] for item in plan.maps if item.layer and not isinstance(item, Activation)}
         rules = {SALIENCY_METHODS[item.method].rule for item in plan.maps if isinstance(item, Saliency)}
         ends = dict.fromkeys(sorted(rules), 0)
+        kept: dict[tuple[int, str], list[Tensor]] = {}
         if cams:
             ends.setdefault("vanilla", min(cams))
         streams = {rule: list(seed) for rule in ends}
-        kept: dict[tuple[int, str], list[Tensor]] = {}
-        for i in range(scored - 1, min(ends.values()) - 1, -1):
+        for i in range(scored - 1, min(ends.values(), default=scored) - 1, -1):
             active = [rule for rule in streams if ends[rule] <= i]
             every = [rule for rule in active for _ in seed]
             flat = [dy for rule in active for dy in streams[rule]]
@@ -209,13 +225,19 @@ class Network:
             kept[0, rule] = streams[rule]
         return kept
 
-    def _map(self, item: Map, values: list[Tensor], gradients: dict[tuple[int, str], list[Tensor]]) -> Tensor:
+    def _map(
+        self,
+        item: Saliency | GradCAM | Activation,
+        values: list[Tensor],
+        gradients: dict[tuple[int, str], list[Tensor]],
+    ) -> Tensor:
         """One array of the result."""
         if isinstance(item, Activation):
             output = values[self._ends[item.layer]]
-            return tf.gather(output, item.channels, axis=-1) if item.channels else output
+            chosen = tf.gather(output, item.channels, axis=-1) if item.channels else output
+            return REDUCTIONS[item.reduction](tnp, chosen)
         if isinstance(item, GradCAM):
-            cams = self._cams(item.method, item.layer, values, gradients)
+            cams = self._cams(item.method, item.layer, values, gradients, item.signed)
             return tf.stack([self._upsampled(cam) for cam in cams] if item.upsampled else cams, 1)
         method = SALIENCY_METHODS[item.method]
         maps = gradients[0, method.rule]
@@ -225,16 +247,20 @@ class Network:
             cams = self._cams("grad_cam", item.layer, values, gradients)
             maps = [dy * self._upsampled(cam)[..., None] for dy, cam in zip(maps, cams, strict=True)]
         stacked = tf.stack(maps, 1)
-        if not item.signed:
-            return tf.reduce_max(tf.abs(stacked), -1)
-        return tf.reverse(stacked, [-1]) if self._preprocess.flips else stacked
+        return REDUCTIONS[item.reduction](tnp, tf.reverse(stacked, [-1]) if self.preprocess.flips else stacked)
 
     def _cams(
-        self, method: str, layer: str, values: list[Tensor], gradients: dict[tuple[int, str], list[Tensor]]
+        self,
+        method: str,
+        layer: str,
+        values: list[Tensor],
+        gradients: dict[tuple[int, str], list[Tensor]],
+        signed: bool = False,
     ) -> list[Tensor]:
         """A class activation map (N,h,w) a target."""
         end = self._ends[layer]
-        return [tf.nn.relu(CAMS[method](values[end], dy)) for dy in gradients[end, "vanilla"]]
+        maps = [CAMS[method](values[end], dy) for dy in gradients[end, "vanilla"]]
+        return maps if signed else [tf.nn.relu(map_) for map_ in maps]
 
     def _upsampled(self, cam: Tensor) -> Tensor:
         """(N,h,w) as (N,H,W), bilinear with half-pixel centres."""

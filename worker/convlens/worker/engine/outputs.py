@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from convlens.worker.engine.plan import Map
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
+class Completeness:
+    """How well attributions add up to the difference S(x) − S(baseline); means over the baselines."""
+
+    baseline_scores: Floats
+    """(N,T): S(baseline)."""
+    delta: Floats
+    """(N,T): Σ attributions − (S(x) − S(baseline)). 0 were the steps infinitely many."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
     """What a pass gives; N images, T targets, K predictions."""
 
-    maps: dict[Map, Floats]
-    """(N,T,…) for gradients, (N,…) for activations."""
+    maps: dict[Any, Floats]
+    """By what was asked for: (N,T,…), or (N,…) for activations."""
     targets: Ints | None
     """(N,T): the unit explained, ALL_UNITS for the mean of all. None without gradients."""
     scores: Floats | None
@@ -33,6 +41,26 @@ class Outputs:
     """(N,K)"""
     predicted_probabilities: Floats | None
     """(N,K); None for a model without them."""
+    completeness: Mapping[Any, Completeness] = field(default_factory=dict)
+    """By map, of the methods that have it."""
+
+    def added(self, maps: Mapping[Any, Floats], completeness: Mapping[Any, Completeness]) -> Outputs:
+        """These with more maps."""
+        return replace(self, maps={**self.maps, **maps}, completeness={**self.completeness, **completeness})
+
+    @staticmethod
+    def joined(parts: Sequence[Outputs]) -> Outputs:
+        """Pieces of one plan, of one pass each, as one along the images."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def together(name: str) -> Any:
+            arrays = [getattr(part, name) for part in parts]
+            return None if arrays[0] is None else np.concatenate(arrays)
+
+        names = ("targets", "scores", "probabilities", "predicted", "predicted_logits", "predicted_probabilities")
+        maps = {item: np.concatenate([part.maps[item] for part in parts]) for item in parts[0].maps}
+        return Outputs(maps, *map(together, names))
 
     def split(self, sizes: Iterable[int]) -> list[Outputs]:
         """The same, cut along the images into pieces of these sizes."""

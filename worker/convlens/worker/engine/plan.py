@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 ALL_UNITS: Final = -1
 """The target that is the mean over all units of the scored layer."""
 PREDICTED: Final = -2
 """The unit of the highest score; PREDICTED - 1 is the second highest, and so on."""
+
+
+REDUCTIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "none": lambda _, x: x,
+    "abs_max": lambda np, x: np.max(np.abs(x), -1),
+    "sum": lambda np, x: np.sum(x, -1),
+    "mean": lambda np, x: np.mean(x, -1),
+    "max": lambda np, x: np.max(x, -1),
+    "norm": lambda np, x: np.sqrt(np.sum(x * x, -1)),
+}
+"""What is kept of the channels x, the last axis; the first argument is NumPy, or TensorFlow's twin of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +49,19 @@ SALIENCY_METHODS: Final = {
 """One row a method."""
 
 
+CAM_METHODS: Final = ("grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam")
+"""The names of cams.CAMS."""
+
+
 @dataclass(frozen=True, slots=True)
 class Saliency:
     """A gradient of the score with respect to the preprocessed input, by one of SALIENCY_METHODS.
 
-    Gives (N,T,H,W), the largest absolute value of the channels, or with `signed` all of them in RGB order, (N,T,H,W,3).
+    Gives (N,T,H,W), the channels reduced by one of REDUCTIONS, or (N,T,H,W,3) in RGB order where it is none.
     """
 
     method: str = "vanilla"
-    signed: bool = False
+    reduction: str = "abs_max"
     layer: str = ""
     """Whose class activation map it is multiplied by; of guided_grad_cam alone."""
 
@@ -55,23 +71,37 @@ class GradCAM:
     """A class activation map, by one of cams.CAMS; raw, not normalised.
 
     `layer` is any layer with an extent in space below the scored one. Gives (N,T,h,w) as the layer's output, or with
-    `upsampled` (N,T,H,W) as the input, bilinear with half-pixel centres.
+    `upsampled` (N,T,H,W) as the input, bilinear with half-pixel centres; with `signed` without the last ReLU.
     """
 
     layer: str
     upsampled: bool = False
     method: str = "grad_cam"
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A layer's output as Keras gives it, (N,…); of all channels when `channels` is empty, else of those, in order."""
+    """A layer's output as Keras gives it, (N,…); of all channels when `channels` is empty, else of those, in order.
+
+    The channels, the last axis, may be reduced by one of REDUCTIONS.
+    """
 
     layer: str
     channels: tuple[int, ...] = ()
+    reduction: str = "none"
 
 
-Map = Saliency | GradCAM | Activation
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The scores themselves, (N,T)."""
+
+    layer: str = ""
+    """None's."""
+
+
+Map = Saliency | GradCAM | Activation | Score
+"""What one pass gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +118,5 @@ class Plan:
 
     @property
     def targeted(self) -> bool:
-        """True when a map asks for a gradient."""
+        """True when a map explains a target."""
         return any(not isinstance(item, Activation) for item in self.maps)

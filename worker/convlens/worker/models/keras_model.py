@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from convlens.v1 import model_pb2
+from convlens.worker.asked import METHODS
 from convlens.worker.engine.chain import UnsupportedLayer
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
@@ -55,6 +56,7 @@ class KerasModel:
             cam_layer=network.cam_layer or "",
             synthetic=synthetic,
             has_probability=network.has_probability,
+            methods=sorted(METHODS),
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:

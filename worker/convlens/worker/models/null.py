@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convlens.v1 import model_pb2
+from convlens.worker.asked import METHODS
 from convlens.worker.engine.outputs import Ints, Outputs
-from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan
+from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan, Score
 from convlens.worker.models.source import Source, read_labels
 
 SIZE: Final = 224
@@ -51,6 +52,7 @@ class NullModel:
             cam_layer="block5_conv3",
             synthetic=True,
             has_probability=True,
+            methods=sorted(METHODS),
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
@@ -74,7 +76,9 @@ class NullModel:
         """A map's shape behind the batch axis."""
         if isinstance(item, Activation):
             *space, channels = LAYERS[item.layer][1]
-            return (*space, len(item.channels) or channels)
+            return (*space, len(item.channels) or channels) if item.reduction == "none" else tuple(space)
         if isinstance(item, GradCAM):
             return (plan.targets, *((SIZE, SIZE) if item.upsampled else LAYERS[item.layer][1][:2]))
-        return (plan.targets, SIZE, SIZE, *((3,) if item.signed else ()))
+        if isinstance(item, Score):
+            return (plan.targets,)
+        return (plan.targets, SIZE, SIZE, *((3,) if item.reduction == "none" else ()))
