@@ -44,7 +44,7 @@ proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto 
 
 bench: bench-engine ## every benchmark
 
-bench-engine: install ## each map's time against a forward pass, stock VGG16
+bench-engine: install ## each map against a forward pass and against peers, stock VGG16
 	$(BIN)/python bench/engine/ratios.py
 
 clean: ## away with .venv and all that was generated

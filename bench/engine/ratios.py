@@ -1,16 +1,24 @@
-"""The time of each map against a forward pass, on the stock VGG16 with seeded weights: `make bench-engine`.
+"""The time of each map against a forward pass, and against peers, on the stock VGG16 with seeded weights.
 
-Every row is run once a round, rounds are interleaved, and medians and their ratios are told: these hold on a machine
-that others use too, milliseconds do not. Peers on the same weights: Keras' own `predict`, and GradientTape.
+`make bench-engine`. Every row is run once a round, rounds are interleaved, and medians and their ratios are told: these
+hold on a machine that others use too, milliseconds do not. Peers are processes of their own, in environments of their
+own that are made where they are missing (`.venv-peers`), with the same weights and images; how far their saliency is
+from ours (1 − cosine) is told, so that equals are compared. Those that cannot be had are told, and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,69 +30,153 @@ from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Activation, GradCAM, Plan, Saliency
 from convlens.worker.models.stock import randomise
 
-CAM = "block5_conv3"
+HERE = Path(__file__).parent
+LAYER, CAM = "block4_conv2", "block5_conv3"
+FIVE = Activation(LAYER, (0, 1, 2, 3, 4))
 FORWARD = "forward pass (the logits of 5 classes)"
 PLANS = {
     FORWARD: Plan((), predictions=5),
-    "activations of block4_conv2, 5 channels": Plan((Activation("block4_conv2", (0, 1, 2, 3, 4)),)),
+    f"activations of {LAYER}, 5 channels": Plan((FIVE,)),
     "Grad-CAM": Plan((GradCAM(CAM),), predictions=5),
     "saliency": Plan((Saliency(),), predictions=5),
     "guided saliency": Plan((Saliency("guided"),), predictions=5),
     "saliency and Grad-CAM": Plan((Saliency(), GradCAM(CAM)), predictions=5),
-    "saliency, plain and guided": Plan((Saliency(), Saliency("guided")), predictions=5),
-    "the article's four": Plan(
-        (Saliency(), Saliency("guided"), GradCAM(CAM), Activation("block4_conv2", (0, 1, 2, 3, 4))), predictions=5
-    ),
+    "the article's four": Plan((Saliency(), Saliency("guided"), GradCAM(CAM), FIVE), predictions=5),
 }
+FIRST = """
+import time; began = time.perf_counter()
+import keras, numpy as np
+from convlens.worker.engine.network import Network
+from convlens.worker.engine.plan import Plan, Saliency
+from convlens.worker.models.stock import randomise
+model = keras.applications.VGG16(weights=None); randomise(model, 1)
+ready = time.perf_counter()
+network = Network(model, "caffe"); network.run(np.zeros((1, 224, 224, 3), np.uint8), Plan((Saliency(),)))
+print(f"{ready - began:.1f} s to import and build the model, {time.perf_counter() - ready:.1f} s more to its first map")
+"""
 
 
-def taped(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Saliency of the predicted class by GradientTape, compiled."""
-    logits = keras.models.clone_model(model)
-    logits.set_weights(model.get_weights())
-    logits.layers[-1].activation = keras.activations.linear
+class Peer:
+    """A peer's process."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 224, 224, 3), tf.float32)])
-    def saliency(x: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            score = tf.reduce_max(logits(x, training=False), -1)
-        return tf.reduce_max(tf.abs(tape.gradient(score, x)), -1)
+    def __init__(self, name: str, weights: Path, images: Path) -> None:
+        log = images.with_name(f"{name}.log").open("w")
+        command = [interpreter(name), HERE / "peers" / name / "peer.py", weights, images]
+        self._process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        said = self._line()
+        if not said:
+            raise RuntimeError(Path(log.name).read_text().strip().splitlines()[-1])
+        self.rows: list[str] = json.loads(said)
 
-    return saliency
+    def run(self, row: str, path: Path | None = None) -> float:
+        """Seconds that it says it took."""
+        assert self._process.stdin
+        print(row if path is None else f"{row}\t{path}", file=self._process.stdin, flush=True)
+        return float(self._line())
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+
+def interpreter(name: str) -> Path:
+    """The peer's Python, its environment made first; this one where the peer has no requirements of its own."""
+    requirements = HERE / "peers" / name / "requirements.txt"
+    if not requirements.exists():
+        return Path(sys.executable)
+    folder = HERE.parents[1] / ".venv-peers" / name
+    if not (folder / "made").exists():
+        print(f"making an environment for {name}…", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin" / "pip", "install", "-q", "-r", requirements], check=True)
+        (folder / "made").touch()
+    return folder / "bin" / "python"
+
+
+def start_peers(names: list[str], model: keras.Model, prepared: np.ndarray, folder: Path) -> list[Peer]:
+    """Those that run; the others are told."""
+    arrays = {f"{layer.name}/{part}": array for layer in model.layers if layer.weights
+              for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)}  # fmt: skip
+    np.savez(folder / "weights.npz", **arrays)
+    np.save(folder / "images.npy", prepared)
+    peers = []
+    for name in names:
+        try:
+            peers.append(Peer(name, folder / "weights.npz", folder / "images.npy"))
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            print(f"left out: {name}: {error}")
+    return peers
 
 
 def main() -> None:
     """Prints the table."""
+    every = sorted(path.parent.name for path in HERE.glob("peers/*/peer.py"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="images a pass (default: 8)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, each row once in each (default: 7)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each row once in each (default: 5)")
+    parser.add_argument("--peers", nargs="*", default=every, choices=every, help="(default: all)")
     options = parser.parse_args()
     model = keras.applications.VGG16(weights=None)
     randomise(model, 1)
-    network, tape = Network(model, "caffe"), taped(model)
+    network = Network(model, "caffe")
     images = np.random.default_rng(0).integers(0, 256, (options.batch, 224, 224, 3), dtype=np.uint8)
     prepared = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
-    rows: dict[str, Callable[[], object]] = {
-        name: (lambda plan=plan: network.run(images, plan)) for name, plan in PLANS.items()
-    }
-    rows["Keras predict"] = lambda: model.predict(prepared, batch_size=options.batch, verbose=0)
-    rows["saliency by GradientTape"] = lambda: tape(tf.constant(prepared)).numpy()
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for round_ in range(options.rounds + 1):
-        for name, run in rows.items():
-            began = time.perf_counter()
-            run()
-            if round_:  # the first compiles
-                times[name].append(time.perf_counter() - began)
+    rows: dict[str, Callable[[], Any]] = {name: timed(network, images, plan) for name, plan in PLANS.items()}
+    off: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        peers = start_peers(options.peers, model, prepared, Path(folder))
+        ours = network.run(images, PLANS["saliency"]).maps[Saliency()][:, 0]
+        for peer in peers:
+            for row in peer.rows:
+                rows[row] = lambda peer=peer, row=row: peer.run(row)
+                if row.endswith("saliency"):
+                    peer.run(row, Path(folder) / "map.npy")
+                    off[row] = 1 - cosine(ours, np.load(Path(folder) / "map.npy"))
+        times: dict[str, list[float]] = {name: [] for name in rows}
+        for round_ in range(options.rounds + 1):
+            for name, run in rows.items():
+                took = run()
+                if round_:  # the first compiles
+                    times[name].append(took)
+        for peer in peers:
+            peer.close()
     one = float(np.median(times[FORWARD]))
     print(f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, batch {options.batch}, float32")
-    print(f"{'':42} {'ms/image':>9} {'× forward':>10}   (quartiles)")
+    print(f"{'':42} {'ms/image':>9} {'× forward':>10}   (quartiles)   1 − cosine with ours")
     for name, found in times.items():
         low, middle, high = np.percentile(found, (25, 50, 75))
+        apart = f"   {off[name]:.1e}" if name in off else ""
         print(
-            f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}   ({low / one:.2f}–{high / one:.2f})"
+            f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}"
+            f"   ({low / one:.2f}–{high / one:.2f}){apart}"
         )
+    first = subprocess.run([sys.executable, "-c", FIRST], check=True, capture_output=True, text=True)
+    print(f"from a cold start, one image: {first.stdout.strip()}")
+
+
+def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], float]:
+    """A row of our own."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        network.run(images, plan)
+        return time.perf_counter() - began
+
+    return run
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays, in float64."""
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 if __name__ == "__main__":

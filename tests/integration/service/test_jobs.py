@@ -61,7 +61,8 @@ def test_a_job_of_many_passes_tells_how_far_it_is_and_can_be_cancelled_on_its_wa
     job = slow_client.submit(IMAGE, [Occlusion(112, 112)])
     told = [change.progress for change in job.watch()]
     assert told == sorted(told)
-    assert 0 < told[-2] < told[-1] == 1
+    assert told[-1] == 1
+    assert any(0 < share < 1 for share in told)
     endless = slow_client.submit(IMAGE, [Occlusion(16, 16)])
     until(lambda: endless.status().progress > 0)
     assert endless.cancel().state == STATE["CANCELLED"]

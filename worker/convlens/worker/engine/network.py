@@ -55,10 +55,13 @@ class LayerInfo:
 class Network:
     """A Keras chain, ready to be explained. The Keras model is read once and never touched.
 
+    `precision` is float32, or bfloat16: products of 8 significant bits summed in float32, but for the last layer's, so
+    that logits keep their digits. Maps and scores come as float32 either way.
+
     Raises UnsupportedLayer for what has no exact rule, and for an input that is no RGB image of fixed size.
     """
 
-    def __init__(self, model: Any, preprocess: str) -> None:
+    def __init__(self, model: Any, preprocess: str, precision: str = "float32") -> None:
         self._steps = walk(model)
         self.preprocess = PREPROCESS[preprocess]
         shape = tuple(model.input_shape[1:])
@@ -74,7 +77,10 @@ class Network:
         below = self.layers[: names.index(self.score_layer)]
         self.cam_layer: str | None = next((i.name for i in below[::-1] if i.kind == "Conv2D"), None)
         self.has_probability = self._head is not None
-        self.digest = self._digest(preprocess)
+        self.digest = self._digest(preprocess, precision)
+        weighted = [step.op for step in self._steps if isinstance(step.op, ops.Convolution | ops.Dense | ops.Affine)]
+        for op in weighted[:-1]:
+            op.compute_in(tf.as_dtype(precision))
         self._traces: OrderedDict[tuple[Plan, Any], Callable[..., Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -171,7 +177,7 @@ class Network:
             seed = self._seed(found, values[scored], targets, plan)
             gradients = self._backward(values, scored, seed, plan)
         if plan.predictions:
-            logits = values[self._logits]
+            logits = tf.cast(values[self._logits], tf.float32)
             best = tf.math.top_k(logits, min(plan.predictions, self.units))
             found["predicted"], found["predicted_logits"] = best.indices, best.values
             if self._head:
@@ -183,7 +189,8 @@ class Network:
     def _seed(self, found: dict[str, Tensor], output: Tensor, targets: Tensor, plan: Plan) -> list[Tensor]:
         """Chooses the units, notes their scores, and gives ∂S/∂output, one stream a target."""
         inner = tuple(range(1, len(output.shape) - 1))
-        scores = tf.reduce_mean(output, inner) if inner else output
+        scores = tf.cast(output, tf.float32)
+        scores = tf.reduce_mean(scores, inner) if inner else scores
         units = scores.shape[-1]
         ranks = tf.clip_by_value(tf.reduce_max(-1 - targets), 1, units)
         best = tf.math.top_k(scores, ranks).indices
@@ -199,7 +206,7 @@ class Network:
             area *= output.shape[axis]
         streams = [weights[:, t] for t in range(plan.targets)]
         spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) / area for stream in streams]
-        return [tf.broadcast_to(stream, tf.shape(output)) for stream in spread]
+        return [tf.cast(tf.broadcast_to(stream, tf.shape(output)), output.dtype) for stream in spread]
 
     def _backward(
         self, values: list[Tensor], scored: int, seed: list[Tensor], plan: Plan
@@ -235,7 +242,7 @@ class Network:
         if isinstance(item, Activation):
             output = values[self._ends[item.layer]]
             chosen = tf.gather(output, item.channels, axis=-1) if item.channels else output
-            return REDUCTIONS[item.reduction](tnp, chosen)
+            return REDUCTIONS[item.reduction](tnp, tf.cast(chosen, tf.float32))
         if isinstance(item, GradCAM):
             cams = self._cams(item.method, item.layer, values, gradients, item.signed)
             return tf.stack([self._upsampled(cam) for cam in cams] if item.upsampled else cams, 1)
@@ -259,7 +266,8 @@ class Network:
     ) -> list[Tensor]:
         """A class activation map (N,h,w) a target."""
         end = self._ends[layer]
-        maps = [CAMS[method](values[end], dy) for dy in gradients[end, "vanilla"]]
+        a = tf.cast(values[end], tf.float32)
+        maps = [CAMS[method](a, tf.cast(dy, tf.float32)) for dy in gradients[end, "vanilla"]]
         return maps if signed else [tf.nn.relu(map_) for map_ in maps]
 
     def _upsampled(self, cam: Tensor) -> Tensor:
@@ -283,9 +291,9 @@ class Network:
             if step.layer
         )
 
-    def _digest(self, preprocess: str) -> str:
-        """SHA-256 of all that decides a result: the operations, their weights, the preprocessing."""
-        digest = hashlib.sha256(f"{preprocess} {self.input_shape}".encode())
+    def _digest(self, preprocess: str, precision: str) -> str:
+        """SHA-256 of all that decides a result: the operations, their weights, the preprocessing, the arithmetic."""
+        digest = hashlib.sha256(f"{preprocess} {precision} {self.input_shape}".encode())
         for step in self._steps:
             options = {
                 k: v for k, v in vars(step.op).items() if isinstance(v, str | int | float | tuple) and k != "weights"

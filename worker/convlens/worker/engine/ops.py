@@ -24,6 +24,12 @@ class Op:
 
     weights: tuple[Weights, ...] = ()
 
+    def compute_in(self, dtype: Any) -> None:
+        """Casts the weights; what passes is cast to them on its way in, and gradients back on their way out."""
+        for name, value in vars(self).items():
+            if tf.is_tensor(value):
+                setattr(self, name, tf.cast(value, dtype))
+
     def forward(self, x: Tensor) -> Tensor:
         """The output for input `x`, batch first."""
         raise TypeError(f"{type(self).__name__} has no forward rule")
@@ -59,12 +65,14 @@ class Convolution(Op):
             self._back_padding: Any = "SAME" if symmetric else [[0, 0], *edges, [0, 0]]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = tf.cast(x, self.kernel.dtype)
         return tf.nn.bias_add(tf.nn.conv2d(x, self.kernel, self.strides, self.padding), self.bias)
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         if self._flipped is not None:
-            return tf.nn.conv2d(dy, self._flipped, 1, self._back_padding)
-        return tf.nn.conv2d_transpose(dy, self.kernel, tf.shape(x), self.strides, self.padding)
+            return tf.cast(tf.nn.conv2d(dy, self._flipped, 1, self._back_padding), x.dtype)
+        dx = tf.nn.conv2d_transpose(dy, self.kernel, tf.shape(x), self.strides, self.padding)
+        return tf.cast(dx, x.dtype)
 
 
 class Dense(Op):
@@ -75,10 +83,10 @@ class Dense(Op):
         self.kernel, self.bias = tf.constant(kernel), tf.constant(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+        return tf.nn.bias_add(tf.matmul(tf.cast(x, self.kernel.dtype), self.kernel), self.bias)
 
     def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
-        dx = tf.matmul(tf.concat(dys, 0), self.kernel, transpose_b=True)
+        dx = tf.cast(tf.matmul(tf.concat(dys, 0), self.kernel, transpose_b=True), x.dtype)
         return list(tf.split(dx, len(dys))) if len(dys) > 1 else [dx]
 
 
@@ -193,10 +201,10 @@ class Affine(Op):
         self.scale, self.offset = tf.constant(scale), tf.constant(offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.offset
+        return tf.cast(x, self.scale.dtype) * self.scale + self.offset
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return dy * self.scale
+        return tf.cast(dy * self.scale, x.dtype)
 
 
 class Pad(Op):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
 from convlens.worker.models.served import ModelUnavailable
-from convlens.worker.models.source import Source, read_labels
+from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ class KerasModel:
         synthetic: bool = False,
     ) -> None:
         scheme = source.preprocess or preprocess
+        if source.precision == "bfloat16" and not has_bfloat16():
+            log.warning("model=%s: this processor has no bfloat16; float32 would be faster", source.name)
         try:
-            self._network = network = Network(model, scheme)
+            self._network = network = Network(model, scheme, source.precision)
         except UnsupportedLayer as error:
             raise ModelUnavailable(f"model {source.name!r}: {error}") from error
         self.card = model_pb2.Model(
@@ -51,7 +54,7 @@ class KerasModel:
             layers=[model_pb2.Layer(name=i.name, kind=i.kind, shape=i.shape) for i in network.layers],
             labels=read_labels(source, network.units) or labels or [],
             preprocess=scheme,
-            precision=model_pb2.PRECISION_FLOAT32,
+            precision=PRECISIONS[source.precision],
             score_layer=network.score_layer,
             cam_layer=network.cam_layer or "",
             synthetic=synthetic,
@@ -80,3 +83,14 @@ class KerasModel:
                 predictions = 0 if maps == (first,) else 5
                 self._network.run(image, Plan(maps, predictions=predictions), np.full((1, 1), PREDICTED, np.int32))
         log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)
+
+
+def has_bfloat16() -> bool:
+    """True for a GPU, and for a processor that multiplies bfloat16."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from convlens.v1 import model_pb2
 from convlens.worker.models.served import ModelUnavailable
 
 PREPROCESS: Final = ("caffe", "unit", "none")
+PRECISIONS: Final = {"float32": model_pb2.PRECISION_FLOAT32, "bfloat16": model_pb2.PRECISION_BFLOAT16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Source:
     """None: the kind's own."""
     labels: Path | None = None
     """A text file with a label a line."""
+    precision: str = "float32"
+    """A key of PRECISIONS."""
     device_ms: tuple[float, float] = (0.0, 0.0)
     """null: milliseconds a batch and an image that a pretended device takes."""
 
@@ -89,6 +93,12 @@ def _preprocess(word: str, value: str) -> str:
     return value
 
 
+def _precision(word: str, value: str) -> str:
+    if value not in PRECISIONS:
+        raise ModelUnavailable(f"--model {word!r}: no precision {value!r}; allowed: {', '.join(PRECISIONS)}")
+    return value
+
+
 def _device_ms(word: str, value: str) -> tuple[float, float]:
     batch, _, image = value.partition("+")
     try:
@@ -105,5 +115,6 @@ def _device_ms(word: str, value: str) -> tuple[float, float]:
 _OPTIONS: Final[dict[str, Callable[[str, str], object]]] = {
     "preprocess": _preprocess,
     "labels": lambda _, value: Path(value),
+    "precision": _precision,
     "device_ms": _device_ms,
 }
