@@ -24,7 +24,7 @@ from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, GradCAM, Plan, Saliency, Score
 from convlens.worker.engine.quality import deletion, insertion, mass_inside, pointing
-from convlens.worker.shapes import LABELS, draw
+from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import PREPROCESS, load
 
 SEED = 31415
@@ -54,7 +54,7 @@ def main(count: int) -> None:
         image = scene.image[None]
         first = network.run(image, Plan((Score(),), predictions=1))
         unit = int(first.predicted[0, 0])
-        if LABELS[unit] != scene.label:
+        if unit != scene.label:
             continue
         maps = {"(random)": rng.random((224, 224), np.float32), "(the middle)": centre}
         for name, item in ASKED.items():

@@ -24,6 +24,7 @@ WORDS = {
     "dogs=a=b.weights.h5,labels=/m/l.txt,preprocess=none": Source(
         "dogs", "file", "a=b.weights.h5", preprocess="none", labels=Path("/m/l.txt")
     ),
+    "fast=shapes,precision=bfloat16": Source("fast", "shapes", precision="bfloat16"),
     "x" * 64 + "=null": Source("x" * 64, "null"),
 }
 WRONG = {
@@ -40,8 +41,8 @@ WRONG = {
     "a=random:1234567890": "random:SEED",
     "a=null:3": "allowed: shapes",
     "a=model.pb": "a file ending in .keras, .h5 or .weights.h5",
-    "a=null,": "allowed: preprocess, labels, device_ms",
-    "a=null,speed=3": "no option 'speed=3'; allowed: preprocess, labels, device_ms",
+    "a=null,": "allowed: preprocess, labels, precision, device_ms",
+    "a=null,speed=3": "no option 'speed=3'; allowed: preprocess, labels, precision, device_ms",
     "a=null,labels=": "no option 'labels='",
     "a=null,preprocess=torch": "no preprocess 'torch'; allowed: caffe, unit, none",
     "a=random:1,device_ms=5+1": "an option of the source null alone",

@@ -38,8 +38,8 @@ def mass_inside(maps: Floats, masks: Masks) -> Floats:
 def deletion(map_: Floats, image: Floats, blank: Floats, score: Score, steps: int = 14) -> float:
     """The area under the score as pixels turn from `image` to `blank`, those with the largest values of the map first.
 
-    Petsiuk et al., 2018, https://arxiv.org/abs/1806.07421. The map is (H,W), the images (H,W,3); in `steps` equal shares
-    of the pixels, by the trapezoidal rule over 0…1. Lower is better: what the map calls important was.
+    Petsiuk et al., 2018, https://arxiv.org/abs/1806.07421. The map is (H,W), the images (H,W,3); in `steps` equal
+    shares of the pixels, by the trapezoidal rule over 0…1. Lower is better: what the map calls important was.
     """
     order = np.argsort(-map_.ravel(), kind="stable")
     variants = np.repeat(image[None].astype(np.float32), steps + 1, 0).reshape(steps + 1, -1, 3)
