@@ -43,9 +43,11 @@ x = torch.from_numpy(np.ascontiguousarray(network.images().transpose(0, 3, 1, 2)
 target = torch.from_numpy(network.TARGETS)
 
 
-def attributed(method: object, **options: object) -> np.ndarray:
+def attributed(explainer: object, **options: object) -> np.ndarray:
     """(N,H,W,3)"""
-    return method.attribute(x.clone().requires_grad_(), target=target, **options).detach().numpy().transpose(0, 2, 3, 1)
+    return (
+        explainer.attribute(x.clone().requires_grad_(), target=target, **options).detach().numpy().transpose(0, 2, 3, 1)
+    )
 
 
 def cam(name: str) -> np.ndarray:
@@ -58,6 +60,7 @@ integrated = [
     attributed(IntegratedGradients(net), baselines=colour, n_steps=network.STEPS, method="riemann_middle")
     for colour in (0.0, 1.0)
 ]
+outputs = LayerActivation(net, net.get_submodule(network.EARLIER)).attribute(x).detach().numpy()
 window, strides = (3, network.PATCH, network.PATCH), (3, network.STRIDE, network.STRIDE)
 np.savez_compressed(
     Path(__file__).with_name("captum.npz"),
@@ -72,5 +75,9 @@ np.savez_compressed(
     grad_cam=cam(network.LAYER),
     grad_cam_pool=cam(network.POOL),
     grad_cam_earlier=cam(network.EARLIER),
-    activations=LayerActivation(net, net.get_submodule(network.EARLIER)).attribute(x).detach().numpy().transpose(0, 2, 3, 1),
+    activations=LayerActivation(net, net.get_submodule(network.EARLIER))
+    .attribute(x)
+    .detach()
+    .numpy()
+    .transpose(0, 2, 3, 1),
 )

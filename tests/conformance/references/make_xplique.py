@@ -7,7 +7,7 @@ import network
 import numpy as np
 import tensorflow as tf
 from keras import layers as L
-from xplique.attributions import DeconvNet, GradCAM, GradientInput, GuidedBackprop, Saliency
+from xplique.attributions import DeconvNet, GradientInput, GuidedBackprop, Saliency
 
 inputs = x = keras.Input((network.SIZE, network.SIZE, 3))
 for block, (count, channels) in enumerate(network.BLOCKS, start=1):
@@ -25,7 +25,7 @@ images, targets = network.images(), tf.one_hot(network.TARGETS, network.UNITS)
 
 
 def explained(method: type, **options: object) -> np.ndarray:
-    """What Xplique gives, without a last axis of one."""
+    """What Xplique gives, without a last axis of one. (Its class activation maps come resized, never raw.)"""
     return np.asarray(method(model, **options)(images, targets)).squeeze()
 
 
@@ -37,5 +37,4 @@ np.savez_compressed(
     guided=explained(GuidedBackprop, reducer=None),
     deconvnet=explained(DeconvNet, reducer=None),
     gradient_x_input=explained(GradientInput, reducer=None),
-    grad_cam_raw=explained(GradCAM, conv_layer=network.LAYER),
 )

@@ -1,0 +1,93 @@
+"""The maps of Captum (PyTorch) and Xplique on the same weights, stored by the scripts in references/.
+
+Class activation maps and activations agree everywhere; gradients in median and angle, since a ReLU or a pool whose tie
+flips by rounding sends a whole path elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from convlens.worker.engine.explain import explain
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients
+from convlens.worker.engine.methods.integrated_gradients import Path as Line
+from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.network import Network
+from convlens.worker.engine.plan import Activation, GradCAM, Saliency, Score
+
+HERE = Path(__file__).parent / "references"
+_spec = importlib.util.spec_from_file_location("references_network", HERE / "network.py")
+made = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(made)
+
+BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+PIXELS = {  # by the stored array's name: what it is to the engine; compared in median and angle
+    "vanilla": Saliency(reduction="none"),
+    "guided": Saliency("guided", "none"),
+    "deconvnet": Saliency("deconvnet", "none"),
+    "gradient_x_input": Saliency("gradient_x_input", "none"),
+    "integrated_gradients": IntegratedGradients(Line(made.STEPS, (BLACK, WHITE)), "none"),
+}
+MAPS = {  # compared everywhere
+    "grad_cam": GradCAM(made.LAYER),
+    "grad_cam_pool": GradCAM(made.POOL),
+    "grad_cam_earlier": GradCAM(made.EARLIER),
+    "occlusion": Occlusion(Covered(made.PATCH, made.STRIDE, BLACK)),
+    "activations": Activation(made.EARLIER),
+}
+STORED = {name: dict(np.load(HERE / f"{name}.npz")) for name in ("captum", "xplique")}
+PAIRS = [(peer, name) for peer, arrays in STORED.items() for name in arrays if name not in {"digest", "logits"}]
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    inputs = x = keras.Input((made.SIZE, made.SIZE, 3))
+    for block, (count, channels) in enumerate(made.BLOCKS, start=1):
+        for i in range(1, count + 1):
+            x = L.Conv2D(channels, 3, padding="same", activation="relu", name=f"block{block}_conv{i}")(x)
+        x = L.MaxPooling2D(name=f"block{block}_pool")(x)
+    x = L.Flatten()(x)
+    for name in ("fc1", "fc2"):
+        x = L.Dense(made.weights()[name][1].size, activation="relu", name=name)(x)
+    model = keras.Model(inputs, L.Dense(made.UNITS, activation="softmax", name="predictions")(x))
+    for name, pair in made.weights().items():
+        model.get_layer(name).set_weights(pair)
+    asked = [*PIXELS.values(), *MAPS.values(), Saliency(), Score()]
+    return explain(Network(model, "none"), made.images(), asked, made.TARGETS[:, None].astype(np.int32))
+
+
+@pytest.mark.parametrize("peer", STORED)
+def test_the_references_are_of_this_network(peer):
+    assert str(STORED[peer]["digest"]) == made.digest()
+
+
+@pytest.mark.parametrize("peer", STORED)
+def test_scores_are_the_peers(outputs, peer):
+    np.testing.assert_allclose(outputs.scores[:, 0], STORED[peer]["logits"][[0, 1], made.TARGETS], rtol=1e-4)
+
+
+def test_every_reference_is_compared():
+    assert {name for _, name in PAIRS} == {*PIXELS, *MAPS}
+
+
+@pytest.mark.parametrize(("peer", "name"), PAIRS)
+def test_a_map_is_the_peers(outputs, peer, name):
+    wanted = STORED[peer][name].astype(np.float64)
+    item = (PIXELS | MAPS)[name]
+    if wanted.ndim == 3 and name in PIXELS:
+        item = Saliency(item.method)  # the channels' largest absolute value
+    found = outputs.maps[item].astype(np.float64)
+    found = found if isinstance(item, Activation) else found[:, 0]
+    assert found.shape == wanted.shape
+    if name in MAPS:
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+        return
+    cosine = (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted)
+    assert 1 - cosine < 1e-4
+    assert np.median(np.abs(found - wanted)) <= 1e-6 * np.abs(wanted).max()
