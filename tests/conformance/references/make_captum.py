@@ -45,9 +45,8 @@ target = torch.from_numpy(network.TARGETS)
 
 def attributed(explainer: object, **options: object) -> np.ndarray:
     """(N,H,W,3)"""
-    return (
-        explainer.attribute(x.clone().requires_grad_(), target=target, **options).detach().numpy().transpose(0, 2, 3, 1)
-    )
+    found = explainer.attribute(x.clone().requires_grad_(), target=target, **options)
+    return found.detach().numpy().transpose(0, 2, 3, 1)
 
 
 def cam(name: str) -> np.ndarray:
@@ -75,9 +74,5 @@ np.savez_compressed(
     grad_cam=cam(network.LAYER),
     grad_cam_pool=cam(network.POOL),
     grad_cam_earlier=cam(network.EARLIER),
-    activations=LayerActivation(net, net.get_submodule(network.EARLIER))
-    .attribute(x)
-    .detach()
-    .numpy()
-    .transpose(0, 2, 3, 1),
+    activations=outputs.transpose(0, 2, 3, 1),
 )

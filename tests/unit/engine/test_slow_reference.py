@@ -1,0 +1,47 @@
+"""The engine against a slow float64 reference: scores, and gradients by finite differences."""
+
+from __future__ import annotations
+
+import nets
+import numpy as np
+import pytest
+import slow
+
+from convlens.worker.engine.chain import RULES
+from convlens.worker.engine.network import Network
+from convlens.worker.engine.plan import Plan, Saliency
+
+SIGNED = Saliency(reduction="none")
+
+
+@pytest.fixture(params=nets.BUILDERS)
+def model(request):
+    return nets.build(request.param)
+
+
+def test_scores_are_those_of_the_definitions(model):
+    network = Network(model, "none")
+    x = nets.images(3)
+    wanted = slow.logits(model, x)
+    for unit in range(network.units):
+        found = network.run(x, Plan((SIGNED,)), np.full((3, 1), unit, np.int32)).scores[:, 0]
+        np.testing.assert_allclose(found, wanted[:, unit], rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_gradients_are_finite_differences(model):
+    network = Network(model, "none")
+    x = nets.images(2).astype(np.float64)
+    unit = network.units - 1
+    gradient = network.run(x.astype(np.float32), Plan((SIGNED,)), np.full((2, 1), unit, np.int32)).maps[SIGNED][:, 0]
+    rng = np.random.default_rng(9)
+    for image, found in zip(x, gradient.astype(np.float64), strict=True):
+        directions = [found / np.linalg.norm(found), *rng.normal(size=(6, *image.shape))]
+        for direction in directions:
+            wanted = slow.directional(model, image, unit, direction)
+            scale = np.linalg.norm(found) * np.linalg.norm(direction)
+            assert abs((found * direction).sum() - wanted) < 1e-4 * scale
+
+
+def test_every_layer_with_a_rule_is_in_one_of_the_networks():
+    built = {type(layer) for name in nets.BUILDERS for layer in nets._layers(nets.build(name))}
+    assert {it.__name__ for it in RULES} - {it.__name__ for it in built} <= {"SpatialDropout2D"}
