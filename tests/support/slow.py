@@ -1,4 +1,4 @@
-"""Networks done slowly, in NumPy and float64, layer by layer as their definitions say; shares nothing with the engine."""
+"""Networks done slowly, in NumPy and float64, layer by layer as their definitions say. Knows nothing of the engine."""
 
 from __future__ import annotations
 
