@@ -11,9 +11,9 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from convlens.jobs.connect import LedgerUnavailable
+from convlens.jobs.fields import SpecError
 from convlens.jobs.ledger import Full, JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone, StoreFull
-from convlens.jobs.plan import SpecError
 from convlens.jobs.record import JobFailure, Record, State
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
-from convlens.jobs import plan as plans
-from convlens.jobs.plan import ALL_UNITS, PREDICTED, LayerOutput, SaliencyMap, SpecError, make_plan
+from convlens.jobs.fields import SpecError
+from convlens.jobs.methods import METHODS, LayerOutput, SaliencyMap
+from convlens.jobs.plan import ALL_UNITS, PREDICTED, make_plan
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 
 LAYERS = {
@@ -117,8 +118,8 @@ def test_an_array_has_the_name_and_the_shape_that_are_promised(asked, name, shap
 
 
 def test_there_is_an_array_of_every_method():
-    assert {asked.WhichOneof("method") for asked, *_ in ARRAYS} == set(plans._METHODS)
-    assert set(plans._METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
+    assert {asked.WhichOneof("method") for asked, *_ in ARRAYS} == set(METHODS)
+    assert set(METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
 
 
 def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():

@@ -14,10 +14,11 @@ from typing import TypeVar
 import numpy as np
 
 from convlens.jobs.connect import LedgerUnavailable
+from convlens.jobs.fields import SpecError
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.payloads import PayloadGone, StoreFull
-from convlens.jobs.plan import JobPlan, SpecError, make_plan
+from convlens.jobs.plan import JobPlan, make_plan
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
 from convlens.worker.asked import engine_value
