@@ -110,7 +110,8 @@ class Child:
                 line = f"(a line of more than {LINE_BYTES} bytes is left out)\n"
             if not line:
                 return
-            print(f"{self.name} | {line.rstrip()}", file=sys.stderr, flush=True)
+            # "ready: " is said by the whole alone, so that who waits for it in a log is not misled by a part
+            print(f"{self.name} | {line.removeprefix('ready: ').rstrip()}", file=sys.stderr, flush=True)
             if self._marker in line and not self._ready.is_set():
                 self.ready_line = line.strip()
                 self._ready.set()

@@ -48,6 +48,7 @@ def up(*flags, log):
         try:
             line = process.stdout.readline()
             assert line.startswith("ready: grpc 127.0.0.1:"), log.read_text()
+            assert "ready: " not in log.read_text()
             yield process, line.split()[-1]
         finally:
             process.terminate()
