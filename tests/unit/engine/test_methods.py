@@ -146,7 +146,7 @@ def test_memory_is_flat_over_a_thousand_jobs_of_changing_classes_and_layers(fuse
 
     before = jobs(200)
     traces = fused.traces
-    assert jobs(1000) - before < 16  # MiB
+    assert jobs(1000) - before < 32  # MiB; 33 kB a job would be seen
     assert fused.traces == traces
 
 
