@@ -116,19 +116,21 @@ class AsyncClient:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
         `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
-        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. Unreachable
-        and overloaded servers are tried again until `timeout` seconds are over.
+        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. An equal
+        request that was answered lately, or is under way, answers this one too (`result.cached`), unless it is to be
+        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over.
         """
         timeout = self._timeout if timeout is None else timeout
         request_id = new_request_id(request_id)
         spec = job_spec(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=None,
+            priority=priority, fresh=fresh, timeout=None,
         )  # fmt: skip
         return await self._answer(Answer(spec, request_id), Attempts(self._connection, timeout, request_id))
 
@@ -171,13 +173,14 @@ class AsyncClient:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> AsyncJob:
         """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
         request_id = new_request_id(request_id)
         spec = job_spec(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=timeout,
+            priority=priority, fresh=fresh, timeout=timeout,
         )  # fmt: skip
         request = job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)
         response = await self._call(lambda stubs: stubs.jobs.SubmitJob, request, request_id=request_id)

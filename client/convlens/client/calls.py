@@ -36,6 +36,7 @@ def job_spec(
     scored_layer: str,
     predictions: int | None,
     priority: str,
+    fresh: bool,
     timeout: float | None,
 ) -> spec_pb2.JobSpec:
     """A job as the wire has it. InvalidArgument for what cannot even be sent."""
@@ -49,6 +50,7 @@ def job_spec(
         scored_layer=scored_layer,
         predictions=predictions,
         priority=PRIORITIES[priority],
+        fresh=fresh,
     )
     if timeout is not None:
         spec.timeout.FromNanoseconds(int(timeout * 1e9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from convlens.jobs.admission import Bounds
 from convlens.jobs.settings import JobsSettings
 
 
@@ -18,7 +19,13 @@ class ServerSettings(JobsSettings):
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
     max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
     max_targets: int = Field(16, ge=1, description="targets of one image")
+    max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
+    max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_stored_bytes: int = Field(
+        2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
+    )
+    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these three that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -26,3 +33,8 @@ class ServerSettings(JobsSettings):
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @property
+    def bounds(self) -> Bounds:
+        """What is admitted at once."""
+        return Bounds(self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share)

@@ -144,6 +144,7 @@ def spec(**changes):
         "scored_layer": "",
         "predictions": None,
         "priority": "normal",
+        "fresh": False,
         "timeout": None,
     }
     return job_spec(PHOTO, [GradCAM()], **(options | changes))
@@ -152,9 +153,10 @@ def spec(**changes):
 def test_a_job_says_only_what_was_asked():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
-    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", timeout=1.5)
+    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, timeout=1.5)
     assert (full.model, full.scored_layer, full.targets[0].index) == ("net", "c1", 4)
     assert full.HasField("predictions")
+    assert full.fresh
     assert full.priority == spec_pb2.PRIORITY_LOW
     assert full.timeout.ToMilliseconds() == 1500
 
