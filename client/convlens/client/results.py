@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlens.client.errors import DataCorrupted, InvalidArgument
-from convlens.v1 import codec, result_pb2, spec_pb2
+from convlens.client.images import SentImage
+from convlens.v1 import codec, result_pb2
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +86,7 @@ class Result(Mapping[str, Array]):
         self.model_digest = header.model_digest
         self.cached = header.cached
         """True when an equal request's result answered; `fresh=True` asks for a computation of one's own."""
-        self.images: Sequence[spec_pb2.Image] = request.images
+        self.images: Sequence[SentImage] = request.images
         """The images as they were sent; empty for a result taken up by its job's id."""
         self.channels = {it.name: tuple(it.channels) for it in header.tensors if it.channels}
         """By array: which of the layer's channels its last axis holds; without an entry, all of them."""
@@ -176,7 +177,7 @@ class Result(Mapping[str, Array]):
 class Request:
     """What a result answers."""
 
-    images: Sequence[spec_pb2.Image] = ()
+    images: Sequence[SentImage] = ()
     request_id: str = ""
 
 
