@@ -264,8 +264,9 @@ class AsyncClient:
         while True:
             try:
                 call = method(self._stubs())(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(await call.initial_metadata())
-                return await call
+                response = await call
+                self._connection.check_version(await call.trailing_metadata())
+                return response
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
 
@@ -275,9 +276,9 @@ class AsyncClient:
             method, request = answer.next_call(self._stubs())
             try:
                 call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(await call.initial_metadata())
                 async for part in call:
                     answer.take(part)
+                self._connection.check_version(await call.trailing_metadata())
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
             else:

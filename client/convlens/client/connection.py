@@ -59,9 +59,9 @@ class Connection:
             return module.secure_channel(self.target, self._tls.credentials(), self._options)
         return module.insecure_channel(self.target, self._options)
 
-    def check_version(self, initial_metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+    def check_version(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Warns, once, about a server more than one minor version away."""
-        server = dict(initial_metadata or ()).get("convlens-version")
+        server = dict(trailing or ()).get("convlens-version")
         if self._warned or not isinstance(server, str):
             return
         ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))

@@ -264,7 +264,7 @@ class Client:
             except grpc.RpcError as error:
                 time.sleep(attempts.delay_after(error))
             else:
-                self._connection.check_version(call.initial_metadata())
+                self._connection.check_version(call.trailing_metadata())
                 return response
 
     def _answer(self, answer: Answer, attempts: Attempts) -> Result:
@@ -273,9 +273,9 @@ class Client:
             method, request = answer.next_call(self._stubs())
             try:
                 call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(call.initial_metadata())
                 for part in call:
                     answer.take(part)
+                self._connection.check_version(call.trailing_metadata())
             except grpc.RpcError as error:
                 time.sleep(attempts.delay_after(error))
             else:

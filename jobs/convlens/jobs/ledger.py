@@ -177,9 +177,9 @@ class Ledger:
         """Counts one more caller who waits for the job; False for an unknown id."""
         return bool(self._run("join", job_id))
 
-    def leave(self, job_id: str) -> None:
-        """Counts one caller less. After the last one a job not kept is cancelled, or its result cached."""
-        self._run("leave", job_id, *self._ttls)
+    def leave(self, job_ids: Iterable[str]) -> None:
+        """Counts one caller less for each job. After the last one a job not kept is cancelled, or its result cached."""
+        self._run("leave", *self._ttls, *job_ids)
 
     def delete(self, job_id: str) -> None:
         """Forgets an ended job and its result. Raises JobLive while it is live."""

@@ -20,9 +20,12 @@ class Notices:
     `more` is what Record.succeeded takes, for SUCCEEDED.
     """
 
-    def __init__(self, client: redis.Redis, heard: Callable[[str, State, Sequence[str]], None]) -> None:
+    def __init__(
+        self, client: redis.Redis, heard: Callable[[str, State, Sequence[str]], None], channel: str = keys.NOTICES
+    ) -> None:
         self._redis = client
         self._heard = heard
+        self._channel = channel
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
 
@@ -40,7 +43,7 @@ class Notices:
         while not self._stop.is_set():
             try:
                 with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(keys.NOTICES)
+                    channel.subscribe(self._channel)
                     failing = False
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)

@@ -49,7 +49,8 @@ class Front:
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
-        self._leaving: set[asyncio.Future[None]] = set()
+        self._leaving: list[str] = []
+        self._departure: asyncio.Future[None] | None = None
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
 
@@ -60,8 +61,8 @@ class Front:
 
     async def close(self) -> None:
         """Ends all threads, once those who leave have left."""
-        if self._leaving:
-            await asyncio.wait(self._leaving, timeout=REREAD_SECONDS)
+        if self._departure:
+            await self._departure
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
         await self.call(self._publisher.close)
@@ -99,23 +100,25 @@ class Front:
         A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving.
         """
         joined = asyncio.ensure_future(joining)
-
-        async def leave() -> None:
-            with contextlib.suppress(*LedgerUnavailable):  # the job's own deadline ends it then
-                await self.call(self.ledger.leave, (await joined).id)
-
         try:
             yield await asyncio.shield(joined)
         finally:
-            if not joined.done() or not (joined.cancelled() or joined.exception()):
-                leaving = asyncio.ensure_future(leave())
-                self._leaving.add(leaving)
-                leaving.add_done_callback(self._left)
+            joined.add_done_callback(self._leave)
 
-    def _left(self, leaving: asyncio.Future[None]) -> None:
-        self._leaving.discard(leaving)
-        if not leaving.cancelled() and leaving.exception():
-            log.debug("a job that its caller left was not accepted", exc_info=leaving.exception())
+    def _leave(self, joined: asyncio.Future[Record]) -> None:
+        """Has one waiter less counted; who leaves while others' leaving is under way goes with the next."""
+        if joined.cancelled() or joined.exception():
+            return
+        self._leaving.append(joined.result().id)
+        if self._departure is None:
+            self._departure = asyncio.ensure_future(self._depart())
+
+    async def _depart(self) -> None:
+        while ids := self._leaving:
+            self._leaving = []
+            with contextlib.suppress(*LedgerUnavailable):  # the jobs' own deadlines end them then
+                await self.call(self.ledger.leave, ids)
+        self._departure = None
 
     async def record(self, job_id: str, caller: Caller) -> Record:
         """The record of `job_id`; a Refusal when there is none that the caller may know of."""
@@ -197,16 +200,22 @@ class Heard:
 
     async def change(self) -> None:
         """Returns at the next notice, or after REREAD_SECONDS without one."""
-        await _within(self._change)
+        await _within(self._change, REREAD_SECONDS)
         self._change.clear()
+
+    async def ends_within(self, seconds: float) -> bool:
+        """True once a notice of an end has come, False when `seconds` have passed without one."""
+        await _within(self._end, seconds)
+        return self._end.is_set()
 
     async def end(self) -> Sequence[str] | None:
         """What the notice of success said; None at another end, or after REREAD_SECONDS without any."""
-        await _within(self._end)
+        await _within(self._end, REREAD_SECONDS)
         return self._last
 
 
-async def _within(event: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REREAD_SECONDS):
-            await event.wait()
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    if not event.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()

@@ -25,7 +25,9 @@ from convlens.v1 import (
     visualization_pb2_grpc,
 )
 
-VERSION = metadata.version("convlens-server")
+AT_ONCE_SECONDS: Final = 0.2
+"""A job that ends this soon is not announced before its result."""
+VERSION: Final = metadata.version("convlens-server")
 Context = Any
 
 
@@ -109,7 +111,8 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         call = Call(job_id(request.request_id, tenant), request.request_id, tenant, False, context.time_remaining())
         with front.listening(call.job_id) as heard:
             async with front.waiting(front.submit(request.spec, call)) as record:
-                yield "job", convert.job(record, None)
+                if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
+                    yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
                 async for part in results.parts(front, ended):
                     yield part

@@ -93,7 +93,7 @@ def test_an_answered_callers_result_goes_when_its_room_is_needed_and_a_kept_one_
     passing, kept = jobs.submit(keep=False), jobs.submit()
     for record in (passing, kept):
         jobs.succeed(jobs.take(record), b"r" * 400)
-    jobs.ledger.leave(passing.id)
+    jobs.ledger.leave([passing.id])
     assert jobs.load() == {"result_bytes": 406, "cached_bytes": 406}
     jobs.submit(bounds={"result_bytes": 1000}, reserved=500)
     assert jobs.load()["result_bytes"] == 906

@@ -136,14 +136,14 @@ def test_the_last_waiter_to_leave_cancels_a_job_that_nobody_keeps(jobs):
     job = jobs.new(keep=False)
     record = jobs.submit(job)
     assert jobs.ledger.join(job.id)
-    jobs.ledger.leave(job.id)
+    jobs.ledger.leave([job.id])
     assert jobs.get(record).state is State.QUEUED
-    jobs.ledger.leave(job.id)
+    jobs.ledger.leave([job.id])
     assert jobs.get(record).failure.reason == "ABANDONED"
     assert jobs.submit(job).state is State.QUEUED
     kept = jobs.submit()
     jobs.ledger.join(kept.id)
-    jobs.ledger.leave(kept.id)
+    jobs.ledger.leave([kept.id])
     assert jobs.get(kept).state is State.QUEUED
 
 

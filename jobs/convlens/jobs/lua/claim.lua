@@ -19,7 +19,7 @@ while #taken < 2 * most_jobs do
   local flow, tag = unpack(redis.call('ZRANGE', flows(model), 0, 0, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority')
+  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'watched')
   if not id then
     redis.call('ZREM', flows(model), flow)
     redis.call('HSET', tags(model), flow, tag)
@@ -39,7 +39,7 @@ while #taken < 2 * most_jobs do
     redis.call('HINCRBY', key(id), 'attempts', 1)
     redis.call('ZADD', RUNNING, text(now + lease), id)
     redis.call('RPUSH', P .. 'claim:' .. secret, id)
-    notify(id, RUNNING_)
+    if r[6] then notify(id, RUNNING_) end
     taken[#taken + 1] = id
     taken[#taken + 1] = record(id)
   end

@@ -22,7 +22,11 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
-local function notify(id, state, more) redis.call('PUBLISH', P .. 'notices', id .. ' ' .. state .. (more or '')) end
+-- Those who wait for a job hear of its end, those who watch it of every change, its worker of an end that it did not make.
+local function notify(id, state, more)
+  redis.call('PUBLISH', P .. 'notices', id .. ' ' .. state .. (more or ''))
+  if state == CANCELLED_ or state == EXPIRED_ then redis.call('PUBLISH', P .. 'ended', id .. ' ' .. state) end
+end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
