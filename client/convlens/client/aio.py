@@ -265,10 +265,11 @@ class AsyncClient:
             try:
                 call = method(self._stubs())(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
                 response = await call
-                self._connection.check_version(await call.trailing_metadata())
-                return response
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
+            else:
+                self._connection.check_version(await call.trailing_metadata())
+                return response
 
     async def _answer(self, answer: Answer, attempts: Attempts) -> Result:
         """A streamed answer, resumed where it broke."""
