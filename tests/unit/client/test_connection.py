@@ -37,13 +37,9 @@ def test_good_files_are_taken(made):
 async def test_a_file_that_is_wrong_is_named_at_the_first_call(made, files, field, message, kind):
     folder = made.ca.certificate.parent
     tls = TLS(**{name: folder / file for name, file in files.items()})
+    client = kind("localhost:1", tls=tls)
     with pytest.raises(InvalidArgument, match=message) as caught:
-        if kind is Client:
-            with Client("localhost:1", tls=tls) as client:
-                client.models()
-        else:
-            async with AsyncClient("localhost:1", tls=tls) as client:
-                await client.models()
+        await client.models() if kind is AsyncClient else client.models()
     assert caught.value.field == field
 
 
