@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -107,16 +108,17 @@ def _tls(settings: UpSettings) -> dict[str, Path]:
 
 async def _start_valkey(data: Path, children: list[Child]) -> str:
     """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
+    password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
-        child = Child("valkey", valkey.command(data, port), valkey.READY, dict(os.environ))
+        child = Child("valkey", valkey.command(data, port, password), valkey.READY, dict(os.environ))
         try:
             await child.start()
         except ChildFailed as error:
             failed = error
         else:
             children.insert(0, child)
-            return f"redis://127.0.0.1:{port}/0"
+            return f"redis://:{password}@127.0.0.1:{port}/0"
     raise failed
 
 

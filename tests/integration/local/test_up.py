@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from processes import until
 
 from convlens.client import TLS, Client, GradCAM, Saliency, Unavailable
@@ -168,3 +170,18 @@ def test_a_tls_dir_that_lacks_what_cannot_be_made_is_told(tmp_path):
     (tmp_path / "ca.key").unlink()
     (tmp_path / "server.key").unlink()
     assert "server.pem or its key is missing, and so is" in failing("--tls-dir", str(tmp_path), *NULL)
+
+
+def test_others_on_this_machine_are_kept_out_of_its_valkey(tmp_path):
+    data, log = tmp_path / "data", tmp_path / "log"
+    with up(*NULL, "--data-dir", str(data), log=log) as (process, _):
+        port = int(re.search(r"Running mode=standalone, port=(\d+)", log.read_text())[1])
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.keys()
+        config = data / "valkey.conf"
+        assert config.stat().st_mode & 0o777 == 0o600
+        password = config.read_text().split()[1]
+        with redis.Redis(port=port, password=password) as friend:
+            assert friend.keys()
+        words = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid).values()]
+        assert password not in "".join(words) + log.read_text()
