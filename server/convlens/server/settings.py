@@ -34,7 +34,9 @@ class ServerSettings(JobsSettings):
         None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
     )
     tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
-    reflection: bool = Field(True, description="answers which services and messages there are")
+    reflection: bool = Field(
+        True, description="tells callers which services and messages there are, by gRPC reflection"
+    )
     health_address: str = Field(
         "", description="a plaintext HOST:PORT or unix:PATH that answers health checks and nothing else; none: no such"
     )
