@@ -56,8 +56,8 @@ class LeaseKeeper:
         with self._lock:
             return self._claims.get(claim.record.id) is not claim
 
-    def _heard(self, job_id: str, state: State) -> None:
-        if state != State.RUNNING:
+    def _heard(self, job_id: str, state: State, _more: object) -> None:
+        if state.final:  # a late QUEUED may be heard after the claim; a lease given to another shows at its renewal
             with self._lock:
                 self._claims.pop(job_id, None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -15,9 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Notices:
-    """A thread that calls `heard(job_id, state)` for every notice, for as long as it runs; it reconnects by itself."""
+    """A thread that calls `heard(job_id, state, more)` for every notice, until stopped; it reconnects by itself.
 
-    def __init__(self, client: redis.Redis, heard: Callable[[str, State], None]) -> None:
+    `more` is what Record.succeeded takes, for SUCCEEDED.
+    """
+
+    def __init__(self, client: redis.Redis, heard: Callable[[str, State, Sequence[str]], None]) -> None:
         self._redis = client
         self._heard = heard
         self._stop = threading.Event()
@@ -42,8 +45,8 @@ class Notices:
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message:
-                            job_id, state = message["data"].decode().split()
-                            self._heard(job_id, State(int(state)))
+                            job_id, state, *more = message["data"].decode().split()
+                            self._heard(job_id, State(int(state)), more)
             except redis.RedisError as error:
                 if not failing:
                     log.warning("notices: %s; trying again every second", error)

@@ -31,6 +31,10 @@ WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
 
 
+class NoRedis(RuntimeError):
+    """There is no Redis where one was said to be."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs everything until told to stop."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
@@ -60,7 +64,7 @@ async def up(settings: UpSettings) -> int:
             if starting.done():
                 print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
                 await stopped
-        except (ChildFailed, valkey.NoValkey, LedgerUnavailable, NoAuthority) as error:
+        except (ChildFailed, valkey.NoValkey, NoRedis, NoAuthority) as error:
             print(f"convlens up: {error}", file=sys.stderr)
             status = 1
         finally:
@@ -123,11 +127,11 @@ async def _start_valkey(data: Path, children: list[Child]) -> str:
 
 
 def _reach(url: str) -> None:
-    """Raises LedgerUnavailable, saying what to do, when there is no Redis at `url`."""
+    """Raises NoRedis, saying what to do, when there is no Redis at `url`."""
     try:
         connect(url).ping()
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(
+        raise NoRedis(
             f"no Redis or Valkey answers at the --redis-url given: {error}; start it, or leave the flag out"
         ) from error
 

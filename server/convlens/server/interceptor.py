@@ -27,7 +27,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        codecs = (handler.request_deserializer, handler.response_serializer)
+        codecs = (handler.request_deserializer, _serializer(handler.response_serializer))
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
         if handler.unary_stream:
@@ -55,6 +55,11 @@ class Boundary(grpc.aio.ServerInterceptor):
                 await _abort(context, error)
 
         return call
+
+
+def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """What is serialized already stays as it is."""
+    return lambda message: message if isinstance(message, bytes) else inner(message)
 
 
 async def _abort(context: Any, error: Exception) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from convlens.jobs.admission import Bounds
 from convlens.jobs.settings import JobsSettings
 
 
@@ -20,7 +21,13 @@ class ServerSettings(JobsSettings):
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
     max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
     max_targets: int = Field(16, ge=1, description="targets of one image")
+    max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
+    max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_stored_bytes: int = Field(
+        2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
+    )
+    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these three that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -40,3 +47,8 @@ class ServerSettings(JobsSettings):
     health_address: str = Field(
         "", description="a plaintext HOST:PORT or unix:PATH that answers health checks and nothing else; none: no such"
     )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What is admitted at once."""
+        return Bounds(self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share)

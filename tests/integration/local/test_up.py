@@ -77,7 +77,7 @@ def test_it_serves_passes_logs_on_and_leaves_no_process_behind(tmp_path):
     assert not any(map(alive, found.values()))
     log = (tmp_path / "log").read_text()
     assert all(f"{name} | " in log for name in ("valkey", "worker", "server"))
-    assert "submitted" in log
+    assert "succeeded" in log
 
 
 def test_nothing_outlives_it_when_it_is_killed(tmp_path):

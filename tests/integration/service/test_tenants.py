@@ -14,8 +14,13 @@ from convlens.client import Client, GradCAM
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2
 
-IMAGE = np.zeros((224, 224, 3), np.uint8)
+RANDOM = np.random.default_rng(11)
 Code = grpc.StatusCode
+
+
+def photo():
+    """One that nobody has asked about before, so that its job is computed."""
+    return RANDOM.integers(0, 256, (224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ REQUESTS = {
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "live"])
 @pytest.mark.parametrize("method", REQUESTS)
 def test_another_tenants_job_is_as_unknown_as_one_that_never_was(of, calls, method, ended):
-    job = of("acme").submit(IMAGE, [GradCAM()])
+    job = of("acme").submit(photo(), [GradCAM()])
     if ended:
         job.result()
     nobodys = calls("globex", method, REQUESTS[method](id=job.id[::-1]))
@@ -81,7 +86,7 @@ def test_another_tenants_job_is_as_unknown_as_one_that_never_was(of, calls, meth
 @pytest.mark.parametrize("method", ["GetJob", "WatchJob", "ReadJobResult", "DeleteJob"])
 @pytest.mark.parametrize("who", ["acme", "operators"])
 def test_its_tenant_and_an_admin_reach_an_ended_job(of, calls, method, who):
-    job = of("acme").submit(IMAGE, [GradCAM()])
+    job = of("acme").submit(photo(), [GradCAM()])
     job.result()
     code, parts = calls(who, method, REQUESTS[method](id=job.id))
     assert code is Code.OK
@@ -89,13 +94,13 @@ def test_its_tenant_and_an_admin_reach_an_ended_job(of, calls, method, who):
 
 
 def test_an_admin_cancels_anybodys_job(of):
-    jobs = [of("acme").submit(IMAGE, [GradCAM()]) for _ in range(10)]
+    jobs = [of("acme").submit(photo(), [GradCAM()]) for _ in range(10)]
     assert of("operators").job(jobs[-1].id).cancel().state == job_pb2.JOB_STATE_CANCELLED
 
 
 def test_a_list_has_ones_own_jobs_page_by_page_and_an_admins_all(of, calls):
-    mine = {of("acme").submit(IMAGE, [GradCAM()]).id for _ in range(3)}
-    theirs = {of("globex").submit(IMAGE, [GradCAM()]).id for _ in range(3)}
+    mine = {of("acme").submit(photo(), [GradCAM()]).id for _ in range(3)}
+    theirs = {of("globex").submit(photo(), [GradCAM()]).id for _ in range(3)}
     assert mine <= {it.id for it in of("acme").jobs()}
     assert not theirs & {it.id for it in of("acme").jobs()}
     assert not mine & {it.id for it in of("globex").jobs()}
@@ -112,8 +117,19 @@ def test_a_list_has_ones_own_jobs_page_by_page_and_an_admins_all(of, calls):
 
 def test_one_request_id_is_two_jobs_for_two_tenants(of):
     """Though they ask for different things, neither learns that the other used it."""
-    same = str(uuid.uuid4())
-    mine = of("acme").submit(IMAGE, [GradCAM()], request_id=same)
-    theirs = of("globex").submit(IMAGE[:100, :100], [GradCAM()], request_id=same)
+    same, image = str(uuid.uuid4()), photo()
+    mine = of("acme").submit(image, [GradCAM()], request_id=same)
+    theirs = of("globex").submit(photo(), [GradCAM()], request_id=same)
     assert mine.id != theirs.id
-    assert of("acme").submit(IMAGE, [GradCAM()], request_id=same).id == mine.id
+    assert of("acme").submit(image, [GradCAM()], request_id=same).id == mine.id
+
+
+def test_nobody_learns_from_the_cache_what_another_tenant_asked(of):
+    image = photo()
+    of("acme").submit(image, [GradCAM()]).result()
+    theirs = of("globex").submit(image, [GradCAM()])
+    theirs.result()
+    assert not theirs.status().cached
+    again = of("acme").submit(image, [GradCAM()])
+    again.result()
+    assert again.status().cached
