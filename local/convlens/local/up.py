@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.local import valkey
+from convlens.local.certificates import NoAuthority, certificates, client_words
 from convlens.local.children import Child, ChildFailed
 from convlens.local.settings import UpSettings
 
@@ -53,15 +55,16 @@ async def up(settings: UpSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told)
     stopped = asyncio.create_task(stop.wait())
-    with _folders(settings) as (data, payloads):
-        starting = asyncio.create_task(_start(settings, data, payloads, children))
+    with _folders(settings) as (data, payloads), tempfile.TemporaryDirectory(prefix="convlens-") as private:
+        health = settings.health_address or f"unix:{private}/health"
+        starting = asyncio.create_task(_start(settings, data, payloads, health, children))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         status = 0
         try:
             if starting.done():
                 print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
                 await stopped
-        except (ChildFailed, valkey.NoValkey, NoRedis) as error:
+        except (ChildFailed, valkey.NoValkey, NoRedis, NoAuthority) as error:
             print(f"convlens up: {error}", file=sys.stderr)
             status = 1
         finally:
@@ -71,13 +74,14 @@ async def up(settings: UpSettings) -> int:
     return status
 
 
-async def _start(settings: UpSettings, data: Path, payloads: Path, children: list[Child]) -> int:
+async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, children: list[Child]) -> int:
     """Starts the children in the order they need one another; the port that is served on."""
+    tls = _tls(settings)
     url = settings.redis_url or await _start_valkey(data, children)
     if settings.redis_url:
         await asyncio.to_thread(_reach, url)
     python = [sys.executable, "-m"]
-    env = settings.environment(redis_url=url, payload_dir=payloads)
+    env = settings.environment(redis_url=url, payload_dir=payloads, health_address=health, **tls)
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
     workers = [
@@ -89,22 +93,36 @@ async def _start(settings: UpSettings, data: Path, payloads: Path, children: lis
     await asyncio.gather(*(child.start() for child in (*workers, server)))
     port = int(server.ready_line.rpartition(":")[2])
     server.command += ["--port", str(port)]  # where callers will look for it after a restart
-    await _serving(f"{'localhost' if settings.host in {'0.0.0.0', '[::]'} else settings.host}:{port}")  # noqa: S104
+    await _serving(health)
     return port
+
+
+def _tls(settings: UpSettings) -> dict[str, Path]:
+    """The server's settings for mutual TLS with the certificates of `tls_dir`, where one is given."""
+    if settings.tls_dir is None:
+        return {}
+    made = certificates(settings.tls_dir.expanduser().resolve(), [settings.host])
+    print(f"only clients with a certificate are served: convlens {client_words(made)} …", file=sys.stderr, flush=True)
+    return {
+        "tls_cert": made.server.certificate,
+        "tls_key": made.server.key,
+        "tls_client_ca": made.ca.certificate,
+    }
 
 
 async def _start_valkey(data: Path, children: list[Child]) -> str:
     """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
+    password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
-        child = Child("valkey", valkey.command(data, port), valkey.READY, dict(os.environ))
+        child = Child("valkey", valkey.command(data, port, password), valkey.READY, dict(os.environ))
         try:
             await child.start()
         except ChildFailed as error:
             failed = error
         else:
             children.insert(0, child)
-            return f"redis://127.0.0.1:{port}/0"
+            return f"redis://:{password}@127.0.0.1:{port}/0"
     raise failed
 
 
@@ -118,9 +136,9 @@ def _reach(url: str) -> None:
         ) from error
 
 
-async def _serving(target: str) -> None:
-    """Waits until the server at `target` says that it serves."""
-    async with grpc.aio.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+async def _serving(health: str) -> None:
+    """Waits until the server says at its health address that it serves."""
+    async with grpc.aio.insecure_channel(health, [("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest()
         stub: Any = health_pb2_grpc.HealthStub(channel)
         async for reply in stub.Watch(request, wait_for_ready=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from convlens.jobs.admission import Bounds
@@ -33,6 +35,18 @@ class ServerSettings(JobsSettings):
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    tls_cert: Path | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
+    tls_key: Path | None = Field(None, description="the key of tls_cert, PEM, without a password")
+    tls_client_ca: Path | None = Field(
+        None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
+    )
+    tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
+    reflection: bool = Field(
+        True, description="tells callers which services and messages there are, by gRPC reflection"
+    )
+    health_address: str = Field(
+        "", description="a plaintext HOST:PORT or unix:PATH that answers health checks and nothing else; none: no such"
+    )
 
     @property
     def bounds(self) -> Bounds:
