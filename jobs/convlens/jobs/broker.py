@@ -47,6 +47,8 @@ def celery_app(redis_url: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        # kombu would not check the certificate of a bare rediss:// URL; what the URL says goes before this
+        broker_use_ssl={"ssl_cert_reqs": "required"} if redis_url.startswith("rediss:") else None,
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -122,6 +124,10 @@ def run_worker(
     def ready(**_: Any) -> None:
         on_ready()
 
+    def keep_ours(**_: Any) -> None:
+        """Celery leaves logging alone where somebody listens to this signal."""
+
+    signals.setup_logging.connect(keep_ours, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     queues = [queue_name(model) for model in models]
     worker = app.Worker(

@@ -25,8 +25,6 @@ from convlens.local.children import Child, ChildFailed
 from convlens.local.settings import UpSettings
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
-SHM_NEEDED: Final = 1 << 30
-"""Bytes that must be free there; containers have 64 MiB of it, which is no place for tensors."""
 WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
 
@@ -81,19 +79,26 @@ async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, 
     if settings.redis_url:
         await asyncio.to_thread(_reach, url)
     python = [sys.executable, "-m"]
-    env = settings.environment(redis_url=url, payload_dir=payloads, health_address=health, **tls)
+    env = settings.environment(redis_url=url, payload_dir=payloads, reuse_port=settings.servers > 1, **tls)
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
     workers = [
         Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"})
         for it in names
     ]
-    server = Child("server", [*python, "convlens.server"], "ready: grpc", env)
-    children += [*workers, server]
-    await asyncio.gather(*(child.start() for child in (*workers, server)))
-    port = int(server.ready_line.rpartition(":")[2])
-    server.command += ["--port", str(port)]  # where callers will look for it after a restart
-    await _serving(health)
+    names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
+    probes = [health if it is names[0] else f"{health}-{it}" for it in names]
+    first, *others = servers = [
+        Child(it, [*python, "convlens.server"], "ready: grpc", env | {"CONVLENS_HEALTH_ADDRESS": probe})
+        for it, probe in zip(names, probes, strict=True)
+    ]
+    children += [*workers, *servers]
+    await asyncio.gather(*(child.start() for child in (*workers, first)))
+    port = int(first.ready_line.rpartition(":")[2])
+    for server in servers:
+        server.command += ["--port", str(port)]  # where callers look for them, after a restart, too
+    await asyncio.gather(*(server.start() for server in others))
+    await asyncio.gather(*map(_serving, probes))
     return port
 
 
@@ -148,11 +153,10 @@ async def _serving(health: str) -> None:
 
 async def _stop(settings: UpSettings, children: list[Child]) -> None:
     """Drains: the server first, whose callers wait for the workers, whose jobs are in Valkey."""
-    kinds = {"server": settings.drain_grace + 5, "valkey": VALKEY_GRACE}
-    servers, stores = ([it for it in children if it.name == kind] for kind in ("server", "valkey"))
-    workers = [it for it in children if it.name not in kinds]
-    for group in (servers, workers, stores):
-        await asyncio.gather(*(child.stop(kinds.get(child.name, WORKER_GRACE)) for child in group))
+    servers, workers = ([it for it in children if f"convlens.{kind}" in it.command] for kind in ("server", "worker"))
+    stores = [it for it in children if it not in (*servers, *workers)]
+    for group, grace in ((servers, settings.drain_grace + 5), (workers, WORKER_GRACE), (stores, VALKEY_GRACE)):
+        await asyncio.gather(*(child.stop(grace) for child in group))
 
 
 @contextlib.contextmanager
@@ -164,8 +168,11 @@ def _folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
         yield data, settings.payload_dir or data / "payloads"
         return
     data = Path(tempfile.mkdtemp(prefix="convlens-"))
+    # containers have 64 MiB of it, which is no place for tensors
     shm = SHM / f"convlens-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
-    roomy = os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= SHM_NEEDED
+    roomy = (
+        os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes
+    )
     try:
         yield data, settings.payload_dir or (shm if roomy else data / "payloads")
     finally:

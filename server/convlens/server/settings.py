@@ -15,6 +15,7 @@ class ServerSettings(JobsSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    reuse_port: bool = Field(False, description="share the port with other servers of this machine (SO_REUSEPORT)")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
     max_images: int = Field(64, ge=1, description="images of one job")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")

@@ -185,3 +185,13 @@ def test_others_on_this_machine_are_kept_out_of_its_valkey(tmp_path):
             assert friend.keys()
         words = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid).values()]
         assert password not in "".join(words) + log.read_text()
+
+
+def test_several_servers_share_the_port(tmp_path):
+    with up(*NULL, "--servers", "2", log=tmp_path / "log") as (_, target):
+        for _ in range(6):  # each client a connection of its own, which the kernel gives to one of them
+            with Client(target) as client:
+                assert client.grad_cam(IMAGE, fresh=True)["grad_cam"].shape == (1, 14, 14)
+    log = (tmp_path / "log").read_text()
+    assert "server-1 | " in log
+    assert "server-2 | " in log
