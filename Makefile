@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint proto bench bench-engine bench-plane clean
+.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,14 @@ lint: install ## ruff, mypy --strict, import-linter, buf
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
 
+audit: .venv-audit/installed ## known vulnerabilities of what constraints.txt pins
+	.venv-audit/bin/python scripts/audit.py constraints.txt
+
+.venv-audit/installed: scripts/audit.txt
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install -q -r scripts/audit.txt
+	touch $@
+
 proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
 	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)
 
@@ -51,4 +59,4 @@ bench-plane: install ## images a second through the whole service beside peers' 
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## away with .venv and all that was generated
-	rm -rf .venv .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-audit .venv-proto out .mypy_cache .ruff_cache .pytest_cache

@@ -20,12 +20,23 @@ from typing import Final
 from bench.plane import table
 from bench.plane.rows import rates
 from bench.plane.rows.bench import Bench
+from bench.plane.rows.device import device
+from bench.plane.rows.large import large
+from bench.plane.rows.latency import alone, poisson
+from bench.plane.rows.queued import queued
+from bench.plane.rows.vgg16 import vgg16
 
 ROWS: Final[dict[str, Callable[[Bench], None]]] = {
     "map-raw": rates.MAP_RAW,
     "map-jpeg": rates.MAP_JPEG,
     "map-photo": rates.MAP_PHOTO,
     "unary": rates.UNARY,
+    "alone": alone,
+    "poisson": poisson,
+    "device": device,
+    "large": large,
+    "queued": queued,
+    "vgg16": vgg16,
 }
 
 

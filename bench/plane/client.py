@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -10,6 +11,7 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from bench.plane import load, work
 from bench.plane.driver import obey
@@ -20,6 +22,9 @@ RAW: Final = (Saliency(),)
 SMALL: Final = (Saliency(output=Output(dtype="uint8")),)
 LARGE: Final = (Activations("block1_conv1"),)
 LARGE_IMAGES: Final = 16
+MODEL: Final = "null"
+SLOW_MODEL: Final = "slow"
+"""A model whose jobs wait for ever, where the service has one."""
 
 
 class Caller:
@@ -33,10 +38,11 @@ class Caller:
 
     async def obey(self, order: Order) -> Report:
         """Does what is asked."""
-        if order.call == "single":
-            return await self._single(order)
-        calls = {"map": self._map, "large": self._large, "transfer": self._transfer}
-        return await asyncio.to_thread(calls[order.call], order)
+        calls = {"single": self._single, "queue": self._queue, "idle": self._idle}
+        if order.call in calls:
+            return await calls[order.call](order)
+        blocking = {"map": self._map, "large": self._large, "transfer": self._transfer}
+        return await asyncio.to_thread(blocking[order.call], order)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -48,9 +54,25 @@ class Caller:
 
         async def call(report: Report) -> None:
             image = next(self._images[order.kind])
-            take(report, await self._aio.visualize(image, asked(order.kind)), sent(image))
+            take(report, await self._aio.visualize(image, asked(order.kind), model=MODEL), sent(image))
 
         return await load.run(call, order)
+
+    async def _queue(self, order: Order) -> Report:
+        """Jobs as small as can be, left in the queue of the slow model."""
+        body = tiny()
+
+        async def call(report: Report) -> None:
+            await self._aio.submit(body, SMALL, model=SLOW_MODEL, timeout=3600.0)
+            report.images += 1
+            report.sent += len(body)
+
+        return await load.run(call, order)
+
+    async def _idle(self, order: Order) -> Report:
+        """Nothing, for as long."""
+        await asyncio.sleep(order.seconds)
+        return Report(seconds=order.seconds)
 
     def _map(self, order: Order) -> Report:
         """client.map, with as many jobs in flight as make the images asked for."""
@@ -77,7 +99,7 @@ class Caller:
                 report.sent += sent(image)
                 yield image
 
-        for result in self._client.map(source(), asked(kind), in_flight=jobs):
+        for result in self._client.map(source(), asked(kind), model=MODEL, in_flight=jobs):
             take(report, result, 0)
         report.seconds = perf_counter() - began
         return report
@@ -86,12 +108,12 @@ class Caller:
         """Very large arrays in one call: computed, stored and read."""
         images = list(islice(self._images["jpeg"], LARGE_IMAGES))
         began = perf_counter()
-        result = self._client.visualize(images, LARGE)
+        result = self._client.visualize(images, LARGE, model=MODEL)
         return Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - began)
 
     def _transfer(self, _: Order) -> Report:
         """The same, but only the reading of a result that is there is timed."""
-        job = self._client.submit(list(islice(self._images["jpeg"], LARGE_IMAGES)), LARGE)
+        job = self._client.submit(list(islice(self._images["jpeg"], LARGE_IMAGES)), LARGE, model=MODEL)
         job.wait()
         began = perf_counter()
         result = job.result()
@@ -104,6 +126,13 @@ def images(kind: str) -> Iterator[Any]:
     """As a caller has them: arrays, or files' bytes."""
     for body in work.bodies(kind):
         yield np.frombuffer(body, np.uint8).reshape(*work.MAP, 3) if kind == "raw" else body
+
+
+def tiny() -> bytes:
+    """A PNG of one pixel."""
+    out = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(out, "PNG")
+    return out.getvalue()
 
 
 def asked(kind: str) -> tuple[Saliency, ...]:

@@ -21,12 +21,14 @@ class Order:
     kind: str = "raw"
     """See work.py."""
     call: str = "single"
-    """single: an image a call; map: the client's way for very many; others are their clients' own."""
+    """single: an image a call; map: the client's way for very many; idle: nothing; others are their clients' own."""
     in_flight: int = 1
     """Images under way at once, in a closed loop."""
     seconds: float = 2.0
     rate: float = 0.0
     """Above 0: an open loop, so many images a second."""
+    most: int = 0
+    """Above 0: no more images than these."""
 
 
 @dataclass(slots=True)
@@ -75,9 +77,12 @@ async def run(call: Call, order: Order) -> Report:
 
 async def _closed(call: Call, order: Order, report: Report) -> None:
     ends = perf_counter() + order.seconds
+    left = order.most or -1
 
     async def worker() -> None:
-        while (now := perf_counter()) < ends:
+        nonlocal left
+        while left and (now := perf_counter()) < ends:
+            left -= 1
             await _timed(call, report, now)
 
     async with asyncio.TaskGroup() as tasks:

@@ -9,9 +9,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
-from bench.plane import processes
+from bench.plane import processes, redis
 from bench.plane.subject import DidNotRun, Subject, free_port
-from convlens.local import valkey
 
 ROLES: Final = {"convlens.server": "front", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
                 "redis": "redis"}  # fmt: skip
@@ -38,7 +37,7 @@ def parts(
     port = free_port()
     variables = {"CONVLENS_REDIS_URL": f"redis://127.0.0.1:{port}/0", "CONVLENS_LOG_LEVEL": "WARNING", **(env or {})}
     python = [sys.executable, "-m"]
-    commands = [valkey.command(data, port), *([*python, "convlens.worker", "--model", model] for model in workers)]
+    commands = [redis.command(data, port), *([*python, "convlens.worker", "--model", model] for model in workers)]
     servers = [processes.start(command, log, **variables) for command in commands]
     server = processes.start([*python, "convlens.server", "--port", "0"], log, **variables)
     return _with_client(name, [server, *reversed(servers)], log)

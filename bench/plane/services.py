@@ -10,6 +10,7 @@ from bench.plane import service
 from bench.plane.subject import Subject, peer
 
 OURS: Final = "Convlens"
+OURS_TWO: Final = "Convlens, two workers"
 IN_REDIS: Final = "Convlens, payloads in Redis"
 MOSEC: Final = "mosec"
 ECHO: Final = "gRPC echo"
@@ -20,5 +21,8 @@ SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     f"{MOSEC} ×1": lambda folder: peer("mosec", folder, "1"),
     f"{MOSEC} ×2": lambda folder: peer("mosec", folder, "2"),
     ECHO: lambda folder: peer("echo", folder),
+    "LitServe": lambda folder: peer("litserve", folder),
+    "BentoML": lambda folder: peer("bentoml", folder),
+    "Celery": lambda folder: peer("celery", folder),
 }
 """mosec is taken with one worker process and with two, since it depends on the work which is faster."""

@@ -18,6 +18,7 @@ class Line:
     what: str
     ours: str
     peer: str
+    """Empty where we are compared with an aim alone."""
     ratio: float
     target: float | None = None
     """None: for information."""

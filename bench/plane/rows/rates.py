@@ -93,6 +93,10 @@ MAP_RAW: Final = Rates(
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
         Entry(ECHO, "map", BOTH),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "single", ONE),
+        Entry("Celery", "map", ONE),
     ),
     (Aim(OURS, MOSEC, 0.75), Aim(IN_REDIS, MOSEC, 0.42), Aim(OURS, ECHO, 0.65)),
 )
@@ -103,6 +107,9 @@ MAP_JPEG: Final = Rates(
         Entry(OURS, "map", BOTH),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "map", ONE),
     ),
     (Aim(OURS, MOSEC, 1.3),),
 )
@@ -120,6 +127,9 @@ UNARY: Final = Rates(
         Entry(f"{MOSEC} ×1", "single", ONE),
         Entry(f"{MOSEC} ×2", "single", ONE),
         Entry(ECHO, "single", ONE),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "single", ONE),
     ),
     (Aim(OURS, MOSEC, 0.3), Aim(OURS, ECHO, None)),
 )

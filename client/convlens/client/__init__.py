@@ -20,6 +20,8 @@ from convlens.client.errors import (
     JobFailed,
     NotFound,
     Overloaded,
+    PermissionDenied,
+    Unauthenticated,
     Unavailable,
 )
 from convlens.client.options import ALL_UNITS, Activations, Blur, GradCAM, Occlusion, Output, Saliency, TopK
@@ -47,10 +49,12 @@ __all__ = [
     "Occlusion",
     "Output",
     "Overloaded",
+    "PermissionDenied",
     "Prediction",
     "Result",
     "Saliency",
     "Timing",
     "TopK",
+    "Unauthenticated",
     "Unavailable",
 ]

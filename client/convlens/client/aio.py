@@ -7,27 +7,28 @@ import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import grpc
 
 from convlens.client.calls import (
-    PACK,
     Answer,
     Attempts,
+    JobRequest,
     ended,
-    job_spec,
+    job_request,
     job_state,
     moved,
-    new_request_id,
     too_late,
 )
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
-from convlens.client.images import ImageLike, Images
+from convlens.client.errors import ConvlensError
+from convlens.client.images import ImageLike, Images, SentImage
 from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
+from convlens.client.packing import ItemError, Packer, in_place, parted, sendable
 from convlens.client.results import Result
 from convlens.client.stubs import Stubs
-from convlens.v1 import job_pb2, model_pb2, spec_pb2
+from convlens.v1 import job_pb2, model_pb2
 
 
 class AsyncClient:
@@ -116,47 +117,86 @@ class AsyncClient:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
         `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
-        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. Unreachable
-        and overloaded servers are tried again until `timeout` seconds are over.
+        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. An equal
+        request that was answered lately, or is under way, answers this one too (`result.cached`), unless it is to be
+        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over.
         """
         timeout = self._timeout if timeout is None else timeout
-        request_id = new_request_id(request_id)
-        spec = job_spec(
+        request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=None,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=None,
         )  # fmt: skip
-        return await self._answer(Answer(spec, request_id), Attempts(self._connection, timeout, request_id))
+        return await self._answer(Answer(request), Attempts(self._connection, timeout, request.request_id))
 
+    @overload
+    def map(
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        errors: Literal["raise"] = ..., in_flight: int = ..., **options: Any,
+    ) -> AsyncIterator[Result]: ...  # fmt: skip
+    @overload
+    def map(
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        errors: Literal["return"], in_flight: int = ..., **options: Any,
+    ) -> AsyncIterator[Result | ItemError]: ...  # fmt: skip
     async def map(
         self,
         images: Iterable[ImageLike] | AsyncIterable[ImageLike],
         visualizations: Sequence[Visualization],
         *,
+        errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
         **options: Any,
-    ) -> AsyncIterator[Result]:
-        """A result for each image, in order, of very many: packed eight a job, `in_flight` jobs at once.
+    ) -> AsyncIterator[Any]:
+        """A result for each image, in order, of very many: packed up to 32 a job, `in_flight` jobs at once.
 
-        Memory holds no more than those. An error ends the iteration; a list of targets has no place here.
+        Memory holds no more than those, however many come. `errors` says what becomes of an image that has no result:
+        raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
+        theirs all the same. Further options as in visualize, but for a list of targets and a request id.
         """
-        waiting: deque[asyncio.Task[Result]] = deque()
+        waiting: deque[asyncio.Task[list[Result | ItemError]]] = deque()
+
+        async def first() -> AsyncIterator[Result | ItemError]:
+            for item in await waiting.popleft():
+                if errors == "raise" and isinstance(item, Exception):
+                    raise item
+                yield item
+
         try:
             async for batch in _batches(images):
                 if len(waiting) == in_flight:
-                    for result in (await waiting.popleft()).split():
-                        yield result
-                waiting.append(asyncio.create_task(self.visualize(batch, visualizations, **options)))
+                    async for item in first():
+                        yield item
+                waiting.append(asyncio.create_task(self._batch(batch, visualizations, options)))
             while waiting:
-                for result in (await waiting.popleft()).split():
-                    yield result
+                async for item in first():
+                    yield item
         finally:
             for task in waiting:
                 task.cancel()
+
+    async def _batch(
+        self, batch: Sequence[SentImage | ItemError], visualizations: Sequence[Visualization], options: dict[str, Any]
+    ) -> list[Result | ItemError]:
+        """What became of each image of a job of map()."""
+        images = sendable(batch)
+        return list(in_place(batch, await self._each(images, visualizations, options) if images else ()))
+
+    async def _each(
+        self, images: Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
+    ) -> list[Result | ItemError]:
+        try:
+            return list((await self.visualize(images, visualizations, **options)).split())
+        except ConvlensError as error:
+            parts = parted(images, error)
+            if not parts:
+                return [error] * len(images)
+        return [item for part in parts for item in await self._each(part, visualizations, options)]
 
     # --- jobs ---
 
@@ -171,21 +211,21 @@ class AsyncClient:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> AsyncJob:
         """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
-        request_id = new_request_id(request_id)
-        spec = job_spec(
+        request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=timeout,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=timeout,
         )  # fmt: skip
-        request = job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)
-        response = await self._call(lambda stubs: stubs.jobs.SubmitJob, request, request_id=request_id)
-        return AsyncJob(self, response.job.id, spec, request_id)
+        submit = request.serialized
+        response = await self._call(lambda stubs: stubs.jobs.SubmitJob, submit, request_id=request.request_id)
+        return AsyncJob(self, response.job.id, request)
 
     def job(self, job_id: str) -> AsyncJob:
         """A job by its id, from whichever process it was submitted."""
-        return AsyncJob(self, job_id, spec_pb2.JobSpec(), "")
+        return AsyncJob(self, job_id)
 
     async def jobs(self, state: str | None = None) -> AsyncIterator[job_pb2.Job]:
         """All jobs, newest first; only those in `state` (queued, running, succeeded…) when given."""
@@ -224,10 +264,12 @@ class AsyncClient:
         while True:
             try:
                 call = method(self._stubs())(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(await call.initial_metadata())
-                return await call
+                response = await call
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
+            else:
+                self._connection.check_version(await call.trailing_metadata())
+                return response
 
     async def _answer(self, answer: Answer, attempts: Attempts) -> Result:
         """A streamed answer, resumed where it broke."""
@@ -235,9 +277,9 @@ class AsyncClient:
             method, request = answer.next_call(self._stubs())
             try:
                 call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(await call.initial_metadata())
                 async for part in call:
                     answer.take(part)
+                self._connection.check_version(await call.trailing_metadata())
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
             else:
@@ -247,11 +289,11 @@ class AsyncClient:
 class AsyncJob:
     """A job on the server."""
 
-    def __init__(self, client: AsyncClient, job_id: str, spec: spec_pb2.JobSpec, request_id: str) -> None:
+    def __init__(self, client: AsyncClient, job_id: str, request: JobRequest | None = None) -> None:
         self._client = client
-        self._spec = spec
+        self._request = request
         self.id = job_id
-        self.request_id = request_id
+        self.request_id = request.request_id if request else ""
 
     def __repr__(self) -> str:
         return f"<AsyncJob {self.id}>"
@@ -297,7 +339,7 @@ class AsyncJob:
         timeout = self._client._timeout if timeout is None else timeout
         await self.wait(timeout)
         attempts = Attempts(self._client._connection, timeout, self.request_id)
-        return await self._client._answer(Answer(self._spec, self.request_id, self.id), attempts)
+        return await self._client._answer(Answer(self._request, self.id), attempts)
 
     async def cancel(self) -> job_pb2.Job:
         """Ends the job; one that has ended already is returned as it is."""
@@ -309,22 +351,21 @@ class AsyncJob:
         await self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
 
 
-async def _batches(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[list[ImageLike]]:
-    """The images in lists of PACK, the last one shorter."""
-    batch: list[ImageLike] = []
-
-    async def each() -> AsyncIterator[ImageLike]:
-        if isinstance(images, AsyncIterable):
-            async for image in images:
-                yield image
-        else:
-            for image in images:
-                yield image
-
-    async for image in each():
-        batch.append(image)
-        if len(batch) == PACK:
+async def _batches(
+    images: Iterable[ImageLike] | AsyncIterable[ImageLike],
+) -> AsyncIterator[list[SentImage | ItemError]]:
+    packer = Packer()
+    async for image in _each_of(images):
+        if batch := packer.add(image):
             yield batch
-            batch = []
-    if batch:
+    if batch := packer.rest():
         yield batch
+
+
+async def _each_of(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[ImageLike]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

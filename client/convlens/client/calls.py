@@ -7,27 +7,42 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 
 from convlens.client.connection import Connection
-from convlens.client.errors import DeadlineExceeded, InvalidArgument, Overloaded, Unavailable, from_rpc
-from convlens.client.images import Images, pack
+from convlens.client.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    Unavailable,
+    from_rpc,
+)
+from convlens.client.images import Images, SentImage, pack
 from convlens.client.options import Targets, Visualization, targets_message
 from convlens.client.results import Assembler, Request, Result
-from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
+from convlens.v1 import framing, job_pb2, spec_pb2, visualization_pb2
 
 PRIORITIES: Final = {
     "high": spec_pb2.PRIORITY_HIGH,
     "normal": spec_pb2.PRIORITY_NORMAL,
     "low": spec_pb2.PRIORITY_LOW,
 }
-PACK: Final = 8
-"""Images that map() sends as one job."""
 
 
-def job_spec(
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A VisualizeRequest or SubmitJobRequest, serialized: both have the same fields."""
+
+    serialized: bytes
+    images: Sequence[SentImage]
+    """Views of it."""
+    request_id: str
+
+
+def job_request(
     images: Images,
     visualizations: Sequence[Visualization],
     *,
@@ -35,24 +50,41 @@ def job_spec(
     target: Targets,
     scored_layer: str,
     predictions: int | None,
+    request_id: str | None,
     priority: str,
+    fresh: bool,
     timeout: float | None,
-) -> spec_pb2.JobSpec:
+) -> JobRequest:
     """A job as the wire has it. InvalidArgument for what cannot even be sent."""
     if priority not in PRIORITIES:
         raise InvalidArgument(f"no priority {priority!r}; allowed: {', '.join(PRIORITIES)}", field="priority")
     spec = spec_pb2.JobSpec(
         model=model,
-        images=pack(images),
         visualizations=[it.message() for it in visualizations],
         targets=targets_message(target),
         scored_layer=scored_layer,
         predictions=predictions,
         priority=PRIORITIES[priority],
+        fresh=fresh,
     )
     if timeout is not None:
         spec.timeout.FromNanoseconds(int(timeout * 1e9))
-    return spec
+    request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
+    packed = pack(images)
+    fields = [piece for image in packed for piece in framing.field(_IMAGES, *image.pieces)]
+    head, *rest = framing.field(_SPEC, spec.SerializeToString(), *fields)
+    whole = [head, *rest, *framing.field(_REQUEST_ID, request_id.encode())]
+    serialized = memoryview(framing.message(whole))
+    ends = itertools.accumulate(map(len, whole))
+    places = {id(piece): serialized[end - len(piece) : end] for piece, end in zip(whole, ends, strict=True)}
+    sent = [SentImage(image.about, places[id(image.data)]) for image in packed]
+    return JobRequest(serialized.obj, sent, request_id)  # type: ignore[arg-type]
+
+
+_IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
+_SPEC, _REQUEST_ID = (
+    visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name[name].number for name in ("spec", "request_id")
+)
 
 
 def job_state(name: str | None) -> job_pb2.JobState.ValueType:
@@ -61,11 +93,6 @@ def job_state(name: str | None) -> job_pb2.JobState.ValueType:
     if name and name.lower() not in states:
         raise InvalidArgument(f"no state {name!r}; allowed: {', '.join(states)}", field="state")
     return states[name.lower()] if name else job_pb2.JOB_STATE_UNSPECIFIED
-
-
-def new_request_id(request_id: str | None) -> str:
-    """The caller's, or one for all attempts of this call."""
-    return request_id or str(uuid.uuid4())
 
 
 class Attempts:
@@ -97,21 +124,18 @@ class Attempts:
 class Answer:
     """One visualize call over all its attempts: what to call next, and what its parts make."""
 
-    def __init__(self, spec: spec_pb2.JobSpec, request_id: str, job_id: str = "") -> None:
-        self._spec = spec
-        self._request_id = request_id
-        self._assembler = Assembler(Request(spec.images, request_id))
+    def __init__(self, request: JobRequest | None, job_id: str = "") -> None:
+        self._request = request
+        self._assembler = Assembler(Request(request.images, request.request_id) if request else Request())
         self._job_id = job_id
         self._began = bool(job_id)
 
     def next_call(self, stubs: Any) -> tuple[Any, Any]:
         """The method and its request: the whole job, or what is missing of its result."""
-        if self._began:
+        if self._began or self._request is None:
             request = job_pb2.ReadJobResultRequest(id=self._job_id, offset=self._assembler.offset)
             return stubs.jobs.ReadJobResult, request
-        return stubs.visualizations.Visualize, visualization_pb2.VisualizeRequest(
-            spec=self._spec, request_id=self._request_id
-        )
+        return stubs.visualizations.Visualize, self._request.serialized
 
     def take(self, part: Any) -> None:
         """Takes one part of the stream."""

@@ -127,8 +127,13 @@ def _version(wanted: bool) -> None:
 
 
 Address = Annotated[str, typer.Option("--server", envvar="CONVLENS_SERVER", help="HOST:PORT of the server.")]
-Token = Annotated[str | None, typer.Option(envvar="CONVLENS_TOKEN", help="The bearer token.")]
-Ca = Annotated[Path | None, typer.Option("--tls-ca", envvar="CONVLENS_TLS_CA", help="Whom to trust; turns TLS on.")]
+Token = Annotated[
+    str | None, typer.Option(envvar="CONVLENS_TOKEN", help="Your token; the variable is not seen in `ps`.")
+]
+Tls = Annotated[bool, typer.Option("--tls", envvar="CONVLENS_TLS", help="TLS, trusting the system's authorities.")]
+Ca = Annotated[Path | None, typer.Option(envvar="CONVLENS_CA", help="PEM file of whom to trust instead; turns TLS on.")]
+Cert = Annotated[Path | None, typer.Option(envvar="CONVLENS_CERT", help="PEM file of your own certificate, for mTLS.")]
+Key = Annotated[Path | None, typer.Option(envvar="CONVLENS_KEY", help="PEM file of its key.")]
 Timeout = Annotated[float, typer.Option(help="Seconds each image may take, queueing included.")]
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")]
 
@@ -137,12 +142,15 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 def _main(
     server: Address = Server.target,
     token: Token = None,
-    tls_ca: Ca = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
     timeout: Timeout = Server.timeout,
     _asked: Version = False,
 ) -> None:
     Server.target, Server.token, Server.timeout = server, token, timeout
-    Server.tls = TLS(ca=tls_ca) if tls_ca else None
+    Server.tls = TLS(ca, cert, key) if tls or ca or cert or key else None
 
 
 @app.command()
@@ -429,10 +437,11 @@ def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
     return run
 
 
+HELP: Final = {"up": "Run everything on this machine", "token": "Make tokens for a server's callers"}
+
 for _entry in sorted(metadata.entry_points(group="convlens.commands"), key=lambda it: it.name):
     app.command(
         _entry.name,
-        help=f"Run the {_entry.name}: `convlens {_entry.name} --help`." if _entry.name != "up"
-        else "Run everything on this machine: `convlens up --help`.",
+        help=f"{HELP.get(_entry.name, f'Run the {_entry.name}')}: `convlens {_entry.name} --help`.",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    )(_runner(_entry))  # fmt: skip
+    )(_runner(_entry))

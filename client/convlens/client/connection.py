@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,11 +12,14 @@ from typing import Any, Final
 
 import grpc
 
+from convlens.client.errors import InvalidArgument
+
 log = logging.getLogger(__name__)
 
 VERSION: Final = metadata.version("convlens-client")
 DEFAULT_TIMEOUT: Final = 300.0
 """Seconds that a call may take, queueing and retries included, unless told otherwise."""
+LOOPBACK: Final = {"localhost", "127.0.0.1", "[::1]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,34 @@ class TLS:
     """The key of `certificate`."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """As gRPC wants them."""
-        ca, key, certificate = (Path(it).read_bytes() if it else None for it in (self.ca, self.key, self.certificate))
+        """As gRPC wants them. InvalidArgument names the file that is missing, unreadable, or not what it should be."""
+        if (self.certificate is None) != (self.key is None):
+            missing = "key" if self.key is None else "certificate"
+            raise InvalidArgument("tls: a certificate and its key go together", field=f"tls.{missing}")
+        ca, key, certificate = (_read(it, getattr(self, it)) for it in ("ca", "key", "certificate"))
+        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # gRPC itself would only fail at each handshake
+        try:
+            if ca is not None:
+                trial.load_verify_locations(cadata=ca.decode())
+        except (ssl.SSLError, ValueError) as error:
+            raise InvalidArgument(f"tls.ca: {self.ca} holds no certificates in PEM: {error}", field="tls.ca") from None
+        try:
+            if self.certificate and self.key:
+                trial.load_cert_chain(self.certificate, self.key, password="")
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidArgument(
+                f"tls: {self.certificate} and {self.key} are no certificate and its key in PEM: {error}",
+                field="tls.certificate",
+            ) from None
         return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def _read(name: str, path: str | Path | None) -> bytes | None:
+    """A file of TLS; `name` is its field."""
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise InvalidArgument(f"tls.{name}: cannot read {path}: {error.strerror}", field=f"tls.{name}") from None
 
 
 class Connection:
@@ -43,13 +72,16 @@ class Connection:
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._tls = TLS() if tls is True else tls or None
         host = target.removeprefix("dns:///").rsplit(":", 1)[0]
+        local = host in LOOPBACK or target.startswith(("unix:", "unix-abstract:"))
+        if token and not tls and not local:
+            log.warning("the token for %s travels in the clear: anyone on the way can read it; see TLS", target)
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_time_ms", 300_000),  # servers send GOAWAY to those who ping more often
             ("grpc.enable_retries", 0),  # retries are ours: requests outgrow gRPC's retry buffer
             ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_http_proxy", int(host not in {"localhost", "127.0.0.1", "[::1]"})),
+            ("grpc.enable_http_proxy", int(not local)),
         ]
         self._warned = False
 
@@ -59,9 +91,9 @@ class Connection:
             return module.secure_channel(self.target, self._tls.credentials(), self._options)
         return module.insecure_channel(self.target, self._options)
 
-    def check_version(self, initial_metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+    def check_version(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Warns, once, about a server more than one minor version away."""
-        server = dict(initial_metadata or ()).get("convlens-version")
+        server = dict(trailing or ()).get("convlens-version")
         if self._warned or not isinstance(server, str):
             return
         ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))

@@ -48,6 +48,16 @@ class NotFound(ConvlensError, LookupError):
     """No such job or model, or a result that has expired (reason RESULT_EXPIRED)."""
 
 
+class Unauthenticated(ConvlensError, PermissionError):
+    """The server does not know the token, or there is none (reasons TOKEN_UNKNOWN, TOKEN_MISSING); or this client
+    does not know the server: its certificate is not vouched for, or another's (reason SERVER_UNTRUSTED).
+    """
+
+
+class PermissionDenied(ConvlensError, PermissionError):
+    """The token is known and may not do this; the message names the role needed."""
+
+
 class FailedPrecondition(ConvlensError):
     """What was asked needs the job to be in another state."""
 
@@ -78,6 +88,8 @@ class DataCorrupted(ConvlensError):
 
 _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
@@ -86,6 +98,8 @@ _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.ABORTED: JobFailed,
 }
+_UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says, as UNAVAILABLE, of a certificate that is wrong, which trying again does not mend."""
 
 
 def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
@@ -94,6 +108,9 @@ def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> Convlen
     status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else _aio_status(error)
     if status is not None:
         return from_status(status, request_id)
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
+        message = f"the certificate of the server at {target} is not to be trusted: {message}"
+        return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE:
         message = f"no Convlens server answers at {target}: {message}"
     return _TYPES.get(code, ConvlensError)(message or code.name, request_id=request_id)

@@ -1,10 +1,11 @@
-"""Images as callers have them, as the wire's messages: files' bytes travel as they are, pixels as tensors."""
+"""Images as callers have them, as the wire has them: files' bytes travel as they are, pixels as tensors."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convlens.client.errors import InvalidArgument
-from convlens.v1 import codec, spec_pb2
+from convlens.v1 import codec, framing, spec_pb2, tensor_pb2
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -24,8 +25,43 @@ Images = Any
 _ALLOWED: Final = "a path, bytes, a Pillow image, or a uint8 or float32 array (H,W,3) or (N,H,W,3) of RGB in 0…255"
 
 
-def pack(images: Images) -> list[spec_pb2.Image]:
-    """Every image as a message, in order. InvalidArgument for what is none; OSError for a file that cannot be read."""
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """An image as it is sent: a description, and bytes that are copied once, into the request."""
+
+    about: tensor_pb2.Tensor | None
+    """Datatype and shape of pixels; None for a file."""
+    data: bytes | memoryview
+
+    @property
+    def encoded(self) -> bytes:
+        """The file; empty for pixels."""
+        return bytes(self.data) if self.about is None else b""
+
+    @property
+    def pixels(self) -> tensor_pb2.Tensor:
+        """The tensor; empty for a file."""
+        tensor = tensor_pb2.Tensor(data=bytes(self.data) if self.about else b"")
+        tensor.MergeFrom(self.about or tensor)
+        return tensor
+
+    @property
+    def pieces(self) -> list[framing.Data]:
+        """An Image message, serialized."""
+        if self.about is None:
+            return framing.field(_ENCODED, self.data)
+        return framing.field(_PIXELS, self.about.SerializeToString(), *framing.field(_DATA, self.data))
+
+    def __reduce__(self) -> tuple[type[SentImage], tuple[tensor_pb2.Tensor | None, bytes]]:
+        return SentImage, (self.about, bytes(self.data))
+
+
+_ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
+_DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
+
+
+def pack(images: Images) -> list[SentImage]:
+    """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return [_pixels(image) for image in images]
     if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
@@ -33,11 +69,13 @@ def pack(images: Images) -> list[spec_pb2.Image]:
     return [_pack_one(images)]
 
 
-def _pack_one(image: ImageLike) -> spec_pb2.Image:
+def _pack_one(image: ImageLike) -> SentImage:
+    if isinstance(image, SentImage):
+        return image
     if isinstance(image, bytes | bytearray | memoryview):
-        return spec_pb2.Image(encoded=bytes(image))
+        return SentImage(None, bytes(image))
     if isinstance(image, str | os.PathLike):
-        return spec_pb2.Image(encoded=Path(image).read_bytes())
+        return SentImage(None, Path(image).read_bytes())
     if isinstance(image, np.ndarray):
         return _pixels(image)
     if hasattr(image, "convert") and hasattr(image, "getexif"):
@@ -47,17 +85,18 @@ def _pack_one(image: ImageLike) -> spec_pb2.Image:
     raise InvalidArgument(f"{type(image).__name__} is no image; allowed: {_ALLOWED}", field="images")
 
 
-def _pixels(array: npt.NDArray[np.generic]) -> spec_pb2.Image:
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
+def _pixels(array: npt.NDArray[np.generic]) -> SentImage:
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype not in (np.dtype(np.uint8), np.dtype("<f4")):
         raise InvalidArgument(f"{array.dtype} array {array.shape} is no image; allowed: {_ALLOWED}", field="images")
-    return spec_pb2.Image(pixels=codec.encode(array))
+    about = tensor_pb2.Tensor(datatype=codec.datatype_of(array.dtype), shape=array.shape)
+    return SentImage(about, codec.buffer_of(array))
 
 
-def picture(image: spec_pb2.Image) -> PillowImage:
+def picture(image: SentImage) -> PillowImage:
     """The photo itself, upright RGB, for figures. Needs Pillow."""
     from PIL import Image, ImageOps
 
-    if image.WhichOneof("source") == "encoded":
-        with Image.open(io.BytesIO(image.encoded)) as file:
+    if image.about is None:
+        with Image.open(io.BytesIO(image.data)) as file:
             return ImageOps.exif_transpose(file).convert("RGB")
-    return Image.fromarray(np.clip(codec.decode(image.pixels), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(codec.decode(image.about, image.data), 0, 255).astype(np.uint8))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlens.client.errors import DataCorrupted, InvalidArgument
-from convlens.v1 import codec, result_pb2, spec_pb2
+from convlens.client.images import SentImage
+from convlens.v1 import codec, result_pb2
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,9 @@ class Result(Mapping[str, Array]):
         self.request_id = request.request_id
         self.model = header.model
         self.model_digest = header.model_digest
-        self.images: Sequence[spec_pb2.Image] = request.images
+        self.cached = header.cached
+        """True when an equal request's result answered; `fresh=True` asks for a computation of one's own."""
+        self.images: Sequence[SentImage] = request.images
         """The images as they were sent; empty for a result taken up by its job's id."""
         self.channels = {it.name: tuple(it.channels) for it in header.tensors if it.channels}
         """By array: which of the layer's channels its last axis holds; without an entry, all of them."""
@@ -174,7 +177,7 @@ class Result(Mapping[str, Array]):
 class Request:
     """What a result answers."""
 
-    images: Sequence[spec_pb2.Image] = ()
+    images: Sequence[SentImage] = ()
     request_id: str = ""
 
 
@@ -201,12 +204,18 @@ class Assembler:
         except codec.CodecError as error:
             raise self._corrupted(str(error)) from error
         self._views = [codec.buffer_of(array) for array in self._arrays]
+        if data := header.data:
+            self._fill(data)
 
     def chunk(self, chunk: result_pb2.ResultChunk) -> None:
         """Takes the next chunk; they come in order and without gaps."""
         if chunk.offset != self.offset:
             raise self._corrupted(f"a chunk begins at {chunk.offset}, expected was {self.offset}")
-        data = memoryview(chunk.data)
+        self._fill(chunk.data)
+
+    def _fill(self, received: bytes) -> None:
+        """Puts the next bytes into their places."""
+        data = memoryview(received)
         start = 0
         for view in self._views:
             inside = self.offset - start

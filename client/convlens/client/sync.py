@@ -8,29 +8,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import grpc
 
 from convlens.client.calls import (
-    PACK,
     Answer,
     Attempts,
+    JobRequest,
     ended,
-    job_spec,
+    job_request,
     job_state,
     moved,
-    new_request_id,
     too_late,
 )
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
-from convlens.client.images import ImageLike, Images
+from convlens.client.errors import ConvlensError
+from convlens.client.images import ImageLike, Images, SentImage
 from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
+from convlens.client.packing import ItemError, Packer, in_place, parted, sendable
 from convlens.client.results import Result
 from convlens.client.stubs import Stubs
-from convlens.v1 import job_pb2, model_pb2, spec_pb2
+from convlens.v1 import job_pb2, model_pb2
 
 
 class Client:
@@ -119,47 +119,82 @@ class Client:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
         `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
-        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. Unreachable
-        and overloaded servers are tried again until `timeout` seconds are over.
+        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. An equal
+        request that was answered lately, or is under way, answers this one too (`result.cached`), unless it is to be
+        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over.
         """
         timeout = self._timeout if timeout is None else timeout
-        request_id = new_request_id(request_id)
-        spec = job_spec(
+        request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=None,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=None,
         )  # fmt: skip
-        return self._answer(Answer(spec, request_id), Attempts(self._connection, timeout, request_id))
+        return self._answer(Answer(request), Attempts(self._connection, timeout, request.request_id))
 
+    @overload
+    def map(
+        self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["raise"] = ...,
+        in_flight: int = ..., **options: Any,
+    ) -> Iterator[Result]: ...  # fmt: skip
+    @overload
+    def map(
+        self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["return"],
+        in_flight: int = ..., **options: Any,
+    ) -> Iterator[Result | ItemError]: ...  # fmt: skip
     def map(
         self,
         images: Iterable[ImageLike],
         visualizations: Sequence[Visualization],
         *,
+        errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
         **options: Any,
-    ) -> Iterator[Result]:
-        """A result for each image, in order, of very many: packed eight a job, `in_flight` jobs at once.
+    ) -> Iterator[Result] | Iterator[Result | ItemError]:
+        """A result for each image, in order, of very many: packed up to 32 a job, `in_flight` jobs at once.
 
-        Memory holds no more than those. An error ends the iteration; a list of targets has no place here.
+        Memory holds no more than those, however many come. `errors` says what becomes of an image that has no result:
+        raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
+        theirs all the same. Further options as in visualize, but for a list of targets and a request id.
         """
-        source = iter(images)
-        waiting: deque[Future[Result]] = deque()
+        batches = _batches(images)
+        waiting: deque[Future[list[Result | ItemError]]] = deque()
         with ThreadPoolExecutor(in_flight, thread_name_prefix="convlens-map") as pool:
             try:
                 while True:
-                    while len(waiting) < in_flight and (batch := list(islice(source, PACK))):
-                        waiting.append(pool.submit(self.visualize, batch, visualizations, **options))
+                    while len(waiting) < in_flight and (batch := next(batches, None)):
+                        waiting.append(pool.submit(self._batch, batch, visualizations, options))
                     if not waiting:
                         return
-                    yield from waiting.popleft().result().split()
+                    for item in waiting.popleft().result():
+                        if errors == "raise" and isinstance(item, Exception):
+                            raise item
+                        yield item
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _batch(
+        self, batch: Sequence[SentImage | ItemError], visualizations: Sequence[Visualization], options: dict[str, Any]
+    ) -> list[Result | ItemError]:
+        """What became of each image of a job of map()."""
+        images = sendable(batch)
+        return list(in_place(batch, self._each(images, visualizations, options) if images else ()))
+
+    def _each(
+        self, images: Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
+    ) -> list[Result | ItemError]:
+        try:
+            return list(self.visualize(images, visualizations, **options).split())
+        except ConvlensError as error:
+            parts = parted(images, error)
+            if not parts:
+                return [error] * len(images)
+        return [item for part in parts for item in self._each(part, visualizations, options)]
 
     # --- jobs ---
 
@@ -174,21 +209,21 @@ class Client:
         predictions: int | None = None,
         request_id: str | None = None,
         priority: str = "normal",
+        fresh: bool = False,
         timeout: float | None = None,
     ) -> Job:
         """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
-        request_id = new_request_id(request_id)
-        spec = job_spec(
+        request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            priority=priority, timeout=timeout,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=timeout,
         )  # fmt: skip
-        request = job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)
-        response = self._call(lambda stubs: stubs.jobs.SubmitJob, request, request_id=request_id)
-        return Job(self, response.job.id, spec, request_id)
+        submit = request.serialized
+        response = self._call(lambda stubs: stubs.jobs.SubmitJob, submit, request_id=request.request_id)
+        return Job(self, response.job.id, request)
 
     def job(self, job_id: str) -> Job:
         """A job by its id, from whichever process it was submitted."""
-        return Job(self, job_id, spec_pb2.JobSpec(), "")
+        return Job(self, job_id)
 
     def jobs(self, state: str | None = None) -> Iterator[job_pb2.Job]:
         """All jobs, newest first; only those in `state` (queued, running, succeeded…) when given."""
@@ -229,7 +264,7 @@ class Client:
             except grpc.RpcError as error:
                 time.sleep(attempts.delay_after(error))
             else:
-                self._connection.check_version(call.initial_metadata())
+                self._connection.check_version(call.trailing_metadata())
                 return response
 
     def _answer(self, answer: Answer, attempts: Attempts) -> Result:
@@ -238,9 +273,9 @@ class Client:
             method, request = answer.next_call(self._stubs())
             try:
                 call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                self._connection.check_version(call.initial_metadata())
                 for part in call:
                     answer.take(part)
+                self._connection.check_version(call.trailing_metadata())
             except grpc.RpcError as error:
                 time.sleep(attempts.delay_after(error))
             else:
@@ -250,11 +285,11 @@ class Client:
 class Job:
     """A job on the server."""
 
-    def __init__(self, client: Client, job_id: str, spec: spec_pb2.JobSpec, request_id: str) -> None:
+    def __init__(self, client: Client, job_id: str, request: JobRequest | None = None) -> None:
         self._client = client
-        self._spec = spec
+        self._request = request
         self.id = job_id
-        self.request_id = request_id
+        self.request_id = request.request_id if request else ""
 
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
@@ -298,7 +333,7 @@ class Job:
         timeout = self._client._timeout if timeout is None else timeout
         self.wait(timeout)
         attempts = Attempts(self._client._connection, timeout, self.request_id)
-        return self._client._answer(Answer(self._spec, self.request_id, self.id), attempts)
+        return self._client._answer(Answer(self._request, self.id), attempts)
 
     def cancel(self) -> job_pb2.Job:
         """Ends the job; one that has ended already is returned as it is."""
@@ -307,3 +342,12 @@ class Job:
     def delete(self) -> None:
         """Forgets a job that has ended, and its result."""
         self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
+
+
+def _batches(images: Iterable[ImageLike]) -> Iterator[list[SentImage | ItemError]]:
+    packer = Packer()
+    for image in images:
+        if batch := packer.add(image):
+            yield batch
+    if batch := packer.rest():
+        yield batch

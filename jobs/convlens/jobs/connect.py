@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-LedgerUnavailable = redis.RedisError
+LedgerUnavailable: Final = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
 """What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
 
 

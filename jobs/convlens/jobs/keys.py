@@ -7,10 +7,16 @@ from typing import Final
 PREFIX: Final = "convlens:"
 JOBS: Final = PREFIX + "jobs"
 """Sorted set: every job id known, by its sequence number."""
+LOAD: Final = PREFIX + "load"
+"""Hash: what is held, in all and for each tenant."""
 NOTICES: Final = PREFIX + "notices"
-"""Channel: "JOB STATE" at each change of state."""
+"""Channel: "JOB STATE" at each change of state, and for SUCCEEDED what the record says of the result."""
+ENDED: Final = PREFIX + "ended"
+"""Channel: the same for CANCELLED and EXPIRED alone, which workers are to hear of."""
 GARBAGE: Final = PREFIX + "garbage"
 """List: payloads nobody needs any more."""
+QUEUES: Final = PREFIX + "queues"
+"""Set: the models with jobs QUEUED."""
 RECONCILER: Final = PREFIX + "reconciler"
 """Lock: the front that reconciles."""
 MODELS: Final = PREFIX + "models"
@@ -22,9 +28,14 @@ def job(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}"
 
 
-def queued(queue: str) -> str:
-    """Sorted set: the ids QUEUED in one queue, by sequence number."""
-    return f"{PREFIX}queued:{queue}"
+def jobs_of(tenant: str) -> str:
+    """Sorted set: a tenant's job ids, by sequence number."""
+    return f"{PREFIX}jobs:{tenant}"
+
+
+def queued(flow: str) -> str:
+    """Sorted set: the ids QUEUED in one flow, by sequence number."""
+    return f"{PREFIX}queued:{flow}"
 
 
 def payload(name: str, chunk: int) -> str:

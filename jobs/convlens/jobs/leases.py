@@ -7,6 +7,7 @@ import threading
 
 import redis
 
+from convlens.jobs import keys
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.record import State
@@ -27,7 +28,7 @@ class LeaseKeeper:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-        self._notices = Notices(ledger.redis, self._heard)
+        self._notices = Notices(ledger.redis, self._heard, keys.ENDED)
 
     def start(self) -> None:
         """Begins to renew."""
@@ -56,10 +57,9 @@ class LeaseKeeper:
         with self._lock:
             return self._claims.get(claim.record.id) is not claim
 
-    def _heard(self, job_id: str, state: State) -> None:
-        if state.final:  # a late QUEUED may be heard after the claim; a lease given to another shows at its renewal
-            with self._lock:
-                self._claims.pop(job_id, None)
+    def _heard(self, job_id: str, _state: State, _more: object) -> None:
+        with self._lock:
+            self._claims.pop(job_id, None)
 
     def _run(self) -> None:
         while not self._stop.wait(self._ledger.settings.lease / 3):

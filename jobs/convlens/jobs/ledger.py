@@ -7,8 +7,9 @@ first final state wins, and every script is safe to replay. Sync and thread-safe
 from __future__ import annotations
 
 import functools
+import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -16,13 +17,10 @@ from typing import Any
 import redis
 
 from convlens.jobs import keys
-from convlens.jobs.payloads import Data, StoreFull, fetch, open_store
-from convlens.jobs.record import JobFailure, Priority, Record, State
+from convlens.jobs.admission import Bounds, Full
+from convlens.jobs.payloads import Data, StoreFull, open_store
+from convlens.jobs.record import JobFailure, Priority, Record, State, StoredImage
 from convlens.jobs.settings import JobsSettings
-
-
-class Full(RuntimeError):
-    """There are as many live jobs as admitted."""
 
 
 class RequestIdReused(ValueError):
@@ -39,26 +37,39 @@ class NewJob:
 
     id: str
     model: str
-    queue: str
+    tenant: str
     priority: Priority
-    images: int
+    spec: bytes
+    """What the worker needs to know, without the images' bytes."""
+    images: Sequence[tuple[str, Data]]
+    """Digest and bytes of each."""
     fingerprint: str
-    """Equal for equal requests: a repeated id must come with an equal one."""
-    request: Sequence[Data]
-    """The bytes that the worker will need."""
+    """Equal for equal requests: a repeated id must come with an equal one, and equal requests share their result."""
+    cost: int
+    """Images × passes: what it takes of its tenant's turn."""
+    reserved: int
+    """Bytes kept free for its result."""
     timeout: float
     """Seconds until it is EXPIRED."""
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
+    fresh: bool = False
+    """True: computed though an equal request's result is there."""
     request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's hold on a job: the record as it was taken, and the secret that its words are checked by."""
+    """A worker's hold on a job: the record as it was taken, with all that it needs."""
 
     record: Record
-    token: str
+    spec: bytes
+    images: tuple[StoredImage, ...]
+
+    @property
+    def token(self) -> str:
+        """The secret that this worker's words are checked by."""
+        return self.record.token
 
 
 @functools.cache
@@ -78,7 +89,7 @@ class Ledger:
         self.payloads = open_store(client, settings.payload_dir)
         self._scripts: dict[str, Callable[..., Any]] = {}
 
-    def _run(self, name: str, *args: str | int) -> Any:
+    def _run(self, name: str, *args: str | int | bytes) -> Any:
         script = self._scripts.get(name) or self._scripts.setdefault(name, self.redis.register_script(_source(name)))
         return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
 
@@ -88,57 +99,70 @@ class Ledger:
 
     # --- what a front does ---
 
-    def submit(self, job: NewJob, max_jobs: int) -> tuple[Record, bool]:
-        """Queues a job, or finds the earlier one of its id; the flag says whether it is new.
+    def submit(self, job: NewJob, bounds: Bounds) -> tuple[Record, bool]:
+        """Queues a job, or finds the earlier one of its id; the flag says whether a worker is to be told of it.
 
         Raises Full, StoreFull (nothing is kept then) or RequestIdReused.
         """
-        name = uuid.uuid4().hex
-        size, crc = self.payloads.put(name, job.request, job.timeout + self.settings.result_ttl)
+        result_ttl, tombstone_ttl = self._ttls
+        images = [(digest, uuid.uuid4().hex, len(data)) for digest, data in job.images]
+        words = {
+            "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
+            "priority": int(job.priority), "images": images, "fingerprint": job.fingerprint, "cost": job.cost,
+            "reserved": job.reserved, "timeout": int(job.timeout * 1000), "keep": int(job.keep),
+            "fresh": int(job.fresh), "request_id": job.request_id, "result_ttl": result_ttl,
+            "tombstone_ttl": tombstone_ttl, "tenant_share": bounds.tenant_share,
+            "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
+        }  # fmt: skip
+        unused: Iterable[str] = [name for _, name, _ in images]
         try:
-            outcome = self._run(
-                "submit", job.id, job.fingerprint, max_jobs, int(job.timeout * 1000), int(job.keep), job.model,
-                job.queue, job.priority, job.images, name, size, crc, job.request_id,
-            ).decode()  # fmt: skip
+            for (_, name, _), (_, data) in zip(images, job.images, strict=True):
+                self.payloads.put(name, [data], job.timeout + self.settings.result_ttl)
+            outcome, found, told = self._run("submit", json.dumps(words), job.spec)
+            unused = map(bytes.decode, found)
         except redis.OutOfMemoryError as error:
-            self.payloads.delete([name])
             raise StoreFull("Redis is full (maxmemory)") from error
-        if outcome != "CREATED":
-            self.payloads.delete([name])
-        if outcome == "FULL":
-            raise Full(f"{max_jobs} jobs are queued or running, which is as many as are admitted")
-        if outcome == "REUSED":
-            raise RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-        record = self.get(job.id)
-        if record is None:
-            raise redis.ConnectionError("the record is gone though it was just written: Redis lost its data")
-        return record, outcome == "CREATED"
+        except (redis.ConnectionError, redis.TimeoutError):
+            unused = ()  # the job may be there; what is not needed has a time of its own
+            raise
+        finally:
+            self.payloads.delete(list(unused))
+        match outcome:
+            case b"FULL":
+                raise Full.from_script(told)
+            case b"REUSED":
+                raise RequestIdReused(f"request id {job.request_id!r} was used before for another request")
+        return Record.parse(job.id, _fields(told)), outcome == b"CREATED"
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
-        fields = self.redis.hgetall(keys.job(job_id))
-        return Record.parse(job_id, fields) if b"state" in fields else None
+        return _record(job_id, self.redis.hgetall(keys.job(job_id)))
 
     def position(self, record: Record) -> int | None:
-        """How many jobs are before it in its queue; None unless it is QUEUED."""
-        rank = self.redis.zrank(keys.queued(record.queue), record.id)
+        """How many jobs of its tenant are before it in its queue; None unless it waits there."""
+        rank = self.redis.zrank(keys.queued(record.flow), record.id)
         return None if rank is None else int(rank)
 
-    def page(self, size: int, before: int | None, state: State | None) -> tuple[list[Record], int | None]:
-        """Up to `size` records, newest first, older than sequence number `before`; and the next page's `before`."""
+    def page(
+        self, size: int, before: int | None, state: State | None, tenant: str | None = None
+    ) -> tuple[list[Record], int | None]:
+        """Up to `size` records, newest first, older than sequence number `before`; and the next page's `before`.
+
+        Of one tenant, or of all for None.
+        """
         found: list[Record] = []
+        jobs = keys.JOBS if tenant is None or not tenant else keys.jobs_of(tenant)
         bound = f"({before}" if before is not None else "+inf"
         while True:
-            ids = self.redis.zrevrangebyscore(keys.JOBS, bound, "-inf", start=0, num=size, withscores=True)
+            ids = self.redis.zrevrangebyscore(jobs, bound, "-inf", start=0, num=size, withscores=True)
             with self.redis.pipeline(transaction=False) as pipe:
                 for name, _ in ids:
                     pipe.hgetall(keys.job(name.decode()))
                 rows = pipe.execute()
             for (name, score), fields in zip(ids, rows, strict=True):
-                if b"state" in fields:
-                    record = Record.parse(name.decode(), fields)
-                    if state in (None, record.state):
-                        found.append(record)
+                record = _record(name.decode(), fields)
+                if record and state in (None, record.state) and tenant in (None, record.tenant):
+                    found.append(record)
                 bound = f"({int(score)}"
                 if len(found) == size:
                     return found, int(score)
@@ -147,16 +171,15 @@ class Ledger:
 
     def cancel(self, job_id: str) -> Record | None:
         """Ends a live job as CANCELLED. The record as it then is; None for an unknown id."""
-        self._run("cancel", job_id, *self._ttls)
-        return self.get(job_id)
+        return _record(job_id, _fields(self._run("cancel", job_id, *self._ttls)))
 
     def join(self, job_id: str) -> bool:
         """Counts one more caller who waits for the job; False for an unknown id."""
         return bool(self._run("join", job_id))
 
-    def leave(self, job_id: str) -> None:
-        """Counts one caller less; the last one of a job not kept cancels it."""
-        self._run("leave", job_id, *self._ttls)
+    def leave(self, job_ids: Iterable[str]) -> None:
+        """Counts one caller less for each job. After the last one a job not kept is cancelled, or its result cached."""
+        self._run("leave", *self._ttls, *job_ids)
 
     def delete(self, job_id: str) -> None:
         """Forgets an ended job and its result. Raises JobLive while it is live."""
@@ -165,30 +188,31 @@ class Ledger:
 
     def read_header(self, record: Record) -> bytes:
         """The header of a SUCCEEDED job's result. PayloadGone when it has expired."""
-        return fetch(self.payloads, f"{record.token}-header", record.header_size, record.header_crc)
+        return self.payloads.read(record.result, record.result_bytes, record.header_size)
 
     def read_result(self, record: Record, offset: int, length: int) -> bytes:
-        """Bytes of a SUCCEEDED job's result. PayloadGone when it has expired."""
-        return self.payloads.read(f"{record.token}-body", offset, length)
+        """Bytes of a SUCCEEDED job's tensors. PayloadGone when it has expired."""
+        return self.payloads.read(record.result, offset, length)
 
     # --- what a worker does ---
 
-    def claim(self, ids: Sequence[str], worker: str) -> list[Claim]:
-        """Takes those of `ids` that are QUEUED, each under a lease; others are left alone."""
-        tokens = {job_id: uuid.uuid4().hex for job_id in ids}
-        pairs = [text for pair in tokens.items() for text in pair]
-        taken = self._run("claim", worker, int(self.settings.lease * 1000), *self._ttls, *pairs)
+    def claim(self, model: str, worker: str, jobs: int, images: int) -> list[Claim]:
+        """Takes up to `jobs` jobs of a model, of up to `images` images (but one job at least), whose turn it is."""
+        lease = int(self.settings.lease * 1000)
+        taken = self._run("claim", model, worker, lease, jobs, images, uuid.uuid4().hex, *self._ttls)
         claims = []
-        for job_id in map(bytes.decode, taken):
-            record = self.get(job_id)
-            if record is not None and record.token == tokens[job_id]:
-                claims.append(Claim(record, tokens[job_id]))
+        for name, flat in zip(taken[::2], taken[1::2], strict=True):
+            fields = _fields(flat)
+            stored = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
+            claims.append(Claim(Record.parse(name.decode(), fields), fields[b"spec"], stored))
         return claims
 
-    def read_request(self, claim: Claim) -> bytes:
-        """The bytes of the request. PayloadGone when they are not there any more."""
-        record = claim.record
-        return fetch(self.payloads, record.request, record.request_size, record.request_crc)
+    def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
+        """The bytes of each claim's images, all fetched together; no list where one is gone."""
+        wanted = [(image.payload, image.size) for claim in claims for image in claim.images]
+        found = iter(self.payloads.read_many(wanted))
+        every = [[next(found) for _ in claim.images] for claim in claims]
+        return [[] if None in images else images for images in every]  # type: ignore[misc]
 
     def renew(self, claims: Sequence[Claim]) -> set[str]:
         """Renews leases; returns the ids that are not the caller's any more (ended, cancelled, given to another)."""
@@ -204,17 +228,25 @@ class Ledger:
 
         `header` is asked for once the body is written. Raises StoreFull; the job is then still the caller's.
         """
+        header_size = 0
+
+        def whole() -> Iterator[Data]:
+            nonlocal header_size
+            yield from body
+            told = header()
+            header_size = len(told)
+            yield told
+
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        size, _ = self.payloads.put(f"{claim.token}-body", body, ttl)
-        header_size, header_crc = self.payloads.put(f"{claim.token}-header", [header()], ttl)
-        done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size, header_size, header_crc)
+        size = self.payloads.put(claim.token, whole(), ttl)
+        done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size - header_size, header_size)
         if not done:
-            self.payloads.delete([f"{claim.token}-body", f"{claim.token}-header"])
+            self.payloads.delete([claim.token])
         return done
 
     def fail(self, claim: Claim, failure: JobFailure) -> bool:
         """Closes the record as FAILED. False when the job was not the caller's any more."""
-        return self._finish(claim, State.FAILED, failure, 0, 0, 0)
+        return self._finish(claim, State.FAILED, failure, 0, 0)
 
     def release(self, claim: Claim) -> bool:
         """Gives the job back to its place in the queue, its attempt not counted."""
@@ -226,14 +258,27 @@ class Ledger:
 
     # --- what the reconciler does ---
 
-    def reconcile(self, limit: int = 200) -> list[Record]:
-        """One bounded look for jobs that lost their message, their worker or their time; those to be published."""
+    def reconcile(self, queues: Callable[[str], str], limit: int = 200) -> dict[str, int]:
+        """One bounded look for jobs that lost their message, their worker or their time.
+
+        `queues` gives the Celery queue of a model. Returns how many jobs of which models are to be announced again.
+        """
         s = self.settings
-        ids = self._run("reconcile", limit, int(s.redelivery_grace * 1000), s.max_attempts, *self._ttls)
-        return [record for job_id in ids if (record := self.get(job_id.decode())) is not None]
+        pairs = [text for name in self.redis.smembers(keys.QUEUES) for text in (name.decode(), queues(name.decode()))]
+        found = self._run("reconcile", limit, int(s.redelivery_grace * 1000), s.max_attempts, *self._ttls, *pairs)
+        return {name.decode(): count for name, count in zip(found[::2], found[1::2], strict=True)}
 
     def collect_garbage(self, limit: int = 500) -> None:
         """Deletes the payloads of jobs that have ended or were deleted."""
         while names := self.redis.lpop(keys.GARBAGE, limit):
             self.payloads.delete([name.decode() for name in names])
         self.payloads.sweep()
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash as a script gives it."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _record(job_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
+    return Record.parse(job_id, fields) if b"state" in fields else None

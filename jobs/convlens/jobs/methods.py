@@ -42,6 +42,11 @@ class SaliencyMap:
     baselines: tuple[Baseline, ...] = ()
     """Where the paths begin."""
 
+    @property
+    def passes(self) -> int:
+        """What it takes beyond the first pass of each image."""
+        return self.samples + len(self.baselines) * (self.steps + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class ActivationMapping:
@@ -53,6 +58,8 @@ class ActivationMapping:
     upsampled: bool
     signed: bool = False
     """True: without the last ReLU."""
+    passes: int = 0
+    """What it takes beyond the first pass of each image, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class LayerOutput:
     reduction: str = "none"
     """What is kept of the channels; none: all of them."""
     method: str = "activations"
+    passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,13 @@ class OcclusionMap:
     stride: int
     color: Color | None
     """None: the one that the model's preprocessing makes 0."""
+    passes: int
+    """A square each."""
     method: str = "occlusion"
 
 
 Method = SaliencyMap | ActivationMapping | LayerOutput | OcclusionMap
+"""Each has its `method` as the wire calls it, and the `passes` it takes beyond the first of each image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +162,8 @@ def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: Served) 
     name = method + (f"/{layer}" if layer != model.card.cam_layer else "")
     name += "/upsampled" * upsampled + "/signed" * options.signed
     shape = tuple(model.card.input_shape if upsampled else model.layers[layer].shape)
-    yield name, ActivationMapping(method, layer, upsampled, options.signed), shape[:2]
+    passes = model.layers[layer].shape[-1] if method == "score_cam" else 0
+    yield name, ActivationMapping(method, layer, upsampled, options.signed, passes), shape[:2]
 
 
 def _activations(visualization: spec_pb2.Visualization, field: str, model: Served) -> Planned:
@@ -185,7 +197,7 @@ def _occlusion(visualization: spec_pb2.Visualization, field: str, model: Served)
     if squares > MAX_SQUARES:
         raise SpecError(f"{field}.stride", f"makes {squares} squares an image; allowed: {MAX_SQUARES}")
     color = _color(options.color, f"{field}.color") if options.HasField("color") else None
-    yield "occlusion", OcclusionMap(patch, stride, color), (height, width)
+    yield "occlusion", OcclusionMap(patch, stride, color, squares), (height, width)
 
 
 METHODS: Final[dict[str, Callable[[spec_pb2.Visualization, str, Served], Planned]]] = {

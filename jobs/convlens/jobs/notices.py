@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -15,11 +15,17 @@ log = logging.getLogger(__name__)
 
 
 class Notices:
-    """A thread that calls `heard(job_id, state)` for every notice, for as long as it runs; it reconnects by itself."""
+    """A thread that calls `heard(job_id, state, more)` for every notice, until stopped; it reconnects by itself.
 
-    def __init__(self, client: redis.Redis, heard: Callable[[str, State], None]) -> None:
+    `more` is what Record.succeeded takes, for SUCCEEDED.
+    """
+
+    def __init__(
+        self, client: redis.Redis, heard: Callable[[str, State, Sequence[str]], None], channel: str = keys.NOTICES
+    ) -> None:
         self._redis = client
         self._heard = heard
+        self._channel = channel
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
 
@@ -37,13 +43,13 @@ class Notices:
         while not self._stop.is_set():
             try:
                 with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(keys.NOTICES)
+                    channel.subscribe(self._channel)
                     failing = False
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message:
-                            job_id, state = message["data"].decode().split()
-                            self._heard(job_id, State(int(state)))
+                            job_id, state, *more = message["data"].decode().split()
+                            self._heard(job_id, State(int(state)), more)
             except redis.RedisError as error:
                 if not failing:
                     log.warning("notices: %s; trying again every second", error)

@@ -9,8 +9,7 @@ import os
 import re
 import time
 import uuid
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -35,11 +34,17 @@ class StoreFull(RuntimeError):
 class PayloadStore(Protocol):
     """Where payloads live."""
 
-    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
-        """Writes the buffers one after another for `ttl` seconds; returns the bytes and their CRC-32. StoreFull."""
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+        """Writes the buffers one after another for `ttl` seconds; returns the bytes. StoreFull.
+
+        The next buffer is asked for once the ones before are written.
+        """
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
+
+    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        """Whole payloads by name and size, in one go; None for one that is gone."""
 
     def delete(self, names: Sequence[str]) -> None:
         """Forgets payloads; names that are not there are no error."""
@@ -48,33 +53,19 @@ class PayloadStore(Protocol):
         """Deletes what has outlived its time, where the store does not do it by itself."""
 
 
-def fetch(store: PayloadStore, name: str, size: int, crc: int) -> bytes:
-    """A whole payload of known size and CRC-32. PayloadGone when it is gone or damaged."""
-    data = store.read(name, 0, size)
-    if zlib.crc32(data) != crc:
-        raise PayloadGone(f"payload {name} is damaged: its CRC-32 is not the one written")
-    return data
-
-
-def checksum(buffers: Sequence[Data]) -> tuple[int, int]:
-    """The bytes in `buffers` and their CRC-32."""
-    crc = 0
-    for buffer in buffers:
-        crc = zlib.crc32(buffer, crc)
-    return sum(map(len, buffers)), crc
-
-
 class RedisPayloads:
     """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
         """See PayloadStore."""
+        size = 0
         try:
             with self._redis.pipeline(transaction=False) as pipe:
                 for number, chunk in enumerate(_chunks(buffers)):
+                    size += len(chunk)
                     pipe.set(keys.payload(name, number), chunk, px=max(1, int(ttl * 1000)))
                     if number % 16 == 15:  # bounds the pipeline's memory
                         pipe.execute()
@@ -82,7 +73,7 @@ class RedisPayloads:
         except redis.OutOfMemoryError as error:
             self.delete([name])
             raise StoreFull("Redis is full (maxmemory)") from error
-        return checksum(buffers)
+        return size
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See PayloadStore."""
@@ -98,6 +89,14 @@ class RedisPayloads:
         if len(data) != length:
             raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
         return data
+
+    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        """See PayloadStore."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name, size in wanted:
+                pipe.mget([keys.payload(name, number) for number in range(max(1, -(-size // CHUNK)))])
+            found = pipe.execute()
+        return [None if None in chunks else b"".join(chunks) for chunks in found]
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore. Chunks are found by counting until one is not there."""
@@ -122,14 +121,16 @@ class DirectoryPayloads:
             raise ValueError(f"{name!r} is no payload's name")
         return self._folder / name
 
-    def put(self, name: str, buffers: Sequence[Data], ttl: float) -> tuple[int, int]:
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
         """See PayloadStore. Readers see the whole file or none."""
         path = self._path(name)
         part = path.with_name(f"{name}.{uuid.uuid4().hex}.part")
+        size = 0
         try:
             with part.open("wb", buffering=0) as file:
                 for buffer in buffers:
                     view = memoryview(buffer)
+                    size += len(view)
                     while view:
                         view = view[file.write(view) :]
             expires = time.time() + ttl
@@ -138,7 +139,7 @@ class DirectoryPayloads:
         except OSError as error:
             part.unlink(missing_ok=True)
             raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
-        return checksum(buffers)
+        return size
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See PayloadStore."""
@@ -150,6 +151,16 @@ class DirectoryPayloads:
         if len(data) != length:
             raise PayloadGone(f"payload {name} ends before byte {offset + length}")
         return data
+
+    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        """See PayloadStore."""
+        found: list[bytes | None] = []
+        for name, size in wanted:
+            try:
+                found.append(self.read(name, 0, size))
+            except PayloadGone:
+                found.append(None)
+        return found
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore."""
@@ -174,7 +185,7 @@ def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:
     return DirectoryPayloads(folder) if folder else RedisPayloads(client)
 
 
-def _chunks(buffers: Sequence[Data]) -> Iterator[Data]:
+def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:
     """The buffers' bytes in pieces of CHUNK, copied only where a piece spans two buffers. Never none."""
     carried = bytearray()
     empty = True

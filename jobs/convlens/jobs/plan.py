@@ -75,6 +75,19 @@ class JobPlan:
         """Bytes of all arrays together."""
         return sum(tensor.byte_size for tensor in self.tensors)
 
+    @property
+    def header_bytes(self) -> int:
+        """About as many as the header of the result takes at most."""
+        explained = sum(len(tensor.name) + 100 for tensor in self.tensors if tensor.targeted)
+        image = 64 * self.predictions + len(self.targets[0]) * explained
+        maps = len(self.targets) * len(self.targets[0])
+        return 512 + len(self.targets) * image + sum(100 + 8 * maps + 5 * len(t.channels) for t in self.tensors)
+
+    @property
+    def passes(self) -> int:
+        """Images that pass through the model: the job's own, and the variants of them that methods look at."""
+        return len(self.targets) * (1 + sum(tensor.method.passes for tensor in self.tensors))
+
 
 def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
     """The plan of `spec` on the model of `card`. Raises SpecError naming the first field at fault."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 
 class State(enum.IntEnum):
@@ -44,22 +44,28 @@ class JobFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image's bytes in the payload store; equal images of a tenant share one payload."""
+
+    digest: str
+    """SHA-256 of the tenant, the kind and the bytes."""
+    payload: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A job as Redis has it. Times are seconds since the epoch by Redis' clock."""
 
     id: str
     state: State
     model: str
-    queue: str
+    tenant: str
+    flow: str
+    """The queue it waits in: jobs of one model, priority and tenant."""
     priority: Priority
     images: int
-    fingerprint: str
-    request: str
-    """The name of the request's payload."""
-    request_size: int
-    request_crc: int
     request_id: str
-    sequence: int
     created: float
     deadline: float
     started: float | None
@@ -67,11 +73,15 @@ class Record:
     expires: float | None
     attempts: int
     token: str
-    """The last claim's secret; the result's payloads are named after it."""
+    """The last claim's secret; its result is named after it."""
     worker: str
+    result: str
+    """The payload: the tensors' bytes, then the header. Empty unless SUCCEEDED."""
     result_bytes: int
+    """Of the tensors."""
     header_size: int
-    header_crc: int
+    cached: bool
+    """True when an equal request's result answers it."""
     failure: JobFailure | None
     progress: float
     """0…1, as its worker last told."""
@@ -84,35 +94,52 @@ class Record:
     @classmethod
     def parse(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Record:
         """The record that a hash's fields make."""
-        text = {name.decode(): value.decode() for name, value in fields.items()}
 
-        def seconds(name: str) -> float | None:
-            return int(text[name]) / 1000 if text.get(name) else None
+        def text(name: bytes) -> str:
+            return fields.get(name, b"").decode()
 
+        def number(name: bytes) -> int:
+            return int(fields.get(name) or 0)
+
+        def seconds(name: bytes) -> float | None:
+            return number(name) / 1000 if fields.get(name) else None
+
+        reason = text(b"reason")
         return cls(
             id=job_id,
-            state=State(int(text["state"])),
-            model=text["model"],
-            queue=text["queue"],
-            priority=Priority(int(text["priority"])),
-            images=int(text["images"]),
-            fingerprint=text["fingerprint"],
-            request=text["request"],
-            request_size=int(text["request_size"]),
-            request_crc=int(text["request_crc"]),
-            request_id=text["request_id"],
-            sequence=int(text["sequence"]),
-            created=int(text["created"]) / 1000,
-            deadline=int(text["deadline"]) / 1000,
-            started=seconds("started"),
-            ended=seconds("ended"),
-            expires=seconds("expires"),
-            attempts=int(text["attempts"]),
-            token=text.get("token", ""),
-            worker=text.get("worker", ""),
-            result_bytes=int(text.get("result_bytes", 0)),
-            header_size=int(text.get("header_size", 0)),
-            header_crc=int(text.get("header_crc", 0)),
-            failure=JobFailure(text["reason"], text["message"], text["field"]) if text.get("reason") else None,
-            progress=float(text.get("progress") or 0),
+            state=State(number(b"state")),
+            model=text(b"model"),
+            tenant=text(b"tenant"),
+            flow=text(b"flow"),
+            priority=Priority(number(b"priority")),
+            images=number(b"count"),
+            request_id=text(b"request_id"),
+            created=number(b"created") / 1000,
+            deadline=number(b"deadline") / 1000,
+            started=seconds(b"started"),
+            ended=seconds(b"ended"),
+            expires=seconds(b"expires"),
+            attempts=number(b"attempts"),
+            token=text(b"token"),
+            worker=text(b"worker"),
+            result=text(b"result"),
+            result_bytes=number(b"result_bytes"),
+            header_size=number(b"header_size"),
+            cached=text(b"cached") == "1",
+            failure=JobFailure(reason, text(b"message"), text(b"field")) if reason else None,
+            progress=float(fields.get(b"progress") or 0),
+        )
+
+    def succeeded(self, words: Sequence[str]) -> Record:
+        """The record as a notice tells it ended: result, its two sizes, cached, ended, expires."""
+        result, body, header, cached, ended, expires = words
+        return replace(
+            self,
+            state=State.SUCCEEDED,
+            result=result,
+            result_bytes=int(body),
+            header_size=int(header),
+            cached=cached == "1",
+            ended=int(ended) / 1000,
+            expires=int(expires) / 1000,
         )

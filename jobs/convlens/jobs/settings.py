@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -34,6 +35,19 @@ class JobsSettings(BaseSettings):
     reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
     redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        """Refuses, without repeating it, a URL that a client could not read and might repeat."""
+        try:
+            parts = urlsplit(url)
+            good = not url or (parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0)
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("is no redis:// or rediss:// URL; a password has / as %2F, # as %23, ? as %3F, @ as %40")
+        return url
+
     @classmethod
     def from_command_line(cls, program: str, argv: list[str]) -> Self:
         """The settings of a command line; a wrong one ends the process with a message that names it."""
@@ -51,7 +65,8 @@ class JobsSettings(BaseSettings):
         except ValidationError as error:
             for problem in error.errors():
                 name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
-                print(f"{program}: {name}: {problem['msg']} (given: {problem['input']!r})", file=sys.stderr)
+                given = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
+                print(f"{program}: {name}: {problem['msg']}{given}", file=sys.stderr)
             raise SystemExit(2) from None
 
     @classmethod

@@ -25,6 +25,10 @@ class UpSettings(WorkerSettings, ServerSettings):
     data_dir: Path | None = Field(
         None, description="folder that keeps jobs and results; none: they last as long as this command"
     )
+    tls_dir: Path | None = Field(
+        None, description="folder of certificates, made if they are not there: only clients that have one are served"
+    )
+    servers: int = Field(1, ge=1, description="server processes on the port; the kernel shares connections among them")
     workers: int = Field(1, ge=1, description="worker processes; each loads all models")
 
     def environment(self, **changes: object) -> dict[str, str]:

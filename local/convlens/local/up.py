@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,14 +20,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.local import valkey
+from convlens.local.certificates import NoAuthority, certificates, client_words
 from convlens.local.children import Child, ChildFailed
 from convlens.local.settings import UpSettings
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
-SHM_NEEDED: Final = 1 << 30
-"""Bytes that must be free there; containers have 64 MiB of it, which is no place for tensors."""
 WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
+
+
+class NoRedis(RuntimeError):
+    """There is no Redis where one was said to be."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,15 +53,16 @@ async def up(settings: UpSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told)
     stopped = asyncio.create_task(stop.wait())
-    with _folders(settings) as (data, payloads):
-        starting = asyncio.create_task(_start(settings, data, payloads, children))
+    with _folders(settings) as (data, payloads), tempfile.TemporaryDirectory(prefix="convlens-") as private:
+        health = settings.health_address or f"unix:{private}/health"
+        starting = asyncio.create_task(_start(settings, data, payloads, health, children))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         status = 0
         try:
             if starting.done():
                 print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
                 await stopped
-        except (ChildFailed, valkey.NoValkey, LedgerUnavailable) as error:
+        except (ChildFailed, valkey.NoValkey, NoRedis, NoAuthority) as error:
             print(f"convlens up: {error}", file=sys.stderr)
             status = 1
         finally:
@@ -67,56 +72,78 @@ async def up(settings: UpSettings) -> int:
     return status
 
 
-async def _start(settings: UpSettings, data: Path, payloads: Path, children: list[Child]) -> int:
+async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, children: list[Child]) -> int:
     """Starts the children in the order they need one another; the port that is served on."""
+    tls = _tls(settings)
     url = settings.redis_url or await _start_valkey(data, children)
     if settings.redis_url:
         await asyncio.to_thread(_reach, url)
     python = [sys.executable, "-m"]
-    env = settings.environment(redis_url=url, payload_dir=payloads)
+    env = settings.environment(redis_url=url, payload_dir=payloads, reuse_port=settings.servers > 1, **tls)
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
     workers = [
         Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"})
         for it in names
     ]
-    server = Child("server", [*python, "convlens.server"], "ready: grpc", env)
-    children += [*workers, server]
-    await asyncio.gather(*(child.start() for child in (*workers, server)))
-    port = int(server.ready_line.rpartition(":")[2])
-    server.command += ["--port", str(port)]  # where callers will look for it after a restart
-    await _serving(f"{'localhost' if settings.host in {'0.0.0.0', '[::]'} else settings.host}:{port}")  # noqa: S104
+    names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
+    probes = [health if it is names[0] else f"{health}-{it}" for it in names]
+    first, *others = servers = [
+        Child(it, [*python, "convlens.server"], "ready: grpc", env | {"CONVLENS_HEALTH_ADDRESS": probe})
+        for it, probe in zip(names, probes, strict=True)
+    ]
+    children += [*workers, *servers]
+    await asyncio.gather(*(child.start() for child in (*workers, first)))
+    port = int(first.ready_line.rpartition(":")[2])
+    for server in servers:
+        server.command += ["--port", str(port)]  # where callers look for them, after a restart, too
+    await asyncio.gather(*(server.start() for server in others))
+    await asyncio.gather(*map(_serving, probes))
     return port
+
+
+def _tls(settings: UpSettings) -> dict[str, Path]:
+    """The server's settings for mutual TLS with the certificates of `tls_dir`, where one is given."""
+    if settings.tls_dir is None:
+        return {}
+    made = certificates(settings.tls_dir.expanduser().resolve(), [settings.host])
+    print(f"only clients with a certificate are served: convlens {client_words(made)} …", file=sys.stderr, flush=True)
+    return {
+        "tls_cert": made.server.certificate,
+        "tls_key": made.server.key,
+        "tls_client_ca": made.ca.certificate,
+    }
 
 
 async def _start_valkey(data: Path, children: list[Child]) -> str:
     """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
+    password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
-        child = Child("valkey", valkey.command(data, port), valkey.READY, dict(os.environ))
+        child = Child("valkey", valkey.command(data, port, password), valkey.READY, dict(os.environ))
         try:
             await child.start()
         except ChildFailed as error:
             failed = error
         else:
             children.insert(0, child)
-            return f"redis://127.0.0.1:{port}/0"
+            return f"redis://:{password}@127.0.0.1:{port}/0"
     raise failed
 
 
 def _reach(url: str) -> None:
-    """Raises LedgerUnavailable, saying what to do, when there is no Redis at `url`."""
+    """Raises NoRedis, saying what to do, when there is no Redis at `url`."""
     try:
         connect(url).ping()
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(
+        raise NoRedis(
             f"no Redis or Valkey answers at the --redis-url given: {error}; start it, or leave the flag out"
         ) from error
 
 
-async def _serving(target: str) -> None:
-    """Waits until the server at `target` says that it serves."""
-    async with grpc.aio.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+async def _serving(health: str) -> None:
+    """Waits until the server says at its health address that it serves."""
+    async with grpc.aio.insecure_channel(health, [("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest()
         stub: Any = health_pb2_grpc.HealthStub(channel)
         async for reply in stub.Watch(request, wait_for_ready=True):
@@ -126,11 +153,10 @@ async def _serving(target: str) -> None:
 
 async def _stop(settings: UpSettings, children: list[Child]) -> None:
     """Drains: the server first, whose callers wait for the workers, whose jobs are in Valkey."""
-    kinds = {"server": settings.drain_grace + 5, "valkey": VALKEY_GRACE}
-    servers, stores = ([it for it in children if it.name == kind] for kind in ("server", "valkey"))
-    workers = [it for it in children if it.name not in kinds]
-    for group in (servers, workers, stores):
-        await asyncio.gather(*(child.stop(kinds.get(child.name, WORKER_GRACE)) for child in group))
+    servers, workers = ([it for it in children if f"convlens.{kind}" in it.command] for kind in ("server", "worker"))
+    stores = [it for it in children if it not in (*servers, *workers)]
+    for group, grace in ((servers, settings.drain_grace + 5), (workers, WORKER_GRACE), (stores, VALKEY_GRACE)):
+        await asyncio.gather(*(child.stop(grace) for child in group))
 
 
 @contextlib.contextmanager
@@ -142,8 +168,11 @@ def _folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
         yield data, settings.payload_dir or data / "payloads"
         return
     data = Path(tempfile.mkdtemp(prefix="convlens-"))
+    # containers have 64 MiB of it, which is no place for tensors
     shm = SHM / f"convlens-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
-    roomy = os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= SHM_NEEDED
+    roomy = (
+        os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes
+    )
     try:
         yield data, settings.payload_dir or (shm if roomy else data / "payloads")
     finally:

@@ -1,7 +1,8 @@
-"""Which Valkey or Redis to start, and how: durable, and for this machine alone."""
+"""Which Valkey or Redis to start, and how: durable, for this machine alone, and for who knows its password."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -16,10 +17,17 @@ class NoValkey(RuntimeError):
     """There is no Valkey to start: what was tried, and what to do."""
 
 
-def command(folder: Path, port: int) -> list[str]:
-    """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second."""
+def command(folder: Path, port: int, password: str) -> list[str]:
+    """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second.
+
+    The password is in a file there, that others cannot read: everybody on the machine sees a command's words.
+    """
+    config = folder / "valkey.conf"
+    config.unlink(missing_ok=True)
+    with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"requirepass {password}\n")
     return [
-        str(binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+        str(binary()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
     ]  # fmt: skip
 

@@ -64,15 +64,16 @@ def encode(array: Array, name: str = "") -> pb.Tensor:
     return pb.Tensor(name=name, datatype=datatype_of(array.dtype), shape=array.shape, data=bytes(buffer_of(array)))
 
 
-def decode(tensor: pb.Tensor) -> Array:
-    """The array of `tensor`: a read-only view of its bytes, without a copy. CodecError where they do not fit."""
+def decode(tensor: pb.Tensor, data: bytes | memoryview | None = None) -> Array:
+    """The array of `tensor`: a read-only view of its bytes, or of `data` in their place. CodecError if they misfit."""
+    data = tensor.data if data is None else data
     expected = byte_size(tensor.datatype, tensor.shape)
-    if len(tensor.data) != expected:
+    if len(data) != expected:
         raise CodecError(
-            f"data has {len(tensor.data)} bytes, but shape {list(tensor.shape)} of "
+            f"data has {len(data)} bytes, but shape {list(tensor.shape)} of "
             f"{pb.DataType.Name(tensor.datatype)} takes {expected}"
         )
-    return np.frombuffer(tensor.data, dtype_of(tensor.datatype)).reshape(tuple(tensor.shape))
+    return np.frombuffer(data, dtype_of(tensor.datatype)).reshape(tuple(tensor.shape))
 
 
 def describe(array: Array, name: str) -> pb.TensorSpec:

@@ -27,47 +27,47 @@ from convlens.v1 import spec_pb2 as convlens_dot_v1_dot_spec__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63onvlens/v1/job.proto\x12\x0b\x63onvlens.v1\x1a\x18\x63onvlens/v1/result.proto\x1a\x16\x63onvlens/v1/spec.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xa9\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.convlens.v1.JobState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06images\x18\x04 \x01(\x05\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.convlens.v1.Priority\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0b \x01(\x05\x12\x1b\n\x0equeue_position\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0cresult_bytes\x18\r \x01(\x03\x12$\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x15.convlens.v1.JobError\x12\x12\n\nrequest_id\x18\x0f \x01(\t\x12\x16\n\x0eresult_expired\x18\x10 \x01(\x08\x12\x10\n\x08progress\x18\x11 \x01(\x02\x42\x11\n\x0f_queue_position\"J\n\x10SubmitJobRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x10WatchJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"^\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.convlens.v1.JobState\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.convlens.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1e\n\x10\x44\x65leteJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"2\n\x14ReadJobResultRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"w\n\x15ReadJobResultResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.convlens.v1.ResultHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.convlens.v1.ResultChunkH\x00\x42\x06\n\x04part*\xb1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x06\x32\xa1\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.convlens.v1.SubmitJobRequest\x1a\x1e.convlens.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.convlens.v1.GetJobRequest\x1a\x1b.convlens.v1.GetJobResponse\x12I\n\x08WatchJob\x12\x1c.convlens.v1.WatchJobRequest\x1a\x1d.convlens.v1.WatchJobResponse0\x01\x12G\n\x08ListJobs\x12\x1c.convlens.v1.ListJobsRequest\x1a\x1d.convlens.v1.ListJobsResponse\x12J\n\tCancelJob\x12\x1d.convlens.v1.CancelJobRequest\x1a\x1e.convlens.v1.CancelJobResponse\x12J\n\tDeleteJob\x12\x1d.convlens.v1.DeleteJobRequest\x1a\x1e.convlens.v1.DeleteJobResponse\x12X\n\rReadJobResult\x12!.convlens.v1.ReadJobResultRequest\x1a\".convlens.v1.ReadJobResultResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63onvlens/v1/job.proto\x12\x0b\x63onvlens.v1\x1a\x18\x63onvlens/v1/result.proto\x1a\x16\x63onvlens/v1/spec.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xb9\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.convlens.v1.JobState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06images\x18\x04 \x01(\x05\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.convlens.v1.Priority\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0b \x01(\x05\x12\x1b\n\x0equeue_position\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0cresult_bytes\x18\r \x01(\x03\x12$\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x15.convlens.v1.JobError\x12\x12\n\nrequest_id\x18\x0f \x01(\t\x12\x16\n\x0eresult_expired\x18\x10 \x01(\x08\x12\x10\n\x08progress\x18\x11 \x01(\x02\x12\x0e\n\x06\x63\x61\x63hed\x18\x12 \x01(\x08\x42\x11\n\x0f_queue_position\"J\n\x10SubmitJobRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x10WatchJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"^\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.convlens.v1.JobState\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.convlens.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.Job\"\x1e\n\x10\x44\x65leteJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"2\n\x14ReadJobResultRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"w\n\x15ReadJobResultResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.convlens.v1.ResultHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.convlens.v1.ResultChunkH\x00\x42\x06\n\x04part*\xb1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x06\x32\xa1\x04\n\nJobService\x12J\n\tSubmitJob\x12\x1d.convlens.v1.SubmitJobRequest\x1a\x1e.convlens.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.convlens.v1.GetJobRequest\x1a\x1b.convlens.v1.GetJobResponse\x12I\n\x08WatchJob\x12\x1c.convlens.v1.WatchJobRequest\x1a\x1d.convlens.v1.WatchJobResponse0\x01\x12G\n\x08ListJobs\x12\x1c.convlens.v1.ListJobsRequest\x1a\x1d.convlens.v1.ListJobsResponse\x12J\n\tCancelJob\x12\x1d.convlens.v1.CancelJobRequest\x1a\x1e.convlens.v1.CancelJobResponse\x12J\n\tDeleteJob\x12\x1d.convlens.v1.DeleteJobRequest\x1a\x1e.convlens.v1.DeleteJobResponse\x12X\n\rReadJobResult\x12!.convlens.v1.ReadJobResultRequest\x1a\".convlens.v1.ReadJobResultResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convlens.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1509
-  _globals['_JOBSTATE']._serialized_end=1686
+  _globals['_JOBSTATE']._serialized_start=1525
+  _globals['_JOBSTATE']._serialized_end=1702
   _globals['_JOBERROR']._serialized_start=121
   _globals['_JOBERROR']._serialized_end=179
   _globals['_JOB']._serialized_start=182
-  _globals['_JOB']._serialized_end=735
-  _globals['_SUBMITJOBREQUEST']._serialized_start=737
-  _globals['_SUBMITJOBREQUEST']._serialized_end=811
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=813
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=863
-  _globals['_GETJOBREQUEST']._serialized_start=865
-  _globals['_GETJOBREQUEST']._serialized_end=892
-  _globals['_GETJOBRESPONSE']._serialized_start=894
-  _globals['_GETJOBRESPONSE']._serialized_end=941
-  _globals['_WATCHJOBREQUEST']._serialized_start=943
-  _globals['_WATCHJOBREQUEST']._serialized_end=972
-  _globals['_WATCHJOBRESPONSE']._serialized_start=974
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1023
-  _globals['_LISTJOBSREQUEST']._serialized_start=1025
-  _globals['_LISTJOBSREQUEST']._serialized_end=1119
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1121
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1196
-  _globals['_CANCELJOBREQUEST']._serialized_start=1198
-  _globals['_CANCELJOBREQUEST']._serialized_end=1228
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1230
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1280
-  _globals['_DELETEJOBREQUEST']._serialized_start=1282
-  _globals['_DELETEJOBREQUEST']._serialized_end=1312
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1314
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1333
-  _globals['_READJOBRESULTREQUEST']._serialized_start=1335
-  _globals['_READJOBRESULTREQUEST']._serialized_end=1385
-  _globals['_READJOBRESULTRESPONSE']._serialized_start=1387
-  _globals['_READJOBRESULTRESPONSE']._serialized_end=1506
-  _globals['_JOBSERVICE']._serialized_start=1689
-  _globals['_JOBSERVICE']._serialized_end=2234
+  _globals['_JOB']._serialized_end=751
+  _globals['_SUBMITJOBREQUEST']._serialized_start=753
+  _globals['_SUBMITJOBREQUEST']._serialized_end=827
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=829
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=879
+  _globals['_GETJOBREQUEST']._serialized_start=881
+  _globals['_GETJOBREQUEST']._serialized_end=908
+  _globals['_GETJOBRESPONSE']._serialized_start=910
+  _globals['_GETJOBRESPONSE']._serialized_end=957
+  _globals['_WATCHJOBREQUEST']._serialized_start=959
+  _globals['_WATCHJOBREQUEST']._serialized_end=988
+  _globals['_WATCHJOBRESPONSE']._serialized_start=990
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1039
+  _globals['_LISTJOBSREQUEST']._serialized_start=1041
+  _globals['_LISTJOBSREQUEST']._serialized_end=1135
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1137
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1212
+  _globals['_CANCELJOBREQUEST']._serialized_start=1214
+  _globals['_CANCELJOBREQUEST']._serialized_end=1244
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1246
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1296
+  _globals['_DELETEJOBREQUEST']._serialized_start=1298
+  _globals['_DELETEJOBREQUEST']._serialized_end=1328
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1330
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1349
+  _globals['_READJOBRESULTREQUEST']._serialized_start=1351
+  _globals['_READJOBRESULTREQUEST']._serialized_end=1401
+  _globals['_READJOBRESULTRESPONSE']._serialized_start=1403
+  _globals['_READJOBRESULTRESPONSE']._serialized_end=1522
+  _globals['_JOBSERVICE']._serialized_start=1705
+  _globals['_JOBSERVICE']._serialized_end=2250
 # @@protoc_insertion_point(module_scope)

@@ -113,6 +113,7 @@ class Job(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESULT_EXPIRED_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     id: builtins.str
     """32 lower-case hex digits."""
     state: global___JobState.ValueType
@@ -126,7 +127,9 @@ class Job(google.protobuf.message.Message):
     attempts: builtins.int
     """How often a worker has taken it."""
     queue_position: builtins.int
-    """How many jobs are before it in its queue, 0 for the next one. Absent unless QUEUED."""
+    """How many of its caller's jobs of the same model and priority are before it, 0 for the next one. Absent unless QUEUED,
+    and for a job that is to be answered by an equal one under way.
+    """
     result_bytes: builtins.int
     """Bytes of its result, once SUCCEEDED."""
     request_id: builtins.str
@@ -135,6 +138,8 @@ class Job(google.protobuf.message.Message):
     """True when the result has been deleted because its time was over."""
     progress: builtins.float
     """The share of its passes that is computed, 0…1; told while it is RUNNING for methods that take many passes."""
+    cached: builtins.bool
+    """True when an equal request's result answers it: nothing was computed for this job."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was submitted."""
@@ -153,7 +158,9 @@ class Job(google.protobuf.message.Message):
 
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When its result is deleted; a while later the id is forgotten too. Absent while it has not ended."""
+        """When its result is deleted; a while later the id is forgotten too. Absent while it has not ended. The result of a
+        Visualize call that has been answered may be deleted sooner, when its room is needed.
+        """
 
     @property
     def error(self) -> global___JobError:
@@ -179,9 +186,10 @@ class Job(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         result_expired: builtins.bool = ...,
         progress: builtins.float = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "queue_position", b"queue_position", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "attempts", b"attempts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "id", b"id", "images", b"images", "model", b"model", "priority", b"priority", "progress", b"progress", "queue_position", b"queue_position", "request_id", b"request_id", "result_bytes", b"result_bytes", "result_expired", b"result_expired", "start_time", b"start_time", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_queue_position", b"_queue_position", "attempts", b"attempts", "cached", b"cached", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "id", b"id", "images", b"images", "model", b"model", "priority", b"priority", "progress", b"progress", "queue_position", b"queue_position", "request_id", b"request_id", "result_bytes", b"result_bytes", "result_expired", b"result_expired", "start_time", b"start_time", "state", b"state"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_queue_position", b"_queue_position"]) -> typing.Literal["queue_position"] | None: ...
 
 global___Job = Job

@@ -288,6 +288,10 @@ class Limits(google.protobuf.message.Message):
     MAX_TIMEOUT_FIELD_NUMBER: builtins.int
     DEFAULT_TIMEOUT_FIELD_NUMBER: builtins.int
     RESULT_TTL_FIELD_NUMBER: builtins.int
+    MAX_PASSES_FIELD_NUMBER: builtins.int
+    MAX_QUEUED_BYTES_FIELD_NUMBER: builtins.int
+    MAX_STORED_BYTES_FIELD_NUMBER: builtins.int
+    TENANT_SHARE_FIELD_NUMBER: builtins.int
     max_request_bytes: builtins.int
     """Bytes of one request message. A larger one is refused before it is read: RESOURCE_EXHAUSTED, without details."""
     max_images: builtins.int
@@ -302,6 +306,14 @@ class Limits(google.protobuf.message.Message):
     """Targets of one image."""
     max_jobs: builtins.int
     """Jobs queued and running at once; one more is RESOURCE_EXHAUSTED with a delay after which to try again."""
+    max_passes: builtins.int
+    """Passes of one job: images × (1 + the passes of its methods that look at many variants of each)."""
+    max_queued_bytes: builtins.int
+    """Bytes of the images of all live jobs; one job more is RESOURCE_EXHAUSTED, as for max_jobs."""
+    max_stored_bytes: builtins.int
+    """Bytes of all results, those to come of live jobs included; likewise."""
+    tenant_share: builtins.float
+    """The share of the three bounds on all jobs that one tenant may have, 0…1."""
     @property
     def max_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """The longest time a job may take from submission to its end."""
@@ -327,8 +339,12 @@ class Limits(google.protobuf.message.Message):
         max_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         default_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         result_ttl: google.protobuf.duration_pb2.Duration | None = ...,
+        max_passes: builtins.int = ...,
+        max_queued_bytes: builtins.int = ...,
+        max_stored_bytes: builtins.int = ...,
+        tenant_share: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["default_timeout", b"default_timeout", "max_timeout", b"max_timeout", "result_ttl", b"result_ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["default_timeout", b"default_timeout", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_jobs", b"max_jobs", "max_request_bytes", b"max_request_bytes", "max_result_bytes", b"max_result_bytes", "max_targets", b"max_targets", "max_timeout", b"max_timeout", "max_visualizations", b"max_visualizations", "result_ttl", b"result_ttl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_timeout", b"default_timeout", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_jobs", b"max_jobs", "max_passes", b"max_passes", "max_queued_bytes", b"max_queued_bytes", "max_request_bytes", b"max_request_bytes", "max_result_bytes", b"max_result_bytes", "max_stored_bytes", b"max_stored_bytes", "max_targets", b"max_targets", "max_timeout", b"max_timeout", "max_visualizations", b"max_visualizations", "result_ttl", b"result_ttl", "tenant_share", b"tenant_share"]) -> None: ...
 
 global___Limits = Limits

@@ -83,6 +83,8 @@ class ResultHeader(google.protobuf.message.Message):
     PRECISION_FIELD_NUMBER: builtins.int
     TOTAL_BYTES_FIELD_NUMBER: builtins.int
     TARGET_AXIS_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job's id."""
     model: builtins.str
@@ -95,6 +97,10 @@ class ResultHeader(google.protobuf.message.Message):
     """Bytes of all tensors together."""
     target_axis: builtins.bool
     """True when maps have a target axis behind the batch axis, because targets were given as lists."""
+    cached: builtins.bool
+    """True when an equal request's result answers this job."""
+    data: builtins.bytes
+    """All of the result's bytes, where they are few: no chunk follows. Empty: they follow in chunks."""
     @property
     def tensors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[convlens.v1.tensor_pb2.TensorSpec]:
         """The arrays, in the order of their bytes."""
@@ -119,9 +125,11 @@ class ResultHeader(google.protobuf.message.Message):
         precision: convlens.v1.model_pb2.Precision.ValueType = ...,
         total_bytes: builtins.int = ...,
         target_axis: builtins.bool = ...,
+        cached: builtins.bool = ...,
+        data: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ResultHeader = ResultHeader
 

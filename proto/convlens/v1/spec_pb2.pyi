@@ -273,6 +273,7 @@ class JobSpec(google.protobuf.message.Message):
     PREDICTIONS_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    FRESH_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model's name. Default: the server's default model (see GetServerInfo)."""
     scored_layer: builtins.str
@@ -285,6 +286,10 @@ class JobSpec(google.protobuf.message.Message):
     """
     priority: global___Priority.ValueType
     """Which queue the job waits in. Default: normal."""
+    fresh: builtins.bool
+    """False: an equal request (same caller, images, model weights, visualizations and targets) that is answered or under way
+    answers this one too. True: computed all the same.
+    """
     @property
     def images(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Image]:
         """The images, 1…max_images (64 unless the server says otherwise)."""
@@ -314,9 +319,10 @@ class JobSpec(google.protobuf.message.Message):
         predictions: builtins.int | None = ...,
         priority: global___Priority.ValueType = ...,
         timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        fresh: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_predictions", b"_predictions", "predictions", b"predictions", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_predictions", b"_predictions", "images", b"images", "model", b"model", "predictions", b"predictions", "priority", b"priority", "scored_layer", b"scored_layer", "targets", b"targets", "timeout", b"timeout", "visualizations", b"visualizations"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_predictions", b"_predictions", "fresh", b"fresh", "images", b"images", "model", b"model", "predictions", b"predictions", "priority", b"priority", "scored_layer", b"scored_layer", "targets", b"targets", "timeout", b"timeout", "visualizations", b"visualizations"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_predictions", b"_predictions"]) -> typing.Literal["predictions"] | None: ...
 
 global___JobSpec = JobSpec

@@ -83,10 +83,13 @@ class VisualizeStreamRequest(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    IN_ORDER_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """A number chosen by the caller that its answer carries; unique among those in flight on the stream."""
     request_id: builtins.str
     """As in VisualizeRequest."""
+    in_order: builtins.bool
+    """True: answered after all the requests before it that say so, too. False: answered when its job ends."""
     @property
     def spec(self) -> convlens.v1.spec_pb2.JobSpec:
         """The job. Required."""
@@ -97,9 +100,10 @@ class VisualizeStreamRequest(google.protobuf.message.Message):
         sequence: builtins.int = ...,
         spec: convlens.v1.spec_pb2.JobSpec | None = ...,
         request_id: builtins.str = ...,
+        in_order: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "sequence", b"sequence", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["in_order", b"in_order", "request_id", b"request_id", "sequence", b"sequence", "spec", b"spec"]) -> None: ...
 
 global___VisualizeStreamRequest = VisualizeStreamRequest
 

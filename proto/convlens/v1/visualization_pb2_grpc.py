@@ -60,7 +60,8 @@ class VisualizationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VisualizeStream(self, request_iterator, context):
-        """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+        """Many jobs on one stream. Answers come in the order jobs end, or that of the requests where these say in_order; each
+        part carries the sequence of its request. A slow reader slows the taking of requests. Between
         a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
         request that is refused answers with an error and the stream goes on.
         """

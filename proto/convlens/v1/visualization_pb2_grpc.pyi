@@ -33,7 +33,8 @@ class VisualizationServiceStub:
         convlens.v1.visualization_pb2.VisualizeStreamRequest,
         convlens.v1.visualization_pb2.VisualizeStreamResponse,
     ]
-    """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+    """Many jobs on one stream. Answers come in the order jobs end, or that of the requests where these say in_order; each
+    part carries the sequence of its request. A slow reader slows the taking of requests. Between
     a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
     request that is refused answers with an error and the stream goes on.
     """
@@ -53,7 +54,8 @@ class VisualizationServiceAsyncStub:
         convlens.v1.visualization_pb2.VisualizeStreamRequest,
         convlens.v1.visualization_pb2.VisualizeStreamResponse,
     ]
-    """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+    """Many jobs on one stream. Answers come in the order jobs end, or that of the requests where these say in_order; each
+    part carries the sequence of its request. A slow reader slows the taking of requests. Between
     a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
     request that is refused answers with an error and the stream goes on.
     """
@@ -77,7 +79,8 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[convlens.v1.visualization_pb2.VisualizeStreamResponse], collections.abc.AsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamResponse]]:
-        """Many jobs on one stream. Answers come in the order jobs end; each part carries the sequence of its request. Between
+        """Many jobs on one stream. Answers come in the order jobs end, or that of the requests where these say in_order; each
+        part carries the sequence of its request. A slow reader slows the taking of requests. Between
         a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
         request that is refused answers with an error and the stream goes on.
         """

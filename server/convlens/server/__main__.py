@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+import uvloop
 
 from convlens.jobs import logs
 from convlens.server.app import serve
@@ -14,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a front until it is told to stop."""
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
-    return asyncio.run(serve(settings))
+    status: int = uvloop.run(serve(settings))
+    return status
 
 
 if __name__ == "__main__":

@@ -5,31 +5,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from convlens.server.front import Front
+from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptor import Boundary
 from convlens.server.services import VERSION, Jobs, Models, Visualizations
 from convlens.server.settings import ServerSettings
+from convlens.server.tls import server_credentials
+from convlens.server.tokens import Tokens
+from convlens.server.watched import Unusable
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
 
+LOOPBACK: Final = {"localhost", "127.0.0.1", "[::1]"}
+
 
 async def serve(settings: ServerSettings) -> int:
     """Serves until told to stop; returns the exit status. The ready line goes to stdout once calls are taken."""
+    try:
+        credentials = server_credentials(settings)
+        gate = Gate(Tokens(settings.tokens) if settings.tokens else None)
+    except Unusable as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says it all
+        return 1
+    _warn_of_exposure(settings)
     front = Front(settings)
     health = Health(front)
     server = grpc.aio.server(
-        interceptors=[Boundary(VERSION)],
+        interceptors=[Boundary(VERSION), gate],
         options=[
             ("grpc.max_receive_message_length", settings.max_request_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(settings.reuse_port)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
         ],
@@ -38,17 +52,23 @@ async def serve(settings: ServerSettings) -> int:
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
     model_pb2_grpc.add_ModelServiceServicer_to_server(Models(front), server)  # type: ignore[no-untyped-call,unused-ignore]
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    if settings.reflection:
+        reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    probes = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probes)
+    address = f"{settings.host}:{settings.port}"
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        if settings.health_address:
+            address = settings.health_address
+            probes.add_insecure_port(address)
     except RuntimeError:
-        log.error(  # noqa: TRY400 - the message says it all
-            "cannot listen on %s:%d: is something else listening there?", settings.host, settings.port
-        )
+        log.error("cannot listen on %s: is something else listening there?", address)  # noqa: TRY400 - as above
         return 1
     front.start()
     await health.update()
     await server.start()
+    await probes.start()
     watch = asyncio.create_task(health.run())
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
@@ -62,5 +82,16 @@ async def serve(settings: ServerSettings) -> int:
     watch.cancel()
     await health.update()
     await server.stop(settings.drain_grace)
+    await probes.stop(0)
     await front.close()
     return 0
+
+
+def _warn_of_exposure(settings: ServerSettings) -> None:
+    """Says what others could do on a network that is not this machine's own."""
+    if settings.host in LOOPBACK:
+        return
+    if settings.tls_cert is None:
+        log.warning("on %s all is in the clear, tokens too: see tls_cert and tls_key", settings.host)
+    if settings.tokens is None and settings.tls_client_ca is None:
+        log.warning("whoever reaches %s may ask for anything: see tokens and tls_client_ca", settings.host)

@@ -14,7 +14,10 @@ from convlens.server.settings import ServerSettings
 def main() -> int:
     """0 when it serves, 1 when it does not, with the reason on stderr."""
     settings = ServerSettings.from_command_line("convlens.server.check", sys.argv[1:])
-    target = f"127.0.0.1:{settings.port}"
+    target = settings.health_address or f"127.0.0.1:{settings.port}"
+    if settings.tls_cert and not settings.health_address:
+        print("where there is TLS, this check needs a health_address", file=sys.stderr)
+        return 1
     with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:

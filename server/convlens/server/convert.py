@@ -27,6 +27,7 @@ def job(record: Record, position: int | None) -> job_pb2.Job:
         request_id=record.request_id,
         result_expired=record.expired,
         queue_position=position,
+        cached=record.cached,
         progress=1.0 if record.state is State.SUCCEEDED else record.progress,
     )
     if record.failure:
@@ -46,6 +47,10 @@ def limits(settings: ServerSettings) -> model_pb2.Limits:
         max_visualizations=settings.max_visualizations,
         max_targets=settings.max_targets,
         max_jobs=settings.max_jobs,
+        max_passes=settings.max_passes,
+        max_queued_bytes=settings.max_queued_bytes,
+        max_stored_bytes=settings.max_stored_bytes,
+        tenant_share=settings.tenant_share,
         max_timeout=_duration(settings.max_timeout),
         default_timeout=_duration(settings.default_timeout),
         result_ttl=_duration(settings.result_ttl),

@@ -10,9 +10,10 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from convlens.jobs.admission import Full
 from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
-from convlens.jobs.ledger import Full, JobLive, RequestIdReused
+from convlens.jobs.ledger import JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone, StoreFull
 from convlens.jobs.record import JobFailure, Record, State
 
@@ -33,6 +34,8 @@ class Refusal(Exception):
     field: str = ""
     retry_after: float | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    quota: str = ""
+    """The bound that has no room: "max_jobs", or "max_jobs/TENANT" for a tenant's share."""
 
     def status(self) -> status_pb2.Status:
         """As a google.rpc.Status."""
@@ -40,6 +43,9 @@ class Refusal(Exception):
         if self.field:
             violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
             details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.quota:
+            violation = error_details_pb2.QuotaFailure.Violation(subject=self.quota, description=self.message)
+            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
             delay.FromNanoseconds(int(self.retry_after * 1e9))
@@ -94,6 +100,19 @@ def ended_without_result(record: Record) -> Refusal:
     return Refusal(code, failure.reason, failure.message, field=failure.field, metadata=metadata)
 
 
+def _full(error: Full) -> Refusal:
+    """A bound is reached; a job that is larger than the bound itself is not asked to come again."""
+    code = grpc.StatusCode.INVALID_ARGUMENT if error.never else grpc.StatusCode.RESOURCE_EXHAUSTED
+    return Refusal(
+        code,
+        "NEVER_FITS" if error.never else "QUEUE_FULL",
+        str(error),
+        field="spec" if error.never else "",
+        retry_after=None if error.never else error.retry_after,
+        quota=f"{error.limit}/{error.tenant}".rstrip("/"),
+    )
+
+
 def refusal_of(error: Exception) -> Refusal:
     """Every exception a call may end with, as what its caller is told. The unforeseen is logged, not told."""
     match error:
@@ -106,14 +125,14 @@ def refusal_of(error: Exception) -> Refusal:
                 grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED", f"request_id: {error}", field="request_id"
             )
         case Full():
-            return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after=RETRY_SECONDS)
+            return _full(error)
         case StoreFull():
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error), retry_after=RETRY_SECONDS)
         case PayloadGone():
             return Refusal(grpc.StatusCode.ABORTED, "PAYLOAD_GONE", str(error))
         case JobLive():
             return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED", str(error))
-        case LedgerUnavailable():
+        case _ if isinstance(error, LedgerUnavailable):
             log.warning("redis: %s", error)
             return Refusal(grpc.StatusCode.UNAVAILABLE, "REDIS_UNAVAILABLE", "the job store cannot be reached just now")
         case _:

@@ -6,21 +6,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
 from convlens.jobs import cards
 from convlens.jobs.broker import Publisher, celery_app
-from convlens.jobs.connect import connect
+from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.jobs.ledger import Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
 from convlens.server import convert
+from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
 from convlens.server.settings import ServerSettings
-from convlens.server.validation import validate
+from convlens.server.validation import Call, validate
 from convlens.v1 import job_pb2, model_pb2, spec_pb2
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ class Front:
         self._publisher = Publisher(celery_app(settings.redis_url))
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, self._heard)
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._listeners: dict[str, set[Heard]] = {}
+        self._leaving: list[str] = []
+        self._departure: asyncio.Future[None] | None = None
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
 
@@ -57,7 +60,9 @@ class Front:
         self._reconciler.start()
 
     async def close(self) -> None:
-        """Ends all threads."""
+        """Ends all threads, once those who leave have left."""
+        if self._departure:
+            await self._departure
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
         await self.call(self._publisher.close)
@@ -75,45 +80,50 @@ class Front:
             self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
         return self._cards
 
-    async def submit(
-        self, spec: spec_pb2.JobSpec, request_id: str, *, keep: bool, time_remaining: float | None = None
-    ) -> Record:
+    async def submit(self, spec: spec_pb2.JobSpec, call: Call) -> Record:
         """Validates and queues a job, or finds the one that the same request id made before."""
         found = await self.cards()
 
         def work() -> tuple[Record, bool]:
-            valid = validate(spec, request_id, found, self.settings, keep=keep, time_remaining=time_remaining)
-            return self.ledger.submit(valid.job, self.settings.max_jobs)
+            return self.ledger.submit(validate(spec, call, found, self.settings), self.settings.bounds)
 
-        record, created = await self.call(work)
-        if created:
-            self._publisher.put(record.queue, record.id)
-            log.info(
-                "job=%s model=%s images=%d queue=%s submitted", record.id, record.model, record.images, record.queue
-            )
+        record, announce = await self.call(work)
+        if announce:
+            self._publisher.put(record.model)
+        log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
         return record
 
     @contextlib.asynccontextmanager
     async def waiting(self, joining: Coroutine[Any, Any, Record]) -> AsyncIterator[Record]:
         """A job that `joining` makes its caller wait for: one waiter less at the end, come what may.
 
-        A call that goes away while it joins has joined all the same, and leaves.
+        A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving.
         """
         joined = asyncio.ensure_future(joining)
-
-        async def leave() -> None:
-            record = await joined
-            await self.call(self.ledger.leave, record.id)
-
         try:
             yield await asyncio.shield(joined)
         finally:
-            await asyncio.shield(leave())
+            joined.add_done_callback(self._leave)
 
-    async def record(self, job_id: str) -> Record:
-        """The record of `job_id`; a Refusal when there is none."""
+    def _leave(self, joined: asyncio.Future[Record]) -> None:
+        """Has one waiter less counted; who leaves while others' leaving is under way goes with the next."""
+        if joined.cancelled() or joined.exception():
+            return
+        self._leaving.append(joined.result().id)
+        if self._departure is None:
+            self._departure = asyncio.ensure_future(self._depart())
+
+    async def _depart(self) -> None:
+        while ids := self._leaving:
+            self._leaving = []
+            with contextlib.suppress(*LedgerUnavailable):  # the jobs' own deadlines end them then
+                await self.call(self.ledger.leave, ids)
+        self._departure = None
+
+    async def record(self, job_id: str, caller: Caller) -> Record:
+        """The record of `job_id`; a Refusal when there is none that the caller may know of."""
         record: Record | None = await self.call(self.ledger.get, job_id)
-        if record is None:
+        if record is None or not (record.tenant == caller.tenant or "admin" in caller.roles):
             raise unknown_job(job_id)
         return record
 
@@ -124,46 +134,88 @@ class Front:
             position = await self.call(self.ledger.position, record)
         return convert.job(record, position)
 
-    async def changes(self, record: Record) -> AsyncIterator[Record]:
-        """The record, and again at every change of its state or progress, up to the final one."""
-        with self._listening(record.id) as event:
-            state = None
+    async def changes(self, job_id: str) -> AsyncIterator[Record]:
+        """A job's record now, and again at every change of its state or progress, up to the final one."""
+        with self.listening(job_id) as heard:
+            told = None
             while True:
-                event.clear()
-                record = await self.record(record.id)
-                if (record.state, record.attempts, record.progress) != state:
-                    state = (record.state, record.attempts, record.progress)
+                record: Record | None = await self.call(self.ledger.get, job_id)
+                if record is None:
+                    raise unknown_job(job_id)
+                if (record.state, record.attempts, record.progress) != told:
+                    told = (record.state, record.attempts, record.progress)
                     yield record
                 if record.state.final:
                     return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), REREAD_SECONDS)
+                await heard.change()
 
-    async def ended(self, record: Record) -> Record:
-        """The record once the job has ended."""
-        if record.state.final:
-            return record
-        async for changed in self.changes(record):
-            record = changed
+    async def ended(self, record: Record, heard: Heard) -> Record:
+        """The record once the job has ended; `heard` has been listening since before the record was read."""
+        while not record.state.final:
+            if (last := await heard.end()) is not None:
+                return record.succeeded(last)
+            read: Record | None = await self.call(self.ledger.get, record.id)
+            if read is None:
+                raise unknown_job(record.id)
+            record = read
         return record
 
     @contextlib.contextmanager
-    def _listening(self, job_id: str) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        waiters = self._waiters.setdefault(job_id, set())
-        waiters.add(event)
+    def listening(self, job_id: str) -> Iterator[Heard]:
+        """Hears the notices of a job."""
+        heard = Heard()
+        listeners = self._listeners.setdefault(job_id, set())
+        listeners.add(heard)
         try:
-            yield event
+            yield heard
         finally:
-            waiters.discard(event)
-            if not waiters:
-                self._waiters.pop(job_id, None)
+            listeners.discard(heard)
+            if not listeners:
+                self._listeners.pop(job_id, None)
 
-    def _heard(self, job_id: str, _state: State) -> None:
+    def _heard(self, job_id: str, state: State, more: Sequence[str]) -> None:
         """Called in the notices' thread."""
-        if job_id in self._waiters:
-            self._loop.call_soon_threadsafe(self._wake, job_id)
+        if job_id in self._listeners:
+            self._loop.call_soon_threadsafe(self._tell, job_id, state, more)
 
-    def _wake(self, job_id: str) -> None:
-        for event in self._waiters.get(job_id, ()):
-            event.set()
+    def _tell(self, job_id: str, state: State, more: Sequence[str]) -> None:
+        for heard in self._listeners.get(job_id, ()):
+            heard.tell(state, more)
+
+
+class Heard:
+    """What one waiter hears of a job. A notice can be lost, so it never waits long."""
+
+    def __init__(self) -> None:
+        self._change = asyncio.Event()
+        self._end = asyncio.Event()
+        self._last: Sequence[str] | None = None
+
+    def tell(self, state: State, more: Sequence[str]) -> None:
+        """A notice."""
+        self._last = more if state is State.SUCCEEDED else None
+        self._change.set()
+        if state.final:
+            self._end.set()
+
+    async def change(self) -> None:
+        """Returns at the next notice, or after REREAD_SECONDS without one."""
+        await _within(self._change, REREAD_SECONDS)
+        self._change.clear()
+
+    async def ends_within(self, seconds: float) -> bool:
+        """True once a notice of an end has come, False when `seconds` have passed without one."""
+        await _within(self._end, seconds)
+        return self._end.is_set()
+
+    async def end(self) -> Sequence[str] | None:
+        """What the notice of success said; None at another end, or after REREAD_SECONDS without any."""
+        await _within(self._end, REREAD_SECONDS)
+        return self._last
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    if not event.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()

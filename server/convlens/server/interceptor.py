@@ -1,4 +1,4 @@
-"""Around every call: the server's version goes out first, and every exception leaves as a google.rpc.Status."""
+"""Around every call: the server's version goes out last, and every exception leaves as a google.rpc.Status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        codecs = (handler.request_deserializer, handler.response_serializer)
+        codecs = (handler.request_deserializer, _serializer(handler.response_serializer))
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
         if handler.unary_stream:
@@ -36,27 +36,31 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            await context.send_initial_metadata(self._metadata)
+            context.set_trailing_metadata(self._metadata)
             try:
                 return await inner(request, context)
             except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
-                return await _abort(context, error)
+                return await self._abort(context, error)
 
         return call
 
     def _streaming(self, inner: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            await context.send_initial_metadata(self._metadata)
+            context.set_trailing_metadata(self._metadata)
             try:
                 async with aclosing(inner(request, context)) as parts:
                     async for part in parts:
                         yield part
             except Exception as error:  # noqa: BLE001 - as above
-                await _abort(context, error)
+                await self._abort(context, error)
 
         return call
 
+    async def _abort(self, context: Any, error: Exception) -> None:
+        status = rpc_status.to_status(refusal_of(error).status())
+        await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
 
-async def _abort(context: Any, error: Exception) -> None:
-    status = rpc_status.to_status(refusal_of(error).status())
-    await context.abort(status.code, status.details, status.trailing_metadata)
+
+def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """What is serialized already stays as it is."""
+    return lambda message: message if isinstance(message, bytes) else inner(message)

@@ -1,31 +1,58 @@
-"""Streams a result: the header, then its bytes in chunks from any offset, one chunk read ahead."""
+"""Results as their callers get them: the stored header completed, then the bytes; few ones in the header itself.
+
+Messages are put together as bytes, since the header is stored serialized and the tensors as they travel.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import Record, State
 from convlens.server.errors import ended_without_result, result_expired
 from convlens.server.front import Front
-from convlens.v1 import result_pb2
+from convlens.v1 import framing, result_pb2
+
+_HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name
+_CHUNK: Final = result_pb2.ResultChunk.DESCRIPTOR.fields_by_name
+
+Part = list[framing.Data]
+"""The pieces of a serialized ResultHeader or ResultChunk."""
 
 
-async def header(front: Front, record: Record) -> result_pb2.ResultHeader:
-    """The header of an ended job's result. Raises what the caller is to be told where there is none."""
+async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[tuple[str, Part]]:
+    """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
+
+    Raises what the caller is to be told where there is no result. Memory: two chunks.
+    """
     if record.state is not State.SUCCEEDED:
         raise ended_without_result(record)
     if record.expired:
         raise result_expired(record)
     try:
-        return result_pb2.ResultHeader.FromString(await front.call(front.ledger.read_header, record))
+        whole = record.result_bytes + record.header_size
+        if not offset and whole <= front.settings.chunk_bytes:
+            data = memoryview(await front.call(front.ledger.read_result, record, 0, whole))
+            body, header = data[: record.result_bytes], data[record.result_bytes :]
+            yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
+            return
+        yield "header", _completed(record, await front.call(front.ledger.read_header, record))
+        async for part in _chunks(front, record, offset):
+            yield "chunk", part
     except PayloadGone:
         raise result_expired(record) from None
 
 
-async def chunks(front: Front, record: Record, offset: int) -> AsyncIterator[result_pb2.ResultChunk]:
-    """The result's bytes from `offset` on. Memory: two chunks."""
+def _completed(record: Record, header: framing.Data) -> Part:
+    """The stored header with what is the job's own: equal jobs share a result."""
+    own: Part = [header, *framing.field(_HEADER["job_id"].number, record.id.encode())]
+    return [*own, framing.number(_HEADER["cached"].number, 1)] if record.cached else own
+
+
+async def _chunks(front: Front, record: Record, offset: int) -> AsyncIterator[Part]:
+    """The result's bytes from `offset` on, one chunk read ahead."""
     size, total = front.settings.chunk_bytes, record.result_bytes
 
     def read(start: int) -> asyncio.Task[bytes]:
@@ -37,10 +64,15 @@ async def chunks(front: Front, record: Record, offset: int) -> AsyncIterator[res
             data = await ahead
             after = offset + len(data)
             ahead = read(after) if after < total else None
-            yield result_pb2.ResultChunk(offset=offset, data=data)
+            place = framing.number(_CHUNK["offset"].number, offset)
+            yield [place, *framing.field(_CHUNK["data"].number, data)]
             offset = after
-    except PayloadGone:
-        raise result_expired(record) from None
     finally:
         if ahead:
             ahead.cancel()
+
+
+def answered(message: type, name: str) -> Callable[[Part], bytes]:
+    """What makes a serialized `message` of the pieces of its field `name`, a message itself."""
+    number: int = message.DESCRIPTOR.fields_by_name[name].number  # type: ignore[attr-defined]
+    return lambda part: framing.message(framing.field(number, *part))

@@ -6,25 +6,28 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
 from convlens.server import convert, results
+from convlens.server.auth import caller
 from convlens.server.errors import invalid, refusal_of
 from convlens.server.front import Front
-from convlens.server.validation import default_model, find_model, result_positions, valid_job_id
+from convlens.server.validation import Call, default_model, find_model, job_id, result_positions, valid_job_id
 from convlens.v1 import (
+    framing,
     job_pb2,
     job_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
-    spec_pb2,
     visualization_pb2,
     visualization_pb2_grpc,
 )
 
-VERSION = metadata.version("convlens-server")
+AT_ONCE_SECONDS: Final = 0.2
+"""A job that ends this soon is not announced before its result."""
+VERSION: Final = metadata.version("convlens-server")
 Context = Any
 
 
@@ -34,45 +37,62 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     def __init__(self, front: Front) -> None:
         self._front = front
 
-    async def Visualize(  # noqa: N802 - the wire's name
+    async def Visualize(  # type: ignore[override]  # noqa: N802 - the wire's name; bytes are serialized messages
         self, request: visualization_pb2.VisualizeRequest, context: Context
-    ) -> AsyncIterator[visualization_pb2.VisualizeResponse]:
+    ) -> AsyncIterator[visualization_pb2.VisualizeResponse | bytes]:
         """One job, waited for."""
-        remaining = context.time_remaining()
-        async for part in self._answer(request.spec, request.request_id, remaining):
-            yield visualization_pb2.VisualizeResponse(**part)
+        async with contextlib.aclosing(self._answer(request, context)) as parts:
+            async for name, part in parts:
+                if isinstance(part, job_pb2.Job):
+                    yield visualization_pb2.VisualizeResponse(job=part)
+                else:
+                    yield _VISUALIZE[name](part)
 
-    async def VisualizeStream(  # noqa: N802
+    async def VisualizeStream(  # type: ignore[override]  # noqa: N802
         self, requests: AsyncIterator[visualization_pb2.VisualizeStreamRequest], context: Context
-    ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse]:
+    ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse | bytes]:
         """Many jobs. No more than `stream_jobs` are taken at once: a slow reader slows the queueing, not the memory."""
         room = asyncio.Semaphore(self._front.settings.stream_jobs)
         turn = asyncio.Lock()
-        out: asyncio.Queue[visualization_pb2.VisualizeStreamResponse | None] = asyncio.Queue(4)
+        out: asyncio.Queue[visualization_pb2.VisualizeStreamResponse | bytes | None] = asyncio.Queue(4)
+        answer = visualization_pb2.VisualizeStreamResponse
 
-        async def one(request: visualization_pb2.VisualizeStreamRequest) -> None:
-            answer = visualization_pb2.VisualizeStreamResponse
+        async def one(
+            request: visualization_pb2.VisualizeStreamRequest, before: asyncio.Event, after: asyncio.Event
+        ) -> None:
+            sequence = framing.number(_SEQUENCE, request.sequence)
             try:
-                parts = self._answer(request.spec, request.request_id, context.time_remaining())
+                parts = self._answer(request, context)
                 async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
-                    async for part in parts:
-                        if "header" in part:
+                    async for name, part in parts:
+                        if isinstance(part, job_pb2.Job):
+                            await out.put(answer(sequence=request.sequence, job=part))
+                            continue
+                        if name == "header":
+                            await before.wait()
                             await held.enter_async_context(turn)
-                        await out.put(answer(sequence=request.sequence, **part))
+                        await out.put(sequence + _STREAM[name](part))
             except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
                 status = refusal_of(error).status()
                 told = visualization_pb2.StreamError(
                     code=status.code, message=status.message, status=status.SerializeToString()
                 )
+                await before.wait()
                 await out.put(answer(sequence=request.sequence, error=told))
             finally:
+                after.set()
                 room.release()
 
         async def take() -> None:
+            free = asyncio.Event()
+            free.set()
+            last = free
             async with asyncio.TaskGroup() as tasks:
                 async for request in requests:
                     await room.acquire()
-                    tasks.create_task(one(request))
+                    before, after = (last, asyncio.Event()) if request.in_order else (free, asyncio.Event())
+                    last = after if request.in_order else last
+                    tasks.create_task(one(request, before, after))
             await out.put(None)
 
         taking = asyncio.create_task(take())
@@ -84,17 +104,26 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
             taking.cancel()
 
     async def _answer(
-        self, spec: spec_pb2.JobSpec, request_id: str, remaining: float | None
-    ) -> AsyncGenerator[dict[str, Any]]:
-        """The parts of one answer. Leaving early is one waiter less for the job."""
-        front = self._front
-        submitting = front.submit(spec, request_id, keep=False, time_remaining=remaining)
-        async with front.waiting(submitting) as record:
-            yield {"job": await front.describe(record)}
-            ended = await front.ended(record)
-            yield {"header": await results.header(front, ended)}
-            async for chunk in results.chunks(front, ended, 0):
-                yield {"chunk": chunk}
+        self, request: visualization_pb2.VisualizeRequest | visualization_pb2.VisualizeStreamRequest, context: Context
+    ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
+        """The parts of one answer, by their fields' names. Leaving early is one waiter less for the job."""
+        front, tenant = self._front, caller().tenant
+        call = Call(job_id(request.request_id, tenant), request.request_id, tenant, False, context.time_remaining())
+        with front.listening(call.job_id) as heard:
+            async with front.waiting(front.submit(request.spec, call)) as record:
+                if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
+                    yield "job", convert.job(record, None)
+                ended = await front.ended(record, heard)
+                async for part in results.parts(front, ended):
+                    yield part
+
+
+_VISUALIZE: Final = {name: results.answered(visualization_pb2.VisualizeResponse, name) for name in ("header", "chunk")}
+_STREAM: Final = {
+    name: results.answered(visualization_pb2.VisualizeStreamResponse, name) for name in ("header", "chunk")
+}
+_READ: Final = {name: results.answered(job_pb2.ReadJobResultResponse, name) for name in ("header", "chunk")}
+_SEQUENCE: Final = visualization_pb2.VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
 
 
 class Jobs(job_pb2_grpc.JobServiceServicer):
@@ -105,12 +134,14 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # noqa: N802, ARG002
         """Queues a job that is kept until it ends."""
-        record = await self._front.submit(request.spec, request.request_id, keep=True)
+        tenant = caller().tenant
+        call = Call(job_id(request.request_id, tenant), request.request_id, tenant, keep=True)
+        record = await self._front.submit(request.spec, call)
         return job_pb2.SubmitJobResponse(job=await self._front.describe(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002
         """A job's state."""
-        record = await self._front.record(valid_job_id(request.id))
+        record = await self._front.record(valid_job_id(request.id), caller())
         return job_pb2.GetJobResponse(job=await self._front.describe(record))
 
     async def WatchJob(  # noqa: N802
@@ -121,7 +152,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """The job at every change."""
         front = self._front
         async with front.waiting(self._joined(request.id)) as record:
-            async for changed in front.changes(record):
+            async for changed in front.changes(record.id):
                 yield job_pb2.WatchJobResponse(job=await front.describe(changed))
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802, ARG002
@@ -134,40 +165,39 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             raise invalid("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
         before = int(request.page_token) if request.page_token else None
         state = State(request.state) if request.state else None
-        found, after = await self._front.call(self._front.ledger.page, request.page_size or 100, before, state)
+        tenant = None if "admin" in caller().roles else caller().tenant
+        found, after = await self._front.call(self._front.ledger.page, request.page_size or 100, before, state, tenant)
         described = [await self._front.describe(record) for record in found]
         return job_pb2.ListJobsResponse(jobs=described, next_page_token=str(after) if after else "")
 
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802, ARG002
         """Ends a job."""
-        record = await self._front.record(valid_job_id(request.id))
-        await self._front.call(self._front.ledger.cancel, record.id)
-        return job_pb2.CancelJobResponse(job=await self._front.describe(await self._front.record(record.id)))
+        record = await self._front.record(valid_job_id(request.id), caller())
+        ended: Record | None = await self._front.call(self._front.ledger.cancel, record.id)
+        return job_pb2.CancelJobResponse(job=await self._front.describe(ended or record))
 
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802, ARG002
         """Forgets an ended job."""
-        record = await self._front.record(valid_job_id(request.id))
+        record = await self._front.record(valid_job_id(request.id), caller())
         await self._front.call(self._front.ledger.delete, record.id)
         return job_pb2.DeleteJobResponse()
 
-    async def ReadJobResult(  # noqa: N802
+    async def ReadJobResult(  # type: ignore[override]  # noqa: N802
         self,
         request: job_pb2.ReadJobResultRequest,
         context: Context,  # noqa: ARG002
-    ) -> AsyncIterator[job_pb2.ReadJobResultResponse]:
+    ) -> AsyncIterator[bytes]:
         """A result's bytes from an offset on."""
-        record = await self._front.record(valid_job_id(request.id))
+        record = await self._front.record(valid_job_id(request.id), caller())
         if not record.state.final:
             raise JobLive(f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED")
-        header = await results.header(self._front, record)
         offset = result_positions(request.offset, record.result_bytes)
-        yield job_pb2.ReadJobResultResponse(header=header)
-        async for chunk in results.chunks(self._front, record, offset):
-            yield job_pb2.ReadJobResultResponse(chunk=chunk)
+        async for name, part in results.parts(self._front, record, offset):
+            yield _READ[name](part)
 
-    async def _joined(self, job_id: str) -> Record:
+    async def _joined(self, name: str) -> Record:
         """The record of a job that this call waits for from now on."""
-        record = await self._front.record(valid_job_id(job_id))
+        record = await self._front.record(valid_job_id(name), caller())
         await self._front.call(self._front.ledger.join, record.id)
         return record
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
+from convlens.jobs.admission import Bounds
 from convlens.jobs.settings import JobsSettings
 
 
@@ -12,13 +15,20 @@ class ServerSettings(JobsSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    reuse_port: bool = Field(False, description="share the port with other servers of this machine (SO_REUSEPORT)")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
     max_images: int = Field(64, ge=1, description="images of one job")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
     max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
     max_targets: int = Field(16, ge=1, description="targets of one image")
+    max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
+    max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_stored_bytes: int = Field(
+        2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
+    )
+    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these three that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -26,3 +36,20 @@ class ServerSettings(JobsSettings):
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    tls_cert: Path | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
+    tls_key: Path | None = Field(None, description="the key of tls_cert, PEM, without a password")
+    tls_client_ca: Path | None = Field(
+        None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
+    )
+    tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
+    reflection: bool = Field(
+        True, description="tells callers which services and messages there are, by gRPC reflection"
+    )
+    health_address: str = Field(
+        "", description="a plaintext HOST:PORT or unix:PATH that answers health checks and nothing else; none: no such"
+    )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What is admitted at once."""
+        return Bounds(self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share)

@@ -13,9 +13,8 @@ import grpc
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from convlens.jobs.broker import queue_name
 from convlens.jobs.ledger import NewJob
-from convlens.jobs.plan import JobPlan, make_plan
+from convlens.jobs.plan import make_plan
 from convlens.jobs.record import Priority
 from convlens.server.errors import Refusal, invalid
 from convlens.server.settings import ServerSettings
@@ -26,29 +25,27 @@ _JOB_IDS: Final = uuid.UUID("6f0c1b52-8a5e-4d5b-9d4b-6a3f6f0b7c11")
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
-    """A job that may be queued."""
+class Call:
+    """Who asks, and how it will be answered."""
 
-    job: NewJob
-    plan: JobPlan
+    job_id: str
+    request_id: str
+    tenant: str
+    keep: bool
+    """True for a job that is wanted whoever waits for it."""
+    time_remaining: float | None = None
+    """Seconds until nobody waits any more."""
 
 
 def validate(
-    spec: spec_pb2.JobSpec,
-    request_id: str,
-    cards: Mapping[str, model_pb2.Model],
-    settings: ServerSettings,
-    *,
-    keep: bool,
-    time_remaining: float | None,
-) -> Validated:
-    """The job that `spec` asks for. Raises Refusal or SpecError; `spec.model` is filled in where it was left out."""
+    spec: spec_pb2.JobSpec, call: Call, cards: Mapping[str, model_pb2.Model], settings: ServerSettings
+) -> NewJob:
+    """The job that `spec` asks for. Raises Refusal or SpecError. `spec` is used up: its images' bytes are taken out."""
     card = find_model(spec.model, cards, "spec.model")
     spec.model = card.name
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
-    for i, image in enumerate(spec.images):
-        _image(image, f"spec.images[{i}]", settings)
+    images = [_image(image, f"spec.images[{i}]", settings) for i, image in enumerate(spec.images)]
     plan = make_plan(spec, card)
     if len(plan.targets[0]) > settings.max_targets:
         raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
@@ -58,24 +55,45 @@ def validate(
             f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
             "images, layers, channels or targets a job",
         )
+    if plan.passes > settings.max_passes:
+        raise invalid(
+            "spec.visualizations",
+            f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
+            "steps or squares a job",
+        )
     if spec.priority not in spec_pb2.Priority.values():
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
     priority = Priority(spec.priority or Priority.NORMAL)
     timeout = _timeout(spec, settings)
-    request = spec.SerializeToString(deterministic=True)
-    job = NewJob(
-        id=job_id(request_id),
+    if call.time_remaining is not None:
+        timeout = max(0.001, min(timeout, call.time_remaining))
+    fresh = spec.fresh
+    for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
+        spec.ClearField(name)
+    asked = spec.SerializeToString(deterministic=True)
+    owner = hashlib.sha256(call.tenant.encode())
+    found = []
+    for data in images:
+        digest = owner.copy()
+        digest.update(data)
+        found.append((digest.hexdigest(), data))
+    whole = owner.copy()
+    whole.update("".join([card.digest, *(digest for digest, _ in found)]).encode() + asked)
+    return NewJob(
+        id=call.job_id,
         model=card.name,
-        queue=queue_name(card.name, priority),
+        tenant=call.tenant,
         priority=priority,
-        images=len(spec.images),
-        fingerprint=hashlib.sha256(request).hexdigest(),
-        request=[request],
-        timeout=timeout if time_remaining is None else max(0.001, min(timeout, time_remaining)),
-        keep=keep,
-        request_id=request_id,
+        spec=asked,
+        images=found,
+        fingerprint=whole.hexdigest(),
+        cost=plan.passes,
+        reserved=plan.result_bytes + plan.header_bytes,
+        timeout=timeout,
+        keep=call.keep,
+        fresh=fresh,
+        request_id=call.request_id,
     )
-    return Validated(job, plan)
 
 
 def find_model(name: str, cards: Mapping[str, model_pb2.Model], field: str) -> model_pb2.Model:
@@ -101,7 +119,7 @@ def default_model(cards: Mapping[str, model_pb2.Model]) -> str:
     return min(cards, key=lambda name: (cards[name].synthetic, name), default="")
 
 
-def job_id(request_id: str) -> str:
+def job_id(request_id: str, tenant: str) -> str:
     """The id of a job: made from the request id, so that a repeated call finds its job; else drawn."""
     if not request_id:
         return uuid.uuid4().hex
@@ -109,7 +127,7 @@ def job_id(request_id: str) -> str:
         parsed = uuid.UUID(request_id)
     except ValueError:
         raise invalid("request_id", f"{request_id[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed") from None
-    return uuid.uuid5(_JOB_IDS, f"/{parsed.hex}").hex
+    return uuid.uuid5(_JOB_IDS, f"{tenant}/{parsed.hex}").hex
 
 
 def valid_job_id(text: str) -> str:
@@ -133,17 +151,25 @@ def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
     return seconds
 
 
-def _image(image: spec_pb2.Image, field: str, settings: ServerSettings) -> None:
-    """Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside."""
+def _image(image: spec_pb2.Image, field: str, settings: ServerSettings) -> bytes:
+    """An image's bytes, taken out of it.
+
+    Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside.
+    """
     match image.WhichOneof("source"):
         case "encoded":
-            width, height = _encoded_size(image.encoded, f"{field}.encoded")
+            data = image.encoded
+            image.encoded = b""
+            width, height = _encoded_size(data, f"{field}.encoded")
         case "pixels":
-            height, width = _pixels_size(image.pixels, f"{field}.pixels")
+            data = image.pixels.data
+            image.pixels.ClearField("data")
+            height, width = _pixels_size(image.pixels, data, f"{field}.pixels")
         case _:
             raise invalid(field, "is empty; allowed: encoded, pixels")
     if width * height > settings.max_image_pixels:
         raise invalid(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
+    return data
 
 
 def _encoded_size(data: bytes, field: str) -> tuple[int, int]:
@@ -155,7 +181,7 @@ def _encoded_size(data: bytes, field: str) -> tuple[int, int]:
         raise invalid(field, f"{why} ({len(data)} bytes); allowed: {', '.join(IMAGE_FORMATS)}") from None
 
 
-def _pixels_size(tensor: tensor_pb2.Tensor, field: str) -> tuple[int, int]:
+def _pixels_size(tensor: tensor_pb2.Tensor, data: bytes, field: str) -> tuple[int, int]:
     if tensor.datatype not in {tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FP32}:
         name = (
             tensor_pb2.DataType.Name(tensor.datatype) if tensor.datatype in tensor_pb2.DataType.values() else "unknown"
@@ -165,7 +191,7 @@ def _pixels_size(tensor: tensor_pb2.Tensor, field: str) -> tuple[int, int]:
     if len(shape) != 3 or shape[-1] != 3 or min(shape) < 1:
         raise invalid(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3]")
     try:
-        pixels = codec.decode(tensor)
+        pixels = codec.decode(tensor, data)
     except codec.CodecError as error:
         raise invalid(f"{field}.data", str(error)) from None
     if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 255):

@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 
 import pytest
 
+from convlens.jobs.admission import Bounds
 from convlens.jobs.broker import queue_name
 from convlens.jobs.connect import connect
 from convlens.jobs.ledger import Ledger, NewJob
 from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
 
+BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, tenant_share=0.5)
+
+
+class Jobs:
+    """A ledger, and the shortest ways to say what tests say often."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def new(self, **changes) -> NewJob:
+        """A job unlike any other."""
+        fields = {
+            "id": uuid.uuid4().hex, "model": "m", "tenant": "", "priority": Priority.NORMAL, "spec": b"spec",
+            "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
+            "cost": 2, "reserved": 100, "timeout": 30.0, "keep": True,
+        }  # fmt: skip
+        return NewJob(**(fields | changes))
+
+    def submit(self, job=None, bounds=None, **changes):
+        """Queues a job; its record."""
+        return self.ledger.submit(job or self.new(**changes), dataclasses.replace(BOUNDS, **(bounds or {})))[0]
+
+    def claim(self, worker="w1", model="m", jobs=1):
+        """The next jobs' claims."""
+        return self.ledger.claim(model, worker, jobs, 1000)
+
+    def take(self, record, worker="w1"):
+        """The claim of just this job; it must be the next one."""
+        (claim,) = self.claim(worker, record.model)
+        assert claim.record.id == record.id
+        return claim
+
+    def succeed(self, claim, body=b"body", header=b"header"):
+        """Ends it."""
+        return self.ledger.succeed(claim, [body], lambda: header)
+
+    def reconcile(self):
+        """One look; the jobs to be announced again, by model."""
+        return self.ledger.reconcile(queue_name)
+
+    def get(self, record):
+        return self.ledger.get(record.id)
+
+    def load(self):
+        """What the ledger counts as held, without zeros."""
+        held = self.ledger.redis.hgetall("convlens:load")
+        return {name.decode(): int(value) for name, value in held.items() if int(value)}
+
 
 @pytest.fixture(params=["redis", "directory"])
-def ledger(request, redis_url, tmp_path) -> Ledger:
+def jobs(request, redis_url, tmp_path) -> Jobs:
     settings = JobsSettings(
         redis_url=redis_url,
         payload_dir=tmp_path if request.param == "directory" else None,
         lease=0.3,
         max_attempts=2,
-        result_ttl=0.6,
+        result_ttl=1.5,
         tombstone_ttl=60,
         redelivery_grace=0.2,
         reconcile_interval=0.1,
     )
-    return Ledger(connect(redis_url), settings)
-
-
-@pytest.fixture
-def new_job():
-    def make(**changes) -> NewJob:
-        fields = {
-            "id": uuid.uuid4().hex, "model": "m", "queue": queue_name("m", Priority.NORMAL),
-            "priority": Priority.NORMAL, "images": 1, "fingerprint": "f", "request": [b"image", b"bytes"],
-            "timeout": 30.0, "keep": True,
-        }  # fmt: skip
-        return NewJob(**(fields | changes))
-
-    return make
+    return Jobs(Ledger(connect(redis_url), settings))

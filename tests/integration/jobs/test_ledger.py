@@ -7,232 +7,210 @@ import time
 import pytest
 from processes import until
 
-from convlens.jobs.ledger import Full, JobLive, RequestIdReused
+from convlens.jobs.ledger import JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
 
 
-def submit(ledger, job):
-    return ledger.submit(job, 100)
-
-
-def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(ledger, new_job):
-    job = new_job()
-    record, created = submit(ledger, job)
-    assert created
+def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):
+    record = jobs.submit()
     assert record.state is State.QUEUED
-    assert ledger.position(record) == 0
-    (claim,) = ledger.claim([job.id], "w1")
-    assert claim.record.state is State.RUNNING
-    assert claim.record.attempts == 1
-    assert ledger.read_request(claim) == b"imagebytes"
+    assert jobs.ledger.position(record) == 0
+    claim = jobs.take(record)
+    assert (claim.record.state, claim.record.attempts, claim.spec) == (State.RUNNING, 1, b"spec")
+    assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
     body = [b"a" * 700_000, memoryview(b"b" * 900_000), b"c" * 1_500_000]
-    assert ledger.succeed(claim, body, lambda: b"header")
-    record = ledger.get(job.id)
+    assert jobs.ledger.succeed(claim, body, lambda: b"header")
+    record = jobs.get(record)
     assert record.state is State.SUCCEEDED
     assert record.result_bytes == 3_100_000
-    assert ledger.read_header(record) == b"header"
-    assert ledger.read_result(record, 0, 3_100_000) == b"".join(map(bytes, body))
-    assert ledger.read_result(record, 699_999, 3) == b"abb"
-    assert ledger.read_result(record, 1_048_570, 20) == b"b" * 20
+    assert jobs.ledger.read_header(record) == b"header"
+    assert jobs.ledger.read_result(record, 0, 3_100_000) == b"".join(map(bytes, body))
+    assert jobs.ledger.read_result(record, 699_999, 3) == b"abb"
+    assert jobs.ledger.read_result(record, 1_048_570, 20) == b"b" * 20
 
 
-def test_only_one_worker_gets_a_job_however_often_its_message_comes(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    assert len(ledger.claim([job.id], "w1")) == 1
-    assert ledger.claim([job.id], "w2") == []
+def test_only_one_worker_gets_a_job_however_often_it_is_announced(jobs):
+    record = jobs.submit()
+    assert len(jobs.claim("w1")) == 1
+    assert jobs.claim("w2") == []
+    assert jobs.get(record).worker == "w1"
 
 
-def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_nothing(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    (late,) = ledger.claim([job.id], "w1")
-    until(lambda: [r.id for r in ledger.reconcile()] == [job.id])
-    (second,) = ledger.claim([job.id], "w2")
+def test_a_claim_takes_no_more_than_asked_but_one_job_whatever_its_images(jobs):
+    for _ in range(4):
+        jobs.submit()
+    assert len(jobs.ledger.claim("m", "w1", 10, 1)) == 1
+    assert len(jobs.ledger.claim("m", "w1", 10, 5)) == 2
+    assert len(jobs.ledger.claim("m", "w1", 10, 5)) == 1
+
+
+def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_nothing(jobs):
+    record = jobs.submit()
+    late = jobs.take(record, "w1")
+    until(lambda: jobs.reconcile() == {"m": 1})
+    second = jobs.take(record, "w2")
     assert second.record.attempts == 2
-    assert ledger.succeed(late, [b"wrong"], lambda: b"h") is False
-    assert ledger.fail(late, JobFailure("INTERNAL", "late")) is False
-    assert ledger.renew([late, second]) == {job.id}
-    assert ledger.succeed(second, [b"right"], lambda: b"h")
-    assert ledger.read_result(ledger.get(job.id), 0, 5) == b"right"
+    assert jobs.succeed(late, b"wrong") is False
+    assert jobs.ledger.fail(late, JobFailure("INTERNAL", "late")) is False
+    assert jobs.ledger.renew([late, second]) == {record.id}
+    assert jobs.succeed(second, b"right")
+    assert jobs.ledger.read_result(jobs.get(record), 0, 5) == b"right"
 
 
-def test_renewed_leases_are_not_taken_away(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    (claim,) = ledger.claim([job.id], "w1")
+def test_renewed_leases_are_not_taken_away(jobs):
+    record = jobs.submit()
+    claim = jobs.take(record)
     end = time.monotonic() + 0.9
     while time.monotonic() < end:
-        assert ledger.renew([claim]) == set()
-        assert ledger.reconcile() == []
+        assert jobs.ledger.renew([claim]) == set()
+        assert jobs.reconcile() == {}
         time.sleep(0.05)
-    assert ledger.get(job.id).state is State.RUNNING
+    assert jobs.get(record).state is State.RUNNING
 
 
-def test_a_poison_job_ends_failed_with_the_reason(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
+def test_a_poison_job_ends_failed_with_the_reason(jobs):
+    record = jobs.submit()
     for worker in ("w1", "w2"):
-        until(lambda worker=worker: ledger.claim([job.id], worker))
-        until(lambda: ledger.reconcile() or ledger.get(job.id).state.final)
-    record = ledger.get(job.id)
+        until(lambda worker=worker: jobs.claim(worker))
+        until(lambda: jobs.reconcile() or jobs.get(record).state.final)
+    record = jobs.get(record)
     assert record.state is State.FAILED
     assert record.failure.reason == "ATTEMPTS_EXHAUSTED"
     assert "w2" in record.failure.message
 
 
-def test_words_are_safe_to_repeat(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    (claim,) = ledger.claim([job.id], "w1")
-    assert ledger.succeed(claim, [b"x"], lambda: b"h")
-    assert ledger.succeed(claim, [b"x"], lambda: b"h")
-    assert ledger.fail(claim, JobFailure("INTERNAL", "no")) is False
-    assert ledger.get(job.id).state is State.SUCCEEDED
+def test_words_are_safe_to_repeat(jobs):
+    record = jobs.submit()
+    claim = jobs.take(record)
+    assert jobs.succeed(claim)
+    assert jobs.succeed(claim)
+    assert jobs.ledger.fail(claim, JobFailure("INTERNAL", "no")) is False
+    assert jobs.get(record).state is State.SUCCEEDED
 
 
-def test_a_released_job_is_queued_again_in_its_place_and_the_attempt_is_not_counted(ledger, new_job):
-    first, second = new_job(), new_job()
-    submit(ledger, first)
-    submit(ledger, second)
-    (claim,) = ledger.claim([first.id], "w1")
-    assert ledger.position(ledger.get(second.id)) == 0
-    assert ledger.release(claim)
-    record = ledger.get(first.id)
+def test_a_released_job_is_queued_again_in_its_place_and_the_attempt_is_not_counted(jobs):
+    first, second = jobs.submit(), jobs.submit()
+    claim = jobs.take(first)
+    assert jobs.ledger.position(second) == 0
+    assert jobs.ledger.release(claim)
+    record = jobs.get(first)
     assert (record.state, record.attempts) == (State.QUEUED, 0)
-    assert ledger.position(record) == 0
-    assert ledger.position(ledger.get(second.id)) == 1
+    assert jobs.ledger.position(record) == 0
+    assert jobs.ledger.position(second) == 1
 
 
-def test_a_lost_message_is_published_again_but_not_one_that_waits_in_its_queue(ledger, new_job):
-    lost = new_job()
-    submit(ledger, lost)
-    assert until(ledger.reconcile)[0].id == lost.id
-    waiting = new_job(queue="convlens.m.high")
-    submit(ledger, waiting)
-    ledger.redis.rpush("convlens.m.high", "a message")
+def test_a_lost_message_is_announced_again_but_not_one_that_waits_in_its_queue(jobs):
+    jobs.submit()
+    jobs.submit()
+    assert until(jobs.reconcile) == {"m": 2}
+    jobs.submit(model="n")
+    jobs.ledger.redis.rpush("convlens.n", "a message")
     time.sleep(0.3)
-    assert waiting.id not in [record.id for record in ledger.reconcile()]
+    assert "n" not in jobs.reconcile()
 
 
-def test_deadlines_end_queued_and_running_jobs(ledger, new_job):
-    queued, running = new_job(timeout=0.2), new_job(timeout=0.2)
-    submit(ledger, queued)
-    submit(ledger, running)
-    (claim,) = ledger.claim([running.id], "w1")
-    until(lambda: ledger.reconcile() == [] and ledger.get(running.id).state is State.EXPIRED)
-    assert ledger.get(queued.id).state is State.EXPIRED
-    assert "running" in ledger.get(running.id).failure.message
-    assert "queued" in ledger.get(queued.id).failure.message
-    assert ledger.succeed(claim, [b"x"], lambda: b"h") is False
+def test_deadlines_end_queued_and_running_jobs(jobs):
+    running, queued = jobs.submit(timeout=0.2), jobs.submit(timeout=0.2)
+    claim = jobs.take(running)
+    until(lambda: jobs.reconcile() == {} and jobs.get(running).state is State.EXPIRED)
+    assert jobs.get(queued).state is State.EXPIRED
+    assert "running" in jobs.get(running).failure.message
+    assert "queued" in jobs.get(queued).failure.message
+    assert jobs.succeed(claim) is False
+    assert jobs.load() == {}
 
 
-def test_cancel_ends_live_jobs_and_leaves_ended_ones(ledger, new_job):
-    queued, running, done = new_job(), new_job(), new_job()
-    for job in (queued, running, done):
-        submit(ledger, job)
-    (claim,) = ledger.claim([running.id], "w1")
-    (ended,) = ledger.claim([done.id], "w1")
-    ledger.succeed(ended, [b"x"], lambda: b"h")
-    assert ledger.cancel(queued.id).state is State.CANCELLED
-    assert ledger.cancel(running.id).state is State.CANCELLED
-    assert ledger.cancel(done.id).state is State.SUCCEEDED
-    assert ledger.cancel("0" * 32) is None
-    assert ledger.renew([claim]) == {running.id}
-    assert ledger.claim([queued.id], "w1") == []
+def test_cancel_ends_live_jobs_and_leaves_ended_ones(jobs):
+    running, done, queued = jobs.submit(), jobs.submit(), jobs.submit()
+    claim = jobs.take(running)
+    jobs.succeed(jobs.take(done))
+    for record, state in ((queued, State.CANCELLED), (running, State.CANCELLED), (done, State.SUCCEEDED)):
+        assert jobs.ledger.cancel(record.id).state is state
+    assert jobs.ledger.cancel("0" * 32) is None
+    assert jobs.ledger.renew([claim]) == {running.id}
+    assert jobs.claim() == []
 
 
-def test_the_last_waiter_to_leave_cancels_a_job_that_nobody_keeps(ledger, new_job):
-    job = new_job(keep=False)
-    submit(ledger, job)
-    assert ledger.join(job.id)
-    ledger.leave(job.id)
-    assert ledger.get(job.id).state is State.QUEUED
-    ledger.leave(job.id)
-    assert ledger.get(job.id).failure.reason == "ABANDONED"
-    record, created = submit(ledger, job)
-    assert created
-    assert record.state is State.QUEUED
-    kept = new_job()
-    submit(ledger, kept)
-    ledger.join(kept.id)
-    ledger.leave(kept.id)
-    assert ledger.get(kept.id).state is State.QUEUED
+def test_the_last_waiter_to_leave_cancels_a_job_that_nobody_keeps(jobs):
+    job = jobs.new(keep=False)
+    record = jobs.submit(job)
+    assert jobs.ledger.join(job.id)
+    jobs.ledger.leave([job.id])
+    assert jobs.get(record).state is State.QUEUED
+    jobs.ledger.leave([job.id])
+    assert jobs.get(record).failure.reason == "ABANDONED"
+    assert jobs.submit(job).state is State.QUEUED
+    kept = jobs.submit()
+    jobs.ledger.join(kept.id)
+    jobs.ledger.leave([kept.id])
+    assert jobs.get(kept).state is State.QUEUED
 
 
-def test_a_repeated_request_finds_its_job_and_a_different_one_is_refused(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    record, created = submit(ledger, job)
-    assert not created
-    assert record.id == job.id
+def test_a_repeated_request_finds_its_job_and_a_different_one_is_refused(jobs):
+    job = jobs.new()
+    record = jobs.submit(job)
+    assert jobs.submit(job).id == record.id
     with pytest.raises(RequestIdReused):
-        submit(ledger, new_job(id=job.id, fingerprint="other"))
-    (claim,) = ledger.claim([job.id], "w1")
-    assert ledger.read_request(claim) == b"imagebytes"
+        jobs.submit(jobs.new(id=job.id))
+    claim = jobs.take(record)
+    assert jobs.claim() == []
+    assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
 
 
-def test_more_live_jobs_than_admitted_are_refused_until_one_ends(ledger, new_job):
-    first = new_job()
-    ledger.submit(first, 1)
-    with pytest.raises(Full):
-        ledger.submit(new_job(), 1)
-    ledger.cancel(first.id)
-    assert ledger.submit(new_job(), 1)[1]
-
-
-def test_an_expired_result_is_gone_but_its_id_is_remembered(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
-    (claim,) = ledger.claim([job.id], "w1")
-    ledger.succeed(claim, [b"x"], lambda: b"h")
+def test_an_expired_result_is_gone_but_its_id_is_remembered(jobs):
+    record = jobs.submit()
+    jobs.succeed(jobs.take(record))
 
     def gone():
-        ledger.collect_garbage()
+        jobs.reconcile()
+        jobs.ledger.collect_garbage()
         try:
-            ledger.read_result(ledger.get(job.id), 0, 1)
+            jobs.ledger.read_result(jobs.get(record), 0, 1)
         except PayloadGone:
             return True
         return False
 
     until(gone)
-    record = ledger.get(job.id)
+    record = jobs.get(record)
     assert record.state is State.SUCCEEDED
     assert record.expires < time.time()
+    assert jobs.load() == {}
 
 
-def test_deleted_jobs_are_unknown_and_their_payloads_go(ledger, new_job):
-    job = new_job()
-    submit(ledger, job)
+def test_deleted_jobs_are_unknown_and_their_payloads_go(jobs):
+    record = jobs.submit()
     with pytest.raises(JobLive):
-        ledger.delete(job.id)
-    (claim,) = ledger.claim([job.id], "w1")
-    ledger.succeed(claim, [b"x"], lambda: b"h")
-    record = ledger.get(job.id)
-    ledger.delete(job.id)
-    assert ledger.get(job.id) is None
-    ledger.collect_garbage()
+        jobs.ledger.delete(record.id)
+    claim = jobs.take(record)
+    jobs.succeed(claim)
+    record = jobs.get(record)
+    jobs.ledger.delete(record.id)
+    assert jobs.get(record) is None
+    jobs.ledger.collect_garbage()
     with pytest.raises(PayloadGone):
-        ledger.read_result(record, 0, 1)
-    with pytest.raises(PayloadGone):
-        ledger.read_request(claim)
+        jobs.ledger.read_result(record, 0, 1)
+    assert jobs.ledger.read_images([claim]) == [[]]
 
 
-def test_jobs_are_listed_newest_first_in_pages(ledger, new_job):
-    jobs = [new_job() for _ in range(5)]
-    for job in jobs:
-        submit(ledger, job)
-    ledger.cancel(jobs[2].id)
-    newest = [job.id for job in reversed(jobs)]
-    first, token = ledger.page(2, None, None)
-    rest, end = ledger.page(10, token, None)
+def test_jobs_are_listed_newest_first_in_pages(jobs):
+    records = [jobs.submit() for _ in range(5)]
+    jobs.ledger.cancel(records[2].id)
+    newest = [record.id for record in reversed(records)]
+    first, token = jobs.ledger.page(2, None, None)
+    rest, end = jobs.ledger.page(10, token, None)
     assert [r.id for r in first + rest] == newest
     assert end is None
-    assert [r.id for r in ledger.page(10, None, State.CANCELLED)[0]] == [jobs[2].id]
+    assert [r.id for r in jobs.ledger.page(10, None, State.CANCELLED)[0]] == [records[2].id]
 
 
-def test_scripts_survive_a_redis_that_forgot_them(ledger, new_job):
-    submit(ledger, new_job())
-    ledger.redis.script_flush()
-    assert submit(ledger, new_job())[1]
+def test_a_tenants_list_has_its_own_jobs_alone(jobs):
+    own, _ = jobs.submit(tenant="a"), jobs.submit(tenant="b")
+    assert [record.id for record in jobs.ledger.page(10, None, None, "a")[0]] == [own.id]
+    assert len(jobs.ledger.page(10, None, None)[0]) == 2
+
+
+def test_scripts_survive_a_redis_that_forgot_them(jobs):
+    jobs.submit()
+    jobs.ledger.redis.script_flush()
+    assert jobs.submit().state is State.QUEUED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from processes import until
 
-from convlens.client import Client, GradCAM, Saliency
+from convlens.client import TLS, Client, GradCAM, Saliency, Unavailable
 from convlens.local import serving
+from convlens.local.certificates import certificates
 from convlens.v1 import job_pb2
 
 KINDS = ("convlens.worker", "convlens.server", "valkey-server")
@@ -74,7 +77,7 @@ def test_it_serves_passes_logs_on_and_leaves_no_process_behind(tmp_path):
     assert not any(map(alive, found.values()))
     log = (tmp_path / "log").read_text()
     assert all(f"{name} | " in log for name in ("valkey", "worker", "server"))
-    assert "submitted" in log
+    assert "succeeded" in log
 
 
 def test_nothing_outlives_it_when_it_is_killed(tmp_path):
@@ -140,3 +143,55 @@ def test_a_port_in_use_is_told():
 def test_a_redis_that_does_not_answer_is_told():
     told = failing("--redis-url", "redis://127.0.0.1:1/0", *NULL)
     assert "no Redis or Valkey answers at the --redis-url given" in told
+
+
+def test_with_a_tls_dir_it_makes_certificates_keeps_them_and_serves_only_who_has_one(tmp_path):
+    folder, log = tmp_path / "tls", tmp_path / "log"
+    tls = TLS(folder / "ca.pem", folder / "client.pem", folder / "client.key")
+    kept = []
+    for _ in range(2):
+        with up(*NULL, "--tls-dir", str(folder), log=log) as (process, target):
+            assert f"--ca {tls.ca} --cert {tls.certificate} --key {tls.key}" in log.read_text()
+            with Client(target, tls=tls, timeout=60) as client:
+                assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
+            for shown in (TLS(folder / "ca.pem"), None):
+                with Client(target, tls=shown, timeout=1) as client, pytest.raises(Unavailable):
+                    client.models()
+            process.terminate()
+            assert process.wait(60) == 0
+        assert {path.stat().st_mode & 0o777 for path in folder.glob("*.key")} == {0o600}
+        kept.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 6
+
+
+def test_a_tls_dir_that_lacks_what_cannot_be_made_is_told(tmp_path):
+    certificates(tmp_path)
+    (tmp_path / "ca.key").unlink()
+    (tmp_path / "server.key").unlink()
+    assert "server.pem or its key is missing, and so is" in failing("--tls-dir", str(tmp_path), *NULL)
+
+
+def test_others_on_this_machine_are_kept_out_of_its_valkey(tmp_path):
+    data, log = tmp_path / "data", tmp_path / "log"
+    with up(*NULL, "--data-dir", str(data), log=log) as (process, _):
+        port = int(re.search(r"Running mode=standalone, port=(\d+)", log.read_text())[1])
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.keys()
+        config = data / "valkey.conf"
+        assert config.stat().st_mode & 0o777 == 0o600
+        password = config.read_text().split()[1]
+        with redis.Redis(port=port, password=password) as friend:
+            assert friend.keys()
+        words = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid).values()]
+        assert password not in "".join(words) + log.read_text()
+
+
+def test_several_servers_share_the_port(tmp_path):
+    with up(*NULL, "--servers", "2", log=tmp_path / "log") as (_, target):
+        for _ in range(6):  # each client a connection of its own, which the kernel gives to one of them
+            with Client(target) as client:
+                assert client.grad_cam(IMAGE, fresh=True)["grad_cam"].shape == (1, 14, 14)
+    log = (tmp_path / "log").read_text()
+    assert "server-1 | " in log
+    assert "server-2 | " in log

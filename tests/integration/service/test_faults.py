@@ -102,7 +102,11 @@ def test_a_stream_whose_server_is_killed_midway_goes_on_from_there(tmp_path, val
 
 def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_compute(tmp_path):
     (tmp_path / "valkey").mkdir()
-    with durable_valkey(tmp_path / "valkey") as valkey, running(tmp_path, valkey, lease=10) as service:
+    payloads = tmp_path / "payloads"
+    with (
+        durable_valkey(tmp_path / "valkey") as valkey,
+        running(tmp_path, valkey, lease=10, payload_dir=payloads) as service,
+    ):
         service.worker("null=null,device_ms=1000+0")
         _, target = service.server()
         with Client(target, timeout=60) as client, grpc.insecure_channel(target) as channel:
@@ -113,7 +117,7 @@ def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_comput
                 visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
             )
             call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
-            call.initial_metadata()  # the server has it
+            until(lambda: any(payloads.iterdir()))  # the server has it, and waits for Redis
             call.cancel()
             os.kill(valkey._process.pid, signal.SIGCONT)
             (job,) = until(lambda: [it for it in client.jobs() if it.state >= job_pb2.JOB_STATE_SUCCEEDED])

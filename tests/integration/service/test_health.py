@@ -59,7 +59,7 @@ def test_reflection_lists_the_services_and_every_answer_carries_the_version(null
         (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         assert set(SERVICES[1:]) < {it.name for it in answer.list_services_response.service}
     _, call = stubs.models.GetServerInfo.with_call(model_pb2.GetServerInfoRequest())
-    assert dict(call.initial_metadata())["convlens-version"] == "0.1.0"
+    assert dict(call.trailing_metadata())["convlens-version"] == "0.1.0"
 
 
 def test_the_server_knows_no_tensorflow_and_starts_at_once(tmp_path, own_valkey):

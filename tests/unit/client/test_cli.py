@@ -25,8 +25,8 @@ def nobody():
 
 @pytest.fixture
 def run(monkeypatch):
-    for name in ("CONVLENS_SERVER", "CONVLENS_TOKEN", "CONVLENS_TLS_CA"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SERVER", "TOKEN", "TLS", "CA", "CERT", "KEY"):
+        monkeypatch.delenv(f"CONVLENS_{name}", raising=False)
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")

@@ -17,6 +17,8 @@ from convlens.client.errors import ConvlensError, from_rpc, from_status
 Code = grpc.StatusCode
 KINDS = {
     Code.INVALID_ARGUMENT: (client.InvalidArgument, ValueError),
+    Code.UNAUTHENTICATED: (client.Unauthenticated, PermissionError),
+    Code.PERMISSION_DENIED: (client.PermissionDenied, PermissionError),
     Code.NOT_FOUND: (client.NotFound, LookupError),
     Code.FAILED_PRECONDITION: (client.FailedPrecondition, ConvlensError),
     Code.RESOURCE_EXHAUSTED: (client.Overloaded, ConvlensError),

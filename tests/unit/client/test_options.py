@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convlens.client import ALL_UNITS, Activations, Blur, GradCAM, InvalidArgument, Occlusion, Output, Saliency, TopK
-from convlens.client.calls import PRIORITIES, job_spec, job_state
+from convlens.client.calls import PRIORITIES, job_request, job_state
 from convlens.client.options import SALIENCY_METHODS, targets_message
-from convlens.v1 import job_pb2, spec_pb2
+from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
 PHOTO = np.zeros((2, 2, 3), np.uint8)
@@ -144,17 +144,21 @@ def spec(**changes):
         "scored_layer": "",
         "predictions": None,
         "priority": "normal",
+        "fresh": False,
         "timeout": None,
+        "request_id": None,
     }
-    return job_spec(PHOTO, [GradCAM()], **(options | changes))
+    request = job_request(PHOTO, [GradCAM()], **(options | changes))
+    return visualization_pb2.VisualizeRequest.FromString(request.serialized).spec
 
 
 def test_a_job_says_only_what_was_asked():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
-    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", timeout=1.5)
+    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, timeout=1.5)
     assert (full.model, full.scored_layer, full.targets[0].index) == ("net", "c1", 4)
     assert full.HasField("predictions")
+    assert full.fresh
     assert full.priority == spec_pb2.PRIORITY_LOW
     assert full.timeout.ToMilliseconds() == 1500
 

@@ -56,9 +56,9 @@ def batcher(model):
     batcher.close()
 
 
-def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True):
+def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True, flow="m"):
     images = np.array(values, dtype)[:, None, None, None] * np.ones((1, 1, 1, 3), dtype)
-    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, wanted)
+    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, flow, wanted)
 
 
 def finish(batcher, model):
@@ -176,3 +176,22 @@ def test_nothing_is_left_unanswered_when_closed(batcher, model):
     futures = [it for n in range(50) for it in submit(batcher, [n, n])]
     finish(batcher, model)
     assert not wait(futures, 0).not_done
+
+
+def test_flows_take_turns_whatever_waits_of_one(batcher, model):
+    for n in range(1, 13):
+        submit(batcher, [n], flow="flood")
+    submit(batcher, [50], flow="other", plan=OTHER)
+    submit(batcher, [51], flow="other", plan=OTHER)
+    assert finish(batcher, model) == [[1, 2, 3, 4], [50, 51], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+
+def test_what_the_device_is_through_with_is_told(model):
+    batcher = Batcher(model, 4)
+    model.gate.set()
+    told = []
+    images = np.zeros((6, 1, 1, 3), np.uint8)
+    pieces = batcher.submit(images, np.zeros((6, 1), np.int32), ONE, "m", lambda: True, told.append)
+    wait(pieces, SECONDS)
+    batcher.close()
+    assert told == [4, 2]

@@ -35,11 +35,19 @@ def encode(image, fmt, **options):
 
 
 def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return read_image(spec_pb2.Image(encoded=data), height, width, limit)
+    return read_image(spec_pb2.Image(encoded=b""), data, height, width, limit)
 
 
 def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return read_image(spec_pb2.Image(pixels=codec.encode(np.asarray(array))), height, width, limit)
+    return read_image(*described(array), height, width, limit)
+
+
+def described(array):
+    """Pixels as a worker gets them: the tensor without its data, and these."""
+    tensor = codec.encode(np.asarray(array))
+    data = tensor.data
+    tensor.ClearField("data")
+    return spec_pb2.Image(pixels=tensor), data
 
 
 def over_white(rgb, alpha):
@@ -252,21 +260,20 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 
 
 def test_a_malformed_tensor_and_an_empty_message_are_refused():
-    image = spec_pb2.Image(pixels=codec.encode(NOISE))
-    image.pixels.data = image.pixels.data[:-1]
+    image, data = described(NOISE)
     with pytest.raises(ImageUnreadableError, match="malformed"):
-        read_image(image, HEIGHT, WIDTH, LIMIT)
+        read_image(image, data[:-1], HEIGHT, WIDTH, LIMIT)
     with pytest.raises(ImageUnreadableError, match="neither"):
-        read_image(spec_pb2.Image(), HEIGHT, WIDTH, LIMIT)
+        read_image(spec_pb2.Image(), b"", HEIGHT, WIDTH, LIMIT)
 
 
 def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named():
-    good = spec_pb2.Image(encoded=LOSSLESS["PNG"][0])
-    floats = spec_pb2.Image(pixels=codec.encode(NOISE.astype(np.float32)))
-    assert read_images([good, good], HEIGHT, WIDTH, LIMIT).dtype == np.uint8
-    mixed = read_images([good, floats], HEIGHT, WIDTH, LIMIT)
+    encoded, png = spec_pb2.Image(encoded=b""), LOSSLESS["PNG"][0]
+    floats, pixels = described(NOISE.astype(np.float32))
+    assert read_images([encoded] * 2, [png] * 2, HEIGHT, WIDTH, LIMIT).dtype == np.uint8
+    mixed = read_images([encoded, floats], [png, pixels], HEIGHT, WIDTH, LIMIT)
     assert mixed.dtype == np.float32
     np.testing.assert_array_equal(mixed[0], mixed[1])
     with pytest.raises(UnreadableAtError) as caught:
-        read_images([good, spec_pb2.Image(encoded=b"x"), spec_pb2.Image()], HEIGHT, WIDTH, LIMIT)
+        read_images([encoded, encoded, spec_pb2.Image()], [png, b"x", b""], HEIGHT, WIDTH, LIMIT)
     assert caught.value.index == 1

@@ -17,6 +17,7 @@ from convlens.worker.compute import Runner, Serving
 from convlens.worker.models.catalogue import load
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import parse
+from convlens.worker.room import BATCHES_IN_HAND, Room
 from convlens.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def load_models(settings: WorkerSettings) -> dict[str, Serving]:
             continue
         model.card.name = source.name
         model.card.max_batch_size = settings.max_batch_size
-        serving[source.name] = Serving(model.card, Batcher(model, settings.max_batch_size))
+        serving[source.name] = Serving(
+            model.card, Batcher(model, settings.max_batch_size), Room(BATCHES_IN_HAND * settings.max_batch_size)
+        )
         log.info("model=%s source=%s digest=%.12s loaded", source.name, model.card.source, model.card.digest)
     return serving
 

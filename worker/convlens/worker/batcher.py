@@ -1,10 +1,12 @@
 """Feeds a model's device: whatever waits when the device comes free, and can share a pass, is the next batch.
 
-No timer: under load batches are full, and an idle device begins at once. Knows arrays and plans; no jobs, no wire.
+No timer: under load batches are full, and an idle device begins at once. Flows take turns: the next batch is begun by
+the flow that had least of the device lately. Knows arrays and plans; no jobs, no wire.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -48,6 +50,8 @@ class Work:
     targets: Ints
     """(n,T)"""
     plan: Plan
+    flow: str
+    """Whose turn it takes."""
     wanted: Callable[[], bool]
     """Asked when its turn comes; False drops it."""
     future: Future[Batched] = field(default_factory=Future)
@@ -65,17 +69,29 @@ class Batcher:
         self._model = model
         self._max = max_batch_size
         self._waiting: list[Work] = []
+        self._served: dict[str, int] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
     def submit(
-        self, images: npt.NDArray[np.generic], targets: Ints, plan: Plan, wanted: Callable[[], bool]
+        self,
+        images: npt.NDArray[np.generic],
+        targets: Ints,
+        plan: Plan,
+        flow: str,
+        wanted: Callable[[], bool],
+        done: Callable[[int], object] = lambda _: None,
     ) -> list[Future[Batched]]:
-        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped."""
+        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped.
+
+        `done` is told the images of each piece once the device is through with them.
+        """
         starts = range(0, len(images), self._max)
-        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, wanted) for i in starts]
+        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, flow, wanted) for i in starts]
+        for work in works:
+            work.future.add_done_callback(functools.partial(_tell, done, len(work.images)))
         with self._changed:
             self._waiting += works
             self._changed.notify()
@@ -95,21 +111,34 @@ class Batcher:
                 self._compute(wanted)
 
     def _next(self) -> list[Work]:
-        """The oldest work and what can share its pass, in order of age; nothing once closed and empty."""
+        """The oldest work of the flow whose turn it is, and what can share its pass; nothing once closed and empty."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
             batch: list[Work] = []
             room = self._max
             rest: list[Work] = []
-            for work in self._waiting:
+            for work in self._in_turn():
                 if len(work.images) <= room and (not batch or work.shares_pass(batch[0])):
                     batch.append(work)
                     room -= len(work.images)
                 else:
                     rest.append(work)
             self._waiting = rest
+            for work in batch:
+                self._served[work.flow] = self._served.get(work.flow, 0) + len(work.images)
             return batch
+
+    def _in_turn(self) -> list[Work]:
+        """What waits, the oldest work of the flow that was served least first, then all in order of age."""
+        flows = dict.fromkeys(work.flow for work in self._waiting)
+        if len(flows) < 2:
+            self._served.clear()
+            return self._waiting
+        least = min((self._served[flow] for flow in flows if flow in self._served), default=0)
+        self._served = {flow: self._served.get(flow, least) for flow in flows}
+        turn = min(self._served, key=self._served.__getitem__)
+        return sorted(self._waiting, key=lambda work: work.flow != turn)
 
     @staticmethod
     def _claim(work: Work) -> bool:
@@ -135,3 +164,7 @@ class Batcher:
         took = time.monotonic() - began
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
             work.future.set_result(Batched(piece, began - work.since, took, len(images)))
+
+
+def _tell(done: Callable[[int], object], images: int, _: Future[Batched]) -> None:
+    done(images)

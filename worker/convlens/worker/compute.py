@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +17,7 @@ from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ledger
-from convlens.jobs.payloads import PayloadGone, StoreFull
+from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, make_plan
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
@@ -30,6 +30,7 @@ from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, sp
 from convlens.worker.forms import formed
 from convlens.worker.images import UnreadableAtError, read_images
 from convlens.worker.reports import result_header
+from convlens.worker.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Serving:
 
     card: model_pb2.Model
     batcher: Batcher
+    room: Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,14 @@ class Begun:
     decoded: float
     """Seconds it took to decode."""
 
+    @property
+    def computed(self) -> bool:
+        """True when its first pass is done."""
+        return all(piece.done() for piece in self.pieces)
+
 
 class Runner:
-    """Called with the job ids of each message, in a thread of the pool."""
+    """Called with a model and a number of its jobs for each message, in a thread of the pool."""
 
     def __init__(
         self, ledger: Ledger, leases: LeaseKeeper, serving: Mapping[str, Serving], worker: str, max_image_pixels: int
@@ -75,28 +82,47 @@ class Runner:
         self._worker = worker
         self._max_pixels = max_image_pixels
 
-    def __call__(self, ids: Sequence[str]) -> None:
-        """Computes those of `ids` that are still QUEUED. Holds no more decoded images than two or three batches."""
+    def __call__(self, model: str, jobs: int) -> None:
+        """Computes up to `jobs` jobs of `model`, those whose turn it is; claims them as the device has room."""
+        serving = self._serving[model]
         begun: deque[Begun] = deque()
         try:
-            for claim in self._claims(ids):
-                job = self._guarded(claim, functools.partial(self._begin, claim))
-                if job is not None:
-                    begun.append(job)
-                while begun and sum(len(it.pixels) for it in begun) > 2 * begun[0].card.max_batch_size:
+            while jobs and (claims := self._claim(serving, jobs)):
+                jobs -= len(claims)
+                begun += self._begun(serving, claims)
+                while begun and (begun[0].computed or sum(len(it.pixels) for it in begun) > serving.room.images):
                     self._end(begun.popleft())
         except LedgerUnavailable as error:
-            log.warning("jobs=%d could not be claimed: %s; they come again", len(ids), error)
+            log.warning("model=%s jobs=%d could not be claimed: %s; they come again", model, jobs, error)
         while begun:
             self._end(begun.popleft())
 
-    def _claims(self, ids: Sequence[str]) -> Iterator[Claim]:
-        """Claims a few at a time, so that another worker may have the rest."""
-        for start in range(0, len(ids), 8):
-            claims = self._ledger.claim(ids[start : start + 8], self._worker)
+    def _claim(self, serving: Serving, jobs: int) -> list[Claim]:
+        """As many as there is room for; waits until there is some."""
+        with serving.room.taken() as room:
+            claims = self._ledger.claim(serving.card.name, self._worker, jobs, room.free)
+            room.used = sum(len(claim.images) for claim in claims)
+        for claim in claims:
+            self._leases.hold(claim)
+        return claims
+
+    def _begun(self, serving: Serving, claims: Sequence[Claim]) -> list[Begun]:
+        """Fetches the images of all, then decodes them job by job, for the device to begin with the first meanwhile."""
+        try:
+            fetched = self._ledger.read_images(claims)
+        except LedgerUnavailable:
             for claim in claims:
-                self._leases.hold(claim)
-            yield from claims
+                serving.room.release(len(claim.images))
+                self._leases.drop(claim)
+            raise
+        found = []
+        for claim, data in zip(claims, fetched, strict=True):
+            job = self._guarded(claim, functools.partial(self._begin, serving, claim, data))
+            if job is None:
+                serving.room.release(len(claim.images))
+            else:
+                found.append(job)
+        return found
 
     def _end(self, job: Begun) -> None:
         self._guarded(job.claim, lambda: self._finish(job))
@@ -130,21 +156,24 @@ class Runner:
         except LedgerUnavailable as unavailable:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
-    def _begin(self, claim: Claim) -> Begun:
-        """Fetches and decodes a job and hands it to its model's batcher."""
-        serving = self._serving[claim.record.model]
-        spec = spec_pb2.JobSpec.FromString(self._ledger.read_request(claim))
+    def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data]) -> Begun:
+        """Decodes a job and hands it to its model's batcher."""
+        if not data:
+            raise PayloadGone(f"the images of job {claim.record.id} are gone")
+        spec = spec_pb2.JobSpec.FromString(claim.spec)
         plan = make_plan(spec, serving.card)
         self._still_wanted(claim)
         began = time.monotonic()
         height, width, _ = serving.card.input_shape
-        pixels = read_images(spec.images, height, width, self._max_pixels)
+        pixels = read_images(spec.images, data, height, width, self._max_pixels)
         decoded = time.monotonic() - began
         targets = np.array(plan.targets, np.int32)
         asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
         maps, sampled = split(asked)
         first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
-        pieces = serving.batcher.submit(pixels, targets, first, lambda: not self._leases.lost(claim))
+        pieces = serving.batcher.submit(
+            pixels, targets, first, claim.record.flow, lambda: not self._leases.lost(claim), serving.room.release
+        )
         return Begun(claim, serving.card, plan, asked, sampled, first, pieces, pixels, decoded)
 
     def _finish(self, job: Begun) -> None:
@@ -180,7 +209,9 @@ class Runner:
         told = time.monotonic()
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
-            (piece,) = batcher.submit(images, targets, plan, lambda: not self._leases.lost(job.claim))
+            (piece,) = batcher.submit(
+                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim)
+            )
 
             def wait() -> Outputs:
                 passes.append(piece.result())

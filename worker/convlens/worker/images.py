@@ -32,6 +32,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convlens.v1 import codec, spec_pb2
 
+Data = bytes | memoryview
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -44,15 +45,19 @@ class ImageUnreadableError(ValueError):
     """An image that cannot be had from what was sent; the message says why, for people."""
 
 
-def read_images(images: Sequence[spec_pb2.Image], height: int, width: int, max_pixels: int) -> Pixels:
-    """All images as one array (N, height, width, 3), RGB in 0…255: uint8, or float32 when any was sent as float32.
+def read_images(
+    images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, max_pixels: int
+) -> Pixels:
+    """All images, described by `images` and with the bytes `data`, as one array (N, height, width, 3), RGB in 0…255.
+
+    uint8, or float32 when any was sent as float32.
 
     Raises UnreadableAt, which carries the index of the first image that cannot be read.
     """
     arrays: list[Pixels] = []
-    for index, image in enumerate(images):
+    for index, (image, content) in enumerate(zip(images, data, strict=True)):
         try:
-            arrays.append(read_image(image, height, width, max_pixels))
+            arrays.append(read_image(image, content, height, width, max_pixels))
         except ImageUnreadableError as error:
             raise UnreadableAtError(index, str(error)) from error
     return np.stack(arrays)  # type: ignore[return-value]
@@ -66,18 +71,18 @@ class UnreadableAtError(ImageUnreadableError):
         self.index = index
 
 
-def read_image(image: spec_pb2.Image, height: int, width: int, max_pixels: int) -> Pixels:
+def read_image(image: spec_pb2.Image, data: Data, height: int, width: int, max_pixels: int) -> Pixels:
     """One image as (height, width, 3), RGB in 0…255: float32 if it was sent so, else uint8. ImageUnreadableError."""
     match image.WhichOneof("source"):
         case "encoded":
-            return np.asarray(_resized(_decode(image.encoded, max_pixels), height, width), np.uint8)
+            return np.asarray(_resized(_decode(data, max_pixels), height, width), np.uint8)
         case "pixels":
-            return _resize_pixels(_pixels(image, max_pixels), height, width)
+            return _resize_pixels(_pixels(image, data, max_pixels), height, width)
         case _:
             raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
 
 
-def _decode(data: bytes, max_pixels: int) -> Image.Image:
+def _decode(data: Data, max_pixels: int) -> Image.Image:
     """The file's first frame, upright, 8-bit RGB, in its own size."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -115,10 +120,10 @@ def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _pixels(image: spec_pb2.Image, max_pixels: int) -> Pixels:
+def _pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
     """The tensor as it was sent, checked."""
     try:
-        array = codec.decode(image.pixels)
+        array = codec.decode(image.pixels, data)
     except codec.CodecError as error:
         raise ImageUnreadableError(f"the pixel tensor is malformed: {error}") from error
     if array.ndim != 3 or array.shape[2] != 3:

@@ -39,7 +39,6 @@ def result_header(
             batch_size=max(it.batch_size for it in passes),
             worker=worker,
         ),
-        job_id=record.id,
         model=card.name,
         model_digest=card.digest,
         precision=card.precision,

@@ -2,6 +2,7 @@
 -- Ends a live job as CANCELLED; leaves an ended one as it is. ARGV: id, result_ttl, tombstone_ttl.
 local id = ARGV[1]
 if is_live(redis.call('HGET', key(id), 'state')) then
-  finish(id, clock(), CANCELLED_, 'CANCELLED', 'the job was cancelled', '', tonumber(ARGV[2]), tonumber(ARGV[3]))
+  finish(id, clock(), CANCELLED_, {reason = 'CANCELLED', message = 'the job was cancelled'}, nil,
+         {result = tonumber(ARGV[2]), tombstone = tonumber(ARGV[3])})
 end
-return 1
+return record(id)

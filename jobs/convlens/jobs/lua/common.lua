@@ -1,34 +1,170 @@
--- What every script begins with: keys, time, and the one way a job ends. Times are milliseconds of Redis' own clock.
+-- What every script begins with: keys, time, and the few things that happen in several of them. Times are milliseconds of
+-- Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its answer.
 local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
-local LIVE, QUEUES, CLAIMED, GARBAGE = P .. 'live', P .. 'queues', P .. 'claimed', P .. 'garbage'
+local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
+local IMAGES, IMAGE_REFS = P .. 'images', P .. 'image-refs'
+local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-sizes', P .. 'result-refs', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
+local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
 
 local function key(id) return P .. 'job:' .. id end
-local function queued(queue) return P .. 'queued:' .. queue end
-local function text(number) return string.format('%.0f', number) end
+local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
+local function queued(flow) return P .. 'queued:' .. flow end
+local function flows(model) return P .. 'flows:' .. model end
+local function tags(model) return P .. 'tags:' .. model end
+local function same(fingerprint) return P .. 'same:' .. fingerprint end
+local function followers(id) return P .. 'followers:' .. id end
+local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
-local function notify(id, state) redis.call('PUBLISH', P .. 'notices', id .. ' ' .. state) end
+-- Those who wait for a job hear of its end, those who watch it of every change, its worker of an end that it did not make.
+local function notify(id, state, more)
+  redis.call('PUBLISH', P .. 'notices', id .. ' ' .. state .. (more or ''))
+  if state == CANCELLED_ or state == EXPIRED_ then redis.call('PUBLISH', P .. 'ended', id .. ' ' .. state) end
+end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
--- Ends a live job: the first final state wins, because callers come here only with live ones.
-local function finish(id, now, state, reason, message, field, result_ttl, tombstone_ttl)
+-- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all.
+local function count(what, tenant, amount)
+  redis.call('HINCRBY', LOAD, what, text(amount))
+  if tenant and tenant ~= '' then
+    local field = what .. ':' .. tenant
+    if redis.call('HINCRBY', LOAD, field, text(amount)) == 0 then redis.call('HDEL', LOAD, field) end
+  end
+end
+
+-- Queues are fair: a flow is a model's jobs of one priority and tenant, first in first out. The flow with the smallest tag
+-- is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
+-- tag served last: nobody saves up turns, and nobody starves.
+local function enqueue(model, flow, id, sequence)
+  redis.call('ZADD', queued(flow), sequence, id)
+  redis.call('SADD', QUEUES, model)
+  if not redis.call('ZSCORE', flows(model), flow) then
+    local served = tonumber(redis.call('HGET', tags(model), '') or 0)
+    local own = tonumber(redis.call('HGET', tags(model), flow) or 0)
+    redis.call('HDEL', tags(model), flow)
+    redis.call('ZADD', flows(model), math.max(served, own), flow)
+  end
+end
+
+local function drop_images(job_images, tenant)
+  for _, image in ipairs(cjson.decode(job_images)) do
+    local digest = image[1]
+    if redis.call('HINCRBY', IMAGE_REFS, digest, -1) <= 0 then
+      local name, size = string.match(redis.call('HGET', IMAGES, digest) or '', '(%S+) (%S+)')
+      redis.call('HDEL', IMAGE_REFS, digest)
+      redis.call('HDEL', IMAGES, digest)
+      if name then
+        redis.call('RPUSH', GARBAGE, name)
+        count('image_bytes', tenant, -size)
+      end
+    end
+  end
+end
+
+-- Forgets a result; its payload's name is the caller's to get rid of.
+local function drop_result(name)
+  local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+  if size then
+    if redis.call('ZREM', CACHED, name) == 1 then count('cached_bytes', nil, -size)
+    else count('result_bytes', tenant, -size) end
+  end
+  redis.call('HDEL', RESULT_SIZES, name)
+  redis.call('HDEL', RESULT_REFS, name)
+  redis.call('ZREM', RESULTS, name)
+end
+
+-- Records hold the result that they answer with. One that no record holds any more was got by its callers, and only answers
+-- equal requests until its room is needed: it is cached.
+local function hold_result(name)
+  redis.call('HINCRBY', RESULT_REFS, name, 1)
+  if redis.call('ZREM', CACHED, name) == 1 then
+    local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name), '^(%S+) (.*)$')
+    count('cached_bytes', nil, -size)
+    count('result_bytes', tenant, size)
+  end
+end
+
+-- Returns how many hold it still.
+local function release_result(name, now)
+  local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+  if not size then return 0 end
+  local held = redis.call('HINCRBY', RESULT_REFS, name, -1)
+  if held == 0 then
+    redis.call('ZADD', CACHED, text(now), name)
+    count('result_bytes', tenant, -size)
+    count('cached_bytes', nil, size)
+  end
+  return held
+end
+
+-- Jobs that end in a second, decaying over ten: what refused callers are told to wait by.
+local function drained(now)
+  local r = redis.call('HMGET', DRAIN, 'at', 'rate')
+  local rate = tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
+  redis.call('HSET', DRAIN, 'at', text(now), 'rate', tostring(rate + 0.1))
+end
+
+-- Ends a live job: the first final state wins, because callers come here only with live ones. `result` is a table of the
+-- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
+local function finish(id, now, state, why, result, ttls)
   local k = key(id)
-  local r = redis.call('HMGET', k, 'queue', 'request')
-  redis.call('HSET', k, 'state', state, 'ended', text(now), 'expires', text(now + result_ttl),
-             'reason', reason, 'message', message, 'field', field)
-  redis.call('ZREM', queued(r[1]), id)
+  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint', 'keep', 'waiters')
+  local model, flow, tenant, fingerprint = r[1], r[2], r[3], r[6]
+  redis.call('ZREM', queued(flow), id)
   redis.call('ZREM', RUNNING, id)
   redis.call('ZREM', DEADLINES, id)
-  redis.call('SREM', LIVE, id)
-  redis.call('RPUSH', GARBAGE, r[2])
-  redis.call('PEXPIRE', k, text(result_ttl + tombstone_ttl))
-  redis.call('ZADD', FORGET, text(now + result_ttl + tombstone_ttl), id)
-  notify(id, state)
+  count('jobs', tenant, -1)
+  count('result_bytes', tenant, -r[5])
+  drop_images(r[4], tenant)
+  drained(now)
+  local expires = text(now + ttls.result)
+  redis.call('HSET', k, 'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '',
+             'message', why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0)
+  local more
+  if state == SUCCEEDED_ then
+    local size = result.result_bytes + result.header_size
+    if redis.call('HSETNX', RESULT_SIZES, result.result, text(size) .. ' ' .. tenant) == 1 then
+      redis.call('ZADD', RESULTS, expires, result.result)
+      count('result_bytes', tenant, size)
+    end
+    hold_result(result.result)
+    redis.call('HSET', k, 'held', '1', 'result', result.result, 'result_bytes', result.result_bytes,
+               'header_size', result.header_size, 'cached', result.cached)
+    more = table.concat({'', result.result, result.result_bytes, result.header_size, result.cached, text(now), expires}, ' ')
+  end
+  redis.call('PEXPIRE', k, text(ttls.result + ttls.tombstone + 60000)) -- should nobody reconcile
+  redis.call('ZADD', FORGET, text(now + ttls.result + ttls.tombstone), id)
+  notify(id, state, more)
+
+  local waiting = redis.call('LRANGE', followers(id), 0, -1)
+  redis.call('DEL', followers(id))
+  if redis.call('GET', same(fingerprint)) == id and state ~= SUCCEEDED_ then redis.call('DEL', same(fingerprint)) end
+  local heir
+  for _, other in ipairs(waiting) do
+    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence')
+    if o[1] == QUEUED_ then
+      if state == SUCCEEDED_ then
+        finish(other, now, state, why, {result = result.result, result_bytes = result.result_bytes,
+                                        header_size = result.header_size, cached = 1}, ttls)
+      elseif state == FAILED_ then
+        finish(other, now, state, why, nil, ttls)
+      elseif heir then
+        redis.call('RPUSH', followers(heir), other)
+      else
+        heir = other
+        enqueue(model, o[2], other, o[3])
+        redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
+      end
+    end
+  end
 end
+
+-- The record as it is now, as HGETALL gives it.
+local function record(id) return redis.call('HGETALL', key(id)) end

@@ -1,48 +1,58 @@
 #!lua flags=allow-oom
--- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, result_ttl, tombstone_ttl.
--- Expires what is past its deadline, gives jobs of silent workers back to their queue or, when their attempts are used
--- up, ends them, and returns the ids to be published again.
+-- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, result_ttl, tombstone_ttl, then model, queue pairs.
+-- Expires what is past its deadline, gives jobs of silent workers back to their queues or, when their attempts are used
+-- up, ends them, forgets what has outlived its time, and returns model, number pairs of jobs to be announced again.
 local limit, grace, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local result_ttl, tombstone_ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
-local now, publish = clock(), {}
+local ttls = {result = tonumber(ARGV[4]), tombstone = tonumber(ARGV[5])}
+local now, again = clock(), {}
 
-for _, id in ipairs(redis.call('ZRANGE', DEADLINES, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
+local function due(zset) return redis.call('ZRANGE', zset, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit) end
+
+for _, id in ipairs(due(DEADLINES)) do
   local where = redis.call('HGET', key(id), 'state') == QUEUED_ and 'queued' or 'running'
-  finish(id, now, EXPIRED_, 'DEADLINE_EXCEEDED', 'the deadline passed while the job was ' .. where, '', result_ttl,
-         tombstone_ttl)
+  finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was ' .. where},
+         nil, ttls)
 end
 
-local function republish(id)
-  redis.call('HSET', key(id), 'published', text(now))
-  publish[#publish + 1] = id
-end
-
-for _, id in ipairs(redis.call('ZRANGE', RUNNING, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
-  local r = redis.call('HMGET', key(id), 'attempts', 'queue', 'sequence', 'worker')
+for _, id in ipairs(due(RUNNING)) do
+  local r = redis.call('HMGET', key(id), 'attempts', 'model', 'flow', 'sequence', 'worker')
   if tonumber(r[1]) >= max_attempts then
-    finish(id, now, FAILED_, 'ATTEMPTS_EXHAUSTED',
-           'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[4], '', result_ttl,
-           tombstone_ttl)
+    local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[5]
+    finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
-    redis.call('HSET', key(id), 'state', QUEUED_, 'token', '')
-    redis.call('ZADD', queued(r[2]), r[3], id)
+    redis.call('HSET', key(id), 'state', QUEUED_, 'token', '', 'queued', '0')
+    enqueue(r[2], r[3], id, r[4])
     notify(id, QUEUED_)
-    republish(id)
   end
 end
 
--- A message is lost when its queue is empty and its job still waits, or when later ones have long been taken.
-for _, queue in ipairs(redis.call('SMEMBERS', QUEUES)) do
-  local seen = now
-  if redis.call('LLEN', queue) > 0 then seen = tonumber(redis.call('HGET', CLAIMED, queue) or 0) end
-  for _, id in ipairs(redis.call('ZRANGE', queued(queue), 0, limit - 1)) do
-    if tonumber(redis.call('HGET', key(id), 'published')) < seen - grace then republish(id) end
+-- A message is lost when its queue is empty and a job has waited there for longer than a message takes.
+for i = 6, #ARGV, 2 do
+  local model, old, waiting = ARGV[i], nil, 0
+  for _, flow in ipairs(redis.call('ZRANGE', flows(model), 0, limit - 1)) do
+    local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
+    waiting = waiting + redis.call('ZCARD', queued(flow))
+    if id and tonumber(redis.call('HGET', key(id), 'queued') or 0) < now - grace then old = id end
+  end
+  if waiting == 0 then
+    redis.call('SREM', QUEUES, model)
+  elseif old and redis.call('LLEN', ARGV[i + 1]) == 0 then
+    redis.call('HSET', key(old), 'queued', text(now))
+    again[#again + 1] = model
+    again[#again + 1] = waiting
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', FORGET, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
+for _, name in ipairs(due(RESULTS)) do
+  drop_result(name)
+  redis.call('RPUSH', GARBAGE, name)
+end
+for _, id in ipairs(due(FORGET)) do
+  local tenant = redis.call('HGET', key(id), 'tenant')
+  redis.call('DEL', key(id))
   redis.call('ZREM', JOBS, id)
+  redis.call('ZREM', jobs_of(tenant or ''), id)
   redis.call('ZREM', FORGET, id)
 end
-return publish
+return again

@@ -2,11 +2,11 @@
 -- Gives a RUNNING job back to its old place in the queue; the attempt does not count. ARGV: id, token. Returns 1 or 0.
 local id, token = ARGV[1], ARGV[2]
 local k = key(id)
-local r = redis.call('HMGET', k, 'state', 'token', 'queue', 'sequence')
+local r = redis.call('HMGET', k, 'state', 'token', 'model', 'flow', 'sequence')
 if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
-redis.call('HSET', k, 'state', QUEUED_, 'token', '')
+redis.call('HSET', k, 'state', QUEUED_, 'token', '', 'queued', text(clock()))
 redis.call('HINCRBY', k, 'attempts', -1)
 redis.call('ZREM', RUNNING, id)
-redis.call('ZADD', queued(r[3]), r[4], id)
+enqueue(r[3], r[4], id, r[5])
 notify(id, QUEUED_)
 return 1

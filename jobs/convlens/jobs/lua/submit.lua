@@ -1,32 +1,110 @@
 #!lua
 -- Writes a record, or finds the earlier one of the same id. Without flags: refused when Redis is full.
--- ARGV: id, fingerprint, max_jobs, timeout, keep, model, queue, priority, images, request, request_size, request_crc,
---       request_id. Returns CREATED, EXISTS, REUSED or FULL.
-local id, fingerprint, max_jobs, timeout, keep, model, queue, priority, images, request, size, crc, request_id =
-  unpack(ARGV)
+-- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome (CREATED, EXISTS, REUSED or FULL), the names of
+-- payloads that nobody needs, then the record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate.
+local job, spec = cjson.decode(ARGV[1]), ARGV[2]
+local id, tenant, now, unused = job.id, job.tenant, clock(), {}
 local k = key(id)
-local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'request')
+local ttls = {result = job.result_ttl, tombstone = job.tombstone_ttl}
+
+local function every_image()
+  for _, image in ipairs(job.images) do unused[#unused + 1] = image[2] end
+  return unused
+end
+
+local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
 if old[1] then
-  if old[3] ~= fingerprint then return 'REUSED' end
-  if old[4] == request then return 'CREATED' end -- this very call, sent again by the client library
+  if old[3] ~= job.fingerprint then return {'REUSED', every_image(), {}} end
+  if old[4] == job.nonce then return {'CREATED', {}, record(id)} end -- this very call, sent again by the client library
   if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
-    if keep == '1' then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
-    return 'EXISTS'
+    if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
+    return {'EXISTS', every_image(), record(id)}
   end
 end
-if redis.call('SCARD', LIVE) >= tonumber(max_jobs) then return 'FULL' end
-local now = clock()
+
+-- An equal request may be answered already, or be under way no later than this one would be.
+local leader, answered = nil, nil
+if job.fresh == 0 then
+  leader = redis.call('GET', same(job.fingerprint))
+  local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
+  if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
+    answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
+  elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
+    leader = nil
+  end
+end
+
+if not answered then
+  local seen, wanted = {}, {jobs = 1, image_bytes = 0, result_bytes = job.reserved}
+  for _, image in ipairs(job.images) do
+    if not seen[image[1]] and redis.call('HEXISTS', IMAGES, image[1]) == 0 then
+      wanted.image_bytes = wanted.image_bytes + image[3]
+    end
+    seen[image[1]] = true
+  end
+  local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
+  local function full(what, of, allowed)
+    local d = redis.call('HMGET', DRAIN, 'at', 'rate')
+    local rate = tonumber(d[2] or 0) * math.exp((tonumber(d[1] or now) - now) / 10000)
+    return {'FULL', every_image(), {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
+                                    text(held('jobs')), tostring(rate)}}
+  end
+  for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
+    local allowed = job.bounds[what]
+    local share = allowed * job.tenant_share
+    if tenant ~= '' and held(what .. ':' .. tenant) + wanted[what] > share then
+      return full(what, ':' .. tenant, share)
+    end
+    if held(what) + wanted[what] > allowed then return full(what, '', allowed) end
+  end
+  while held('result_bytes') + held('cached_bytes') + job.reserved > job.bounds.result_bytes do
+    local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
+    if not oldest then break end
+    drop_result(oldest)
+    unused[#unused + 1] = oldest
+  end
+end
+
 local sequence = redis.call('INCR', P .. 'sequence')
+local flow = table.concat({job.model, job.priority, tenant}, '/')
 redis.call('DEL', k)
-redis.call('HSET', k, 'state', QUEUED_, 'fingerprint', fingerprint, 'keep', keep, 'waiters', 1 - tonumber(keep),
-           'model', model, 'queue', queue, 'priority', priority, 'images', images, 'request', request,
-           'request_size', size, 'request_crc', crc, 'request_id', request_id, 'sequence', text(sequence),
-           'created', text(now), 'published', text(now), 'deadline', text(now + timeout), 'attempts', 0)
-redis.call('SADD', LIVE, id)
-redis.call('SADD', QUEUES, queue)
-redis.call('ZADD', queued(queue), text(sequence), id)
-redis.call('ZADD', DEADLINES, text(now + timeout), id)
+redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
+           'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
+           'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence', text(sequence),
+           'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0, 'images', '[]')
 redis.call('ZADD', JOBS, text(sequence), id)
+if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
 redis.call('ZREM', FORGET, id)
-notify(id, QUEUED_)
-return 'CREATED'
+count('jobs', tenant, 1)
+
+if answered then
+  unused = every_image()
+  ttls.result = tonumber(redis.call('ZSCORE', RESULTS, answered.result)) - now
+  finish(id, now, SUCCEEDED_, {}, answered, ttls)
+  return {'ANSWERED', unused, record(id)}
+end
+
+for _, image in ipairs(job.images) do
+  local stored = redis.call('HGET', IMAGES, image[1])
+  if stored then
+    local name = string.match(stored, '%S+')
+    if name ~= image[2] then
+      unused[#unused + 1] = image[2]
+      image[2] = name
+    end
+  else
+    redis.call('HSET', IMAGES, image[1], image[2] .. ' ' .. text(image[3]))
+    count('image_bytes', tenant, image[3])
+  end
+  redis.call('HINCRBY', IMAGE_REFS, image[1], 1)
+end
+count('result_bytes', tenant, job.reserved)
+redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(job.images), 'reserved', text(job.reserved))
+redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
+if leader then
+  redis.call('RPUSH', followers(leader), id)
+  return {'FOLLOWS', unused, record(id)}
+end
+redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + job.result_ttl))
+enqueue(job.model, flow, id, text(sequence))
+return {'CREATED', unused, record(id)}

@@ -1,0 +1,75 @@
+"""How map() makes jobs of very many images: packed by number and bytes, and parted again where one of them fails.
+
+Knows nothing of calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
+from convlens.client.images import ImageLike, SentImage, pack
+from convlens.client.results import Result
+
+PACK: Final = 32
+"""Images of one job at most."""
+PACK_BYTES: Final = 16 << 20
+"""Their bytes, unless one alone has more."""
+
+ItemError = ConvlensError | OSError
+"""What one image may end with: a file that cannot be read is no error of the service."""
+
+
+class Packer:
+    """Collects images until they make a job. What is no image stands in its place as the error that it is."""
+
+    def __init__(self) -> None:
+        self._batch: list[SentImage | ItemError] = []
+        self._bytes = 0
+
+    def add(self, image: ImageLike) -> list[SentImage | ItemError]:
+        """The images that make a job, this one not among them when it found no room; mostly none yet."""
+        packed: SentImage | ItemError
+        try:
+            (it,) = pack([image])
+            packed = SentImage(it.about, bytes(it.data))  # the caller may use its array again
+        except (InvalidArgument, OSError) as error:
+            packed = error
+        size = len(packed.data) if isinstance(packed, SentImage) else 0
+        full = self.rest() if self._bytes + size > PACK_BYTES else []
+        self._batch.append(packed)
+        self._bytes += size
+        return full or (self.rest() if len(self._batch) == PACK else [])
+
+    def rest(self) -> list[SentImage | ItemError]:
+        """Those collected; none any more afterwards."""
+        batch, self._batch, self._bytes = self._batch, [], 0
+        return batch
+
+
+def sendable(batch: Sequence[SentImage | ItemError]) -> list[SentImage]:
+    """The images among them."""
+    return [it for it in batch if isinstance(it, SentImage)]
+
+
+def in_place(
+    batch: Sequence[SentImage | ItemError], found: Sequence[Result | ItemError]
+) -> Iterator[Result | ItemError]:
+    """What was found of the images, and what were none before, in the batch's order."""
+    results = iter(found)
+    return (next(results) if isinstance(it, SentImage) else it for it in batch)
+
+
+def parted(images: Sequence[SentImage], error: ConvlensError) -> list[Sequence[SentImage]]:
+    """How images that failed as one job are tried again: what is before, at and behind the one at fault, or halves.
+
+    None where there is nothing to part, or the error says nothing of the images.
+    """
+    if len(images) == 1 or not isinstance(error, InvalidArgument | JobFailed):
+        return []
+    named = re.match(r"spec\.images\[(\d+)\]", error.field)
+    cuts = [int(named[1]), int(named[1]) + 1] if named else [len(images) // 2]
+    parts = [images[start:end] for start, end in zip([0, *cuts], [*cuts, len(images)], strict=True)]
+    return [part for part in parts if part]

@@ -1,0 +1,80 @@
+"""The tokens file: SHA-256 digests of bearer tokens, each with a tenant and roles. Tokens themselves are kept nowhere.
+
+[[token]]
+tenant = "acme"
+roles = ["read", "submit"]
+sha256 = "…"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from convlens.server.auth import Caller, Role
+from convlens.server.watched import Unusable, Watched
+
+TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a tenant may be called."""
+
+
+class Token(BaseModel):
+    """One entry of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Annotated[str, StringConstraints(pattern=f"^{TENANT}$")]
+    roles: Annotated[frozenset[Role], Field(min_length=1)]
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+    def caller(self) -> Caller:
+        """Whoever shows this token."""
+        return Caller(self.tenant, frozenset(Role) if Role.ADMIN in self.roles else frozenset(self.roles))
+
+
+class Tokens:
+    """The tokens of a file, which may be replaced at any time. Raises Unusable when it is unusable at first."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = Watched([path], lambda: _read(path))
+
+    def caller(self, token: str) -> Caller | None:
+        """Whose token it is; None: nobody's. The time taken does not tell how near a wrong one comes."""
+        shown = digest(token)
+        found = None
+        for known, who in self._file.value:
+            if hmac.compare_digest(known, shown):
+                found = who
+        return found
+
+
+def digest(token: str) -> bytes:
+    """What is kept of a token. Tokens are 32 random bytes, so that one round of SHA-256 is enough."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _read(path: Path) -> list[tuple[bytes, Caller]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Unusable(f"{path} is not TOML in UTF-8: {error}") from None
+    entries = content.get("token")
+    if content.keys() != {"token"} or not isinstance(entries, list) or not entries:
+        raise Unusable(f"{path} must hold [[token]] entries, at least one, and nothing else")
+    found: dict[bytes, Caller] = {}
+    for number, entry in enumerate(entries, 1):
+        try:
+            token = Token.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Unusable(f"{path}: token {number}: {where}: {first['msg']}") from None
+        if (known := bytes.fromhex(token.sha256)) in found:
+            raise Unusable(f"{path}: token {number}: sha256: is that of an earlier one")
+        found[known] = token.caller()
+    return list(found.items())

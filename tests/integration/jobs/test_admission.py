@@ -1,0 +1,67 @@
+"""What is held is counted, bounded, and refused with the number, the bound and a time to come again."""
+
+from __future__ import annotations
+
+import pytest
+
+from convlens.jobs.admission import Full
+from convlens.jobs.record import JobFailure
+
+
+@pytest.mark.parametrize(
+    ("bound", "limit"),
+    [({"jobs": 1}, "max_jobs"), ({"image_bytes": 15}, "max_queued_bytes"), ({"result_bytes": 150}, "max_stored_bytes")],
+)
+def test_each_bound_refuses_the_job_that_would_pass_it_until_there_is_room(jobs, bound, limit):
+    first = jobs.submit(bounds=bound)
+    before = jobs.load()
+    with pytest.raises(Full) as refused:
+        jobs.submit(bounds=bound)
+    assert refused.value.limit == limit
+    assert not refused.value.never
+    assert refused.value.retry_after > 0
+    assert jobs.load() == before
+    jobs.ledger.cancel(first.id)
+    jobs.submit(bounds=bound)
+
+
+def test_a_job_larger_than_a_bound_is_told_that_it_never_fits(jobs):
+    with pytest.raises(Full, match="would pass the 8 admitted") as refused:
+        jobs.submit(bounds={"image_bytes": 8})
+    assert refused.value.never
+
+
+def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(jobs):
+    bounds = {"jobs": 4}
+    first, _ = (jobs.submit(tenant="a", bounds=bounds) for _ in range(2))
+    with pytest.raises(Full, match="tenant 'a'"):
+        jobs.submit(tenant="a", bounds=bounds)
+    jobs.submit(tenant="b", bounds=bounds)
+    jobs.ledger.cancel(first.id)
+    jobs.submit(tenant="a", bounds=bounds)
+
+
+def test_everything_is_given_back_however_a_job_ends(jobs):
+    ends = [
+        lambda r: jobs.ledger.cancel(r.id),
+        lambda r: jobs.ledger.fail(jobs.take(r), JobFailure("INTERNAL", "no")),
+        lambda r: jobs.succeed(jobs.take(r)) and jobs.ledger.delete(r.id),
+    ]
+    for end in ends:
+        end(jobs.submit(tenant="a"))
+        assert jobs.load() == {}
+
+
+def test_the_faster_jobs_end_the_sooner_a_refused_caller_comes_again(jobs):
+    def refused_after(ended):
+        for _ in range(ended):
+            jobs.ledger.cancel(jobs.submit().id)
+        held = [jobs.submit(bounds={"jobs": 10}) for _ in range(10)]
+        with pytest.raises(Full) as refused:
+            jobs.submit(bounds={"jobs": 10})
+        for record in held:
+            jobs.ledger.cancel(record.id)
+        return refused.value.retry_after
+
+    slow = refused_after(1)
+    assert refused_after(60) < slow

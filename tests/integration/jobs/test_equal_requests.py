@@ -1,0 +1,103 @@
+"""Equal images are stored once, equal requests computed once, and what is shared goes when nobody needs it."""
+
+from __future__ import annotations
+
+from convlens.jobs.record import JobFailure, State
+
+EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
+
+
+def payloads(jobs) -> int:
+    """How many there are, of images and results."""
+    folder = jobs.ledger.settings.payload_dir
+    return len(list(folder.iterdir())) if folder else len(list(jobs.ledger.redis.scan_iter("convlens:payload:*")))
+
+
+def test_equal_images_are_stored_once_while_a_job_needs_them(jobs):
+    first = jobs.submit(images=[("d1", b"image"), ("d1", b"image")])
+    second = jobs.submit(images=[("d2", b"other"), ("d1", b"image")])
+    assert payloads(jobs) == 2
+    assert jobs.load()["image_bytes"] == 10
+    jobs.ledger.cancel(first.id)
+    jobs.ledger.collect_garbage()
+    assert jobs.ledger.read_images([jobs.take(second)]) == [[b"other", b"image"]]
+    jobs.ledger.cancel(second.id)
+    jobs.ledger.collect_garbage()
+    assert payloads(jobs) == 0
+    assert jobs.load() == {}
+
+
+def test_an_equal_request_is_answered_by_the_result_that_is_there(jobs):
+    first = jobs.submit(**EQUAL)
+    jobs.succeed(jobs.take(first), b"result")
+    second = jobs.submit(**EQUAL)
+    assert second.id != first.id
+    assert (second.state, second.cached) == (State.SUCCEEDED, True)
+    assert jobs.ledger.read_result(second, 0, 6) == b"result"
+    assert jobs.load() == {"result_bytes": 12}
+    jobs.ledger.delete(first.id)
+    jobs.ledger.collect_garbage()
+    assert jobs.ledger.read_result(second, 0, 6) == b"result"
+    jobs.ledger.delete(second.id)
+    jobs.ledger.collect_garbage()
+    assert payloads(jobs) == 0
+    assert jobs.load() == {}
+
+
+def test_a_fresh_request_is_computed_all_the_same(jobs):
+    jobs.succeed(jobs.take(jobs.submit(**EQUAL)))
+    fresh = jobs.submit(**EQUAL, fresh=True)
+    assert fresh.state is State.QUEUED
+    jobs.succeed(jobs.take(fresh), b"newer")
+    assert jobs.ledger.read_result(jobs.submit(**EQUAL), 0, 5) == b"newer"
+
+
+def test_a_request_like_one_under_way_waits_for_it(jobs):
+    first = jobs.submit(**EQUAL)
+    others = [jobs.submit(**EQUAL) for _ in range(2)]
+    claim = jobs.take(first)
+    others.append(jobs.submit(**EQUAL))
+    assert jobs.claim() == []
+    assert [jobs.get(it).state for it in others] == [State.QUEUED] * 3
+    jobs.succeed(claim, b"result")
+    for other in map(jobs.get, others):
+        assert (other.state, other.cached) == (State.SUCCEEDED, True)
+        assert jobs.ledger.read_result(other, 0, 6) == b"result"
+    assert jobs.load() == {"result_bytes": 12}
+
+
+def test_where_the_first_one_is_cancelled_the_next_takes_its_place(jobs):
+    first, second, third = (jobs.submit(**EQUAL) for _ in range(3))
+    jobs.ledger.cancel(first.id)
+    claim = jobs.take(second)
+    assert jobs.ledger.read_images([claim]) == [[b"first", b"second"]]
+    jobs.succeed(claim)
+    assert jobs.get(third).state is State.SUCCEEDED
+    assert jobs.get(first).state is State.CANCELLED
+
+
+def test_a_failure_is_everybodys_and_is_not_remembered(jobs):
+    first, second = (jobs.submit(**EQUAL) for _ in range(2))
+    jobs.ledger.fail(jobs.take(first), JobFailure("IMAGE_UNREADABLE", "no image", "spec.images[0]"))
+    assert jobs.get(second).failure == jobs.get(first).failure
+    assert jobs.submit(**EQUAL).state is State.QUEUED
+
+
+def test_a_high_request_does_not_wait_behind_a_low_one(jobs):
+    jobs.submit(**EQUAL, priority=3)
+    high = jobs.submit(**EQUAL, priority=1)
+    assert jobs.take(high).record.id == high.id
+
+
+def test_an_answered_callers_result_goes_when_its_room_is_needed_and_a_kept_one_stays(jobs):
+    passing, kept = jobs.submit(keep=False), jobs.submit()
+    for record in (passing, kept):
+        jobs.succeed(jobs.take(record), b"r" * 400)
+    jobs.ledger.leave([passing.id])
+    assert jobs.load() == {"result_bytes": 406, "cached_bytes": 406}
+    jobs.submit(bounds={"result_bytes": 1000}, reserved=500)
+    assert jobs.load()["result_bytes"] == 906
+    assert "cached_bytes" not in jobs.load()
+    assert jobs.ledger.read_result(jobs.get(kept), 0, 1) == b"r"
+    jobs.ledger.collect_garbage()
+    assert payloads(jobs) == 3

@@ -1,0 +1,54 @@
+"""Whose turn it is: by weight among priorities, evenly among tenants, first in first out for one caller."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from convlens.jobs.record import Priority
+
+
+def order(jobs, count):
+    """The next jobs in the order they are claimed."""
+    return [claim.record for claim in jobs.claim(jobs=count)]
+
+
+def test_one_callers_jobs_come_in_their_order(jobs):
+    records = [jobs.submit() for _ in range(20)]
+    assert [it.id for it in order(jobs, 20)] == [it.id for it in records]
+
+
+def test_a_flood_of_one_tenant_leaves_another_its_turn(jobs):
+    for _ in range(30):
+        jobs.submit(tenant="flood")
+    order(jobs, 10)
+    one = jobs.submit(tenant="one")
+    assert one.id in {it.id for it in order(jobs, 2)}
+
+
+def test_tenants_share_by_what_their_jobs_cost(jobs):
+    for _ in range(40):
+        jobs.submit(tenant="small", cost=1)
+        jobs.submit(tenant="large", cost=3)
+    taken = Counter(it.tenant for it in order(jobs, 40))
+    assert 2.5 <= taken["small"] / taken["large"] <= 3.5
+
+
+def test_better_priorities_come_first_and_the_last_one_does_not_starve(jobs):
+    for _ in range(33):
+        for priority in Priority:
+            jobs.submit(priority=priority)
+    taken = Counter(it.priority for it in order(jobs, 36))
+    assert taken[Priority.HIGH] > 3 * taken[Priority.NORMAL] > 0
+    assert taken[Priority.LOW] >= 1
+
+
+def test_who_was_idle_saves_up_no_turns(jobs):
+    jobs.submit(tenant="idle")
+    order(jobs, 1)
+    for _ in range(30):
+        jobs.submit(tenant="busy")
+    order(jobs, 20)
+    for _ in range(10):
+        jobs.submit(tenant="idle")
+    taken = Counter(it.tenant for it in order(jobs, 10))
+    assert taken["idle"] <= 6

@@ -1,0 +1,160 @@
+"""Tokens: whose they are, how their file is replaced while it is used, and that none is ever shown again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from secured import new_token
+
+from convlens.server.auth import Caller, Role
+from convlens.server.tokens import Tokens
+from convlens.server.watched import Unusable
+
+GOOD = hashlib.sha256(b"a token").hexdigest()
+
+
+def entry(tenant="acme", roles='["read"]', sha256=GOOD, more=""):
+    return f'[[token]]\ntenant = "{tenant}"\nroles = {roles}\nsha256 = "{sha256}"\n{more}\n'
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text("# ours\n")
+    return path
+
+
+def replace(file, content):
+    """As an operator should: a new file, renamed over the old."""
+    part = file.with_suffix(".part")
+    part.write_text(content)
+    part.replace(file)
+
+
+def test_a_token_is_its_tenants_with_its_roles(file):
+    one, two = new_token(file, "acme", "submit", "read"), new_token(file, "globex", "read")
+    boss = new_token(file, "operators", "admin")
+    tokens = Tokens(file)
+    assert tokens.caller(one) == Caller("acme", frozenset({"read", "submit"}))
+    assert tokens.caller(two) == Caller("globex", frozenset({"read"}))
+    assert tokens.caller(boss) == Caller("operators", frozenset(Role))
+
+
+def test_another_case_a_part_and_more_are_other_tokens(file):
+    token = new_token(file, "acme", "read")
+    tokens = Tokens(file)
+    for wrong in (token.lower(), token.upper(), token.swapcase(), token[:-1], token + "A", token + " ", "", "é"):
+        assert tokens.caller(wrong) is None
+
+
+def test_tokens_are_long_differ_and_leave_only_their_digests_in_the_file(file):
+    made = {new_token(file, "acme", "read") for _ in range(3)}
+    assert len(made) == 3
+    content = file.read_text()
+    for token in made:
+        assert len(token.removeprefix("convlens_")) == 43  # 32 bytes in base64
+        assert token not in content
+    kept = {it["sha256"] for it in tomllib.loads(content)["token"]}
+    assert kept == {hashlib.sha256(token.encode()).hexdigest() for token in made}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "at least one"),
+        ("token = 3", "at least one"),
+        ("[[token]", "not TOML"),
+        (entry() + "[other]\n", "nothing else"),
+        (entry() + entry("globex"), "token 2: sha256: is that of an earlier one"),
+        (entry(tenant=""), "token 1: tenant: "),
+        (entry(tenant="a:b"), "token 1: tenant: "),
+        (entry(tenant="a\\nb"), "token 1: tenant: "),
+        (entry(roles="[]"), "token 1: roles: "),
+        (entry(roles='["root"]'), r"token 1: roles.0: Input should be 'read', 'submit' or 'admin'"),
+        (entry(sha256="convlens_secret"), "token 1: sha256: "),
+        (entry(sha256=GOOD.upper()), "token 1: sha256: "),
+        (entry(more="expires = 3"), "token 1: expires: "),
+        (entry() + '[[token]]\ntoken = "convlens_secret"\n', "token 2: tenant: "),
+    ],
+)
+def test_a_wrong_file_is_refused_by_what_is_wrong_in_it_and_without_secrets(file, content, message):
+    file.write_text(content)
+    with pytest.raises(Unusable, match=message) as caught:
+        Tokens(file)
+    assert str(file) in str(caught.value)
+    assert "convlens_secret" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(file):
+    with pytest.raises(Unusable, match=r"cannot read .*gone.toml: No such file"):
+        Tokens(file.with_name("gone.toml"))
+
+
+@pytest.mark.parametrize("way", ["renamed over", "written in place", "appended"])
+def test_a_changed_file_is_read_again(file, way):
+    old = new_token(file, "acme", "read")
+    tokens = Tokens(file)
+    assert tokens.caller(old)
+    new = new_token(other := file.with_name("other.toml"), "acme", "read")
+    match way:
+        case "renamed over":
+            replace(file, other.read_text())
+        case "written in place":
+            file.write_text(other.read_text())
+        case "appended":
+            file.write_text(file.read_text() + other.read_text())
+    assert tokens.caller(new)
+    assert (tokens.caller(old) is not None) == (way == "appended")
+
+
+@pytest.mark.parametrize("damage", ["removed", "wrong", "half"])
+def test_what_was_good_stays_in_force_when_the_file_goes_bad_and_that_is_logged_once(file, damage, caplog):
+    caplog.set_level(logging.INFO)
+    token = new_token(file, "acme", "read")
+    tokens = Tokens(file)
+    good = file.read_text()
+    match damage:
+        case "removed":
+            file.unlink()
+        case "wrong":
+            replace(file, good + "[[token]]\n")
+        case "half":
+            file.write_text(good[:-30])
+    for _ in range(3):
+        assert tokens.caller(token)
+    assert [it.levelname for it in caplog.records] == ["ERROR"]
+    assert "stays in force" in caplog.text
+    replace(file, entry())
+    assert tokens.caller(token) is None
+    assert tokens.caller("a token")
+    assert token not in caplog.text
+
+
+def test_a_file_that_may_not_be_read_any_more_keeps_its_tokens(file):
+    token = new_token(file, "acme", "read")
+    program = (
+        "import os, pathlib, sys; from convlens.server.tokens import Tokens\n"
+        "file = pathlib.Path(sys.argv[1]); tokens = Tokens(file); file.chmod(0)\n"
+        "if os.geteuid() == 0: os.setuid(65534)  # root may read everything\n"
+        "print(tokens.caller(sys.argv[2]).tenant)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, file, token], check=True, capture_output=True, text=True)
+    assert done.stdout == "acme\n"
+    assert "Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--tenant", "acme"], ["--role", "read"], ["--tenant", "a b", "--role", "read"], ["--tenant", "a", "--role", "x"]],
+    ids=" ".join,
+)
+def test_the_command_refuses_what_the_file_would(words):
+    command = [sys.executable, "-m", "convlens.server.new_token", "new", *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "convlens token new: error" in done.stderr
