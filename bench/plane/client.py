@@ -20,6 +20,7 @@ from convlens.client import Activations, AsyncClient, Client, Output, Result, Sa
 
 RAW: Final = (Saliency(),)
 SMALL: Final = (Saliency(output=Output(dtype="uint8")),)
+EIGHT: Final = 8
 LARGE: Final = (Activations("block1_conv1"),)
 LARGE_IMAGES: Final = 16
 MODEL: Final = "null"
@@ -38,7 +39,7 @@ class Caller:
 
     async def obey(self, order: Order) -> Report:
         """Does what is asked."""
-        calls = {"single": self._single, "queue": self._queue, "idle": self._idle}
+        calls = {"single": self._calls, "eight": self._calls, "queue": self._queue, "idle": self._idle}
         if order.call in calls:
             return await calls[order.call](order)
         blocking = {"map": self._map, "large": self._large, "transfer": self._transfer}
@@ -49,12 +50,16 @@ class Caller:
         self._client.close()
         await self._aio.close()
 
-    async def _single(self, order: Order) -> Report:
-        """An image a call."""
+    async def _calls(self, order: Order) -> Report:
+        """An image a call, or eight."""
+        number = EIGHT if order.call == "eight" else 1
 
         async def call(report: Report) -> None:
-            image = next(self._images[order.kind])
-            take(report, await self._aio.visualize(image, asked(order.kind), model=MODEL), sent(image))
+            images = list(islice(self._images[order.kind], number))
+            result = await self._aio.visualize(images, asked(order.kind), model=MODEL)
+            report.sent += sum(map(sent, images))
+            for part in result.split() if number > 1 else [result]:
+                take(report, part)
 
         return await load.run(call, order)
 
@@ -100,7 +105,7 @@ class Caller:
                 yield image
 
         for result in self._client.map(source(), asked(kind), model=MODEL, in_flight=jobs):
-            take(report, result, 0)
+            take(report, result)
         report.seconds = perf_counter() - began
         return report
 
@@ -150,11 +155,10 @@ def size(result: Result) -> int:
     return sum(array.nbytes for array in result.values())
 
 
-def take(report: Report, result: Result, bytes_sent: int) -> None:
+def take(report: Report, result: Result) -> None:
     """Adds one image's result."""
     assert result["saliency"].shape == (1, *work.MAP)
     report.images += 1
-    report.sent += bytes_sent
     report.received += size(result)
     report.batch_sizes.append(result.timing.batch_size)
     report.waits.append(result.timing.wait)

@@ -20,15 +20,16 @@ from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Plan, Saliency
 from convlens.worker.models.stock import randomise
 
+BATCH: Final = 8
 PLAN: Final = Plan((Saliency(),), predictions=5)
 
 
 def run(network: Network, bodies: Any, order: Order) -> Report:
-    """Batches of as many images as are to be in flight, one after another."""
+    """Batches of eight, one after another."""
     report = Report()
     began = perf_counter()
     while perf_counter() < began + order.seconds:
-        batch = b"".join(islice(bodies, order.in_flight))
+        batch = b"".join(islice(bodies, BATCH))
         images = np.frombuffer(batch, np.uint8).reshape(-1, *work.MAP, 3)
         maps = network.run(images, PLAN).maps[Saliency()]
         report.images += len(images)

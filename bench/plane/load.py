@@ -23,7 +23,7 @@ class Order:
     call: str = "single"
     """single: an image a call; map: the client's way for very many; idle: nothing; others are their clients' own."""
     in_flight: int = 1
-    """Images under way at once, in a closed loop."""
+    """Calls under way at once in a closed loop; of a map, images."""
     seconds: float = 2.0
     rate: float = 0.0
     """Above 0: an open loop, so many images a second."""

@@ -16,6 +16,8 @@ from bench.plane.subject import Subject
 from bench.plane.table import Line
 
 BATCH: Final = 8
+CALLS: Final = 3
+"""Of eight images each, so that the next waits while one is computed."""
 ENGINE: Final = "engine alone"
 SECONDS: Final = 5.0
 MODELS: Final = ("null=random:1",)
@@ -29,8 +31,8 @@ def vgg16(bench: Bench) -> None:
         ENGINE: _engine,
     }
     with bench.running(services) as subjects:
-        in_flight = {OURS: 3 * BATCH, ENGINE: BATCH}
-        orders = {name: Order("raw", "map", number, SECONDS) for name, number in in_flight.items()}
+        in_flight = {OURS: CALLS, ENGINE: 1}
+        orders = {name: Order("raw", "eight", number, SECONDS) for name, number in in_flight.items()}
         results = bench.contest([Case(name, subject, orders[name]) for name, subject in subjects.items()])
     found = {it.case.service: it for it in results}
     if len(found) == 2:
