@@ -58,6 +58,7 @@ class Load:
         self._lock = threading.Lock()
         self._counter = itertools.count()
         self._over = threading.Event()
+        self._given_up = False
         self._callers: list[Future[None]] = []
         self._directed: list[Future[None]] = []
         self.jobs: list[Asked] = []
@@ -106,7 +107,7 @@ class Load:
         """Callers ask, each with a pause between two jobs, until stop() and until there were `jobs`."""
 
         def caller() -> None:
-            while not self._over.is_set() or len(self.jobs) < jobs:
+            while not self._given_up and (not self._over.is_set() or len(self.jobs) < jobs):
                 number = next(self._counter)
                 # a call's deadline is its job's, so impatient callers only submit
                 ask = self._waiting if number % 2 and self._patience >= PATIENCE else self._returning
@@ -121,6 +122,12 @@ class Load:
         for future in (*self._callers, *self._directed):
             future.result()
         self._threads.shutdown()
+
+    def abandon(self) -> None:
+        """Leaves the load to itself: nobody asks any more, and nobody waits for what was asked."""
+        self._given_up = True
+        self._over.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # --- callers ---
 

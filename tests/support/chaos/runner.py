@@ -63,8 +63,10 @@ def _run(fault: Fault, stack: Stack, questions: list[Question], jobs: int, pause
         fault.act(stack, load)
         stack.await_whole()
         load.begin(null(7, "mine"))  # the victim works again
-    finally:
         load.stop()
+    except Exception:
+        load.abandon()
+        raise
     return _stock(fault, stack, load)
 
 
