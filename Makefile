@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint proto bench bench-engine clean
+.PHONY: help install demo test test-compose lint proto bench bench-engine clean chaos soak fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,3 +49,6 @@ bench-engine: install ## each map against a forward pass and against peers, stoc
 
 clean: ## away with .venv and all that was generated
 	rm -rf .venv .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+
+chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
+	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
