@@ -52,3 +52,20 @@ clean: ## away with .venv and all that was generated
 
 chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
+
+FUZZ_SECONDS ?= 60
+FUZZERS := fuzz-images fuzz-codec fuzz-requests
+
+fuzz: $(FUZZERS) ## image decoding, the tensor codec and requests, each for a while (FUZZ_SECONDS=60)
+
+$(FUZZERS): fuzz-%: install .venv-fuzz/installed
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/seeds.py $* out/$@/seeds
+	mkdir -p out/$@/grown
+	.venv-fuzz/bin/python tests/fuzz/fuzz_$*.py out/$@/grown out/$@/seeds -artifact_prefix=out/$@/ \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1
+
+.venv-fuzz/installed: tests/fuzz/requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-fuzz
+	PIP_CONSTRAINT=constraints.txt .venv-fuzz/bin/pip install -q -r tests/fuzz/requirements.txt -e proto -e jobs -e server
+	.venv-fuzz/bin/pip install -q --no-deps -e worker # without its TensorFlow
+	touch $@
