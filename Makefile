@@ -69,3 +69,7 @@ $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	PIP_CONSTRAINT=constraints.txt .venv-fuzz/bin/pip install -q -r tests/fuzz/requirements.txt -e proto -e jobs -e server
 	.venv-fuzz/bin/pip install -q --no-deps -e worker # without its TensorFlow
 	touch $@
+
+soak: install ## mixed traffic for an hour, and what it leaves behind (SOAK_MINUTES=n)
+	mkdir -p out
+	PYTHONPATH=tests/support $(BIN)/python -m soak --log out/soak-clients.log --minutes $(or $(SOAK_MINUTES),60)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import redis
 from parts import Part
@@ -32,8 +33,16 @@ class Stack:
     through `victim_redis`.
     """
 
-    def __init__(self, folder: Path, *, shapes: bool = False, payloads_in_folder: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shapes: bool = False,
+        payloads_in_folder: bool = False,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self._folder = folder
+        self._settings = SETTINGS | dict(settings or {})
         (folder / "valkey").mkdir(parents=True)
         self.payloads = folder / "payloads" if payloads_in_folder else None
         redis_port, port = free_port(), free_port()
@@ -58,7 +67,7 @@ class Stack:
         return self._python("worker", port, *flags, "--name", name, name=name)
 
     def _python(self, module: str, redis_port: int, *flags: str, name: str = "") -> Part:
-        settings = SETTINGS | {"redis_url": f"redis://127.0.0.1:{redis_port}/0"}
+        settings = self._settings | {"redis_url": f"redis://127.0.0.1:{redis_port}/0"}
         if self.payloads:
             settings["payload_dir"] = self.payloads
         env = {f"CONVLENS_{key.upper()}": str(value) for key, value in settings.items()}
@@ -110,7 +119,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stacked(folder: Path, **options: bool) -> Iterator[Stack]:
+def stacked(folder: Path, **options: Any) -> Iterator[Stack]:
     """A Stack for the length of a `with`."""
     stack = Stack(folder, **options)
     try:
