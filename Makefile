@@ -48,7 +48,7 @@ bench-engine: install ## each map against a forward pass and against peers, stoc
 	$(BIN)/python bench/engine/ratios.py
 
 clean: ## away with .venv and all that was generated
-	rm -rf .venv .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-proto .venv-fuzz out .mypy_cache .ruff_cache .pytest_cache
 
 chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
@@ -71,5 +71,4 @@ $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	touch $@
 
 soak: install ## mixed traffic for an hour, and what it leaves behind (SOAK_MINUTES=n)
-	mkdir -p out
-	PYTHONPATH=tests/support $(BIN)/python -m soak --log out/soak-clients.log --minutes $(or $(SOAK_MINUTES),60)
+	PYTHONPATH=tests/support $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60)

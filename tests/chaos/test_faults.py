@@ -35,7 +35,7 @@ def flawed(fault):
     return pytest.param(fault.name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(flawed, TABLE))
+@pytest.mark.parametrize("name", [flawed(it) for it in TABLE])
 def test_nothing_is_lost_wrong_or_doubled(found, name):
     row = found[name]
     assert not row.told, "\n".join(row.told)

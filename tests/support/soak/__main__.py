@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from chaos.stack import Stack, stacked
 
@@ -18,7 +20,8 @@ from soak.measures import sample, trends
 
 TTL = 20
 """Seconds that a result is kept, and its id after that: what comes is as much as what goes once these are over."""
-WARM = 3 * TTL
+WARM = 120.0
+"""Seconds before the first sample: the records have come to a level, and each worker has had the largest jobs."""
 EVERY = 5.0
 
 
@@ -59,15 +62,16 @@ class Crowd:
         self._log.close()
 
 
-def soaked(stack: Stack, crowd: Crowd, seconds: float) -> list[dict[str, float]]:
-    """Samples of so many seconds, after a time to warm up in."""
+def soaked(stack: Stack, crowd: Crowd, seconds: float, log: TextIO) -> list[dict[str, float]]:
+    """Samples of so many seconds, after a time to warm up in; each goes to the log as well."""
     begins = time.monotonic() + WARM
     ends = begins + seconds
     samples = []
     while (now := time.monotonic()) < ends:
         crowd.look()
         if now >= begins:
-            samples.append(sample(stack))
+            samples.append(found := sample(stack))
+            print(json.dumps(found), file=log, flush=True)
         time.sleep(EVERY)
     return samples
 
@@ -75,17 +79,19 @@ def soaked(stack: Stack, crowd: Crowd, seconds: float) -> list[dict[str, float]]
 def main() -> int:
     """Runs it; the exit status is 1 when something grew, or a client that should not have ended did."""
     parser = argparse.ArgumentParser(prog="soak")
-    parser.add_argument("--minutes", type=float, default=60.0, help="after a minute of warming up")
-    parser.add_argument("--log", type=Path, default=Path("soak-clients.log"), help="what the clients say of errors")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after two of warming up")
+    parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder for samples and the clients' errors")
     wanted = parser.parse_args()
+    wanted.out.mkdir(parents=True, exist_ok=True)
     settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "lease": 5}
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as folder,
         stacked(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,
+        (wanted.out / "samples.jsonl").open("w") as log,
     ):
-        crowd = Crowd(stack.target, wanted.log)
+        crowd = Crowd(stack.target, wanted.out / "clients.log")
         try:
-            samples = soaked(stack, crowd, 60 * wanted.minutes)
+            samples = soaked(stack, crowd, 60 * wanted.minutes, log)
         finally:
             crowd.close()
     print(f"{'':24}{'start':>10}{'end':>10}")
