@@ -56,6 +56,8 @@ chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
 FUZZ_SECONDS ?= 60
 FUZZERS := fuzz-images fuzz-codec fuzz-requests
 
+.PHONY: $(FUZZERS)
+
 fuzz: $(FUZZERS) ## image decoding, the tensor codec and requests, each for a while (FUZZ_SECONDS=60)
 
 $(FUZZERS): fuzz-%: install .venv-fuzz/installed
