@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ HEAD = f"{'fault':32}{'jobs':>7}{'lost':>6}{'wrong':>7}{'doubled':>9}{'recovery'
 
 def main() -> int:
     """Prints the rows; the exit status is 1 when anything was lost, wrong or doubled."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process is left behind
     parser = argparse.ArgumentParser(prog="chaos")
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs in all, at least")
     parser.add_argument("--only", default="", help="faults whose names hold these words")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def soaked(stack: Stack, crowd: Crowd, seconds: float, log: TextIO) -> list[dict
 
 def main() -> int:
     """Runs it; the exit status is 1 when something grew, or a client that should not have ended did."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process is left behind
     parser = argparse.ArgumentParser(prog="soak")
     parser.add_argument("--minutes", type=float, default=60.0, help="after two of warming up")
     parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder for samples and the clients' errors")
