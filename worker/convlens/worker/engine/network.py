@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -219,11 +219,12 @@ class Network:
         if cams:
             ends.setdefault("vanilla", min(cams))
         streams = {rule: list(seed) for rule in ends}
-        for i in range(scored - 1, min(ends.values(), default=scored) - 1, -1):
+        for i, passed in self._downwards(values, scored, min(ends.values(), default=scored), cams):
             active = [rule for rule in streams if ends[rule] <= i]
             every = [rule for rule in active for _ in seed]
             flat = [dy for rule in active for dy in streams[rule]]
-            flat = self._steps[i].op.backward(flat, values[i], values[i + 1], every)
+            for op, x, y in passed:
+                flat = op.backward(flat, x, y, every)
             for k, rule in enumerate(active):
                 streams[rule] = flat[k * len(seed) : (k + 1) * len(seed)]
             if i in cams:
@@ -231,6 +232,24 @@ class Network:
         for rule in rules:
             kept[0, rule] = streams[rule]
         return kept
+
+    def _downwards(
+        self, values: list[Tensor], top: int, bottom: int, kept: set[int]
+    ) -> Iterator[tuple[int, list[tuple[ops.Op, Tensor, Tensor]]]]:
+        """The way of the backward pass: each value that it reaches, and the operations passed to get there.
+
+        A rectifier right below a pool of disjoint windows is passed first: gradients go to the largest values alone,
+        which the pool's output holds, and there are a quarter as many of them as of the rectifier's own.
+        """
+        i = top
+        while i > bottom:
+            i -= 1
+            op, passed = self._steps[i].op, [(self._steps[i].op, values[i], values[i + 1])]
+            below = self._steps[i - 1].op if i > bottom and i not in kept else None
+            if isinstance(op, ops.MaxPool) and op.disjoint and isinstance(below, ops.Relu | ops.LeakyRelu):
+                passed.insert(0, (below, values[i + 1], values[i + 1]))
+                i -= 1
+            yield i, passed
 
     def _map(
         self,
