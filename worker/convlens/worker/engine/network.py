@@ -32,6 +32,7 @@ from convlens.worker.engine.plan import (
     Saliency,
     Score,
 )
+from convlens.worker.engine.precision import PRECISIONS
 from convlens.worker.engine.preprocess import PREPROCESS
 
 Tensor = Any
@@ -55,10 +56,8 @@ class LayerInfo:
 class Network:
     """A Keras chain, ready to be explained. The Keras model is read once and never touched.
 
-    `precision` is float32, or bfloat16: products of 8 significant bits summed in float32, but for the last layer's, so
-    that logits keep their digits. Maps and scores come as float32 either way.
-
-    Raises UnsupportedLayer for what has no exact rule, and for an input that is no RGB image of fixed size.
+    `precision` is one of precision.PRECISIONS. Raises UnsupportedLayer for what has no exact rule, or an input that
+    is no RGB image of fixed size.
     """
 
     def __init__(self, model: Any, preprocess: str, precision: str = "float32") -> None:
@@ -77,10 +76,11 @@ class Network:
         below = self.layers[: names.index(self.score_layer)]
         self.cam_layer: str | None = next((i.name for i in below[::-1] if i.kind == "Conv2D"), None)
         self.has_probability = self._head is not None
+        self._precision = PRECISIONS[precision]
         self.digest = self._digest(preprocess, precision)
         weighted = [step.op for step in self._steps if isinstance(step.op, ops.Convolution | ops.Dense | ops.Affine)]
         for op in weighted[:-1]:
-            op.compute_in(tf.as_dtype(precision))
+            op.compute_in(tf.as_dtype(self._precision.dtype))
         self._traces: OrderedDict[tuple[Plan, Any], Callable[..., Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -98,7 +98,7 @@ class Network:
         """Computes `plan` on `images`, uint8 or float32 RGB in 0…255, (N,H,W,3).
 
         `targets` is (N,T) of unit indices, ALL_UNITS, PREDICTED or below; None: the predicted unit. Raises ValueError
-        for arrays, layers or targets that do not fit.
+        for arrays, layers or targets that do not fit, OverflowError when numbers burst the network's precision.
         """
         if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype.name not in {"uint8", "float32"}:
             raise ValueError(
@@ -117,6 +117,10 @@ class Network:
             name: value.numpy()
             for name, value in self._trace(plan, images.dtype)(tf.constant(images), tf.constant(targets)).items()
         }
+        if self._precision.narrow and not all(np.isfinite(value).all() for value in found.values()):
+            raise OverflowError(
+                f"activations or gradients exceed what {self._precision.dtype} holds; bfloat16 would do"
+            )
         maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
         return Outputs(
             maps,
@@ -205,7 +209,8 @@ class Network:
         for axis in inner:
             area *= output.shape[axis]
         streams = [weights[:, t] for t in range(plan.targets)]
-        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) / area for stream in streams]
+        scale = self._precision.gradient_scale / area
+        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) * scale for stream in streams]
         return [tf.cast(tf.broadcast_to(stream, tf.shape(output)), output.dtype) for stream in spread]
 
     def _backward(
@@ -228,10 +233,15 @@ class Network:
             for k, rule in enumerate(active):
                 streams[rule] = flat[k * len(seed) : (k + 1) * len(seed)]
             if i in cams:
-                kept[i, "vanilla"] = streams["vanilla"]
+                kept[i, "vanilla"] = self._unscaled(streams["vanilla"])
         for rule in rules:
-            kept[0, rule] = streams[rule]
+            kept[0, rule] = self._unscaled(streams[rule])
         return kept
+
+    def _unscaled(self, dys: list[Tensor]) -> list[Tensor]:
+        """Gradients as float32 and of their own size."""
+        scale = self._precision.gradient_scale
+        return [tf.cast(dy, tf.float32) if scale == 1 else tf.cast(dy, tf.float32) / scale for dy in dys]
 
     def _downwards(
         self, values: list[Tensor], top: int, bottom: int, kept: set[int]
@@ -286,7 +296,7 @@ class Network:
         """A class activation map (N,h,w) a target."""
         end = self._ends[layer]
         a = tf.cast(values[end], tf.float32)
-        maps = [CAMS[method](a, tf.cast(dy, tf.float32)) for dy in gradients[end, "vanilla"]]
+        maps = [CAMS[method](a, dy) for dy in gradients[end, "vanilla"]]
         return maps if signed else [tf.nn.relu(map_) for map_ in maps]
 
     def _upsampled(self, cam: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,22 @@ from convlens.worker.engine.chain import UnsupportedLayer
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.models.arithmetic import TF32, warn_of_slowness
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 log = logging.getLogger(__name__)
 
-# Before any model is built: memory is taken as it is needed, and the float32 that the card promises is no TF32.
+# Before any model is built: memory is taken as it is needed.
 for _gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(_gpu, True)
-tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 class KerasModel:
-    """A network and its card. ModelUnavailable when the engine has no rule for a layer, or labels do not fit."""
+    """A network and its card.
+
+    ModelUnavailable when the engine has no rule for a layer, labels do not fit, or the precision not to other models'.
+    """
 
     def __init__(
         self,
@@ -41,8 +43,8 @@ class KerasModel:
         synthetic: bool = False,
     ) -> None:
         scheme = source.preprocess or preprocess
-        if source.precision == "bfloat16" and not has_bfloat16():
-            log.warning("model=%s: this processor has no bfloat16; float32 would be faster", source.name)
+        TF32.claim(self, source)
+        warn_of_slowness(source)
         try:
             self._network = network = Network(model, scheme, source.precision)
         except UnsupportedLayer as error:
@@ -83,14 +85,3 @@ class KerasModel:
                 predictions = 0 if maps == (first,) else 5
                 self._network.run(image, Plan(maps, predictions=predictions), np.full((1, 1), PREDICTED, np.int32))
         log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)
-
-
-def has_bfloat16() -> bool:
-    """True for a GPU, and for a processor that multiplies bfloat16."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -52,13 +52,13 @@ class AveragePool(Op):
 
 
 class GlobalAverage(Op):
-    """Mean over space."""
+    """Mean over space, summed in float32."""
 
     def __init__(self, keep_axes: bool) -> None:
         self.keep_axes = keep_axes
 
     def forward(self, x: Tensor) -> Tensor:
-        return tf.reduce_mean(x, (1, 2), keepdims=self.keep_axes)
+        return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), (1, 2), keepdims=self.keep_axes), x.dtype)
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         area = x.shape[1] * x.shape[2]
