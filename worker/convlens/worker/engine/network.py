@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -113,15 +113,16 @@ class Network:
         units = self._units(plan)
         if plan.targeted and not ((targets >= -1 - units) & (targets < units)).all():
             raise ValueError(f"a target is outside of 0…{units - 1} (and its ranks): {targets.tolist()}")
+        traced = replace(plan, maps=tuple(sorted(set(plan.maps), key=repr)))  # one trace in any order
         found = {
             name: value.numpy()
-            for name, value in self._trace(plan, images.dtype)(tf.constant(images), tf.constant(targets)).items()
+            for name, value in self._trace(traced, images.dtype)(tf.constant(images), tf.constant(targets)).items()
         }
         if self._precision.narrow and not all(np.isfinite(value).all() for value in found.values()):
             raise OverflowError(
                 f"activations or gradients exceed what {self._precision.dtype} holds; bfloat16 would do"
             )
-        maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
+        maps = {item: found.pop(f"map{traced.maps.index(item)}") for item in dict.fromkeys(plan.maps)}
         return Outputs(
             maps,
             found.get("targets"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 log = logging.getLogger(__name__)
+
+ARTICLE: Final = "block4_conv2"
+"""The deepest layer whose output is looked at in the article that the maps come from."""
 
 # Before any model is built: memory is taken as it is needed.
 for _gpu in tf.config.list_physical_devices("GPU"):
@@ -69,19 +72,19 @@ class KerasModel:
         return self._network.run(images, plan, targets)
 
     def warm_up(self) -> None:
-        """Runs each of the common plans once."""
+        """Runs each of the common plans once, on pixels as pictures have them, and the last one on float32, too."""
         began = time.monotonic()
-        image = np.zeros((1, *self._network.input_shape), np.uint8)
-        cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
-        first = Activation(self.card.layers[0].name)
-        plans: list[tuple[Map, ...]] = [
-            (Saliency(),),
-            (Saliency("guided"),),
-            cam,
-            (Saliency(), Saliency("guided"), *cam),
-        ]
-        for maps in (*plans, (first,)):
-            if maps:
-                predictions = 0 if maps == (first,) else 5
-                self._network.run(image, Plan(maps, predictions=predictions), np.full((1, 1), PREDICTED, np.int32))
+        *others, four = self._common()
+        for maps, dtype in (*((it, np.uint8) for it in others), (four, np.uint8), (four, np.float32)):
+            image = np.zeros((1, *self._network.input_shape), dtype)
+            plan = Plan(maps, predictions=5 if Plan(maps).targeted else 0)
+            self._network.run(image, plan, np.full((1, 1), PREDICTED, np.int32))
         log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)
+
+    def _common(self) -> list[tuple[Map, ...]]:
+        """What most jobs ask for: each kind of map by itself, and the four of the article together."""
+        cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
+        layer = next((it.name for it in self.card.layers if it.name == ARTICLE), self.card.layers[0].name)
+        both: tuple[Map, ...] = (Saliency(), Saliency("guided"))
+        alone: list[tuple[Map, ...]] = [(item,) for item in (*both, *cam, Activation(layer))]
+        return [*alone, (*both, *cam), (*both, *cam, Activation(layer))]
