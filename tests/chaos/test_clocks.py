@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
 from chaos.questions import null
 from chaos.stack import SETTINGS, stacked
 from chaos.stores import HOURS
@@ -15,7 +14,6 @@ LOOKS = 8
 """Of the reconciler, which also deletes what has outlived its time."""
 
 
-@pytest.mark.xfail(strict=True, reason="files in the payload folder are aged by the server's wall clock")
 def test_results_in_a_folder_outlive_a_jump_of_the_clock(tmp_path):
     question = null(5)
     with stacked(tmp_path, payloads_in_folder=True) as stack, Client(stack.target, timeout=60) as client:

@@ -10,7 +10,7 @@ import atheris
 with atheris.instrument_imports():
     from convlens.jobs.fields import SpecError
     from convlens.server.errors import Refusal, refusal_of
-    from convlens.server.validation import validate
+    from convlens.server.validation import Call, validate
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -32,15 +32,14 @@ def once(data: bytes) -> None:
     except DecodeError:
         return
     try:
-        valid = validate(request.spec, request.request_id, {"null": CARD}, SETTINGS, keep=True, time_remaining=None)
+        valid = validate(request.spec, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
     except (Refusal, SpecError) as error:
         refusal = refusal_of(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
         assert refusal.field
         return
-    assert len(valid.job.id) == 32
-    assert 0 <= valid.plan.result_bytes <= SETTINGS.max_result_bytes
-    assert valid.job.images == len(request.spec.images)
+    assert 0 < valid.reserved <= 2 * SETTINGS.max_result_bytes
+    assert len(valid.images) == len(request.spec.images)
 
 
 if __name__ == "__main__":

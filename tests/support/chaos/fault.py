@@ -32,5 +32,3 @@ class Fault:
     """Seconds that a call may take."""
     fails: Mapping[Question, str] = field(default_factory=dict)
     """Questions that cannot be answered under it, and the reason that their callers are told."""
-    flaw: str = ""
-    """What the service does not yet do right under it; empty when all holds."""

@@ -16,6 +16,8 @@ from proxy import FaultProxy
 from convlens.client import Client, Unavailable
 from convlens.local.valkey import READY, command, free_port
 
+PASSWORD = "chaos"
+
 LEASE = 2.0
 SETTINGS = {
     "lease": LEASE, "reconcile_interval": 0.2, "redelivery_grace": 1, "drain_grace": 20, "result_ttl": 600,
@@ -50,8 +52,8 @@ class Stack:
         self.target = f"127.0.0.1:{self.to_server.port}"
         self.clock = folder / "clock"
         self.clock.write_text("0")
-        self.redis = redis.Redis(port=redis_port)
-        self.valkey = Part("valkey", command(folder / "valkey", redis_port), READY, folder, {})
+        self.redis = redis.Redis(port=redis_port, password=PASSWORD)
+        self.valkey = Part("valkey", command(folder / "valkey", redis_port, PASSWORD), READY, folder, {})
         self.server = self._python("server", self.server_redis.port, "--port", str(port))
         self.victim = self.worker("victim", "null=null", "mine=null", "slow=null,device_ms=700+0", proxied=True)
         self.other = self.worker("other", "null=null")
@@ -67,7 +69,7 @@ class Stack:
         return self._python("worker", port, *flags, "--name", name, name=name)
 
     def _python(self, module: str, redis_port: int, *flags: str, name: str = "") -> Part:
-        settings = self._settings | {"redis_url": f"redis://127.0.0.1:{redis_port}/0"}
+        settings = self._settings | {"redis_url": f"redis://:{PASSWORD}@127.0.0.1:{redis_port}/0"}
         if self.payloads:
             settings["payload_dir"] = self.payloads
         env = {f"CONVLENS_{key.upper()}": str(value) for key, value in settings.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chaos import hurt, spoilt, stores
 from chaos.fault import Fault
-from convlens.client import Cancelled, DeadlineExceeded, NotFound
+from convlens.client import DeadlineExceeded, NotFound
 
 NOTHING = "nothing: the SDK tries again by itself"
 LATER = "nothing: the job takes longer, by a lease and a start at most"
@@ -51,12 +51,7 @@ LANES = (
             Fault("worker stopped beyond its lease", hurt.worker_stopped, LATER),
             Fault("worker told to end", hurt.worker_told, "nothing"),
             Fault("server killed in a stream", hurt.server_streaming, NOTHING),
-            Fault(
-                "server told to end",
-                hurt.server_told,
-                f"{NOTHING}; rarely a bare `Cancelled`",
-                errors=(Cancelled,),
-            ),
+            Fault("server told to end", hurt.server_told, NOTHING),
         ),
         payloads_in_folder=True,
     ),
@@ -65,12 +60,7 @@ LANES = (
         (
             Fault("Valkey told to end", hurt.valkey_told, NOTHING),
             Fault("AOF cannot be written", stores.disk_full, "`Unavailable`, when its timeout ends before the trouble"),
-            Fault(
-                "wall clocks jump",
-                stores.clocks,
-                "nothing",
-                flaw="the server judges by its own clock whether a result has expired",
-            ),
+            Fault("wall clocks jump", stores.clocks, "nothing"),
             Fault("server to Redis cut", spoilt.cut(spoilt.server_redis), NOTHING),
             Fault("server to Redis late", spoilt.late(spoilt.server_redis), "nothing"),
             Fault("server to Redis half-open", spoilt.half_open(spoilt.server_redis), NOTHING),
