@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine clean chaos soak fuzz
+.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,10 +50,13 @@ proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto 
 	.venv-proto/bin/pip install -q -r proto/generator.txt
 	touch $@
 
-bench: bench-engine ## every benchmark
+bench: bench-engine bench-plane ## every benchmark
 
 bench-engine: install ## each map against a forward pass and against peers, stock VGG16
 	$(BIN)/python bench/engine/ratios.py
+
+bench-plane: install ## images a second through the whole service beside peers' (ROWS=map-raw,unary: only these)
+	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## away with .venv and all that was generated
 	rm -rf .venv .venv-audit .venv-fuzz .venv-peers .venv-proto out .mypy_cache .ruff_cache .pytest_cache

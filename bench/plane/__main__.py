@@ -1,0 +1,71 @@
+"""How many images a second Convlens moves, beside peers that do the same work on the same machine in the same run.
+
+`make bench-plane`. Models compute nothing here (`null`), so that what is measured is all but the mathematics; the row
+`vgg16` has the stock network. Every service is a process with a client process of its own, peers in environments of
+their own that are made where they are missing (`.venv-peers`). Rounds are interleaved, medians told. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from bench.plane import table
+from bench.plane.rows import rates
+from bench.plane.rows.bench import Bench
+from bench.plane.rows.device import device
+from bench.plane.rows.large import large
+from bench.plane.rows.latency import alone, poisson
+from bench.plane.rows.queued import queued
+from bench.plane.rows.vgg16 import vgg16
+
+ROWS: Final[dict[str, Callable[[Bench], None]]] = {
+    "map-raw": rates.MAP_RAW,
+    "map-jpeg": rates.MAP_JPEG,
+    "map-photo": rates.MAP_PHOTO,
+    "unary": rates.UNARY,
+    "alone": alone,
+    "poisson": poisson,
+    "device": device,
+    "large": large,
+    "queued": queued,
+    "vgg16": vgg16,
+}
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(
+        "python -m bench.plane", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=lambda words: words.split(","), default=list(ROWS), metavar="ROW,…",
+                        help=f"which to run (default: {','.join(ROWS)})")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a case in a round (default: 1.5)")
+    parser.add_argument(
+        "--queued", type=int, default=100_000, help="jobs that wait in the row queued (default: 100000)"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        bench = Bench(Path(folder), options.rounds, options.seconds, options.queued)
+        for name in options.rows:
+            print(f"{name}…", file=sys.stderr, flush=True)
+            ROWS[name](bench)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+          f"{options.rounds} rounds, {time.monotonic() - began:.0f} s in all\n")  # fmt: skip
+    print("\n\n".join((table.lines(bench.lines), table.costs(bench.results), table.batches(bench.results))))
+    print("\n".join(("", *bench.notes)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Bare Celery's client: tasks of one image or of eight, the oldest result awaited first."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from time import perf_counter
+from typing import Any, Final
+
+from bench.plane import work
+from bench.plane.driver import obey
+from bench.plane.load import Order, Report
+from bench.plane.peers.celery.tasks import connect, zeros
+
+PACK: Final = 8
+TIMEOUT: Final = 20.0
+
+
+def ordered(order: Order, bodies: Iterator[bytes]) -> Report:
+    """A closed loop in one thread, as its results are awaited."""
+    report = Report()
+    waiting: deque[tuple[float, Any]] = deque()
+    pack = PACK if order.call == "map" else 1
+    began = perf_counter()
+    while (going := perf_counter() < began + order.seconds) or waiting:
+        if going and len(waiting) < order.in_flight // pack:
+            sent = list(islice(bodies, pack))
+            waiting.append((perf_counter(), zeros.delay(sent)))
+            report.sent += sum(map(len, sent))
+            continue
+        since, task = waiting.popleft()
+        for answer in task.get(timeout=TIMEOUT):
+            work.received(order.kind, answer)
+            report.images += 1
+            report.received += len(answer)
+        task.forget()
+        report.latencies.append(perf_counter() - since)
+    report.seconds = perf_counter() - began
+    return report
+
+
+async def main() -> None:
+    """Obeys orders."""
+    bodies = {kind: work.bodies(kind) for kind in ("raw", "jpeg", "photo")}
+
+    async def run(order: Order) -> Report:
+        return ordered(order, bodies[order.kind])
+
+    await obey(run)
+
+
+if __name__ == "__main__":
+    connect(sys.argv[1])
+    asyncio.run(main())

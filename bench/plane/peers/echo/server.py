@@ -1,0 +1,56 @@
+"""Bare gRPC: takes images, gives zeros of their maps' bytes, and stores nothing. Messages are bytes, not protobuf."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import numpy as np
+import uvloop
+
+from bench.plane.work import MAP, RAW_BYTES, answer
+
+SERVICE: Final = "bench.Echo"
+CHUNK: Final = 1 << 20
+UNLIMITED: Final = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+async def single(request: bytes, _: Any) -> bytes:
+    """One image."""
+    return answer(request)
+
+
+async def images(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+    """Packs of raw images, one behind another."""
+    async for request in requests:
+        yield np.zeros((len(request) // RAW_BYTES, *MAP), np.float32).tobytes()
+
+
+async def read(request: bytes, _: Any) -> AsyncIterator[bytes]:
+    """As many bytes as are asked for."""
+    left = int(request)
+    chunk = bytes(CHUNK)
+    while left:
+        yield chunk[:left] if left < CHUNK else chunk
+        left -= min(left, CHUNK)
+
+
+async def serve(port: str) -> None:
+    """Until it is ended."""
+    server = grpc.aio.server(options=UNLIMITED)
+    handlers = {
+        "Single": grpc.unary_unary_rpc_method_handler(single),
+        "Map": grpc.stream_stream_rpc_method_handler(images),
+        "Read": grpc.unary_stream_rpc_method_handler(read),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1]))

@@ -1,0 +1,36 @@
+"""The client of the peers that speak HTTP: aiohttp on uvloop, an image a call, one connection for each in flight."""
+
+from __future__ import annotations
+
+import aiohttp
+import uvloop
+
+from bench.plane import work
+from bench.plane.driver import obey
+from bench.plane.load import Order, Report, run
+
+
+async def _main(url: str) -> None:
+    bodies = {kind: work.bodies(kind) for kind in ("raw", "jpeg", "photo")}
+    headers = {"Content-Type": "application/octet-stream"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+
+        async def ordered(order: Order) -> Report:
+            async def call(report: Report) -> None:
+                body = next(bodies[order.kind])
+                async with session.post(url, data=body) as response:
+                    response.raise_for_status()
+                    answer = await response.read()
+                work.received(order.kind, answer)
+                report.images += 1
+                report.sent += len(body)
+                report.received += len(answer)
+
+            return await run(call, order)
+
+        await obey(ordered)
+
+
+def main(url: str) -> None:
+    """Obeys orders against the service at `url`."""
+    uvloop.run(_main(url))

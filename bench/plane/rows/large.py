@@ -1,0 +1,43 @@
+"""The row of large tensors: block1_conv1 of 16 images, 205 MB, against a bare gRPC stream of as many bytes."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from bench.plane.contest import Case, Result
+from bench.plane.load import Order
+from bench.plane.rows.bench import Bench
+from bench.plane.services import ECHO, IN_REDIS, OURS, SERVICES
+from bench.plane.table import Line
+
+
+def large(bench: Bench) -> None:
+    """Reading what is there, and the whole call."""
+    with bench.running({name: SERVICES[name] for name in (OURS, IN_REDIS, ECHO)}) as subjects:
+        calls = {OURS: ("transfer", "large"), IN_REDIS: ("transfer",), ECHO: ("large",)}
+        cases = [Case(name, subject, Order("jpeg", call)) for name, subject in subjects.items() for call in calls[name]]
+        results = bench.contest(cases)
+    found = {(it.case.service, it.case.order.call): it for it in results}
+    bare = found.get((ECHO, "large"))
+    if bare is None:
+        return
+    for (name, call), what, target in (
+        ((OURS, "transfer"), "read a result of 205 MB", 0.6),
+        ((IN_REDIS, "transfer"), "read a result of 205 MB", None),
+        ((OURS, "large"), "compute, store and read 205 MB", None),
+    ):
+        if (name, call) in found:
+            ours = _speed(found[name, call])
+            line = Line(
+                f"{what}: {name} / {ECHO}",
+                f"{ours:,.0f} MB/s",
+                f"{_speed(bare):,.0f} MB/s",
+                ours / _speed(bare),
+                target,
+            )
+            bench.lines.append(line)
+
+
+def _speed(result: Result) -> float:
+    """MB a second."""
+    return median(it.report.received / it.report.seconds for it in result.rounds) / 1e6

@@ -1,0 +1,135 @@
+"""The rows that compare images a second: who takes part in which, with what in flight, and what is to be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.plane.contest import Case, Result
+from bench.plane.load import Order
+from bench.plane.rows.bench import Bench
+from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, SERVICES
+from bench.plane.table import Line
+
+BOTH: Final = (32, 128)
+ONE: Final = (32,)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A service in a row; each number of images in flight is a case of its own."""
+
+    service: str
+    call: str
+    in_flight: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Our rate as a share of the peer's, each at its best."""
+
+    ours: str
+    peer: str
+    """The beginning of its name: of mosec ×1 and mosec ×2 the faster one counts."""
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A row."""
+
+    what: str
+    kind: str
+    entries: tuple[Entry, ...]
+    aims: tuple[Aim, ...]
+
+    def __call__(self, bench: Bench) -> None:
+        """Runs it."""
+        with bench.running({it.service: SERVICES[it.service] for it in self.entries}) as subjects:
+            cases = [
+                Case(it.service, subjects[it.service], Order(self.kind, it.call, number, bench.seconds))
+                for it in self.entries
+                if it.service in subjects
+                for number in it.in_flight
+            ]
+            results = bench.contest(cases)
+        for aim in self.aims:
+            bench.lines += self._judged(aim, results)
+
+    def _judged(self, aim: Aim, results: Sequence[Result]) -> list[Line]:
+        """The aim at equal numbers in flight, for information, and with each at its best."""
+        ours = [it for it in results if it.case.service == aim.ours]
+        peers = [it for it in results if it.case.service.startswith(aim.peer)]
+        if not ours or not peers:
+            return []
+        numbers = sorted({it.case.order.in_flight for it in ours} & {it.case.order.in_flight for it in peers})
+        found = []
+        for number in numbers if len(numbers) > 1 else ():
+            same = [_best([it for it in side if it.case.order.in_flight == number]) for side in (ours, peers)]
+            found.append(self._line(aim, *same, None))
+        return [*found, self._line(aim, _best(ours), _best(peers), aim.share)]
+
+    def _line(self, aim: Aim, ours: Result, peer: Result, share: float | None) -> Line:
+        numbers = [it.case.order.in_flight for it in (ours, peer)]
+        pace = f"{numbers[0]} in flight" if numbers[0] == numbers[1] else f"{numbers[0]} and {numbers[1]} in flight"
+        best = ", each at its best" if share is not None else ""
+        return Line(
+            f"{self.what}: {aim.ours} / {peer.case.service}, {pace}{best}",
+            f"{ours.rate:,.0f}/s", f"{peer.rate:,.0f}/s", ours.rate / peer.rate, share,
+        )  # fmt: skip
+
+
+def _best(results: Sequence[Result]) -> Result:
+    return max(results, key=lambda result: result.rate)
+
+
+MAP_RAW: Final = Rates(
+    "map, pixels in, float32 out",
+    "raw",
+    (
+        Entry(OURS, "map", BOTH),
+        Entry(IN_REDIS, "map", BOTH),
+        Entry(f"{MOSEC} ×1", "single", BOTH),
+        Entry(f"{MOSEC} ×2", "single", BOTH),
+        Entry(ECHO, "map", BOTH),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "single", ONE),
+        Entry("Celery", "map", ONE),
+    ),
+    (Aim(OURS, MOSEC, 0.75), Aim(IN_REDIS, MOSEC, 0.42), Aim(OURS, ECHO, 0.65)),
+)
+MAP_JPEG: Final = Rates(
+    "map, JPEG of 224×224 in, uint8 out",
+    "jpeg",
+    (
+        Entry(OURS, "map", BOTH),
+        Entry(f"{MOSEC} ×1", "single", BOTH),
+        Entry(f"{MOSEC} ×2", "single", BOTH),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "map", ONE),
+    ),
+    (Aim(OURS, MOSEC, 1.3),),
+)
+MAP_PHOTO: Final = Rates(
+    "map, JPEG of a whole photo in, uint8 out",
+    "photo",
+    (Entry(OURS, "map", ONE), Entry(f"{MOSEC} ×2", "single", ONE)),
+    (Aim(OURS, MOSEC, 1.3),),
+)
+UNARY: Final = Rates(
+    "an image a call",
+    "raw",
+    (
+        Entry(OURS, "single", ONE),
+        Entry(f"{MOSEC} ×1", "single", ONE),
+        Entry(f"{MOSEC} ×2", "single", ONE),
+        Entry(ECHO, "single", ONE),
+        Entry("LitServe", "single", ONE),
+        Entry("BentoML", "single", ONE),
+        Entry("Celery", "single", ONE),
+    ),
+    (Aim(OURS, MOSEC, 0.3), Aim(OURS, ECHO, None)),
+)

@@ -1,0 +1,48 @@
+"""The row with the real network: the stock VGG16 through the service against the engine alone, in batches of eight."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from bench.plane import processes, service
+from bench.plane.contest import Case
+from bench.plane.load import Order
+from bench.plane.rows.bench import Bench
+from bench.plane.services import OURS
+from bench.plane.subject import Subject
+from bench.plane.table import Line
+
+BATCH: Final = 8
+CALLS: Final = 3
+"""Of eight images each, so that the next waits while one is computed."""
+ENGINE: Final = "engine alone"
+SECONDS: Final = 5.0
+MODELS: Final = ("null=random:1",)
+"""Under the name that clients ask for."""
+
+
+def vgg16(bench: Bench) -> None:
+    """Saliency maps."""
+    services = {
+        OURS: lambda folder: service.up(OURS, folder, "--max-batch-size", str(BATCH), models=MODELS),
+        ENGINE: _engine,
+    }
+    with bench.running(services) as subjects:
+        in_flight = {OURS: CALLS, ENGINE: 1}
+        orders = {name: Order("raw", "eight", number, SECONDS) for name, number in in_flight.items()}
+        results = bench.contest([Case(name, subject, orders[name]) for name, subject in subjects.items()])
+    found = {it.case.service: it for it in results}
+    if len(found) == 2:
+        ours, engine = found[OURS], found[ENGINE]
+        what = f"stock VGG16, saliency, through the service (mean batch {fmean(ours.batch_sizes):.1f}) / {ENGINE}"
+        bench.lines.append(
+            Line(what, f"{ours.rate:.3f}/s", f"{engine.rate:.3f}/s", ours.rate / engine.rate, 0.97, form=".3f")
+        )
+
+
+def _engine(folder: Path) -> Subject:
+    log = processes.new_log(folder, "engine")
+    return Subject(ENGINE, [], [sys.executable, "-m", "bench.plane.engine"], log, {})

@@ -1,0 +1,65 @@
+"""Our own service under load: `convlens up`, or its parts by themselves where payloads are to live in Redis."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from bench.plane import processes, redis
+from bench.plane.subject import DidNotRun, Subject, free_port
+
+ROLES: Final = {"convlens.server": "front", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
+                "redis": "redis"}  # fmt: skip
+PATIENCE: Final = 120.0
+READY: Final = "ready: grpc "
+
+
+def up(name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null",)) -> Subject:
+    """`convlens up` and a client. Raises DidNotRun."""
+    log = processes.new_log(folder, name)
+    words = [word for model in models for word in ("--model", model)]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-level", "WARNING", *words, *flags]
+    server = processes.start(command, log)
+    return _with_client(name, [server], log)
+
+
+def parts(
+    name: str, folder: Path, *, workers: Sequence[str] = ("null=null",), env: Mapping[str, str] | None = None
+) -> Subject:
+    """A Valkey, a server, a worker for each model of `workers`, and a client; payloads in Redis. Raises DidNotRun."""
+    log = processes.new_log(folder, name)
+    data = log.with_suffix(".data")
+    data.mkdir()
+    port = free_port()
+    variables = {"CONVLENS_REDIS_URL": f"redis://127.0.0.1:{port}/0", "CONVLENS_LOG_LEVEL": "WARNING", **(env or {})}
+    python = [sys.executable, "-m"]
+    commands = [redis.command(data, port), *([*python, "convlens.worker", "--model", model] for model in workers)]
+    servers = [processes.start(command, log, **variables) for command in commands]
+    server = processes.start([*python, "convlens.server", "--port", "0"], log, **variables)
+    return _with_client(name, [server, *reversed(servers)], log)
+
+
+def _with_client(name: str, servers: list[subprocess.Popen[str]], log: Path) -> Subject:
+    """`servers` in the order in which they are to end."""
+    try:
+        target = _ready_line(log, servers).split()[-1]
+    except DidNotRun:
+        for server in servers:
+            processes.end(server)
+        raise
+    return Subject(name, servers, [sys.executable, "-m", "bench.plane.client", target], log, ROLES)
+
+
+def _ready_line(log: Path, servers: Sequence[subprocess.Popen[str]]) -> str:
+    """What a server says once it serves."""
+    ends = monotonic() + PATIENCE
+    while monotonic() < ends and all(server.poll() is None for server in servers):
+        lines = log.read_text(errors="replace").splitlines()
+        if found := next((line for line in lines if READY in line), None):
+            return found
+        sleep(0.1)
+    raise DidNotRun(lines[-1] if lines else "it said nothing")

@@ -1,0 +1,28 @@
+"""Who takes part: ours and the peers, by the names that the tables have, each with settings that suit it best here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from bench.plane import service
+from bench.plane.subject import Subject, peer
+
+OURS: Final = "Convlens"
+OURS_TWO: Final = "Convlens, two workers"
+IN_REDIS: Final = "Convlens, payloads in Redis"
+MOSEC: Final = "mosec"
+ECHO: Final = "gRPC echo"
+
+SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
+    OURS: lambda folder: service.up(OURS, folder),
+    IN_REDIS: lambda folder: service.parts(IN_REDIS, folder),
+    f"{MOSEC} ×1": lambda folder: peer("mosec", folder, "1"),
+    f"{MOSEC} ×2": lambda folder: peer("mosec", folder, "2"),
+    ECHO: lambda folder: peer("echo", folder),
+    "LitServe": lambda folder: peer("litserve", folder),
+    "BentoML": lambda folder: peer("bentoml", folder),
+    "Celery": lambda folder: peer("celery", folder),
+}
+"""mosec is taken with one worker process and with two, since it depends on the work which is faster."""

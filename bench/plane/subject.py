@@ -1,0 +1,89 @@
+"""A service under load: its processes and its client's, and what one order costs each of them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.plane import processes
+from bench.plane.environments import interpreter
+from bench.plane.load import Order, Report
+
+
+class DidNotRun(RuntimeError):
+    """A service or its client ended or never answered; the message is its log's last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One order obeyed."""
+
+    report: Report
+    cpu: dict[str, float]
+    """Seconds by role."""
+
+
+class Subject:
+    """A running service with a client process of its own."""
+
+    def __init__(
+        self, name: str, servers: Sequence[subprocess.Popen[str]], client: Sequence[str | Path], log: Path,
+        roles: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        """`client` is the client's command; `roles` name the servers' processes, see processes.cpu_seconds."""
+        self.name = name
+        self._log = log
+        self._servers = list(servers)
+        self._roles = roles
+        self._client = processes.start(client, log, pipes=True)
+        try:
+            self._line()
+        except DidNotRun:
+            self.close()
+            raise
+
+    def run(self, order: Order) -> Measured:
+        """Has the client obey. Raises DidNotRun."""
+        before = self._cpu()
+        assert self._client.stdin
+        print(json.dumps(asdict(order)), file=self._client.stdin, flush=True)
+        report = Report(**json.loads(self._line()))
+        after = self._cpu()
+        return Measured(report, {role: after[role] - before.get(role, 0.0) for role in after})
+
+    def close(self) -> None:
+        """Ends client and servers."""
+        for process in (self._client, *self._servers):
+            processes.end(process)
+
+    def _cpu(self) -> dict[str, float]:
+        client = processes.cpu_seconds([self._client.pid], {"": "client"})
+        return client | processes.cpu_seconds([it.pid for it in self._servers], self._roles)
+
+    def _line(self) -> str:
+        assert self._client.stdout
+        if line := self._client.stdout.readline():
+            return line
+        said = self._log.read_text(errors="replace").strip().splitlines()
+        raise DidNotRun(said[-1] if said else "it ended and said nothing")
+
+
+def peer(name: str, folder: Path, *settings: str, roles: Mapping[str, str] | None = None) -> Subject:
+    """A peer in its own environment: `server PORT SETTINGS…` and `client PORT` of its folder. Raises DidNotRun."""
+    python = interpreter(name)
+    port = str(free_port())
+    log = processes.new_log(folder, name)
+    module = f"bench.plane.peers.{name}"
+    server = processes.start([python, "-m", f"{module}.server", port, *settings], log)
+    return Subject(name, [server], [python, "-m", f"{module}.client", port], log, roles or {"": "server"})
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,78 @@
+"""What is printed: the lines that are judged, what each process costs, how images were batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench.plane.contest import Result
+
+ROLES = ("client", "front", "worker", "redis", "server", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One comparison, its target and whether it is reached."""
+
+    what: str
+    ours: str
+    peer: str
+    """Empty where we are compared with an aim alone."""
+    ratio: float
+    target: float | None = None
+    """None: for information."""
+    at_most: bool = False
+    """The ratio is to be no more than the target, instead of no less."""
+    form: str = ".2f"
+
+    def words(self) -> tuple[str, ...]:
+        """As the table has it."""
+        wanted, verdict = "", ""
+        if self.target is not None:
+            wanted = f"{'≤' if self.at_most else '≥'} {self.target:{self.form}}"
+            verdict = "yes" if (self.ratio <= self.target if self.at_most else self.ratio >= self.target) else "no"
+        return self.what, self.ours, self.peer, f"{self.ratio:{self.form}}", wanted, verdict
+
+
+def lines(found: Sequence[Line]) -> str:
+    """The table of comparisons."""
+    return _table(("", "ours", "peer", "ratio", "target", "reached"), [line.words() for line in found])
+
+
+def costs(results: Sequence[Result]) -> str:
+    """Rates, latencies, bytes, and CPU milliseconds an image of each process."""
+    roles = [role for role in ROLES if any(role in result.cost() for result in results)]
+    head = ("", "images/s", "p50 ms", "p99 ms", "max ms", "kB/image", *(f"{role} ms" for role in roles), "CPU ms")
+    rows = []
+    for result in results:
+        cost = result.cost()
+        timed = [f"{it * 1e3:.1f}" for it in (result.latency(0.5), result.latency(0.99), max(result.latencies))] \
+            if result.latencies else ["", "", ""]  # fmt: skip
+        moved = sum(it.report.sent + it.report.received for it in result.rounds) / max(1, result.images) / 1e3
+        each = [f"{cost[role]:.2f}" if role in cost else "" for role in roles]
+        failed = f" ({result.failed} failed: {result.error()})" if result.failed else ""
+        rows.append((result.case.name + failed, f"{result.rate:,.0f}", *timed, f"{moved:,.0f}", *each,
+                     f"{sum(cost.values()):.2f}"))  # fmt: skip
+    return _table(head, rows)
+
+
+def batches(results: Sequence[Result]) -> str:
+    """How images rode: the size of their pass, and how long they waited for it, as result.timing tells."""
+    rows = []
+    for result in results:
+        if sizes := result.batch_sizes:
+            waits = result.waits
+            rows.append((result.case.name, f"{fmean(sizes):.1f}", str(max(sizes)), f"{fmean(waits) * 1e3:.1f}",
+                         f"{max(waits) * 1e3:.1f}"))  # fmt: skip
+    return _table(("", "batch: mean", "largest", "wait ms: mean", "longest"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their heads, the first to the left."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(word.ljust(width) if i == 0 else word.rjust(width)
+                  for i, (word, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in (head, *rows)
+    )  # fmt: skip
