@@ -109,7 +109,7 @@ def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> Convlen
     if status is not None:
         return from_status(status, request_id)
     if code is grpc.StatusCode.CANCELLED:  # no job's end has no details: a server that shuts down ends calls so
-        return Unavailable(f"the server at {target} ended the call", request_id=request_id)
+        return Unavailable(f"the server at {target} ended the call: {message}", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
         message = f"the certificate of the server at {target} is not to be trusted: {message}"
         return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)
