@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean
+.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,4 +59,29 @@ bench-plane: install ## images a second through the whole service beside peers' 
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## away with .venv and all that was generated
-	rm -rf .venv .venv-audit .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-audit .venv-fuzz .venv-peers .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+
+chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
+	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
+
+FUZZ_SECONDS ?= 60
+FUZZERS := fuzz-images fuzz-codec fuzz-requests
+
+.PHONY: $(FUZZERS)
+
+fuzz: $(FUZZERS) ## image decoding, the tensor codec and requests, each for a while (FUZZ_SECONDS=60)
+
+$(FUZZERS): fuzz-%: install .venv-fuzz/installed
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/seeds.py $* out/$@/seeds
+	mkdir -p out/$@/grown
+	.venv-fuzz/bin/python tests/fuzz/fuzz_$*.py out/$@/grown out/$@/seeds -artifact_prefix=out/$@/ \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1
+
+.venv-fuzz/installed: tests/fuzz/requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-fuzz
+	PIP_CONSTRAINT=constraints.txt .venv-fuzz/bin/pip install -q -r tests/fuzz/requirements.txt -e proto -e jobs -e server
+	.venv-fuzz/bin/pip install -q --no-deps -e worker # without its TensorFlow
+	touch $@
+
+soak: install ## mixed traffic for an hour, and what it leaves behind (SOAK_MINUTES=n)
+	PYTHONPATH=tests/support $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60)

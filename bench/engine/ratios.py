@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -34,15 +34,49 @@ HERE = Path(__file__).parent
 LAYER, CAM = "block4_conv2", "block5_conv3"
 FIVE = Activation(LAYER, (0, 1, 2, 3, 4))
 FORWARD = "forward pass (the logits of 5 classes)"
+CUT = f"forward pass cut at {LAYER}, by Keras' layers"
+ACTIVATIONS = f"activations of {LAYER}, 5 channels"
+FOUR = "the article's four"
 PLANS = {
     FORWARD: Plan((), predictions=5),
-    f"activations of {LAYER}, 5 channels": Plan((FIVE,)),
+    ACTIVATIONS: Plan((FIVE,)),
     "Grad-CAM": Plan((GradCAM(CAM),), predictions=5),
     "saliency": Plan((Saliency(),), predictions=5),
     "guided saliency": Plan((Saliency("guided"),), predictions=5),
     "saliency and Grad-CAM": Plan((Saliency(), GradCAM(CAM)), predictions=5),
-    "the article's four": Plan((Saliency(), Saliency("guided"), GradCAM(CAM), FIVE), predictions=5),
+    FOUR: Plan((Saliency(), Saliency("guided"), GradCAM(CAM), FIVE), predictions=5),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The time of one row over that of another, and what it is to be at most, or at least."""
+
+    row: str
+    base: str
+    most: float = float("inf")
+    least: float = 0.0
+
+    def told(self, times: dict[str, float]) -> str | None:
+        """A line of the table; None when a row was left out."""
+        if not {self.row, self.base} <= times.keys():
+            return None
+        found = times[self.row] / times[self.base]
+        wanted = f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
+        verdict = "reached" if self.least <= found <= self.most else "missed"
+        return f"{self.row} ÷ {self.base}: {found:.2f}, {wanted} {verdict}"
+
+
+BARS = (
+    Bar("Keras: predict", FORWARD, least=0.97),
+    Bar("OpenVINO: forward", FORWARD, least=0.9),
+    Bar("saliency", FORWARD, most=2.1),
+    Bar("guided saliency", FORWARD, most=2.1),
+    Bar("Grad-CAM", FORWARD, most=1.05),
+    Bar(ACTIVATIONS, CUT, most=1.02),
+    Bar(FOUR, FORWARD, most=3.1),
+    Bar(f"Xplique: {FOUR}", FOUR, least=2),
+)
 FIRST = """
 import time; began = time.perf_counter()
 import keras, numpy as np
@@ -129,7 +163,8 @@ def main() -> None:
     network = Network(model, "caffe")
     images = np.random.default_rng(0).integers(0, 256, (options.batch, 224, 224, 3), dtype=np.uint8)
     prepared = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
-    rows: dict[str, Callable[[], Any]] = {name: timed(network, images, plan) for name, plan in PLANS.items()}
+    rows: dict[str, Callable[[], float]] = {name: timed(network, images, plan) for name, plan in PLANS.items()}
+    rows[CUT] = timed_cut(model, prepared)
     off: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         peers = start_peers(options.peers, model, prepared, Path(folder))
@@ -158,6 +193,10 @@ def main() -> None:
             f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}"
             f"   ({low / one:.2f}–{high / one:.2f}){apart}"
         )
+    print("\nThe bars, of medians:")
+    middles = {name: float(np.median(found)) for name, found in times.items()}
+    for line in filter(None, (bar.told(middles) for bar in BARS)):
+        print(line)
     first = subprocess.run([sys.executable, "-c", FIRST], check=True, capture_output=True, text=True)
     print(f"from a cold start, one image: {first.stdout.strip()}")
 
@@ -168,6 +207,19 @@ def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], floa
     def run() -> float:
         began = time.perf_counter()
         network.run(images, plan)
+        return time.perf_counter() - began
+
+    return run
+
+
+def timed_cut(model: keras.Model, prepared: np.ndarray) -> Callable[[], float]:
+    """Keras' layers up to LAYER, compiled; one channel is fetched."""
+    cut = keras.Model(model.input, model.get_layer(LAYER).output)
+    compiled = tf.function(lambda x: cut(x, training=False)[..., :1], reduce_retracing=True)
+
+    def run() -> float:
+        began = time.perf_counter()
+        compiled(tf.constant(prepared)).numpy()
         return time.perf_counter() - began
 
     return run

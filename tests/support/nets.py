@@ -59,7 +59,18 @@ def _nested(x):
     return L.Dense(1, activation="sigmoid", name="out")(x)
 
 
-BUILDERS = {"fused": _fused, "separate": _separate, "edges": _edges, "nested": _nested}
+def _uneven(x):
+    x = L.Conv2D(4, (5, 4), padding="valid", name="c1")(x)
+    x = L.LeakyReLU(negative_slope=0.2, name="a1")(x)
+    x = L.MaxPooling2D((2, 3), strides=(2, 4), padding="same", name="p1")(x)
+    x = L.Conv2D(4, (3, 2), padding="same", activation="relu", name="c2")(x)
+    x = L.Conv2D(8, 3, padding="same", activation="relu", name="c3")(x)
+    x = L.MaxPooling2D(2, strides=3, name="p2")(x)
+    x = L.Flatten(name="flat")(x)
+    return L.Dense(5, name="out")(x)
+
+
+BUILDERS = {"fused": _fused, "separate": _separate, "edges": _edges, "nested": _nested, "uneven": _uneven}
 
 
 def build(name: str, seed: int = 3) -> keras.Model:

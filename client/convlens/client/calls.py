@@ -102,7 +102,7 @@ class Attempts:
         self._connection = connection
         self._ends = time.monotonic() + timeout
         self._request_id = request_id
-        self._growing = (min(5.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
+        self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
     def remaining(self) -> float:
         """Seconds left for the next attempt."""
@@ -144,6 +144,7 @@ class Answer:
                 self._job_id = part.job.id
             case "header":
                 self._began = True
+                self._job_id = part.header.job_id
                 self._assembler.header(part.header)
             case "chunk":
                 self._assembler.chunk(part.chunk)

@@ -41,7 +41,7 @@ from convlens.client import (
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
 from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Targets, Visualization
-from convlens.v1 import job_pb2
+from convlens.v1 import job_pb2, model_pb2
 
 IN_FLIGHT: Final = 8
 """Images under way at once; the worker puts those that wait into one pass."""
@@ -281,7 +281,7 @@ def models() -> None:
     with Server.client() as client:
         for it in client.models():
             size = "×".join(map(str, it.input_shape))
-            precision = "float32" if it.precision == 1 else "bfloat16"
+            precision = model_pb2.Precision.Name(it.precision).removeprefix("PRECISION_").lower()
             source = f"{it.source} (synthetic)" if it.synthetic and it.source != "null" else it.source
             classes = str(it.layers[-1].shape[-1])
             table.add_row(it.name, source, size, classes, str(len(it.layers)), it.cam_layer, precision, str(it.workers))

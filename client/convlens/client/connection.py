@@ -78,7 +78,11 @@ class Connection:
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
-            ("grpc.keepalive_time_ms", 300_000),  # servers send GOAWAY to those who ping more often
+            ("grpc.keepalive_time_ms", 30_000),  # the server allows one in 20 s; a dead connection shows within 40
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.enable_retries", 0),  # retries are ours: requests outgrow gRPC's retry buffer
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", int(not local)),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 
 class ConvlensError(Exception):
@@ -105,9 +105,11 @@ _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check f
 def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
     """The typed error of a failed call to `target`."""
     code, message = error.code(), error.details() or ""
-    status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else _aio_status(error)
+    status = _details(error)
     if status is not None:
         return from_status(status, request_id)
+    if code is grpc.StatusCode.CANCELLED:  # no job's end has no details: a server that shuts down ends calls so
+        return Unavailable(f"the server at {target} ended the call: {message}", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
         message = f"the certificate of the server at {target} is not to be trusted: {message}"
         return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)
@@ -136,8 +138,11 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensErro
     )
 
 
-def _aio_status(error: Any) -> status_pb2.Status | None:
-    """rpc_status.from_call for an AioRpcError, which is no Call."""
+def _details(error: Any) -> status_pb2.Status | None:
+    """The google.rpc.Status of a failed call of either kind; None where the trailers have none that can be read."""
     trailing: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()
     details = dict(trailing).get("grpc-status-details-bin")
-    return None if details is None else status_pb2.Status.FromString(details)
+    try:
+        return None if details is None else status_pb2.Status.FromString(details)
+    except DecodeError:
+        return None

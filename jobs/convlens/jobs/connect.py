@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
+import math
+import time
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-LedgerUnavailable: Final = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
+LedgerUnavailable = redis.RedisError
 """What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
+
+
+class RedisClock:
+    """Seconds since the epoch as Redis counts them: asked once a minute, counted on by a clock that never jumps."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._ahead = 0.0
+        self._until = -math.inf
+
+    def __call__(self) -> float:
+        """Now. LedgerUnavailable when Redis cannot be asked."""
+        now = time.monotonic()
+        if now >= self._until:
+            seconds, micros = self._redis.time()
+            self._ahead = seconds + micros / 1e6 - now
+            self._until = now + 60
+        return now + self._ahead
 
 
 def connect(url: str) -> redis.Redis:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import redis
 
@@ -25,6 +25,10 @@ from convlens.jobs.settings import JobsSettings
 
 class RequestIdReused(ValueError):
     """A request id came again with another request."""
+
+
+class ScriptFailed(RuntimeError):
+    """A mistake in a script: no state of Redis that passes."""
 
 
 class JobLive(RuntimeError):
@@ -72,6 +76,10 @@ class Claim:
         return self.record.token
 
 
+_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
+"""What Redis answers for a while: it cannot write, is not the master, is starting."""
+
+
 @functools.cache
 def _source(name: str) -> str:
     """A script's text: its first line (the flags), the common part, the rest."""
@@ -91,7 +99,12 @@ class Ledger:
 
     def _run(self, name: str, *args: str | int | bytes) -> Any:
         script = self._scripts.get(name) or self._scripts.setdefault(name, self.redis.register_script(_source(name)))
-        return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
+        try:
+            return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
+        except redis.ResponseError as error:
+            if isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_PASSING):
+                raise
+            raise ScriptFailed(f"{name}.lua: {error}") from error
 
     @property
     def _ttls(self) -> tuple[int, int]:
@@ -136,7 +149,17 @@ class Ledger:
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
-        return _record(job_id, self.redis.hgetall(keys.job(job_id)))
+        return self._read([job_id])[0]
+
+    def _read(self, job_ids: Sequence[str]) -> list[Record | None]:
+        """Records, all in one go; None for ids not known."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for job_id in job_ids:
+                pipe.hgetall(keys.job(job_id))
+            (seconds, micros), *rows = pipe.execute()
+        now = seconds + micros / 1e6
+        return [_record(job_id, fields, now) for job_id, fields in zip(job_ids, rows, strict=True)]
 
     def position(self, record: Record) -> int | None:
         """How many jobs of its tenant are before it in its queue; None unless it waits there."""
@@ -155,12 +178,8 @@ class Ledger:
         bound = f"({before}" if before is not None else "+inf"
         while True:
             ids = self.redis.zrevrangebyscore(jobs, bound, "-inf", start=0, num=size, withscores=True)
-            with self.redis.pipeline(transaction=False) as pipe:
-                for name, _ in ids:
-                    pipe.hgetall(keys.job(name.decode()))
-                rows = pipe.execute()
-            for (name, score), fields in zip(ids, rows, strict=True):
-                record = _record(name.decode(), fields)
+            records = self._read([name.decode() for name, _ in ids])
+            for (_, score), record in zip(ids, records, strict=True):
                 if record and state in (None, record.state) and tenant in (None, record.tenant):
                     found.append(record)
                 bound = f"({int(score)}"
@@ -238,7 +257,7 @@ class Ledger:
             yield told
 
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        size = self.payloads.put(claim.token, whole(), ttl)
+        size = self.payloads.put(claim.token, whole(), ttl, admitted=True)
         done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size - header_size, header_size)
         if not done:
             self.payloads.delete([claim.token])
@@ -280,5 +299,5 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _record(job_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
-    return Record.parse(job_id, fields) if b"state" in fields else None
+def _record(job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record | None:
+    return Record.parse(job_id, fields, now) if b"state" in fields else None

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 import redis
 
 from convlens.jobs import keys
+from convlens.jobs.connect import RedisClock
 
 CHUNK: Final = 1 << 20
 """Bytes of one chunk in Redis."""
@@ -34,10 +34,10 @@ class StoreFull(RuntimeError):
 class PayloadStore(Protocol):
     """Where payloads live."""
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:
         """Writes the buffers one after another for `ttl` seconds; returns the bytes. StoreFull.
 
-        The next buffer is asked for once the ones before are written.
+        The next buffer is asked for once the ones before are written. What is `admitted` had its room reserved.
         """
 
     def read(self, name: str, offset: int, length: int) -> bytes:
@@ -53,20 +53,29 @@ class PayloadStore(Protocol):
         """Deletes what has outlived its time, where the store does not do it by itself."""
 
 
+_SET: Final = """#!lua flags=allow-oom
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"""
+
+
 class RedisPayloads:
     """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._set = client.register_script(_SET)
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
-        """See PayloadStore."""
+    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:
+        """See PayloadStore. What is admitted is written though Redis is full, so that work under way can end."""
         size = 0
         try:
             with self._redis.pipeline(transaction=False) as pipe:
                 for number, chunk in enumerate(_chunks(buffers)):
                     size += len(chunk)
-                    pipe.set(keys.payload(name, number), chunk, px=max(1, int(ttl * 1000)))
+                    key, life = keys.payload(name, number), max(1, int(ttl * 1000))
+                    if admitted:
+                        self._set([key], [chunk, life], pipe)
+                    else:
+                        pipe.set(key, chunk, px=life)
                     if number % 16 == 15:  # bounds the pipeline's memory
                         pipe.execute()
                 pipe.execute()
@@ -110,10 +119,11 @@ class RedisPayloads:
 
 
 class DirectoryPayloads:
-    """Payloads as files of one folder that server and workers share; a file's mtime is when it expires."""
+    """Payloads as files of one folder that server and workers share; a file's mtime is when it expires, by `clock`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._folder = folder
+        self._clock = clock
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _path(self, name: str) -> Path:
@@ -121,7 +131,7 @@ class DirectoryPayloads:
             raise ValueError(f"{name!r} is no payload's name")
         return self._folder / name
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:  # noqa: ARG002
         """See PayloadStore. Readers see the whole file or none."""
         path = self._path(name)
         part = path.with_name(f"{name}.{uuid.uuid4().hex}.part")
@@ -133,7 +143,7 @@ class DirectoryPayloads:
                     size += len(view)
                     while view:
                         view = view[file.write(view) :]
-            expires = time.time() + ttl
+            expires = self._clock() + ttl
             os.utime(part, (expires, expires))
             part.replace(path)
         except OSError as error:
@@ -169,7 +179,7 @@ class DirectoryPayloads:
 
     def sweep(self) -> None:
         """Deletes the files whose time is over; unfinished ones after an hour."""
-        now = time.time()
+        now = self._clock()
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 life = 3600 if entry.name.endswith(".part") else 0
@@ -182,7 +192,7 @@ class DirectoryPayloads:
 
 def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:
     """The store in `folder`, or in Redis where there is none."""
-    return DirectoryPayloads(folder) if folder else RedisPayloads(client)
+    return DirectoryPayloads(folder, RedisClock(client)) if folder else RedisPayloads(client)
 
 
 def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,6 +70,8 @@ class Record:
     started: float | None
     ended: float | None
     expires: float | None
+    expired: bool
+    """True when the time of its result was over when the record was read."""
     attempts: int
     token: str
     """The last claim's secret; its result is named after it."""
@@ -86,14 +87,9 @@ class Record:
     progress: float
     """0…1, as its worker last told."""
 
-    @property
-    def expired(self) -> bool:
-        """True when the time of its result is over, by this machine's clock."""
-        return self.expires is not None and self.expires <= time.time()
-
     @classmethod
-    def parse(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Record:
-        """The record that a hash's fields make."""
+    def parse(cls, job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record:
+        """The record that a hash's fields make, read when Redis' clock said `now`."""
 
         def text(name: bytes) -> str:
             return fields.get(name, b"").decode()
@@ -104,6 +100,7 @@ class Record:
         def seconds(name: bytes) -> float | None:
             return number(name) / 1000 if fields.get(name) else None
 
+        expires = seconds(b"expires")
         reason = text(b"reason")
         return cls(
             id=job_id,
@@ -118,7 +115,8 @@ class Record:
             deadline=number(b"deadline") / 1000,
             started=seconds(b"started"),
             ended=seconds(b"ended"),
-            expires=seconds(b"expires"),
+            expires=expires,
+            expired=expires is not None and expires <= now,
             attempts=number(b"attempts"),
             token=text(b"token"),
             worker=text(b"worker"),

@@ -73,7 +73,10 @@ def decode(tensor: pb.Tensor, data: bytes | memoryview | None = None) -> Array:
             f"data has {len(data)} bytes, but shape {list(tensor.shape)} of "
             f"{pb.DataType.Name(tensor.datatype)} takes {expected}"
         )
-    return np.frombuffer(data, dtype_of(tensor.datatype)).reshape(tuple(tensor.shape))
+    try:
+        return np.frombuffer(data, dtype_of(tensor.datatype)).reshape(tuple(tensor.shape))
+    except ValueError as error:
+        raise CodecError(f"shape of {len(tensor.shape)} axes: {error}") from None
 
 
 def describe(array: Array, name: str) -> pb.TensorSpec:
@@ -105,7 +108,10 @@ def allocate(spec: pb.TensorSpec) -> Array:
     expected = byte_size(spec.datatype, spec.shape)
     if spec.byte_size != expected:
         raise CodecError(f"tensor {spec.name!r} announces {spec.byte_size} bytes, but its shape takes {expected}")
-    return np.empty(tuple(spec.shape), dtype_of(spec.datatype))
+    try:
+        return np.empty(tuple(spec.shape), dtype_of(spec.datatype))
+    except ValueError as error:
+        raise CodecError(f"tensor {spec.name!r}, shape of {len(spec.shape)} axes: {error}") from None
 
 
 def verify(array: Array, spec: pb.TensorSpec) -> None:

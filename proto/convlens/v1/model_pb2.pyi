@@ -32,6 +32,10 @@ class _PrecisionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """IEEE 754 binary32 throughout."""
     PRECISION_BFLOAT16: _Precision.ValueType  # 2
     """bfloat16 products, float32 sums."""
+    PRECISION_TF32: _Precision.ValueType  # 3
+    """float32 on a GPU's tensor cores, which round factors to 11 significant bits; elsewhere as float32."""
+    PRECISION_FLOAT16: _Precision.ValueType  # 4
+    """IEEE 754 binary16 products, float32 sums where the device has them."""
 
 class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
     """The arithmetic a model computes in."""
@@ -42,6 +46,10 @@ PRECISION_FLOAT32: Precision.ValueType  # 1
 """IEEE 754 binary32 throughout."""
 PRECISION_BFLOAT16: Precision.ValueType  # 2
 """bfloat16 products, float32 sums."""
+PRECISION_TF32: Precision.ValueType  # 3
+"""float32 on a GPU's tensor cores, which round factors to 11 significant bits; elsewhere as float32."""
+PRECISION_FLOAT16: Precision.ValueType  # 4
+"""IEEE 754 binary16 products, float32 sums where the device has them."""
 global___Precision = Precision
 
 @typing.final

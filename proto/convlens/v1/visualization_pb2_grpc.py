@@ -52,7 +52,8 @@ class VisualizationServiceServicer(object):
     """
 
     def Visualize(self, request, context):
-        """One job, waited for. The stream is: the job once it is accepted, then the header, then the chunks in order.
+        """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
+        the chunks in order, unless the header holds the bytes.
         A call that goes away cancels its job unless somebody else waits for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -25,7 +25,8 @@ class VisualizationServiceStub:
         convlens.v1.visualization_pb2.VisualizeRequest,
         convlens.v1.visualization_pb2.VisualizeResponse,
     ]
-    """One job, waited for. The stream is: the job once it is accepted, then the header, then the chunks in order.
+    """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
+    the chunks in order, unless the header holds the bytes.
     A call that goes away cancels its job unless somebody else waits for it.
     """
 
@@ -46,7 +47,8 @@ class VisualizationServiceAsyncStub:
         convlens.v1.visualization_pb2.VisualizeRequest,
         convlens.v1.visualization_pb2.VisualizeResponse,
     ]
-    """One job, waited for. The stream is: the job once it is accepted, then the header, then the chunks in order.
+    """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
+    the chunks in order, unless the header holds the bytes.
     A call that goes away cancels its job unless somebody else waits for it.
     """
 
@@ -69,7 +71,8 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
         request: convlens.v1.visualization_pb2.VisualizeRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[convlens.v1.visualization_pb2.VisualizeResponse], collections.abc.AsyncIterator[convlens.v1.visualization_pb2.VisualizeResponse]]:
-        """One job, waited for. The stream is: the job once it is accepted, then the header, then the chunks in order.
+        """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
+        the chunks in order, unless the header holds the bytes.
         A call that goes away cancels its job unless somebody else waits for it.
         """
 

@@ -37,6 +37,10 @@ class Refusal(Exception):
     quota: str = ""
     """The bound that has no room: "max_jobs", or "max_jobs/TENANT" for a tenant's share."""
 
+    def __post_init__(self) -> None:
+        self.message, self.field = _short(self.message, 600), _short(self.field, 120)
+        self.metadata = {name: _short(value, 120) for name, value in self.metadata.items()}
+
     def status(self) -> status_pb2.Status:
         """As a google.rpc.Status."""
         details = [error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)]
@@ -56,6 +60,11 @@ class Refusal(Exception):
             packed.Pack(detail)
             status.details.append(packed)
         return status
+
+
+def _short(text: str, most: int) -> str:
+    """`text`, its middle left out where it is long: it stands three times in 8 KiB of trailers."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def invalid(name: str, description: str) -> Refusal:
@@ -132,7 +141,7 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(grpc.StatusCode.ABORTED, "PAYLOAD_GONE", str(error))
         case JobLive():
             return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED", str(error))
-        case _ if isinstance(error, LedgerUnavailable):
+        case LedgerUnavailable():
             log.warning("redis: %s", error)
             return Refusal(grpc.StatusCode.UNAVAILABLE, "REDIS_UNAVAILABLE", "the job store cannot be reached just now")
         case _:

@@ -53,6 +53,8 @@ class Front:
         self._departure: asyncio.Future[None] | None = None
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
+        self.seen: set[str] = set()
+        """The models that were served at any time."""
 
     def start(self) -> None:
         """Begins to listen and to reconcile."""
@@ -77,6 +79,7 @@ class Front:
         now = time.monotonic()
         if now >= self._cards_until:
             self._cards = await self.call(cards.live, self.ledger.redis)
+            self.seen |= self._cards.keys()
             self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
         return self._cards
 
@@ -85,7 +88,7 @@ class Front:
         found = await self.cards()
 
         def work() -> tuple[Record, bool]:
-            return self.ledger.submit(validate(spec, call, found, self.settings), self.settings.bounds)
+            return self.ledger.submit(validate(spec, call, found, self.settings, self.seen), self.settings.bounds)
 
         record, announce = await self.call(work)
         if announce:
@@ -116,7 +119,7 @@ class Front:
     async def _depart(self) -> None:
         while ids := self._leaving:
             self._leaving = []
-            with contextlib.suppress(*LedgerUnavailable):  # the jobs' own deadlines end them then
+            with contextlib.suppress(LedgerUnavailable):  # the jobs' own deadlines end them then
                 await self.call(self.ledger.leave, ids)
         self._departure = None
 

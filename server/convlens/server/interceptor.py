@@ -7,9 +7,10 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from convlens.server.errors import refusal_of
+from convlens.server.errors import Refusal, invalid, refusal_of
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -27,7 +28,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        codecs = (handler.request_deserializer, _serializer(handler.response_serializer))
+        codecs = (_deserializer(handler.request_deserializer), _serializer(handler.response_serializer))
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
         if handler.unary_stream:
@@ -38,7 +39,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             context.set_trailing_metadata(self._metadata)
             try:
-                return await inner(request, context)
+                return await inner(_decoded(request), context)
             except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
                 return await self._abort(context, error)
 
@@ -48,7 +49,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             context.set_trailing_metadata(self._metadata)
             try:
-                async with aclosing(inner(request, context)) as parts:
+                asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
+                async with aclosing(inner(asked, context)) as parts:
                     async for part in parts:
                         yield part
             except Exception as error:  # noqa: BLE001 - as above
@@ -59,6 +61,29 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _abort(self, context: Any, error: Exception) -> None:
         status = rpc_status.to_status(refusal_of(error).status())
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
+
+
+def _deserializer(inner: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """What is no message becomes the error that says so: one raised in here would reach the caller as it is."""
+
+    def deserialized(data: bytes) -> Any:
+        try:
+            return inner(data)
+        except DecodeError:
+            return invalid("request", f"its {len(data)} bytes are no message of the type that this method takes")
+
+    return deserialized
+
+
+def _decoded(request: Any) -> Any:
+    if isinstance(request, Refusal):
+        raise request
+    return request
+
+
+async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _decoded(request)
 
 
 def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib import metadata
 from typing import Any, Final
@@ -12,11 +12,11 @@ from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
 from convlens.server import convert, results
 from convlens.server.auth import caller
-from convlens.server.errors import invalid, refusal_of
+from convlens.server.errors import invalid
 from convlens.server.front import Front
+from convlens.server.stream import Stream
 from convlens.server.validation import Call, default_model, find_model, job_id, result_positions, valid_job_id
 from convlens.v1 import (
-    framing,
     job_pb2,
     job_pb2_grpc,
     model_pb2,
@@ -52,56 +52,10 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self, requests: AsyncIterator[visualization_pb2.VisualizeStreamRequest], context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse | bytes]:
         """Many jobs. No more than `stream_jobs` are taken at once: a slow reader slows the queueing, not the memory."""
-        room = asyncio.Semaphore(self._front.settings.stream_jobs)
-        turn = asyncio.Lock()
-        out: asyncio.Queue[visualization_pb2.VisualizeStreamResponse | bytes | None] = asyncio.Queue(4)
-        answer = visualization_pb2.VisualizeStreamResponse
-
-        async def one(
-            request: visualization_pb2.VisualizeStreamRequest, before: asyncio.Event, after: asyncio.Event
-        ) -> None:
-            sequence = framing.number(_SEQUENCE, request.sequence)
-            try:
-                parts = self._answer(request, context)
-                async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
-                    async for name, part in parts:
-                        if isinstance(part, job_pb2.Job):
-                            await out.put(answer(sequence=request.sequence, job=part))
-                            continue
-                        if name == "header":
-                            await before.wait()
-                            await held.enter_async_context(turn)
-                        await out.put(sequence + _STREAM[name](part))
-            except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
-                status = refusal_of(error).status()
-                told = visualization_pb2.StreamError(
-                    code=status.code, message=status.message, status=status.SerializeToString()
-                )
-                await before.wait()
-                await out.put(answer(sequence=request.sequence, error=told))
-            finally:
-                after.set()
-                room.release()
-
-        async def take() -> None:
-            free = asyncio.Event()
-            free.set()
-            last = free
-            async with asyncio.TaskGroup() as tasks:
-                async for request in requests:
-                    await room.acquire()
-                    before, after = (last, asyncio.Event()) if request.in_order else (free, asyncio.Event())
-                    last = after if request.in_order else last
-                    tasks.create_task(one(request, before, after))
-            await out.put(None)
-
-        taking = asyncio.create_task(take())
-        try:
-            while (response := await out.get()) is not None:
+        stream = Stream(lambda request: self._answer(request, context), self._front.settings.stream_jobs)
+        async with contextlib.aclosing(stream.responses(requests)) as responses:
+            async for response in responses:
                 yield response
-            await taking
-        finally:
-            taking.cancel()
 
     async def _answer(
         self, request: visualization_pb2.VisualizeRequest | visualization_pb2.VisualizeStreamRequest, context: Context
@@ -119,11 +73,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
 
 
 _VISUALIZE: Final = {name: results.answered(visualization_pb2.VisualizeResponse, name) for name in ("header", "chunk")}
-_STREAM: Final = {
-    name: results.answered(visualization_pb2.VisualizeStreamResponse, name) for name in ("header", "chunk")
-}
 _READ: Final = {name: results.answered(job_pb2.ReadJobResultResponse, name) for name in ("header", "chunk")}
-_SEQUENCE: Final = visualization_pb2.VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
 
 
 class Jobs(job_pb2_grpc.JobServiceServicer):
@@ -159,7 +109,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """A page of jobs, newest first."""
         if not 0 <= request.page_size <= 1000:
             raise invalid("page_size", f"is {request.page_size}; allowed: 0 (100) and 1…1000")
-        if request.page_token and not (request.page_token.isascii() and request.page_token.isdigit()):
+        if request.page_token and not re.fullmatch(r"[0-9]{1,18}", request.page_token):
             raise invalid("page_token", "is not one that this server gave")
         if request.state not in job_pb2.JobState.values():
             raise invalid("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")

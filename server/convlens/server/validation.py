@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +38,14 @@ class Call:
 
 
 def validate(
-    spec: spec_pb2.JobSpec, call: Call, cards: Mapping[str, model_pb2.Model], settings: ServerSettings
+    spec: spec_pb2.JobSpec,
+    call: Call,
+    cards: Mapping[str, model_pb2.Model],
+    settings: ServerSettings,
+    seen: Collection[str] = (),
 ) -> NewJob:
     """The job that `spec` asks for. Raises Refusal or SpecError. `spec` is used up: its images' bytes are taken out."""
-    card = find_model(spec.model, cards, "spec.model")
+    card = find_model(spec.model, cards, "spec.model", seen)
     spec.model = card.name
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
@@ -96,13 +100,15 @@ def validate(
     )
 
 
-def find_model(name: str, cards: Mapping[str, model_pb2.Model], field: str) -> model_pb2.Model:
-    """The card of `name`, or of the default model for an empty one."""
-    if not cards:
+def find_model(
+    name: str, cards: Mapping[str, model_pb2.Model], field: str, seen: Collection[str] = ()
+) -> model_pb2.Model:
+    """The card of `name`, or of the default model for an empty one. A model `seen` before is worth waiting for."""
+    if not cards or (name in seen and name not in cards):
         raise Refusal(
             grpc.StatusCode.UNAVAILABLE,
             "NO_WORKERS",
-            "no worker serves any model just now; start one with `convlens worker`",
+            f"no worker serves {repr(name) if name else 'any model'} just now; start one with `convlens worker`",
             retry_after=1.0,
         )
     card = cards.get(name or default_model(cards))

@@ -101,7 +101,10 @@ async def test_each_status_is_its_type_with_all_that_the_server_told(target, cod
 @pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
 async def test_a_status_without_details_is_typed_too(target, code, kind):
     error = await ask(target, packed(code), kind)
-    assert type(error) is KINDS.get(code, (ConvlensError,))[0]
+    bare = (
+        client.Unavailable if code is Code.CANCELLED else KINDS.get(code, (ConvlensError,))[0]
+    )  # by a server that stops
+    assert type(error) is bare
     assert "what went wrong" in error.message
     assert (error.reason, error.field, error.job_id, error.retry_after) == ("", "", "", None)
 

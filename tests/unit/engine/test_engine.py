@@ -173,6 +173,17 @@ def test_changing_classes_and_batch_sizes_compile_nothing_new(network):
     assert network.traces == before
 
 
+def test_the_order_of_maps_compiles_nothing_new(network):
+    x = nets.images(2)
+    one = network.run(x, Plan((Saliency(), GradCAM("c3"), Activation("c1")), predictions=1))
+    before = network.traces
+    other = network.run(x, Plan((Activation("c1"), GradCAM("c3"), Saliency(), GradCAM("c3")), predictions=1))
+    assert network.traces == before
+    assert list(other.maps) == [Activation("c1"), GradCAM("c3"), Saliency()]
+    for item, map_ in one.maps.items():
+        np.testing.assert_array_equal(other.maps[item], map_)
+
+
 def test_many_plans_are_not_kept_for_ever():
     network = Network(nets.build("fused"), "none")
     for channel in range(MAX_TRACES + 3):

@@ -17,7 +17,7 @@ class WorkerSettings(JobsSettings):
 
     A model is NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras or .h5 model
     file, a .weights.h5 or .h5 weights file of the stock VGG16; options: preprocess=caffe|unit|none, labels=FILE,
-    precision=float32|bfloat16, and for null device_ms=A+B.
+    precision=float32|bfloat16|tf32|float16, and for null device_ms=A+B.
     """
 
     model: Annotated[list[str], NoDecode] = Field(

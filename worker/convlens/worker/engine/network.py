@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ from convlens.worker.engine.plan import (
     Saliency,
     Score,
 )
+from convlens.worker.engine.precision import PRECISIONS
 from convlens.worker.engine.preprocess import PREPROCESS
 
 Tensor = Any
@@ -55,10 +56,8 @@ class LayerInfo:
 class Network:
     """A Keras chain, ready to be explained. The Keras model is read once and never touched.
 
-    `precision` is float32, or bfloat16: products of 8 significant bits summed in float32, but for the last layer's, so
-    that logits keep their digits. Maps and scores come as float32 either way.
-
-    Raises UnsupportedLayer for what has no exact rule, and for an input that is no RGB image of fixed size.
+    `precision` is one of precision.PRECISIONS. Raises UnsupportedLayer for what has no exact rule, or an input that
+    is no RGB image of fixed size.
     """
 
     def __init__(self, model: Any, preprocess: str, precision: str = "float32") -> None:
@@ -77,10 +76,11 @@ class Network:
         below = self.layers[: names.index(self.score_layer)]
         self.cam_layer: str | None = next((i.name for i in below[::-1] if i.kind == "Conv2D"), None)
         self.has_probability = self._head is not None
+        self._precision = PRECISIONS[precision]
         self.digest = self._digest(preprocess, precision)
         weighted = [step.op for step in self._steps if isinstance(step.op, ops.Convolution | ops.Dense | ops.Affine)]
         for op in weighted[:-1]:
-            op.compute_in(tf.as_dtype(precision))
+            op.compute_in(tf.as_dtype(self._precision.dtype))
         self._traces: OrderedDict[tuple[Plan, Any], Callable[..., Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -98,7 +98,7 @@ class Network:
         """Computes `plan` on `images`, uint8 or float32 RGB in 0…255, (N,H,W,3).
 
         `targets` is (N,T) of unit indices, ALL_UNITS, PREDICTED or below; None: the predicted unit. Raises ValueError
-        for arrays, layers or targets that do not fit.
+        for arrays, layers or targets that do not fit, OverflowError when numbers burst the network's precision.
         """
         if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype.name not in {"uint8", "float32"}:
             raise ValueError(
@@ -113,11 +113,16 @@ class Network:
         units = self._units(plan)
         if plan.targeted and not ((targets >= -1 - units) & (targets < units)).all():
             raise ValueError(f"a target is outside of 0…{units - 1} (and its ranks): {targets.tolist()}")
+        traced = replace(plan, maps=tuple(sorted(set(plan.maps), key=repr)))  # one trace in any order
         found = {
             name: value.numpy()
-            for name, value in self._trace(plan, images.dtype)(tf.constant(images), tf.constant(targets)).items()
+            for name, value in self._trace(traced, images.dtype)(tf.constant(images), tf.constant(targets)).items()
         }
-        maps = {item: found.pop(f"map{i}") for i, item in enumerate(plan.maps)}
+        if self._precision.narrow and not all(np.isfinite(value).all() for value in found.values()):
+            raise OverflowError(
+                f"activations or gradients exceed what {self._precision.dtype} holds; bfloat16 would do"
+            )
+        maps = {item: found.pop(f"map{traced.maps.index(item)}") for item in dict.fromkeys(plan.maps)}
         return Outputs(
             maps,
             found.get("targets"),
@@ -205,7 +210,8 @@ class Network:
         for axis in inner:
             area *= output.shape[axis]
         streams = [weights[:, t] for t in range(plan.targets)]
-        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) / area for stream in streams]
+        scale = self._precision.gradient_scale / area
+        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) * scale for stream in streams]
         return [tf.cast(tf.broadcast_to(stream, tf.shape(output)), output.dtype) for stream in spread]
 
     def _backward(
@@ -219,18 +225,42 @@ class Network:
         if cams:
             ends.setdefault("vanilla", min(cams))
         streams = {rule: list(seed) for rule in ends}
-        for i in range(scored - 1, min(ends.values(), default=scored) - 1, -1):
+        for i, passed in self._downwards(values, scored, min(ends.values(), default=scored), cams):
             active = [rule for rule in streams if ends[rule] <= i]
             every = [rule for rule in active for _ in seed]
             flat = [dy for rule in active for dy in streams[rule]]
-            flat = self._steps[i].op.backward(flat, values[i], values[i + 1], every)
+            for op, x, y in passed:
+                flat = op.backward(flat, x, y, every)
             for k, rule in enumerate(active):
                 streams[rule] = flat[k * len(seed) : (k + 1) * len(seed)]
             if i in cams:
-                kept[i, "vanilla"] = streams["vanilla"]
+                kept[i, "vanilla"] = self._unscaled(streams["vanilla"])
         for rule in rules:
-            kept[0, rule] = streams[rule]
+            kept[0, rule] = self._unscaled(streams[rule])
         return kept
+
+    def _unscaled(self, dys: list[Tensor]) -> list[Tensor]:
+        """Gradients as float32 and of their own size."""
+        scale = self._precision.gradient_scale
+        return [tf.cast(dy, tf.float32) if scale == 1 else tf.cast(dy, tf.float32) / scale for dy in dys]
+
+    def _downwards(
+        self, values: list[Tensor], top: int, bottom: int, kept: set[int]
+    ) -> Iterator[tuple[int, list[tuple[ops.Op, Tensor, Tensor]]]]:
+        """The way of the backward pass: each value that it reaches, and the operations passed to get there.
+
+        A rectifier right below a pool of disjoint windows is passed first: gradients go to the largest values alone,
+        which the pool's output holds, and there are a quarter as many of them as of the rectifier's own.
+        """
+        i = top
+        while i > bottom:
+            i -= 1
+            op, passed = self._steps[i].op, [(self._steps[i].op, values[i], values[i + 1])]
+            below = self._steps[i - 1].op if i > bottom and i not in kept else None
+            if isinstance(op, ops.MaxPool) and op.disjoint and isinstance(below, ops.Relu | ops.LeakyRelu):
+                passed.insert(0, (below, values[i + 1], values[i + 1]))
+                i -= 1
+            yield i, passed
 
     def _map(
         self,
@@ -267,7 +297,7 @@ class Network:
         """A class activation map (N,h,w) a target."""
         end = self._ends[layer]
         a = tf.cast(values[end], tf.float32)
-        maps = [CAMS[method](a, tf.cast(dy, tf.float32)) for dy in gradients[end, "vanilla"]]
+        maps = [CAMS[method](a, dy) for dy in gradients[end, "vanilla"]]
         return maps if signed else [tf.nn.relu(map_) for map_ in maps]
 
     def _upsampled(self, cam: Tensor) -> Tensor:

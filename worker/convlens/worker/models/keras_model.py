@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +16,25 @@ from convlens.worker.engine.chain import UnsupportedLayer
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
+from convlens.worker.models.arithmetic import TF32, warn_of_slowness
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 log = logging.getLogger(__name__)
 
-# Before any model is built: memory is taken as it is needed, and the float32 that the card promises is no TF32.
+ARTICLE: Final = "block4_conv2"
+"""The deepest layer whose output is looked at in the article that the maps come from."""
+
+# Before any model is built: memory is taken as it is needed.
 for _gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(_gpu, True)
-tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 class KerasModel:
-    """A network and its card. ModelUnavailable when the engine has no rule for a layer, or labels do not fit."""
+    """A network and its card.
+
+    ModelUnavailable when the engine has no rule for a layer, labels do not fit, or the precision not to other models'.
+    """
 
     def __init__(
         self,
@@ -41,8 +46,8 @@ class KerasModel:
         synthetic: bool = False,
     ) -> None:
         scheme = source.preprocess or preprocess
-        if source.precision == "bfloat16" and not has_bfloat16():
-            log.warning("model=%s: this processor has no bfloat16; float32 would be faster", source.name)
+        TF32.claim(self, source)
+        warn_of_slowness(source)
         try:
             self._network = network = Network(model, scheme, source.precision)
         except UnsupportedLayer as error:
@@ -67,30 +72,19 @@ class KerasModel:
         return self._network.run(images, plan, targets)
 
     def warm_up(self) -> None:
-        """Runs each of the common plans once."""
+        """Runs each of the common plans once, on pixels as pictures have them, and the last one on float32, too."""
         began = time.monotonic()
-        image = np.zeros((1, *self._network.input_shape), np.uint8)
-        cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
-        first = Activation(self.card.layers[0].name)
-        plans: list[tuple[Map, ...]] = [
-            (Saliency(),),
-            (Saliency("guided"),),
-            cam,
-            (Saliency(), Saliency("guided"), *cam),
-        ]
-        for maps in (*plans, (first,)):
-            if maps:
-                predictions = 0 if maps == (first,) else 5
-                self._network.run(image, Plan(maps, predictions=predictions), np.full((1, 1), PREDICTED, np.int32))
+        *others, four = self._common()
+        for maps, dtype in (*((it, np.uint8) for it in others), (four, np.uint8), (four, np.float32)):
+            image = np.zeros((1, *self._network.input_shape), dtype)
+            plan = Plan(maps, predictions=5 if Plan(maps).targeted else 0)
+            self._network.run(image, plan, np.full((1, 1), PREDICTED, np.int32))
         log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)
 
-
-def has_bfloat16() -> bool:
-    """True for a GPU, and for a processor that multiplies bfloat16."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    def _common(self) -> list[tuple[Map, ...]]:
+        """What most jobs ask for: each kind of map by itself, and the four of the article together."""
+        cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
+        layer = next((it.name for it in self.card.layers if it.name == ARTICLE), self.card.layers[0].name)
+        both: tuple[Map, ...] = (Saliency(), Saliency("guided"))
+        alone: list[tuple[Map, ...]] = [(item,) for item in (*both, *cam, Activation(layer))]
+        return [*alone, (*both, *cam), (*both, *cam, Activation(layer))]

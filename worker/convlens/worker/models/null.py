@@ -15,7 +15,7 @@ from convlens.v1 import model_pb2
 from convlens.worker.asked import METHODS
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan, Score
-from convlens.worker.models.source import Source, read_labels
+from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 SIZE: Final = 224
 UNITS: Final = 1000
@@ -47,7 +47,7 @@ class NullModel:
             layers=[model_pb2.Layer(name=n, kind=kind, shape=shape) for n, (kind, shape) in LAYERS.items()],
             labels=read_labels(source, UNITS),
             preprocess=source.preprocess or "caffe",
-            precision=model_pb2.PRECISION_FLOAT32,
+            precision=PRECISIONS[source.precision],
             score_layer="predictions",
             cam_layer="block5_conv3",
             synthetic=True,

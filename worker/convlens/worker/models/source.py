@@ -13,7 +13,13 @@ from convlens.v1 import model_pb2
 from convlens.worker.models.served import ModelUnavailable
 
 PREPROCESS: Final = ("caffe", "unit", "none")
-PRECISIONS: Final = {"float32": model_pb2.PRECISION_FLOAT32, "bfloat16": model_pb2.PRECISION_BFLOAT16}
+PRECISIONS: Final = {
+    "float32": model_pb2.PRECISION_FLOAT32,
+    "bfloat16": model_pb2.PRECISION_BFLOAT16,
+    "tf32": model_pb2.PRECISION_TF32,
+    "float16": model_pb2.PRECISION_FLOAT16,
+}
+"""Those of the engine, as a card says them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""Many requests on one stream: so many at once, each answer whole, in the order of jobs' ends or of the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Final
+
+from convlens.server import results
+from convlens.server.errors import Refusal, refusal_of
+from convlens.v1 import framing, job_pb2
+from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamRequest, VisualizeStreamResponse
+
+Response = VisualizeStreamResponse | bytes
+"""A message, or one serialized."""
+Answer = Callable[[VisualizeStreamRequest], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
+
+_PARTS: Final = {name: results.answered(VisualizeStreamResponse, name) for name in ("header", "chunk")}
+_SEQUENCE: Final = VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
+
+
+class Stream:
+    """Answers with `answer`, `jobs` requests at once: a slow reader slows the taking of requests, not the memory."""
+
+    def __init__(self, answer: Answer, jobs: int) -> None:
+        self._answer = answer
+        self._room = asyncio.Semaphore(jobs)
+        self._turn = asyncio.Lock()
+        self._out: asyncio.Queue[Response | None] = asyncio.Queue(4)
+
+    async def responses(self, requests: AsyncIterator[VisualizeStreamRequest]) -> AsyncGenerator[Response]:
+        """The parts of all answers. Raises Refusal for a request that cannot be read, after the answers before it."""
+        taking = asyncio.create_task(self._take(requests))
+        try:
+            while (response := await self._out.get()) is not None:
+                yield response
+            await taking
+        finally:
+            taking.cancel()
+
+    async def _take(self, requests: AsyncIterator[VisualizeStreamRequest]) -> None:
+        free = asyncio.Event()
+        free.set()
+        last, failed = free, None
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                async for request in requests:
+                    await self._room.acquire()
+                    before, after = (last, asyncio.Event()) if request.in_order else (free, asyncio.Event())
+                    last = after if request.in_order else last
+                    tasks.create_task(self._one(request, before, after))
+            except Refusal as error:
+                failed = error
+        await self._out.put(None)
+        if failed:
+            raise failed
+
+    async def _one(self, request: VisualizeStreamRequest, before: asyncio.Event, after: asyncio.Event) -> None:
+        """One answer, begun once `before` is set; sets `after`."""
+        sequence = framing.number(_SEQUENCE, request.sequence)
+        try:
+            parts = self._answer(request)
+            async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
+                async for name, part in parts:
+                    if isinstance(part, job_pb2.Job):
+                        await self._out.put(VisualizeStreamResponse(sequence=request.sequence, job=part))
+                        continue
+                    if name == "header":
+                        await before.wait()
+                        await held.enter_async_context(self._turn)
+                    await self._out.put(sequence + _PARTS[name](part))
+        except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
+            status = refusal_of(error).status()
+            told = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
+            await before.wait()
+            await self._out.put(VisualizeStreamResponse(sequence=request.sequence, error=told))
+        finally:
+            after.set()
+            self._room.release()

@@ -1,0 +1,34 @@
+"""Fuzzes the decoding of images: whatever the bytes, pixels of the right shape or UnreadableAtError."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import atheris
+
+with atheris.instrument_imports():
+    from convlens.worker.images import UnreadableAtError, read_images
+
+import numpy as np
+
+from convlens.v1 import spec_pb2
+
+SIDE = 16
+MAX_PIXELS = 1 << 20
+
+
+def once(data: bytes) -> None:
+    """One file."""
+    try:
+        pixels = read_images([spec_pb2.Image(encoded=data)], SIDE, SIDE, MAX_PIXELS)
+    except UnreadableAtError:
+        return
+    assert pixels.shape == (1, SIDE, SIDE, 3)
+    assert pixels.dtype == np.uint8
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    atheris.Setup(sys.argv, once)
+    atheris.Fuzz()

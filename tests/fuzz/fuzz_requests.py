@@ -1,0 +1,48 @@
+"""Fuzzes what a server does with a request before it queues it: a job, or a refusal that names its field."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import atheris
+
+with atheris.instrument_imports():
+    from convlens.jobs.fields import SpecError
+    from convlens.server.errors import Refusal, refusal_of
+    from convlens.server.validation import Call, validate
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from convlens.server.settings import ServerSettings
+from convlens.v1 import job_pb2
+from convlens.worker.models.null import NullModel
+from convlens.worker.models.source import parse
+
+SETTINGS = ServerSettings(max_image_pixels=1 << 20)
+CARD = NullModel(parse("null=null")).card
+CARD.name = "null"
+
+
+def once(data: bytes) -> None:
+    """One SubmitJobRequest."""
+    try:
+        request = job_pb2.SubmitJobRequest.FromString(data)
+    except DecodeError:
+        return
+    try:
+        valid = validate(request.spec, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
+    except (Refusal, SpecError) as error:
+        refusal = refusal_of(error)
+        assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+        assert refusal.field
+        return
+    assert 0 < valid.reserved <= 2 * SETTINGS.max_result_bytes
+    assert len(valid.images) == len(request.spec.images)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    atheris.Setup(sys.argv, once)
+    atheris.Fuzz()

@@ -1,0 +1,64 @@
+"""Writes the seeds of a target into a folder: python tests/fuzz/seeds.py images|codec|requests FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hostile
+import numpy as np
+
+from convlens.v1 import codec, job_pb2, spec_pb2, tensor_pb2
+
+PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+
+
+def images() -> list[bytes]:
+    """Image files as they are."""
+    return list(hostile.files().values())
+
+
+def tensors() -> list[bytes]:
+    """Tensors and their announcements, a byte before each says which."""
+    arrays = [PIXELS, PIXELS.astype(np.float32), np.float16(1.5).reshape(()), np.zeros((0, 3), np.int64)]
+    whole = [b"\0" + codec.encode(it, "pixels").SerializeToString() for it in arrays]
+    return whole + [b"\1" + codec.describe(it, "saliency").SerializeToString() for it in arrays]
+
+
+def requests() -> list[bytes]:
+    """Jobs of every kind."""
+    v, made = spec_pb2.Visualization, []
+    for visualization in (
+        v(saliency=spec_pb2.Saliency(method=6, samples=2, noise=0.1)),
+        v(saliency=spec_pb2.Saliency(method=9, steps=2, baselines=[spec_pb2.Baseline(blur=2)])),
+        v(grad_cam=spec_pb2.GradCam(layer="block4_pool", method=3, size=1)),
+        v(activations=spec_pb2.Activations(layers=["fc2"], channels=[3, 1], reduction=4)),
+        v(occlusion=spec_pb2.Occlusion(patch=112, stride=56, color=spec_pb2.Color(red=1))),
+        v(
+            saliency=spec_pb2.Saliency(),
+            output=spec_pb2.Output(height=4, width=4, normalization=2, datatype=tensor_pb2.DATA_TYPE_FP16),
+        ),
+    ):
+        spec = spec_pb2.JobSpec(
+            model="null",
+            images=[spec_pb2.Image(encoded=hostile.files()["PNG"]), spec_pb2.Image(pixels=codec.encode(PIXELS))],
+            visualizations=[visualization],
+            targets=[spec_pb2.Target(top_k=2)],
+            scored_layer="predictions",
+            predictions=3,
+            priority=spec_pb2.PRIORITY_LOW,
+            timeout={"seconds": 5, "nanos": 1},
+        )
+        made.append(job_pb2.SubmitJobRequest(spec=spec, request_id="12345678-1234-5678-1234-567812345678"))
+    return [it.SerializeToString() for it in made]
+
+
+def main(kind: str, folder: Path) -> None:
+    """One file a seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate({"images": images, "codec": tensors, "requests": requests}[kind]()):
+        (folder / f"seed-{number:03}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

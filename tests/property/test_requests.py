@@ -1,0 +1,234 @@
+"""Whatever a caller sends: never INTERNAL or UNKNOWN, no traceback, and what is invalid is named by its field."""
+
+from __future__ import annotations
+
+import grpc
+import hostile
+import numpy as np
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from processes import running
+
+from convlens.client import Client, ConvlensError, GradCAM
+from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2, visualization_pb2
+
+METHODS = {
+    method.name: method
+    for file in (visualization_pb2, job_pb2, model_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+TOLD_NOTHING = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
+INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+SECONDS = 2.0
+PIXELS = np.full((8, 8, 3), 7, np.uint8)
+quick = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+
+
+def spec() -> spec_pb2.JobSpec:
+    """A job that is granted, and has every kind of thing in it."""
+    v = spec_pb2.Visualization
+    output = spec_pb2.Output(height=4, width=4, normalization=1, datatype=tensor_pb2.DATA_TYPE_UINT8)
+    black = spec_pb2.Baseline(color=spec_pb2.Color())
+    return spec_pb2.JobSpec(
+        model="null",
+        images=[
+            spec_pb2.Image(encoded=hostile.files()["PNG"]),
+            spec_pb2.Image(pixels=codec.encode(PIXELS.astype(np.float32))),
+            spec_pb2.Image(pixels=codec.encode(PIXELS)),
+        ],
+        visualizations=[
+            v(grad_cam=spec_pb2.GradCam(layer="block4_pool", method=3, size=1)),
+            v(saliency=spec_pb2.Saliency(method=6, samples=2, noise=0.1)),
+            v(activations=spec_pb2.Activations(layers=["fc2"], channels=[3, 1])),
+            v(occlusion=spec_pb2.Occlusion(patch=112, stride=112, color=spec_pb2.Color(red=1))),
+            v(saliency=spec_pb2.Saliency(method=9, reduction=3, steps=2, baselines=[black]), output=output),
+        ],
+        targets=[spec_pb2.Target(indices=spec_pb2.UnitIndices(values=[3, 5]))],
+        scored_layer="predictions",
+        predictions=2,
+        priority=spec_pb2.PRIORITY_HIGH,
+        timeout={"seconds": 5},
+    )
+
+
+def changed(**fields) -> spec_pb2.JobSpec:
+    """The same with other fields."""
+    other = spec()
+    for name in fields:
+        other.ClearField(name)
+    other.MergeFrom(spec_pb2.JobSpec(**fields))
+    return other
+
+
+ALONE = [
+    spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=9, steps=1, baselines=[spec_pb2.Baseline(blur=2)])),
+    spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["block5_pool"])),
+    spec_pb2.Visualization(occlusion=spec_pb2.Occlusion(patch=224, stride=224, color=spec_pb2.Color(red=1))),
+    spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(), output=spec_pb2.Output(height=3, width=3)),
+]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory, valkey):
+    """A server and a null worker that are asked for little at a time."""
+    folder = tmp_path_factory.mktemp("hostile")
+    little = {"max_images": 8, "max_image_pixels": 1_000_000, "max_result_bytes": 4 << 20, "lease": 5}
+    with running(folder, valkey, **little) as service:
+        service.worker("null=null")
+        yield service.server()[1]
+
+
+@pytest.fixture(scope="module")
+def ask(target):
+    """Calls a method with a request and says what came of it: the status, and that nothing else did."""
+    with grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)]) as channel:
+
+        def call(name: str, request) -> status_pb2.Status:
+            method = METHODS[name]
+            kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
+            make = getattr(channel, kinds[method.client_streaming, method.server_streaming])
+            stub = make(
+                f"/{method.containing_service.full_name}/{name}",
+                request_serializer=lambda it: it if isinstance(it, bytes) else it.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            try:
+                answer = stub(iter([request]) if method.client_streaming else request, timeout=SECONDS)
+                parts = list(answer) if method.server_streaming else [answer]
+            except grpc.RpcError as error:
+                return rpc_status.from_call(error) or status_pb2.Status(
+                    code=error.code().value[0], message=error.details()
+                )
+            errors = [it.error for it in parts if name == "VisualizeStream" and it.HasField("error")]
+            return status_pb2.Status.FromString(errors[0].status) if errors else status_pb2.Status()
+
+        yield call
+
+
+@pytest.fixture(scope="module")
+def job_id(target):
+    """A job that has a result."""
+    with Client(target, timeout=30) as client:
+        return client.visualize(PIXELS, [GradCAM()]).job_id
+
+
+def good(name: str, job_id: str):
+    """A request of a method that is granted."""
+    request = GetMessageClass(METHODS[name].input_type)()
+    for field, value in {"id": job_id, "name": "null", "page_size": 2, "sequence": 1}.items():
+        if field in METHODS[name].input_type.fields_by_name:
+            setattr(request, field, value)
+    if "spec" in METHODS[name].input_type.fields_by_name:
+        request.spec.CopyFrom(spec())
+    return request
+
+
+def told_well(status: status_pb2.Status) -> None:
+    """The claim of this file about one answer."""
+    code = next(it for it in grpc.StatusCode if it.value[0] == status.code)
+    assert code not in TOLD_NOTHING, f"{code}: {status.message}"
+    assert "Traceback" not in status.message
+    assert 'File "' not in status.message
+    assert len(status.message) < 2000
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        bad = error_details_pb2.BadRequest()
+        assert any(detail.Unpack(bad) for detail in status.details), status.message
+        assert bad.field_violations[0].field
+        assert bad.field_violations[0].description
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_good_is_granted(ask, job_id, name):
+    if name != "DeleteJob":
+        assert not ask(name, good(name, job_id)).code
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_field_spoilt_by_each_value(ask, job_id, name):
+    if name in {"Visualize", "VisualizeStream"}:  # the same spec goes through SubmitJob, and there nobody waits
+        cases = [("", it) for _, it in hostile.spoilt(good(name, job_id)) if not it.HasField("spec")]
+    else:
+        cases = list(hostile.spoilt(good(name, job_id)))
+    for path, request in cases:
+        try:
+            told_well(ask(name, request))
+        except AssertionError as error:
+            raise AssertionError(f"{name}, {path}: {str(request)[:2000]}") from error
+
+
+@pytest.mark.parametrize("alone", ALONE, ids=lambda it: it.WhichOneof("method"))
+def test_each_field_of_each_visualization_alone(ask, job_id, alone):
+    request = good("SubmitJob", job_id)
+    del request.spec.visualizations[:]
+    request.spec.visualizations.append(alone)
+    del request.spec.images[:2]
+    for path, spoilt in hostile.spoilt(alone):
+        request.spec.visualizations[0].CopyFrom(spoilt)
+        try:
+            told_well(ask("SubmitJob", request))
+        except AssertionError as error:
+            raise AssertionError(f"{path}: {str(spoilt)[:2000]}") from error
+
+
+@pytest.mark.parametrize("name", METHODS)
+@given(data=st.data())
+@quick
+def test_anything_at_all(ask, name, data):
+    told_well(ask(name, data.draw(hostile.messages(METHODS[name].input_type))))
+
+
+def test_every_job_that_was_admitted_ended_with_a_reason_that_says_something(target):
+    with Client(target, timeout=60) as client:
+        for job in client.jobs():
+            ended = job if job.state >= job_pb2.JOB_STATE_SUCCEEDED else client.job(job.id).wait()
+            assert ended.error.reason != "INTERNAL", (ended.error.message, job.id)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bytes_that_are_no_message(ask, name):
+    assert ask(name, b"\xff" * 40).code == INVALID
+
+
+LONG = {
+    "name": model_pb2.GetModelRequest(name="a" * 9000),
+    "page_token": job_pb2.ListJobsRequest(page_token="9" * 9000),
+    "spec.model": job_pb2.SubmitJobRequest(spec=changed(model="a" * 9000)),
+    "spec.scored_layer": job_pb2.SubmitJobRequest(spec=changed(scored_layer="a" * 9000)),
+    "spec.visualizations[0].grad_cam.layer": job_pb2.SubmitJobRequest(
+        spec=changed(visualizations=[spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer="a" * 9000))])
+    ),
+    "spec.visualizations[0].activations.layers[0]": job_pb2.SubmitJobRequest(
+        spec=changed(visualizations=[spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["a" * 9000]))])
+    ),
+    "spec.images[0].pixels.shape": job_pb2.SubmitJobRequest(
+        spec=changed(images=[spec_pb2.Image(pixels=tensor_pb2.Tensor(datatype=3, shape=[1] * 4000))])
+    ),
+}
+
+
+@pytest.mark.parametrize("field", LONG)
+def test_what_is_too_long_is_refused_like_what_is_short(ask, field):
+    request = LONG[field]
+    status = ask(type(request).__name__.removesuffix("Request"), request)
+    told_well(status)
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert bad.field_violations[0].field == field
+
+
+def test_the_sdk_has_a_typed_error_for_every_answer(target):
+    with Client(target, timeout=20) as client:
+        for _ in range(50):  # gRPC draws by lot which trailers of 8 to 16 KiB it takes
+            with pytest.raises(ConvlensError):
+                client.model("a" * 4500)

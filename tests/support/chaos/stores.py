@@ -1,0 +1,74 @@
+"""Faults of what keeps the jobs: Redis full, its disk full; and wall clocks that jump."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+
+from processes import until
+
+from chaos.hurt import running
+from chaos.load import Load
+from chaos.questions import TINY, slow
+from chaos.stack import Stack
+from convlens.client import Client, ConvlensError, GradCAM, Overloaded, Unavailable
+from convlens.v1 import job_pb2
+
+HOURS = 2 * 3600
+
+
+def _refused(stack: Stack, error: type[ConvlensError], reason: str) -> bool:
+    """True when a caller with little patience is told so."""
+    try:
+        with Client(stack.target, timeout=0.3) as client:
+            job = client.submit(TINY, [GradCAM()], model="null")
+    except error as told:
+        return told.reason == reason
+    stack.known.add(job.id)
+    return False
+
+
+def redis_full(stack: Stack, load: Load) -> None:
+    """Admission refuses with when to try again; what is under way still ends, before there is room again."""
+    job = load.begin(slow(201))
+    until(lambda: running(job))
+    load.strike()
+    stack.redis.config_set("maxmemory", 1)
+    try:
+        until(lambda: _refused(stack, Overloaded, "STORE_FULL"))
+        ended = job.wait()
+        assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
+    finally:
+        stack.redis.config_set("maxmemory", 0)
+
+
+@contextlib.contextmanager
+def _no_room(stack: Stack) -> Iterator[None]:
+    """The append-only file cannot grow: by RLIMIT_FSIZE of the process, which unlike a small disk needs no root."""
+    files = (stack.valkey.log.parent / "valkey" / "appendonlydir").iterdir()
+    largest = max(it.stat().st_size for it in files)
+    _, hard = resource.prlimit(stack.valkey.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(stack.valkey.pid, resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(stack.valkey.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def disk_full(stack: Stack, load: Load) -> None:
+    """Valkey takes no writes while it cannot log them, and the front says so."""
+    job = load.begin(slow(202))
+    until(lambda: running(job))
+    load.strike()
+    with _no_room(stack):
+        until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))
+    job.wait()
+
+
+def clocks(stack: Stack, load: Load) -> None:
+    """The server's and the workers' wall clocks go hours forth and back; Redis' clock rules."""
+    load.strike()
+    for offset in (HOURS, -HOURS, 0):
+        stack.clock.write_text(str(offset))
+        load.more(8)

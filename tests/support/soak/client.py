@@ -1,0 +1,117 @@
+"""One client, for as long as it lives: python -m soak.client KIND TARGET. Kinds are the functions of KINDS."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+from chaos.questions import TINY
+
+from convlens.client import Activations, Client, ConvlensError, GradCAM, Saliency
+from convlens.client.calls import job_spec
+from convlens.client.stubs import Stubs
+from convlens.v1 import job_pb2, visualization_pb2
+
+SCENE = np.random.default_rng(5).integers(0, 256, (224, 224, 3), np.uint8)
+MAPS = [Saliency(), GradCAM()]
+LAYER = "block1_conv1"
+
+
+def steady(client: Client) -> None:
+    """Asks and gets."""
+    client.visualize(TINY, MAPS, model="null")
+
+
+def looking(client: Client) -> None:
+    """Asks for real maps."""
+    client.visualize(SCENE, MAPS, model="shapes")
+    time.sleep(0.2)
+
+
+def heavy(client: Client) -> None:
+    """Asks for 25 MiB."""
+    client.activations([TINY] * 2, LAYER, model="null")
+    time.sleep(1)
+
+
+def forgetful(client: Client) -> None:
+    """Submits, and never comes back."""
+    client.submit(TINY, MAPS, model="null")
+
+
+def cancelling(client: Client) -> None:
+    """Cancels what is queued or on the device."""
+    job = client.submit(TINY, MAPS, model="slow", timeout=5)
+    time.sleep(random.uniform(0, 0.3))
+    job.cancel()
+
+
+def hanging_up(client: Client) -> None:
+    """Ends its calls before they are answered."""
+    with contextlib.suppress(ConvlensError):
+        client.visualize(TINY, MAPS, model="slow", timeout=random.uniform(0.01, 0.4))
+
+
+def mistaken(client: Client) -> None:
+    """Asks for what there is not."""
+    with contextlib.suppress(ConvlensError):
+        client.grad_cam(TINY, layer="no such layer", model="null")
+    with contextlib.suppress(ConvlensError):
+        client.grad_cam(TINY[: len(TINY) // 2], model="null")
+
+
+def watching(client: Client) -> None:
+    """Submits, watches, deletes."""
+    job = client.submit(TINY, MAPS, model="null")
+    job.wait()
+    job.delete()
+
+
+def slow(client: Client) -> None:
+    """Reads a large result at its leisure, over a bare channel."""
+    job = client.submit([TINY] * 2, [Activations(LAYER)], model="null")
+    job.wait()
+    with grpc.insecure_channel(sys.argv[2]) as channel:
+        for _ in itertools.islice(Stubs(channel).jobs.ReadJobResult(job_pb2.ReadJobResultRequest(id=job.id)), 60):
+            time.sleep(0.05)
+
+
+def crashing(client: Client) -> None:
+    """Dies in the middle of a call."""
+    spec = job_spec(
+        [TINY], [Activations(LAYER)], model="null", target=None, scored_layer="", predictions=None, priority="low",
+        timeout=None,
+    )  # fmt: skip
+    with grpc.insecure_channel(sys.argv[2]) as channel:
+        call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
+        for _ in itertools.islice(call, random.randrange(8)):
+            time.sleep(0.05)
+        os._exit(0)
+
+
+KINDS: dict[str, Callable[[Client], None]] = {
+    it.__name__: it
+    for it in (steady, looking, heavy, forgetful, cancelling, hanging_up, mistaken, watching, slow, crashing)
+}
+PAUSE = 0.1
+
+
+def main(kind: str, target: str) -> None:
+    """Does it again and again; each time a tenth of a second later, now and then over a new connection."""
+    while True:
+        with Client(target, timeout=30) as client:
+            for _ in range(50):
+                KINDS[kind](client)
+                print(kind, flush=True)
+                time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
