@@ -5,9 +5,9 @@
 A job of n images passes its client, a front, Redis, a worker, a device, and all of them back. Each process takes
 a + b·n seconds of CPU for it, half on the way in and half on the way back; a and b are solved from two measured points,
 single images and packed ones. A process computes one thing at a time (the interpreter's lock), and on one machine all
-processes share its cores. The network adds half a round trip each way. Waking somebody up takes a time in which nobody
-computes, once a hop, solved from the latency of one call at a time. Nothing else is in the model: no bandwidth, no
-memory, no failures.
+processes share its cores. While others compute, a second of CPU takes longer than a second, since processes wait for
+one another in ways that are not modelled: how much is solved from one point, pixels in packs, 128 images in flight. The
+network adds half a round trip each way. Nothing else is in the model: no bandwidth, no memory, no failures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -23,11 +23,22 @@ from typing import Final
 
 from bench.plane import measured
 from bench.plane.measured import Measured, Point
+from bench.plane.services import IN_REDIS, OURS
 
 ROLES: Final = ("client", "front", "redis", "worker")
-HOPS: Final = 8
-"""Handings-over of one job."""
+CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
+SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (2, 1, 4), (4, 1, 8), (8, 1, 16), (32, 4, 100), (64, 16, 100))
+"""Fronts, Redis shards, workers."""
+IN_FLIGHT: Final = 128
+"""Images for each worker."""
+BATCH_SECONDS: Final = 0.002
+IMAGE_SECONDS: Final = 0.001
+ROUND_TRIPS: Final = (0.0, 0.001, 0.01, 0.05, 0.1)
+SECONDS: Final = 10.0
+"""Simulated, twice."""
 Then = Callable[[], None]
+Row = tuple[str, ...]
+Table = tuple[Row, list[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +72,8 @@ class Setup:
     """What the device takes."""
     round_trip: float = 0.0
     """Seconds between client and front."""
-    wake: float = 0.0
-    """Seconds of one handing-over."""
+    stretch: float = 1.0
+    """Seconds that a second of CPU takes while other processes compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +175,7 @@ class Simulation:
         self._devices = [Device(self._clock, setup) for _ in range(setup.processes["worker"])]
         self._turns = count()
         self._worked = dict.fromkeys(ROLES, 0.0)
+        self._computing = 0
         self._done = 0
         self._latencies = 0.0
 
@@ -204,15 +216,21 @@ class Simulation:
         seconds = self._setup.costs[role].half(self._setup.images_a_job)
 
         def finished() -> None:
+            self._computing -= 1
             self._worked[role] += seconds
             self._cores.leave()
             process.leave()
             self._pass(turn, rest, then)
 
-        def begin() -> None:
-            process.take(lambda: self._cores.take(lambda: self._clock.after(seconds, finished)))
+        def compute() -> None:
+            slower = self._setup.stretch if self._computing else 1.0
+            self._computing += 1
+            self._clock.after(slower * seconds, finished)
 
-        self._clock.after(network + self._setup.wake, begin)
+        def begin() -> None:
+            process.take(lambda: self._cores.take(compute))
+
+        self._clock.after(network, begin)
 
     def _compute(self, turn: int, then: Then) -> None:
         """On the worker's device, in pieces."""
@@ -237,49 +255,120 @@ def solved(single: Point, packed: Point) -> dict[str, Cost]:
     for role in ROLES:
         one, many = single.cpu.get(role, 0.0), packed.cpu.get(role, 0.0)
         job = max(0.0, (one - many) / (1 - 1 / packed.images_a_job))
-        costs[role] = Cost(job, max(0.0, one - job))
+        costs[role] = Cost(job, many - job / packed.images_a_job)
     return costs
 
 
-def setups(found: Measured) -> list[tuple[str, Setup, Point]]:
+def base(found: Measured, service: str, kind: str) -> Setup | None:
+    """One machine's setup with a service's costs; none where its points are missing."""
+    single = found.find(service, kind, "single", 32) or found.find(OURS, kind, "single", 32)
+    packed = found.find(service, kind, "map", 128)
+    if single is None or packed is None:
+        return None
+    return Setup(solved(single, packed), cores=found.cores, images_a_job=packed.images_a_job)
+
+
+def stretch(found: Measured) -> float:
+    """Solved from pixels in packs, 128 in flight, by halving."""
+    setup, point = base(found, OURS, "raw"), found.find(OURS, "raw", "map", 128)
+    if setup is None or point is None:
+        raise SystemExit("the file has no points of the rows map-raw and unary")
+    low, high = 1.0, 4.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        faster = Simulation(replace(setup, stretch=middle)).run(SECONDS).rate > point.rate
+        low, high = (middle, high) if faster else (low, middle)
+    return low
+
+
+def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
     """The measured points that the model is held against, and how it is set up for each."""
-    made = []
-    for service, kind in (("Convlens", "raw"), ("Convlens, payloads in Redis", "raw"), ("Convlens", "jpeg")):
-        single = found.find(service, kind, "single", 32) or found.find("Convlens", kind, "single", 32)
-        packed = found.find(service, kind, "map", 128)
-        if single is None or packed is None:
+    slower = stretch(found)
+    for service, kind in CASES:
+        if (setup := base(found, service, kind)) is None:
             continue
-        base = Setup(solved(single, packed), cores=found.cores)
-        alone = found.find(service, kind, "single", 1)
-        if alone is not None:
-            spent = sum(cost.job + cost.image for cost in base.costs.values())
-            base = replace(base, wake=max(0.0, alone.median - spent) / HOPS)
-        made += [
-            (f"{service}, {kind}: {call}, {number} in flight",
-             replace(base, in_flight=number, images_a_job=point.images_a_job), point)
-            for call, number in (("single", 1), ("single", 32), ("map", 32), ("map", 128))
-            if (point := found.find(service, kind, call, number))
-        ]  # fmt: skip
+        setup = replace(setup, stretch=slower)
+        for call, number in (("single", 1), ("single", 32), ("map", 32), ("map", 128)):
+            if point := found.find(service, kind, call, number):
+                yield (
+                    f"{service}, {kind}: {call}, {number} in flight",
+                    replace(setup, in_flight=number, images_a_job=point.images_a_job), point,
+                )  # fmt: skip
         if kind == "jpeg":
-            paced = replace(base, batch_seconds=0.002, image_seconds=0.001, images_a_job=packed.images_a_job)
-            made += [
-                (name, replace(paced, processes=base.processes | {"worker": workers}), point)
-                for workers, name in ((1, "Convlens, a paced device"), (2, "Convlens, two paced devices"))
-                if (point := found.find(name, kind, "map", 128))
-            ]
-    return made
+            paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
+            for workers, name in ((1, "Convlens, a paced device"), (2, "Convlens, two paced devices")):
+                if point := found.find(name, kind, "map", 128):
+                    yield name, replace(paced, processes=setup.processes | {"worker": workers}), point
+
+
+def capacities(found: Measured) -> Table:
+    """What one process of each role carries with a core of its own, by service and kind, and which is the least."""
+    rows: list[Row] = []
+    for service, kind in CASES:
+        setup, point = base(found, service, kind), found.find(service, kind, "map", 128)
+        if setup is not None and point is not None:
+            most = {role: 1 / point.cpu[role] if point.cpu.get(role) else float("inf") for role in ROLES}
+            rows.append((f"{service}, {kind}", f"{point.bytes_an_image / 1e3:,.0f}",
+                         *(f"{most[role]:,.0f}" for role in ROLES), min(most, key=most.__getitem__)))  # fmt: skip
+    return ("images/s of one process, a core each", "kB an image", *ROLES, "first"), rows
+
+
+def agreement(found: Measured) -> Table:
+    """Measured points beside simulated ones."""
+    rows: list[Row] = []
+    for name, setup, point in checks(found):
+        outcome = Simulation(setup).run(SECONDS)
+        latency = (f"{point.median * 1e3:.1f}", f"{outcome.latency * 1e3:.1f}") if point.median else ("", "")
+        ratio = f"{outcome.rate / point.rate:.2f}"
+        rows.append((name, f"{point.rate:,.0f}", f"{outcome.rate:,.0f}", ratio, *latency))
+    return ("", "images/s measured", "simulated", "ratio", "median ms measured", "mean ms simulated"), rows
+
+
+def larger(found: Measured) -> Table:
+    """What follows for more processes, a core each, every worker at a device's pace: who is busy, who is full."""
+    rows: list[Row] = []
+    slower = stretch(found)
+    for service, kind in CASES:
+        if (setup := base(found, service, kind)) is None:
+            continue
+        for fronts, shards, workers in SIZES:
+            processes = {"client": workers, "front": fronts, "redis": shards, "worker": workers}
+            outcome = Simulation(
+                replace(setup, processes=processes, cores=0, in_flight=IN_FLIGHT * workers, stretch=slower,
+                        batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
+            ).run(SECONDS)  # fmt: skip
+            busy = {role: share * (slower if role in ROLES else 1.0) for role, share in outcome.busy.items()}
+            full = max(busy, key=busy.__getitem__)
+            rows.append((f"{service}, {kind}: {fronts} fronts, {shards} Redis, {workers} workers",
+                         f"{outcome.rate:,.0f}", f"{busy['device']:.0%}", f"{full} {busy[full]:.0%}"))  # fmt: skip
+    return ("a device of 2 ms a batch of 8 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
+
+
+def far(found: Measured) -> Table:
+    """What a network's round trip costs, with so much in flight."""
+    rows: list[Row] = []
+    setup = base(found, OURS, "jpeg")
+    if setup is not None:
+        paced = replace(
+            setup, cores=0, stretch=stretch(found), batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS
+        )
+        for seconds in ROUND_TRIPS:
+            rates = [Simulation(replace(paced, round_trip=seconds, in_flight=number)).run(SECONDS).rate for number in
+                     (32, 128, 512)]  # fmt: skip
+            rows.append((f"{seconds * 1e3:g} ms", *(f"{rate:,.0f}" for rate in rates)))
+    return ("round trip", "images/s, 32 in flight", "128", "512"), rows
 
 
 def main() -> None:
-    """Prints what is measured beside what is simulated, and what follows for other setups."""
+    """Prints the tables of docs/scaling.md."""
     parser = argparse.ArgumentParser("python -m bench.plane.simulate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("measured", type=Path)
     found = measured.read(parser.parse_args().measured)
-    for name, setup, point in setups(found):
-        outcome = Simulation(setup).run(5.0)
-        print(f"{name:60} {point.rate:8.0f} {outcome.rate:8.0f} {outcome.rate / point.rate:6.2f}"
-              f"  {point.median * 1e3:8.1f} {outcome.latency * 1e3:8.1f}")  # fmt: skip
+    print(f"a second of CPU takes {stretch(found):.2f} s while others compute\n")
+    for head, rows in (capacities(found), agreement(found), larger(found), far(found)):
+        lines = (head, ("---",) * len(head), *rows)
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines), end="\n\n")
 
 
 if __name__ == "__main__":

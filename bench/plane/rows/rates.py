@@ -106,6 +106,7 @@ MAP_JPEG: Final = Rates(
     "jpeg",
     (
         Entry(OURS, "map", BOTH),
+        Entry(OURS, "single", ONE),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
         Entry("LitServe", "single", ONE),
