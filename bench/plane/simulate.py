@@ -23,16 +23,17 @@ from typing import Final
 
 from bench.plane import measured
 from bench.plane.measured import Measured, Point
+from bench.plane.rows.device import BATCH_SECONDS, IMAGE_SECONDS, ONE, TWO, WIDE
 from bench.plane.services import IN_REDIS, OURS
 
 ROLES: Final = ("client", "front", "redis", "worker")
 CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
-SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (2, 1, 4), (4, 1, 8), (8, 1, 16), (32, 4, 100), (64, 16, 100))
+SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (4, 1, 4), (8, 1, 8), (16, 2, 16), (45, 9, 100), (90, 9, 100))
 """Fronts, Redis shards, workers."""
 IN_FLIGHT: Final = 128
 """Images for each worker."""
-BATCH_SECONDS: Final = 0.002
-IMAGE_SECONDS: Final = 0.001
+BATCH: Final = 32
+"""Images in a pass, where it is not the default."""
 ROUND_TRIPS: Final = (0.0, 0.001, 0.01, 0.05, 0.1)
 SECONDS: Final = 10.0
 """Simulated, twice."""
@@ -296,9 +297,9 @@ def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
                 )  # fmt: skip
         if kind == "jpeg":
             paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
-            for workers, name in ((1, "Convlens, a paced device"), (2, "Convlens, two paced devices")):
+            for name, workers, batch in ((ONE, 1, setup.batch), (WIDE, 1, BATCH), (TWO, 2, setup.batch)):
                 if point := found.find(name, kind, "map", 128):
-                    yield name, replace(paced, processes=setup.processes | {"worker": workers}), point
+                    yield name, replace(paced, batch=batch, processes=setup.processes | {"worker": workers}), point
 
 
 def capacities(found: Measured) -> Table:
@@ -334,23 +335,27 @@ def larger(found: Measured) -> Table:
         for fronts, shards, workers in SIZES:
             processes = {"client": workers, "front": fronts, "redis": shards, "worker": workers}
             outcome = Simulation(
-                replace(setup, processes=processes, cores=0, in_flight=IN_FLIGHT * workers, stretch=slower,
+                replace(setup, processes=processes, cores=0, batch=BATCH, in_flight=IN_FLIGHT * workers, stretch=slower,
                         batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             ).run(SECONDS)  # fmt: skip
             busy = {role: share * (slower if role in ROLES else 1.0) for role, share in outcome.busy.items()}
             full = max(busy, key=busy.__getitem__)
             rows.append((f"{service}, {kind}: {fronts} fronts, {shards} Redis, {workers} workers",
                          f"{outcome.rate:,.0f}", f"{busy['device']:.0%}", f"{full} {busy[full]:.0%}"))  # fmt: skip
-    return ("a device of 2 ms a batch of 8 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
+    return ("a device of 2 ms a batch of 32 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
 
 
 def far(found: Measured) -> Table:
     """What a network's round trip costs, with so much in flight."""
     rows: list[Row] = []
-    setup = base(found, OURS, "jpeg")
-    if setup is not None:
+    if (setup := base(found, OURS, "jpeg")) is not None:
         paced = replace(
-            setup, cores=0, stretch=stretch(found), batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS
+            setup,
+            cores=0,
+            batch=BATCH,
+            stretch=stretch(found),
+            batch_seconds=BATCH_SECONDS,
+            image_seconds=IMAGE_SECONDS,
         )
         for seconds in ROUND_TRIPS:
             rates = [Simulation(replace(paced, round_trip=seconds, in_flight=number)).run(SECONDS).rate for number in

@@ -5,6 +5,8 @@ The device takes 2 ms a batch and 1 ms an image. That it is busy is reckoned fro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -12,12 +14,14 @@ from bench.plane import service
 from bench.plane.contest import Case, Result
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
+from bench.plane.subject import Subject
 from bench.plane.table import Line
 
 BATCH_SECONDS: Final = 0.002
 IMAGE_SECONDS: Final = 0.001
 ONE: Final = "Convlens, a paced device"
 TWO: Final = "Convlens, two paced devices"
+WIDE: Final = "Convlens, a paced device, batches of 32"
 MODELS: Final = ("null=null,device_ms=2+1",)
 IN_FLIGHT: Final = 128
 SECONDS: Final = 2
@@ -25,23 +29,25 @@ SECONDS: Final = 2
 
 
 def device(bench: Bench) -> None:
-    """One worker, and two."""
-    services = {
-        ONE: lambda folder: service.up(ONE, folder, models=MODELS),
-        TWO: lambda folder: service.up(TWO, folder, "--workers", "2", models=MODELS),
-    }
+    """One worker with batches as large as by default and larger ones, and two workers."""
+    flags = {ONE: (), WIDE: ("--max-batch-size", "32"), TWO: ("--workers", "2")}
+    services = {name: _starting(name, *words) for name, words in flags.items()}
     order = Order("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
     with bench.running(services) as subjects:
         results = bench.contest([Case(name, subject, order) for name, subject in subjects.items()])
     found = {it.case.service: it for it in results}
-    if ONE in found:
-        share = busy(found[ONE])
-        what = "a device of 2 ms a batch and 1 ms an image: share of time that it is busy"
-        bench.lines.append(Line(what, f"{found[ONE].rate:,.0f}/s", "", share, 0.95))
-    if len(found) == 2:
+    for name, batches in ((ONE, "of 8, the default"), (WIDE, "of 32")):
+        if name in found:
+            what = f"a device of 2 ms a batch and 1 ms an image, batches {batches}: share of time that it is busy"
+            bench.lines.append(Line(what, f"{found[name].rate:,.0f}/s", "", busy(found[name]), 0.95))
+    if ONE in found and TWO in found:
         one, two = found[ONE], found[TWO]
         what = "two such devices, one front: rate of two / rate of one"
         bench.lines.append(Line(what, f"{two.rate:,.0f}/s", f"{one.rate:,.0f}/s (ours)", two.rate / one.rate, 1.8))
+
+
+def _starting(name: str, *flags: str) -> Callable[[Path], Subject]:
+    return lambda folder: service.up(name, folder, *flags, models=MODELS)
 
 
 def busy(result: Result) -> float:
