@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.plane import table
+from bench.plane import measured, table
 from bench.plane.rows import rates
 from bench.plane.rows.bench import Bench
 from bench.plane.rows.device import device
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--queued", type=int, default=100_000, help="jobs that wait in the row queued (default: 100000)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="adds the measured points to a file, for simulate.py")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
@@ -61,6 +62,8 @@ def main() -> None:
         for name in options.rows:
             print(f"{name}…", file=sys.stderr, flush=True)
             ROWS[name](bench)
+    if options.json:
+        measured.write(options.json, bench.results)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
           f"{options.rounds} rounds, {time.monotonic() - began:.0f} s in all\n")  # fmt: skip
     print("\n\n".join((table.lines(bench.lines), table.costs(bench.results), table.batches(bench.results))))

@@ -61,7 +61,9 @@ class Caller:
             for part in result.split() if number > 1 else [result]:
                 take(report, part)
 
-        return await load.run(call, order)
+        report = await load.run(call, order)
+        report.images_a_job = number
+        return report
 
     async def _queue(self, order: Order) -> Report:
         """Jobs as small as can be, left in the queue of the slow model."""
@@ -83,7 +85,10 @@ class Caller:
         """client.map, with as many jobs in flight as make the images asked for."""
         if not self._pack:
             self._pack = self._images_a_job()
-        return self._mapped(order.kind, max(1, order.in_flight // self._pack), order.seconds, sys.maxsize)
+        jobs = max(1, order.in_flight // self._pack)
+        report = self._mapped(order.kind, jobs, order.seconds, sys.maxsize)
+        report.images_a_job = self._pack
+        return report
 
     def _images_a_job(self) -> int:
         """How many images map packs: what it has taken when the first result of a single job in flight comes."""

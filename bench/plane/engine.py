@@ -26,7 +26,7 @@ PLAN: Final = Plan((Saliency(),), predictions=5)
 
 def run(network: Network, bodies: Any, order: Order) -> Report:
     """Batches of eight, one after another."""
-    report = Report()
+    report = Report(images_a_job=BATCH)
     began = perf_counter()
     while perf_counter() < began + order.seconds:
         batch = b"".join(islice(bodies, BATCH))

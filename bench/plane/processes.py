@@ -58,14 +58,15 @@ def tree(root: int) -> Iterator[int]:
 def cpu_seconds(roots: Sequence[int], roles: Mapping[str, str]) -> dict[str, float]:
     """User and system seconds so far of the processes of these trees and of their children that have ended, by role.
 
-    A role is that of the first word of `roles` that the process's command line holds; "other" when there is none.
+    A role is that of the first word of `roles` that the process's name or command line holds; "other" if there is none.
     """
     found: dict[str, float] = {}
     for root in roots:
         for pid in tree(root):
             with contextlib.suppress(OSError):
                 command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-                role = next((role for word, role in roles.items() if word in command), "other")
+                name, _, rest = (PROC / str(pid) / "stat").read_text().rpartition(")")
+                fields = rest.split()
+                role = next((role for word, role in roles.items() if word in f"{name} {command}"), "other")
                 found[role] = found.get(role, 0.0) + sum(map(int, fields[11:15])) / TICKS
     return found

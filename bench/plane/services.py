@@ -10,7 +10,6 @@ from bench.plane import service
 from bench.plane.subject import Subject, peer
 
 OURS: Final = "Convlens"
-OURS_TWO: Final = "Convlens, two workers"
 IN_REDIS: Final = "Convlens, payloads in Redis"
 MOSEC: Final = "mosec"
 ECHO: Final = "gRPC echo"

@@ -12,11 +12,12 @@ from bench.plane import service
 from bench.plane.contest import Case, Result
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
-from bench.plane.services import OURS, OURS_TWO
 from bench.plane.table import Line
 
 BATCH_SECONDS: Final = 0.002
 IMAGE_SECONDS: Final = 0.001
+ONE: Final = "Convlens, a paced device"
+TWO: Final = "Convlens, two paced devices"
 MODELS: Final = ("null=null,device_ms=2+1",)
 IN_FLIGHT: Final = 128
 SECONDS: Final = 2
@@ -26,19 +27,19 @@ SECONDS: Final = 2
 def device(bench: Bench) -> None:
     """One worker, and two."""
     services = {
-        OURS: lambda folder: service.up(OURS, folder, models=MODELS),
-        OURS_TWO: lambda folder: service.up(OURS_TWO, folder, "--workers", "2", models=MODELS),
+        ONE: lambda folder: service.up(ONE, folder, models=MODELS),
+        TWO: lambda folder: service.up(TWO, folder, "--workers", "2", models=MODELS),
     }
     order = Order("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
     with bench.running(services) as subjects:
         results = bench.contest([Case(name, subject, order) for name, subject in subjects.items()])
     found = {it.case.service: it for it in results}
-    if OURS in found:
-        share = busy(found[OURS])
+    if ONE in found:
+        share = busy(found[ONE])
         what = "a device of 2 ms a batch and 1 ms an image: share of time that it is busy"
-        bench.lines.append(Line(what, f"{found[OURS].rate:,.0f}/s", "", share, 0.95))
+        bench.lines.append(Line(what, f"{found[ONE].rate:,.0f}/s", "", share, 0.95))
     if len(found) == 2:
-        one, two = found[OURS], found[OURS_TWO]
+        one, two = found[ONE], found[TWO]
         what = "two such devices, one front: rate of two / rate of one"
         bench.lines.append(Line(what, f"{two.rate:,.0f}/s", f"{one.rate:,.0f}/s (ours)", two.rate / one.rate, 1.8))
 

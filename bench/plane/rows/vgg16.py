@@ -11,15 +11,15 @@ from bench.plane import processes, service
 from bench.plane.contest import Case
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
-from bench.plane.services import OURS
 from bench.plane.subject import Subject
 from bench.plane.table import Line
 
 BATCH: Final = 8
 CALLS: Final = 3
 """Of eight images each, so that the next waits while one is computed."""
+SERVICE: Final = "Convlens, VGG16"
 ENGINE: Final = "engine alone"
-SECONDS: Final = 5.0
+SECONDS: Final = 4.0
 MODELS: Final = ("null=random:1",)
 """Under the name that clients ask for."""
 
@@ -27,16 +27,16 @@ MODELS: Final = ("null=random:1",)
 def vgg16(bench: Bench) -> None:
     """Saliency maps."""
     services = {
-        OURS: lambda folder: service.up(OURS, folder, "--max-batch-size", str(BATCH), models=MODELS),
+        SERVICE: lambda folder: service.up(SERVICE, folder, "--max-batch-size", str(BATCH), models=MODELS),
         ENGINE: _engine,
     }
     with bench.running(services) as subjects:
-        in_flight = {OURS: CALLS, ENGINE: 1}
+        in_flight = {SERVICE: CALLS, ENGINE: 1}
         orders = {name: Order("raw", "eight", number, SECONDS) for name, number in in_flight.items()}
         results = bench.contest([Case(name, subject, orders[name]) for name, subject in subjects.items()])
     found = {it.case.service: it for it in results}
     if len(found) == 2:
-        ours, engine = found[OURS], found[ENGINE]
+        ours, engine = found[SERVICE], found[ENGINE]
         what = f"stock VGG16, saliency, through the service (mean batch {fmean(ours.batch_sizes):.1f}) / {ENGINE}"
         bench.lines.append(
             Line(what, f"{ours.rate:.3f}/s", f"{engine.rate:.3f}/s", ours.rate / engine.rate, 0.97, form=".3f")

@@ -21,9 +21,9 @@ TIMEOUT: Final = 20.0
 
 def ordered(order: Order, bodies: Iterator[bytes]) -> Report:
     """A closed loop in one thread, as its results are awaited."""
-    report = Report()
-    waiting: deque[tuple[float, Any]] = deque()
     pack = PACK if order.call == "map" else 1
+    report = Report(images_a_job=pack)
+    waiting: deque[tuple[float, Any]] = deque()
     began = perf_counter()
     while (going := perf_counter() < began + order.seconds) or waiting:
         if going and len(waiting) < order.in_flight // pack:

@@ -40,7 +40,7 @@ async def main(target: str) -> None:
             return await run(call, order)
 
         async def mapped(order: Order) -> Report:
-            report = Report()
+            report = Report(images_a_job=PACK)
             room = asyncio.Semaphore(order.in_flight // PACK)
             began = perf_counter()
 
