@@ -64,8 +64,10 @@ def main() -> None:
             ROWS[name](bench)
     if options.json:
         measured.write(options.json, bench.results)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          f"{options.rounds} rounds, {time.monotonic() - began:.0f} s in all\n")  # fmt: skip
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.rounds} rounds, "
+        f"{time.monotonic() - began:.0f} s in all; others took {bench.others:.0%} of the machine meanwhile\n"
+    )
     print("\n\n".join((table.lines(bench.lines), table.costs(bench.results), table.batches(bench.results))))
     print("\n".join(("", *bench.notes)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
+from statistics import fmean, median
 
 from bench.plane.load import Order, percentile
 from bench.plane.subject import Measured, Subject
@@ -64,6 +64,11 @@ class Result:
     def waits(self) -> list[float]:
         """Of each image, seconds."""
         return [wait for it in self.rounds for wait in it.report.waits]
+
+    @property
+    def others(self) -> float:
+        """The share of the machine that others took: the rounds' mean."""
+        return fmean(it.others for it in self.rounds)
 
     def latency(self, share: float) -> float:
         """A percentile, seconds."""

@@ -70,3 +70,10 @@ def cpu_seconds(roots: Sequence[int], roles: Mapping[str, str]) -> dict[str, flo
                 role = next((role for word, role in roles.items() if word in f"{name} {command}"), "other")
                 found[role] = found.get(role, 0.0) + sum(map(int, fields[11:15])) / TICKS
     return found
+
+
+def machine_seconds() -> tuple[float, float]:
+    """CPU seconds so far of everybody on this machine, and those that there were; what a host took away is used."""
+    user, nice, system, idle, waiting, *rest = map(int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9])
+    used = user + nice + system + sum(rest)
+    return used / TICKS, (used + idle + waiting) / TICKS

@@ -25,6 +25,8 @@ class Measured:
     report: Report
     cpu: dict[str, float]
     """Seconds by role."""
+    others: float
+    """The share of the machine's processors that programs took which have no part in it."""
 
 
 class Subject:
@@ -48,12 +50,14 @@ class Subject:
 
     def run(self, order: Order) -> Measured:
         """Has the client obey. Raises DidNotRun."""
-        before = self._cpu()
+        before, (used, there) = self._cpu(), processes.machine_seconds()
         assert self._client.stdin
         print(json.dumps(asdict(order)), file=self._client.stdin, flush=True)
         report = Report(**json.loads(self._line()))
-        after = self._cpu()
-        return Measured(report, {role: after[role] - before.get(role, 0.0) for role in after})
+        after, (used_now, there_now) = self._cpu(), processes.machine_seconds()
+        cpu = {role: after[role] - before.get(role, 0.0) for role in after}
+        others = (used_now - used - sum(cpu.values())) / max(there_now - there, 1e-9)
+        return Measured(report, cpu, max(0.0, others))
 
     def close(self) -> None:
         """Ends client and servers."""

@@ -41,9 +41,19 @@ def lines(found: Sequence[Line]) -> str:
 
 
 def costs(results: Sequence[Result]) -> str:
-    """Rates, latencies, bytes, and CPU milliseconds an image of each process."""
+    """Rates, latencies, bytes, CPU milliseconds an image of each process; the share of the machine that others took."""
     roles = [role for role in ROLES if any(role in result.cost() for result in results)]
-    head = ("", "images/s", "p50 ms", "p99 ms", "max ms", "kB/image", *(f"{role} ms" for role in roles), "CPU ms")
+    head = (
+        "",
+        "images/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "kB/image",
+        *(f"{role} ms" for role in roles),
+        "CPU ms",
+        "others",
+    )
     rows = []
     for result in results:
         cost = result.cost()
@@ -53,7 +63,7 @@ def costs(results: Sequence[Result]) -> str:
         each = [f"{cost[role]:.2f}" if role in cost else "" for role in roles]
         failed = f" ({result.failed} failed: {result.error()})" if result.failed else ""
         rows.append((result.case.name + failed, f"{result.rate:,.0f}", *timed, f"{moved:,.0f}", *each,
-                     f"{sum(cost.values()):.2f}"))  # fmt: skip
+                     f"{sum(cost.values()):.2f}", f"{result.others:.0%}"))  # fmt: skip
     return _table(head, rows)
 
 

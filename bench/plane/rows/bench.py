@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from bench.plane.contest import Case, Result, contest
 from bench.plane.environments import NoEnvironment
@@ -49,6 +50,11 @@ class Bench:
         results = contest(cases, self.rounds)
         self.results += results
         return results
+
+    @property
+    def others(self) -> float:
+        """The share of the machine that programs took which have no part in this: above a few hundredths, run again."""
+        return fmean(it.others for it in self.results) if self.results else 0.0
 
     def note(self, text: str) -> None:
         """Told below the tables, and at once."""
