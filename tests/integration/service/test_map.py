@@ -1,0 +1,73 @@
+"""map: very many images, in order, in bounded memory, each with its own result or its own error."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlens.client import AsyncClient, GradCAM, InvalidArgument, Result
+from convlens.client.packing import PACK
+
+
+def photo(n):
+    """A PNG unlike the others."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), n % 256, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+BROKEN = photo(0)[:50]
+"""Its header is whole, so that only the worker can tell."""
+
+
+def kinds(items):
+    return [type(item) for item in items]
+
+
+def test_an_image_without_a_result_has_its_error_and_its_neighbours_have_theirs(client, tmp_path):
+    images = [photo(n) for n in range(2 * PACK + 3)]
+    images[1], images[40], images[41], images[50] = b"no image", BROKEN, tmp_path / "gone.png", BROKEN
+    found = list(client.map(images, [GradCAM()], errors="return", fresh=True))
+    wrong = {1: InvalidArgument, 40: InvalidArgument, 41: FileNotFoundError, 50: InvalidArgument}
+    assert kinds(found) == [wrong.get(n, Result) for n in range(len(images))]
+    assert all(it["grad_cam"].shape == (1, 14, 14) for it in found if isinstance(it, Result))
+    assert bytes(found[42].images[0].data) == images[42]
+
+
+def test_an_error_is_raised_when_its_turn_comes(client):
+    found = client.map([photo(1), photo(2), BROKEN, photo(3)], [GradCAM()], fresh=True)
+    assert kinds(itertools.islice(found, 2)) == [Result, Result]
+    with pytest.raises(InvalidArgument, match="damaged or truncated"):
+        next(found)
+
+
+def test_an_endless_iterator_is_read_no_further_than_what_is_in_flight(client):
+    read = itertools.count()
+    found = client.map((photo(next(read)) for _ in itertools.count()), [GradCAM()], in_flight=2)
+    for _ in range(3 * PACK):
+        next(found)
+    found.close()
+    assert next(read) <= 3 * PACK + 3 * PACK
+
+
+def test_what_all_images_share_ends_with_an_error_each(client):
+    found = list(client.map([photo(n) for n in range(3)], [GradCAM("nowhere")], errors="return"))
+    assert kinds(found) == [InvalidArgument] * 3
+
+
+async def test_the_asynchronous_one_does_the_same(null_target, tmp_path):
+    images = [photo(n) for n in range(PACK + 3)]
+    images[5], images[PACK] = BROKEN, tmp_path / "gone.png"
+
+    async def each():
+        for image in images:
+            yield image
+
+    async with AsyncClient(null_target, timeout=60) as client:
+        found = [item async for item in client.map(each(), [GradCAM()], errors="return", fresh=True)]
+    wrong = {5: InvalidArgument, PACK: FileNotFoundError}
+    assert kinds(found) == [wrong.get(n, Result) for n in range(len(images))]
