@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from bench.plane.rows.large import large
 from bench.plane.rows.latency import alone, poisson
 from bench.plane.rows.queued import queued
 from bench.plane.rows.vgg16 import vgg16
+from bench.plane.subject import DidNotRun
 
 ROWS: Final[dict[str, Callable[[Bench], None]]] = {
     "map-raw": rates.MAP_RAW,
@@ -56,12 +58,16 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that services are ended
     began = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), options.rounds, options.seconds, options.queued)
         for name in options.rows:
             print(f"{name}…", file=sys.stderr, flush=True)
-            ROWS[name](bench)
+            try:
+                ROWS[name](bench)
+            except DidNotRun as error:
+                bench.note(f"row {name} ended early: {error}")
     if options.json:
         measured.write(options.json, bench.results)
     print(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 from bench.plane.load import Order, percentile
-from bench.plane.subject import Measured, Subject
+from bench.plane.subject import DidNotRun, Measured, Subject
 
 WARM_UP_SECONDS = 0.5
 
@@ -85,19 +85,14 @@ class Result:
 
 
 def contest(cases: Sequence[Case], rounds: int) -> list[Result]:
-    """Each case once a round, after a short one that is not counted."""
+    """Each case once a round, after a short one that is not counted. DidNotRun when one has no answer at all."""
     results = [Result(case) for case in cases]
     for case in cases:
         case.subject.run(replace(case.order, seconds=min(WARM_UP_SECONDS, case.order.seconds)))
     for _ in range(rounds):
         for result in results:
             result.rounds.append(result.case.subject.run(result.case.order))
-    return results
-
-
-def by_service(results: Sequence[Result]) -> Mapping[str, list[Result]]:
-    """Results by the name of the service."""
-    found: dict[str, list[Result]] = {}
     for result in results:
-        found.setdefault(result.case.service, []).append(result)
-    return found
+        if not result.images:
+            raise DidNotRun(f"{result.case.name}: no answer: {result.error()}")
+    return results

@@ -52,7 +52,7 @@ def write(path: Path, results: Sequence[Result]) -> None:
     found = {_key(it): it for it in (read(path).points if path.exists() else ())}
     found |= {_key(it): it for it in (_point(result) for result in results if not result.case.order.rate)}
     whole = Measured(platform.machine(), os.cpu_count() or 1, tuple(found.values()))
-    path.write_text(json.dumps(asdict(whole), indent=1) + "\n")
+    path.write_text(json.dumps(asdict(whole), indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Measured:
