@@ -24,4 +24,5 @@ SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     "BentoML": lambda folder: peer("bentoml", folder),
     "Celery": lambda folder: peer("celery", folder),
 }
-"""mosec is taken with one worker process and with two, since it depends on the work which is faster."""
+"""mosec is taken with one worker process and with two, since it depends on the work which is faster. Ray Serve is left
+out: BentoML stands for servers of that kind."""
