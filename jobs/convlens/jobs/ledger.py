@@ -27,7 +27,7 @@ class RequestIdReused(ValueError):
     """A request id came again with another request."""
 
 
-class ScriptFailed(RuntimeError):
+class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
     """A mistake in a script: no state of Redis that passes."""
 
 
@@ -174,7 +174,7 @@ class Ledger:
         Of one tenant, or of all for None.
         """
         found: list[Record] = []
-        jobs = keys.JOBS if tenant is None or not tenant else keys.jobs_of(tenant)
+        jobs = keys.jobs_of(tenant) if tenant else keys.JOBS
         bound = f"({before}" if before is not None else "+inf"
         while True:
             ids = self.redis.zrevrangebyscore(jobs, bound, "-inf", start=0, num=size, withscores=True)

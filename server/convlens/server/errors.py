@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from convlens.jobs.admission import Full
 from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
-from convlens.jobs.ledger import JobLive, RequestIdReused
+from convlens.jobs.ledger import JobLive, RequestIdReused, ScriptFailed
 from convlens.jobs.payloads import PayloadGone, StoreFull
 from convlens.jobs.record import JobFailure, Record, State
 
@@ -141,7 +141,7 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(grpc.StatusCode.ABORTED, "PAYLOAD_GONE", str(error))
         case JobLive():
             return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED", str(error))
-        case LedgerUnavailable():
+        case LedgerUnavailable() if not isinstance(error, ScriptFailed):
             log.warning("redis: %s", error)
             return Refusal(grpc.StatusCode.UNAVAILABLE, "REDIS_UNAVAILABLE", "the job store cannot be reached just now")
         case _:

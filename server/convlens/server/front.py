@@ -125,8 +125,14 @@ class Front:
 
     async def record(self, job_id: str, caller: Caller) -> Record:
         """The record of `job_id`; a Refusal when there is none that the caller may know of."""
+        record = await self._known(job_id)
+        if not (record.tenant == caller.tenant or "admin" in caller.roles):
+            raise unknown_job(job_id)
+        return record
+
+    async def _known(self, job_id: str) -> Record:
         record: Record | None = await self.call(self.ledger.get, job_id)
-        if record is None or not (record.tenant == caller.tenant or "admin" in caller.roles):
+        if record is None:
             raise unknown_job(job_id)
         return record
 
@@ -142,9 +148,7 @@ class Front:
         with self.listening(job_id) as heard:
             told = None
             while True:
-                record: Record | None = await self.call(self.ledger.get, job_id)
-                if record is None:
-                    raise unknown_job(job_id)
+                record = await self._known(job_id)
                 if (record.state, record.attempts, record.progress) != told:
                     told = (record.state, record.attempts, record.progress)
                     yield record
@@ -157,10 +161,7 @@ class Front:
         while not record.state.final:
             if (last := await heard.end()) is not None:
                 return record.succeeded(last)
-            read: Record | None = await self.call(self.ledger.get, record.id)
-            if read is None:
-                raise unknown_job(record.id)
-            record = read
+            record = await self._known(record.id)
         return record
 
     @contextlib.contextmanager

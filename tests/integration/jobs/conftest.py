@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
 from convlens.jobs.broker import queue_name
 from convlens.jobs.connect import connect
@@ -59,7 +60,7 @@ class Jobs:
 
     def load(self):
         """What the ledger counts as held, without zeros."""
-        held = self.ledger.redis.hgetall("convlens:load")
+        held = self.ledger.redis.hgetall(keys.LOAD)
         return {name.decode(): int(value) for name, value in held.items() if int(value)}
 
 

@@ -94,8 +94,9 @@ class Runner:
                     self._end(begun.popleft())
         except LedgerUnavailable as error:
             log.warning("model=%s jobs=%d could not be claimed: %s; they come again", model, jobs, error)
-        while begun:
-            self._end(begun.popleft())
+        finally:
+            while begun:
+                self._end(begun.popleft())
 
     def _claim(self, serving: Serving, jobs: int) -> list[Claim]:
         """As many as there is room for; waits until there is some."""
@@ -110,7 +111,7 @@ class Runner:
         """Fetches the images of all, then decodes them job by job, for the device to begin with the first meanwhile."""
         try:
             fetched = self._ledger.read_images(claims)
-        except LedgerUnavailable:
+        except BaseException:  # whatever it is, these are left to their leases
             for claim in claims:
                 serving.room.release(len(claim.images))
                 self._leases.drop(claim)

@@ -68,9 +68,14 @@ local function drop_images(job_images, tenant)
   end
 end
 
+-- A result's bytes and tenant; nothing for one that is gone.
+local function result_size(name)
+  return string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+end
+
 -- Forgets a result; its payload's name is the caller's to get rid of.
 local function drop_result(name)
-  local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+  local size, tenant = result_size(name)
   if size then
     if redis.call('ZREM', CACHED, name) == 1 then count('cached_bytes', nil, -size)
     else count('result_bytes', tenant, -size) end
@@ -85,7 +90,7 @@ end
 local function hold_result(name)
   redis.call('HINCRBY', RESULT_REFS, name, 1)
   if redis.call('ZREM', CACHED, name) == 1 then
-    local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name), '^(%S+) (.*)$')
+    local size, tenant = result_size(name)
     count('cached_bytes', nil, -size)
     count('result_bytes', tenant, size)
   end
@@ -93,7 +98,7 @@ end
 
 -- Returns how many hold it still.
 local function release_result(name, now)
-  local size, tenant = string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+  local size, tenant = result_size(name)
   if not size then return 0 end
   local held = redis.call('HINCRBY', RESULT_REFS, name, -1)
   if held == 0 then
@@ -105,17 +110,18 @@ local function release_result(name, now)
 end
 
 -- Jobs that end in a second, decaying over ten: what refused callers are told to wait by.
-local function drained(now)
+local function drain_rate(now)
   local r = redis.call('HMGET', DRAIN, 'at', 'rate')
-  local rate = tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
-  redis.call('HSET', DRAIN, 'at', text(now), 'rate', tostring(rate + 0.1))
+  return tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
 end
+
+local function drained(now) redis.call('HSET', DRAIN, 'at', text(now), 'rate', tostring(drain_rate(now) + 0.1)) end
 
 -- Ends a live job: the first final state wins, because callers come here only with live ones. `result` is a table of the
 -- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 local function finish(id, now, state, why, result, ttls)
   local k = key(id)
-  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint', 'keep', 'waiters')
+  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
   local model, flow, tenant, fingerprint = r[1], r[2], r[3], r[6]
   redis.call('ZREM', queued(flow), id)
   redis.call('ZREM', RUNNING, id)

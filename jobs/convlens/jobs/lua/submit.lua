@@ -1,7 +1,8 @@
 #!lua
 -- Writes a record, or finds the earlier one of the same id. Without flags: refused when Redis is full.
--- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome (CREATED, EXISTS, REUSED or FULL), the names of
--- payloads that nobody needs, then the record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate.
+-- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome, the names of payloads that nobody needs, then the
+-- record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate. Outcomes: CREATED, FOLLOWS (an equal
+-- job under way), ANSWERED (by an equal one's result), EXISTS (the id), REUSED (the id, by another request), FULL.
 local job, spec = cjson.decode(ARGV[1]), ARGV[2]
 local id, tenant, now, unused = job.id, job.tenant, clock(), {}
 local k = key(id)
@@ -44,10 +45,8 @@ if not answered then
   end
   local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
   local function full(what, of, allowed)
-    local d = redis.call('HMGET', DRAIN, 'at', 'rate')
-    local rate = tonumber(d[2] or 0) * math.exp((tonumber(d[1] or now) - now) / 10000)
     return {'FULL', every_image(), {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
-                                    text(held('jobs')), tostring(rate)}}
+                                    text(held('jobs')), tostring(drain_rate(now))}}
   end
   for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
     local allowed = job.bounds[what]
