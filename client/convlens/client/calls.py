@@ -102,6 +102,7 @@ class Attempts:
         self._connection = connection
         self._ends = time.monotonic() + timeout
         self._request_id = request_id
+        self._told: Unavailable | Overloaded | None = None
         self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
     def remaining(self) -> float:
@@ -111,8 +112,11 @@ class Attempts:
     def delay_after(self, error: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
         typed = from_rpc(error, self._connection.target, self._request_id)
+        if self._told and isinstance(typed, DeadlineExceeded) and not typed.reason:
+            raise self._told from error  # time ran out while it was tried again: what it was tried again for is the reason
         if not isinstance(typed, Unavailable | Overloaded):
             raise typed from error
+        self._told = typed
         if isinstance(typed, Overloaded) and typed.retry_after is None:
             raise typed from error
         delay = max(next(self._growing), (typed.retry_after or 0) * random.uniform(1.0, 1.2))  # noqa: S311

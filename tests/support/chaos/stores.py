@@ -19,9 +19,9 @@ HOURS = 2 * 3600
 
 
 def _refused(stack: Stack, error: type[ConvlensError], reason: str) -> bool:
-    """True when a caller with little patience is told so."""
+    """True when a caller of two seconds' patience is told so."""
     try:
-        with Client(stack.target, timeout=0.3) as client:
+        with Client(stack.target, timeout=2) as client:
             job = client.submit(TINY, [GradCAM()], model="null")
     except error as told:
         return told.reason == reason

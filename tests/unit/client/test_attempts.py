@@ -1,0 +1,35 @@
+"""When a call is tried again, and what its caller is told when time runs out."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from convlens.client import DeadlineExceeded, Unavailable
+from convlens.client.calls import Attempts
+from convlens.client.connection import Connection
+
+
+class Failed(grpc.RpcError):
+    """A call that ended with a bare status."""
+
+    def __init__(self, code):
+        self.code = lambda: code
+        self.details = lambda: "details"
+        self.trailing_metadata = tuple
+
+
+@pytest.fixture
+def attempts():
+    return Attempts(Connection("localhost:1", None, None), 60)
+
+
+def test_time_that_ran_out_while_it_was_tried_again_does_not_hide_the_reason(attempts):
+    assert attempts.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
+    with pytest.raises(Unavailable, match="no Convlens server answers"):
+        attempts.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
+
+
+def test_time_that_ran_out_at_once_is_the_reason_itself(attempts):
+    with pytest.raises(DeadlineExceeded):
+        attempts.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
