@@ -113,7 +113,7 @@ class Attempts:
         """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
         typed = from_rpc(error, self._connection.target, self._request_id)
         if self._told and isinstance(typed, DeadlineExceeded) and not typed.reason:
-            raise self._told from error  # time ran out while it was tried again: what it was tried again for is the reason
+            raise self._told from error  # time ran out while it was tried again, for this reason
         if not isinstance(typed, Unavailable | Overloaded):
             raise typed from error
         self._told = typed

@@ -49,6 +49,7 @@ def celery_app(redis_url: str) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # kombu would not check the certificate of a bare rediss:// URL; what the URL says goes before this
         broker_use_ssl={"ssl_cert_reqs": "required"} if redis_url.startswith("rediss:") else None,
+        broker_channel_error_retry=True,  # a Redis that cannot write answers a BRPOP with an error: no reason to end
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
