@@ -6,12 +6,12 @@ Knows the messages of tensor.proto and NumPy, nothing else.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import zlib_ng
 
 from convlens.v1 import tensor_pb2 as pb
 
@@ -87,7 +87,7 @@ def describe(array: Array, name: str) -> pb.TensorSpec:
         datatype=datatype_of(array.dtype),
         shape=array.shape,
         byte_size=data.nbytes,
-        crc32=zlib.crc32(data),
+        crc32=zlib_ng.crc32(data),
     )
 
 
@@ -116,6 +116,6 @@ def allocate(spec: pb.TensorSpec) -> Array:
 
 def verify(array: Array, spec: pb.TensorSpec) -> None:
     """CodecError unless the bytes of `array` have the checksum of `spec`."""
-    found = zlib.crc32(buffer_of(array))
+    found = zlib_ng.crc32(buffer_of(array))
     if found != spec.crc32:
         raise CodecError(f"tensor {spec.name!r} arrived with CRC-32 {found:08x}, announced was {spec.crc32:08x}")

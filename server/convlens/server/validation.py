@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import uuid
 from collections.abc import Collection, Mapping
@@ -11,6 +10,7 @@ from typing import Final
 
 import grpc
 import numpy as np
+from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
 from convlens.jobs.ledger import NewJob
@@ -75,14 +75,9 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
-    owner = hashlib.sha256(call.tenant.encode())
-    found = []
-    for data in images:
-        digest = owner.copy()
-        digest.update(data)
-        found.append((digest.hexdigest(), data))
-    whole = owner.copy()
-    whole.update("".join([card.digest, *(digest for digest, _ in found)]).encode() + asked)
+    owner = blake3(call.tenant.encode()).digest()
+    found = [(blake3(data, key=owner).hexdigest(), data) for data in images]
+    whole = "".join([card.digest, *(digest for digest, _ in found)]).encode() + asked
     return NewJob(
         id=call.job_id,
         model=card.name,
@@ -90,7 +85,7 @@ def validate(
         priority=priority,
         spec=asked,
         images=found,
-        fingerprint=whole.hexdigest(),
+        fingerprint=blake3(whole, key=owner).hexdigest(),
         cost=plan.passes,
         reserved=plan.result_bytes + plan.header_bytes,
         timeout=timeout,
