@@ -273,7 +273,9 @@ class Ledger:
 
     def _finish(self, claim: Claim, state: State, failure: JobFailure, *sizes: int) -> bool:
         words = (failure.reason, failure.message, failure.field)
-        return bool(self._run("finish", claim.record.id, claim.token, state, *words, *sizes, *self._ttls))
+        done, *unused = self._run("finish", claim.record.id, claim.token, state, *words, *sizes, *self._ttls)
+        self.payloads.delete([name.decode() for name in unused])
+        return bool(done)
 
     # --- what the reconciler does ---
 

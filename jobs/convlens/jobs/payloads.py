@@ -5,6 +5,8 @@ A payload lives for a while and is then gone. Names are letters, digits and hyph
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import uuid
@@ -16,9 +18,12 @@ import redis
 
 from convlens.jobs import keys
 from convlens.jobs.connect import RedisClock
+from convlens.jobs.spares import Spares
 
 CHUNK: Final = 1 << 20
 """Bytes of one chunk in Redis."""
+SPARES: Final = ".spares"
+"""The folder's folder of files to be written again."""
 
 Data = bytes | memoryview
 
@@ -122,44 +127,58 @@ class DirectoryPayloads:
     """Payloads as files of one folder that server and workers share; a file's mtime is when it expires, by `clock`."""
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self._folder = folder
+        self._folder = os.fspath(folder)
         self._clock = clock
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._spares = Spares(folder / SPARES)
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str) -> str:
         if not re.fullmatch(r"[0-9A-Za-z-]+", name):
             raise ValueError(f"{name!r} is no payload's name")
-        return self._folder / name
+        return f"{self._folder}/{name}"
 
     def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:  # noqa: ARG002
         """See PayloadStore. Readers see the whole file or none."""
         path = self._path(name)
-        part = path.with_name(f"{name}.{uuid.uuid4().hex}.part")
+        part = f"{path}.{uuid.uuid4().hex}.part"
         size = 0
+        rest = iter(buffers)
+        first = memoryview(next(rest, b""))
         try:
-            with part.open("wb", buffering=0) as file:
-                for buffer in buffers:
+            self._spares.take(len(first), part)
+            file = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                for buffer in itertools.chain([first], rest):
                     view = memoryview(buffer)
                     size += len(view)
                     while view:
-                        view = view[file.write(view) :]
-            expires = self._clock() + ttl
-            os.utime(part, (expires, expires))
-            part.replace(path)
+                        view = view[os.write(file, view) :]
+                os.ftruncate(file, size)
+                expires = self._clock() + ttl
+                os.utime(file, (expires, expires))
+            finally:
+                os.close(file)
+            os.rename(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
             raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
         return size
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See PayloadStore."""
+        path = self._path(name)
         try:
-            with self._path(name).open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), length, offset)
+            file = os.open(path, os.O_RDONLY)
+            try:
+                data = os.pread(file, length, offset)
+                same = os.stat(path).st_ino == os.fstat(file).st_ino  # else it may have been written again meanwhile
+            finally:
+                os.close(file)
         except FileNotFoundError:
             raise PayloadGone(f"payload {name} is gone") from None
-        if len(data) != length:
-            raise PayloadGone(f"payload {name} ends before byte {offset + length}")
+        if len(data) != length or not same:
+            raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
         return data
 
     def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
@@ -174,20 +193,19 @@ class DirectoryPayloads:
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore."""
-        for name in names:
-            self._path(name).unlink(missing_ok=True)
+        if names:
+            self._spares.give(map(self._path, names))
 
     def sweep(self) -> None:
-        """Deletes the files whose time is over; unfinished ones after an hour."""
+        """Deletes the files whose time is over; unfinished ones after an hour, those not written again in time."""
         now = self._clock()
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 life = 3600 if entry.name.endswith(".part") else 0
-                try:
-                    if entry.stat().st_mtime + life < now:
-                        Path(entry.path).unlink(missing_ok=True)
-                except FileNotFoundError:
-                    continue  # another sweeper was faster
+                with contextlib.suppress(FileNotFoundError):  # another sweeper was faster
+                    if entry.name != SPARES and entry.stat().st_mtime + life < now:
+                        os.unlink(entry.path)
+        self._spares.sweep()
 
 
 def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:

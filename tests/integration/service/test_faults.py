@@ -117,7 +117,7 @@ def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_comput
                 visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
             )
             call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
-            until(lambda: any(payloads.iterdir()))  # the server has it, and waits for Redis
+            until(lambda: any(it.is_file() for it in payloads.iterdir()))  # the server has it, and waits for Redis
             call.cancel()
             os.kill(valkey._process.pid, signal.SIGCONT)
             (job,) = until(lambda: [it for it in client.jobs() if it.state >= job_pb2.JOB_STATE_SUCCEEDED])

@@ -1,0 +1,90 @@
+"""Payloads in a folder: whole or gone, whatever becomes of their files, and files written again."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from convlens.jobs import spares
+from convlens.jobs.payloads import DirectoryPayloads, PayloadGone
+
+
+@pytest.fixture
+def store(tmp_path) -> DirectoryPayloads:
+    return DirectoryPayloads(tmp_path, time.time)
+
+
+def spare_files(folder):
+    return sorted((folder / ".spares").iterdir())
+
+
+def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path):
+    store.put("old", [b"o" * 5000], 60)
+    inode = (tmp_path / "old").stat().st_ino
+    store.delete(["old", "never-there"])
+    with pytest.raises(PayloadGone):
+        store.read("old", 0, 1)
+    assert store.put("new", [b"n" * 4500, b"m"], 60) == 4501
+    assert (tmp_path / "new").stat().st_ino == inode
+    assert store.read("new", 4490, 11) == b"n" * 10 + b"m"
+    assert (tmp_path / "new").stat().st_size == 4501
+    assert not spare_files(tmp_path)
+
+
+def test_other_sizes_leave_a_spare_alone(store, tmp_path):
+    store.put("old", [b"o" * 5000], 60)
+    store.delete(["old"])
+    store.put("small", [b"s"], 60)
+    store.put("large", [b"l" * 50_000], 60)
+    assert len(spare_files(tmp_path)) == 1
+
+
+def test_two_processes_never_get_one_file(store, tmp_path):
+    other = DirectoryPayloads(tmp_path, time.time)
+    for i in range(8):
+        store.put(f"old{i}", [bytes(5000)], 60)
+    store.delete([f"old{i}" for i in range(8)])
+    for i in range(8):
+        (store if i % 2 else other).put(f"new{i}", [bytes([i]) * 5000], 60)
+    assert [store.read(f"new{i}", 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
+    assert len({(tmp_path / f"new{i}").stat().st_ino for i in range(8)}) == 8
+
+
+def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, tmp_path, monkeypatch):
+    store.put("old", [b"o" * 5000], 60)
+    pread = os.pread
+
+    def late(*args):
+        store.delete(["old"])
+        store.put("new", [b"a" * 5000], 60)
+        return pread(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", late)
+        with pytest.raises(PayloadGone):
+            store.read("old", 0, 5000)
+    assert store.read("new", 0, 5000) == b"a" * 5000
+    assert not spare_files(tmp_path)
+
+
+def test_spares_are_bounded_and_not_kept_for_ever(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(spares, "MOST_BYTES", 12_000)
+    for i in range(4):
+        store.put(f"old{i}", [bytes(5000)], 60)
+    store.delete([f"old{i}" for i in range(4)])
+    assert len(spare_files(tmp_path)) == 2
+    store.sweep()
+    assert len(spare_files(tmp_path)) == 2
+    monkeypatch.setattr(spares, "SECONDS", -60.0)
+    store.sweep()
+    assert not spare_files(tmp_path)
+
+
+def test_sweep_deletes_what_is_over_and_leaves_the_rest(store, tmp_path):
+    store.put("over", [b"x"], 60)
+    store.put("lasts", [b"x"], 60)
+    os.utime(tmp_path / "over", (1, 1))
+    store.sweep()
+    assert {it.name for it in tmp_path.iterdir()} == {"lasts", ".spares"}
