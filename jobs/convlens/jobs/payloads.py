@@ -172,12 +172,12 @@ class DirectoryPayloads:
             file = os.open(path, os.O_RDONLY)
             try:
                 data = os.pread(file, length, offset)
-                same = os.stat(path).st_ino == os.fstat(file).st_ino  # else it may have been written again meanwhile
+                os.stat(path)  # a file that is gone by now may have been written again meanwhile
             finally:
                 os.close(file)
         except FileNotFoundError:
             raise PayloadGone(f"payload {name} is gone") from None
-        if len(data) != length or not same:
+        if len(data) != length:
             raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
         return data
 
