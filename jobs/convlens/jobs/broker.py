@@ -1,8 +1,8 @@
 """Celery, all of it: the app and its options, the publisher, the consumer.
 
-A message says how many jobs of a model were queued, not which: whoever gets it claims as many, in the ledger's own
-order, which is fair where that of messages cannot be. So a message is only a delivery: doubled ones find nothing to do,
-the reconciler sends lost ones again, and kombu's own bookkeeping of unacknowledged messages is off.
+A message names a model and wakes a hand (hands.py), which takes jobs in the ledger's own order, fair where that of
+messages cannot be. So it is only a knock at the door: doubled ones find nothing to do, the reconciler sends lost ones
+again, and kombu's own bookkeeping of unacknowledged messages is off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -19,16 +18,11 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from kombu.exceptions import OperationalError
 
+from convlens.jobs import keys
+
 log = logging.getLogger(__name__)
 
 TASK: Final = "convlens.compute"
-MESSAGE_JOBS: Final = 16
-"""The most jobs in one message: few enough for several threads and workers to share a burst."""
-
-
-def queue_name(model: str) -> str:
-    """The Celery queue of a model."""
-    return f"convlens.{model}"
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -66,17 +60,17 @@ def celery_app(redis_url: str) -> Celery:
 
 
 class Publisher:
-    """A thread that announces jobs; what waits while one message is under way goes into the next."""
+    """A thread that sends the messages."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._waiting: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
-    def put(self, model: str, jobs: int = 1) -> None:
-        """Has `jobs` jobs of a model announced; returns at once. What cannot be sent is left to the reconciler."""
-        self._waiting.put((model, jobs))
+    def put(self, model: str) -> None:
+        """Has a hand woken for a model's jobs; returns at once. What cannot be sent is left to the reconciler."""
+        self._waiting.put(model)
 
     def close(self) -> None:
         """Publishes what waits and ends the thread."""
@@ -84,53 +78,45 @@ class Publisher:
         self._thread.join()
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
-            items = [self._waiting.get()]
-            while not self._waiting.empty():
-                items.append(self._waiting.get())
-            closing = None in items
-            by_model: Counter[str] = Counter()
-            for item in items:
-                if item is not None:
-                    by_model[item[0]] += item[1]
-            for model, jobs in by_model.items():
-                for start in range(0, jobs, MESSAGE_JOBS):
-                    self._send(model, min(MESSAGE_JOBS, jobs - start))
-
-    def _send(self, model: str, jobs: int) -> None:
-        try:
-            self._app.send_task(TASK, args=[model, jobs], queue=queue_name(model), retry=False)
-        except OperationalError as error:
-            log.warning("model=%s jobs=%d not announced: %s; they will be announced again", model, jobs, error)
+        while (model := self._waiting.get()) is not None:
+            try:
+                self._app.send_task(TASK, args=[model], queue=keys.messages(model), retry=False)
+            except OperationalError as error:
+                log.warning("model=%s jobs not announced: %s; they will be announced again", model, error)
 
 
 def run_worker(
     app: Celery,
     name: str,
     models: Iterable[str],
-    compute: Callable[[str, int], None],
+    compute: Callable[[str], None],
     concurrency: int,
     on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> int:
-    """Consumes the models' queues in `concurrency` threads, until SIGTERM or SIGINT; then drains.
+    """Consumes the models' queues in `concurrency` threads, until SIGTERM or SIGINT; then waits for them.
 
-    `compute(model, jobs)` is called in a pool thread for each message. Returns the exit status. Main thread only.
+    `compute(model)` is called in a pool thread for each message, `on_stop` when no more are taken. Returns the exit
+    status. Main thread only.
     """
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator,unused-ignore]
-    def run(model: str, jobs: int) -> None:
-        compute(str(model), min(int(jobs), MESSAGE_JOBS))
+    def run(model: str) -> None:
+        compute(str(model))
 
     def ready(**_: Any) -> None:
         on_ready()
+
+    def stop(**_: Any) -> None:
+        on_stop()
 
     def keep_ours(**_: Any) -> None:
         """Celery leaves logging alone where somebody listens to this signal."""
 
     signals.setup_logging.connect(keep_ours, weak=False)
     signals.worker_ready.connect(ready, weak=False)
-    queues = [queue_name(model) for model in models]
+    signals.worker_shutting_down.connect(stop, weak=False)
+    queues = [keys.messages(model) for model in models]
     worker = app.Worker(
         hostname=name, pool="threads", concurrency=concurrency, queues=queues, without_gossip=True,
         without_mingle=True, without_heartbeat=True, quiet=True, loglevel="WARNING",

@@ -51,3 +51,13 @@ def card(model: str) -> str:
 def serving(model: str) -> str:
     """Sorted set: the workers that serve a model, by when their word expires."""
     return f"{PREFIX}serving:{model}"
+
+
+def messages(model: str) -> str:
+    """List: the Celery queue of a model."""
+    return f"convlens.{model}"
+
+
+def wake(worker: str) -> str:
+    """Channel: the names of a worker's hands that are to look for jobs."""
+    return f"{PREFIX}wake:{worker}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 
 import redis
 
 from convlens.jobs import keys
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.notices import Notices
-from convlens.jobs.record import State
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class LeaseKeeper:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-        self._notices = Notices(ledger.redis, self._heard, keys.ENDED)
+        self._notices = Notices(ledger.redis, keys.ENDED, self._heard)
 
     def start(self) -> None:
         """Begins to renew."""
@@ -57,9 +57,9 @@ class LeaseKeeper:
         with self._lock:
             return self._claims.get(claim.record.id) is not claim
 
-    def _heard(self, job_id: str, _state: State, _more: object) -> None:
+    def _heard(self, words: Sequence[str]) -> None:
         with self._lock:
-            self._claims.pop(job_id, None)
+            self._claims.pop(words[0], None)
 
     def _run(self) -> None:
         while not self._stop.wait(self._ledger.settings.lease / 3):

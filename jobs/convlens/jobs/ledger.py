@@ -18,6 +18,7 @@ import redis
 
 from convlens.jobs import keys
 from convlens.jobs.admission import Bounds, Full
+from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
 from convlens.jobs.payloads import Data, StoreFull, open_store
 from convlens.jobs.record import JobFailure, Priority, Record, State, StoredImage
 from convlens.jobs.settings import JobsSettings
@@ -55,6 +56,8 @@ class NewJob:
     """Bytes kept free for its result."""
     timeout: float
     """Seconds until it is EXPIRED."""
+    hands: int
+    """How many hands may be awake for its model's jobs: those of all its workers."""
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
     fresh: bool = False
@@ -113,7 +116,7 @@ class Ledger:
     # --- what a front does ---
 
     def submit(self, job: NewJob, bounds: Bounds) -> tuple[Record, bool]:
-        """Queues a job, or finds the earlier one of its id; the flag says whether a worker is to be told of it.
+        """Queues a job, or finds the earlier one of its id; the flag says whether a message is to wake a hand.
 
         Raises Full, StoreFull (nothing is kept then) or RequestIdReused.
         """
@@ -125,6 +128,7 @@ class Ledger:
             "reserved": job.reserved, "timeout": int(job.timeout * 1000), "keep": int(job.keep),
             "fresh": int(job.fresh), "request_id": job.request_id, "result_ttl": result_ttl,
             "tombstone_ttl": tombstone_ttl, "tenant_share": bounds.tenant_share,
+            "queue": keys.messages(job.model), "hands": job.hands, "awake": int(AWAKE * 1000),
             "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
         }  # fmt: skip
         unused: Iterable[str] = [name for _, name, _ in images]
@@ -145,7 +149,7 @@ class Ledger:
                 raise Full.from_script(told)
             case b"REUSED":
                 raise RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-        return Record.parse(job.id, _fields(told)), outcome == b"CREATED"
+        return Record.parse(job.id, _fields(told)), outcome == b"ANNOUNCE"
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
@@ -215,10 +219,14 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, model: str, worker: str, jobs: int, images: int) -> list[Claim]:
-        """Takes up to `jobs` jobs of a model, of up to `images` images (but one job at least), whose turn it is."""
-        lease = int(self.settings.lease * 1000)
-        taken = self._run("claim", model, worker, lease, jobs, images, uuid.uuid4().hex, *self._ttls)
+    def claim(self, model: str, worker: str, images: int, hand: str, then: Then) -> list[Claim]:
+        """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least.
+
+        `then` is what the hand will do should there be none.
+        """
+        lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
+        secret = uuid.uuid4().hex
+        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             fields = _fields(flat)
@@ -279,15 +287,16 @@ class Ledger:
 
     # --- what the reconciler does ---
 
-    def reconcile(self, queues: Callable[[str], str], limit: int = 200) -> dict[str, int]:
+    def reconcile(self, limit: int = 200) -> dict[str, int]:
         """One bounded look for jobs that lost their message, their worker or their time.
 
-        `queues` gives the Celery queue of a model. Returns how many jobs of which models are to be announced again.
+        Returns how many messages are to be sent again for which models.
         """
         s = self.settings
-        pairs = [text for name in self.redis.smembers(keys.QUEUES) for text in (name.decode(), queues(name.decode()))]
+        models = [name.decode() for name in self.redis.smembers(keys.QUEUES)]
+        pairs = [text for model in models for text in (model, keys.messages(model))]
         found = self._run("reconcile", limit, int(s.redelivery_grace * 1000), s.max_attempts, *self._ttls, *pairs)
-        return {name.decode(): count for name, count in zip(found[::2], found[1::2], strict=True)}
+        return {name.decode(): min(HANDS, count) for name, count in zip(found[::2], found[1::2], strict=True)}
 
     def collect_garbage(self, limit: int = 500) -> None:
         """Deletes the payloads of jobs that have ended or were deleted."""

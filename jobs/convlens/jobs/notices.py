@@ -1,4 +1,4 @@
-"""Notices: who waits for a job hears of each change of its state. A notice may be lost, so waiters look, too."""
+"""Notices: who waits for a job hears of each change of its state. One may be lost, so those who wait look, too."""
 
 from __future__ import annotations
 
@@ -8,21 +8,13 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from convlens.jobs import keys
-from convlens.jobs.record import State
-
 log = logging.getLogger(__name__)
 
 
 class Notices:
-    """A thread that calls `heard(job_id, state, more)` for every notice, until stopped; it reconnects by itself.
+    """A thread that calls `heard` with the words of each notice in a channel, until stopped; reconnects by itself."""
 
-    `more` is what Record.succeeded takes, for SUCCEEDED.
-    """
-
-    def __init__(
-        self, client: redis.Redis, heard: Callable[[str, State, Sequence[str]], None], channel: str = keys.NOTICES
-    ) -> None:
+    def __init__(self, client: redis.Redis, channel: str, heard: Callable[[Sequence[str]], None]) -> None:
         self._redis = client
         self._heard = heard
         self._channel = channel
@@ -48,8 +40,7 @@ class Notices:
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message:
-                            job_id, state, *more = message["data"].decode().split()
-                            self._heard(job_id, State(int(state)), more)
+                            self._heard(message["data"].decode().split())
             except redis.RedisError as error:
                 if not failing:
                     log.warning("notices: %s; trying again every second", error)

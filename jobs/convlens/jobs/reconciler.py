@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import LockError
 
 from convlens.jobs import keys
-from convlens.jobs.broker import Publisher, queue_name
+from convlens.jobs.broker import Publisher
 from convlens.jobs.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Reconciler:
         return bool(self._lock.acquire())
 
     def _once(self) -> None:
-        for model, jobs in self._ledger.reconcile(queue_name).items():
-            log.info("model=%s jobs=%d are announced again", model, jobs)
-            self._publisher.put(model, jobs)
+        for model, messages in self._ledger.reconcile().items():
+            log.info("model=%s jobs are announced again, by %d messages", model, messages)
+            for _ in range(messages):
+                self._publisher.put(model)
         self._ledger.collect_garbage()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
-from convlens.jobs import cards
+from convlens.jobs import cards, keys
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.jobs.ledger import Ledger
@@ -47,7 +47,7 @@ class Front:
         self.ledger = Ledger(client, settings)
         self._publisher = Publisher(celery_app(settings.redis_url))
         self._reconciler = Reconciler(self.ledger, self._publisher)
-        self._notices = Notices(client, self._heard)
+        self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
         self._leaving: list[str] = []
         self._departure: asyncio.Future[None] | None = None
@@ -177,10 +177,11 @@ class Front:
             if not listeners:
                 self._listeners.pop(job_id, None)
 
-    def _heard(self, job_id: str, state: State, more: Sequence[str]) -> None:
-        """Called in the notices' thread."""
+    def _heard(self, words: Sequence[str]) -> None:
+        """Called in the notices' thread. Of SUCCEEDED more is told: what Record.succeeded takes."""
+        job_id, state, *more = words
         if job_id in self._listeners:
-            self._loop.call_soon_threadsafe(self._tell, job_id, state, more)
+            self._loop.call_soon_threadsafe(self._tell, job_id, State(int(state)), more)
 
     def _tell(self, job_id: str, state: State, more: Sequence[str]) -> None:
         for heard in self._listeners.get(job_id, ()):

@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
+from convlens.jobs.hands import HANDS
 from convlens.jobs.ledger import NewJob
 from convlens.jobs.plan import make_plan
 from convlens.jobs.record import Priority
@@ -89,6 +90,7 @@ def validate(
         cost=plan.passes,
         reserved=plan.result_bytes + plan.header_bytes,
         timeout=timeout,
+        hands=HANDS * max(1, card.workers),
         keep=call.keep,
         fresh=fresh,
         request_id=call.request_id,

@@ -9,8 +9,8 @@ import pytest
 
 from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
-from convlens.jobs.broker import queue_name
 from convlens.jobs.connect import connect
+from convlens.jobs.hands import Then
 from convlens.jobs.ledger import Ledger, NewJob
 from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
@@ -29,7 +29,7 @@ class Jobs:
         fields = {
             "id": uuid.uuid4().hex, "model": "m", "tenant": "", "priority": Priority.NORMAL, "spec": b"spec",
             "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
-            "cost": 2, "reserved": 100, "timeout": 30.0, "keep": True,
+            "cost": 2, "reserved": 100, "timeout": 30.0, "hands": 1, "keep": True,
         }  # fmt: skip
         return NewJob(**(fields | changes))
 
@@ -38,8 +38,8 @@ class Jobs:
         return self.ledger.submit(job or self.new(**changes), dataclasses.replace(BOUNDS, **(bounds or {})))[0]
 
     def claim(self, worker="w1", model="m", jobs=1):
-        """The next jobs' claims."""
-        return self.ledger.claim(model, worker, jobs, 1000)
+        """The next jobs' claims, where each has two images."""
+        return self.ledger.claim(model, worker, 2 * jobs, "hand", Then.REST)
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""
@@ -52,8 +52,8 @@ class Jobs:
         return self.ledger.succeed(claim, [body], lambda: header)
 
     def reconcile(self):
-        """One look; the jobs to be announced again, by model."""
-        return self.ledger.reconcile(queue_name)
+        """One look; the messages to be sent again, by model."""
+        return self.ledger.reconcile()
 
     def get(self, record):
         return self.ledger.get(record.id)

@@ -7,6 +7,7 @@ import time
 import pytest
 from processes import until
 
+from convlens.jobs.hands import Then
 from convlens.jobs.ledger import JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
@@ -40,9 +41,9 @@ def test_only_one_worker_gets_a_job_however_often_it_is_announced(jobs):
 def test_a_claim_takes_no_more_than_asked_but_one_job_whatever_its_images(jobs):
     for _ in range(4):
         jobs.submit()
-    assert len(jobs.ledger.claim("m", "w1", 10, 1)) == 1
-    assert len(jobs.ledger.claim("m", "w1", 10, 5)) == 2
-    assert len(jobs.ledger.claim("m", "w1", 10, 5)) == 1
+    assert len(jobs.ledger.claim("m", "w1", 1, "hand", Then.REST)) == 1
+    assert len(jobs.ledger.claim("m", "w1", 5, "hand", Then.REST)) == 2
+    assert len(jobs.ledger.claim("m", "w1", 5, "hand", Then.REST)) == 1
 
 
 def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_nothing(jobs):

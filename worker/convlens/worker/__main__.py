@@ -10,6 +10,7 @@ import sys
 from convlens.jobs import cards, logs
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
+from convlens.jobs.hands import Hands
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
 from convlens.worker.batcher import Batcher
@@ -36,8 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     ledger = Ledger(connect(settings.redis_url), settings)
     leases = LeaseKeeper(ledger)
     herald = cards.Herald(ledger.redis, name, [it.card for it in serving.values()], settings.lease)
-    runner = Runner(ledger, leases, serving, name, settings.max_image_pixels)
+    hands = Hands(ledger.redis, settings.hands)
+    runner = Runner(ledger, leases, hands, serving, name, settings.max_image_pixels)
     leases.start()
+    hands.start()
 
     def ready() -> None:
         herald.start()
@@ -45,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
 
     app = celery_app(settings.redis_url)
     try:
-        return run_worker(app, name, list(serving), runner, settings.concurrency, ready)
+        return run_worker(app, name, list(serving), runner, settings.hands * len(serving), ready, hands.stop)
     finally:
         herald.stop()
+        hands.close()
         for it in serving.values():
             it.batcher.close()
         leases.stop()

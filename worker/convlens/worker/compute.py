@@ -15,6 +15,7 @@ import numpy as np
 
 from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
+from convlens.jobs.hands import Hand, Hands, Then
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
@@ -71,41 +72,61 @@ class Begun:
 
 
 class Runner:
-    """Called with a model and a number of its jobs for each message, in a thread of the pool."""
+    """Called with a model for each message, in a thread of the pool."""
 
     def __init__(
-        self, ledger: Ledger, leases: LeaseKeeper, serving: Mapping[str, Serving], worker: str, max_image_pixels: int
+        self,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        hands: Hands,
+        serving: Mapping[str, Serving],
+        worker: str,
+        max_image_pixels: int,
     ) -> None:
         self._ledger = ledger
         self._leases = leases
+        self._hands = hands
         self._serving = serving
         self._worker = worker
         self._max_pixels = max_image_pixels
 
-    def __call__(self, model: str, jobs: int) -> None:
-        """Computes up to `jobs` jobs of `model`, those whose turn it is; claims them as the device has room."""
-        serving = self._serving[model]
+    def __call__(self, model: str) -> None:
+        """Computes jobs of `model`, whose turn it is, until there are none; claims them as the device has room."""
+        with self._hands.woken(model) as hand:
+            if hand:
+                self._work(hand, self._serving[model])
+
+    def _work(self, hand: Hand, serving: Serving) -> None:
         begun: deque[Begun] = deque()
+        then = Then.WAIT
         try:
-            while jobs and (claims := self._claim(serving, jobs)):
-                jobs -= len(claims)
+            while not hand.stopping:
+                claims, more = self._claim(serving, hand, Then.WORK if begun else then)
                 begun += self._begun(serving, claims)
-                while begun and (begun[0].computed or sum(len(it.pixels) for it in begun) > serving.room.images):
+                if not claims and not begun:
+                    if then is Then.REST:
+                        return
+                    then = Then.WAIT if hand.told() else Then.REST
+                while begun and (
+                    not more or begun[0].computed or sum(len(it.pixels) for it in begun) > serving.room.images
+                ):
                     self._end(begun.popleft())
+                    then = Then.WAIT
+            self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
-            log.warning("model=%s jobs=%d could not be claimed: %s; they come again", model, jobs, error)
+            log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
             while begun:
                 self._end(begun.popleft())
 
-    def _claim(self, serving: Serving, jobs: int) -> list[Claim]:
-        """As many as there is room for; waits until there is some."""
+    def _claim(self, serving: Serving, hand: Hand, then: Then) -> tuple[list[Claim], bool]:
+        """As many as there is room for, and whether there may be more; waits until there is some room."""
         with serving.room.taken() as room:
-            claims = self._ledger.claim(serving.card.name, self._worker, jobs, room.free)
+            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then)
             room.used = sum(len(claim.images) for claim in claims)
         for claim in claims:
             self._leases.hold(claim)
-        return claims
+        return claims, room.used >= room.free
 
     def _begun(self, serving: Serving, claims: Sequence[Claim]) -> list[Begun]:
         """Fetches the images of all, then decodes them job by job, for the device to begin with the first meanwhile."""

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from convlens.jobs.hands import HANDS
 from convlens.jobs.settings import JobsSettings
 
 
@@ -24,7 +25,7 @@ class WorkerSettings(JobsSettings):
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
     max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
-    concurrency: int = Field(4, ge=1, description="threads that decode and store while the device computes")
+    hands: int = Field(HANDS, ge=1, description="threads a model, which decode and store while the device computes")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- Takes the jobs of a model whose turn it is, for a worker. ARGV: model, worker, lease, most jobs, most images, secret,
--- result_ttl, tombstone_ttl. Returns id, record pairs; a job's token is the secret and its id. One job is taken whatever
--- its images. A replay of the call finds what it took.
-local model, worker, lease, most_jobs, room, secret = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]),
-  tonumber(ARGV[5]), ARGV[6]
-local ttls = {result = tonumber(ARGV[7]), tombstone = tonumber(ARGV[8])}
+-- Takes the jobs of a model whose turn it is, for a hand. ARGV: model, worker, lease, most images, secret, hand, what it does
+-- when there is nothing (see Then), linger, awake, result_ttl, tombstone_ttl. Returns id, record pairs; a job's token is the
+-- secret and its id. One job is taken whatever its images. A replay of the call finds what it took.
+local model, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
+  ARGV[6], ARGV[7]
+local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
+local ttls = {result = tonumber(ARGV[10]), tombstone = tonumber(ARGV[11])}
 local now, taken = clock(), {}
 
 for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
@@ -15,7 +16,8 @@ for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
 end
 if #taken > 0 then return taken end
 
-while #taken < 2 * most_jobs do
+redis.call('ZREM', idle(model), hand)
+while room > 0 do
   local flow, tag = unpack(redis.call('ZRANGE', flows(model), 0, 0, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
@@ -45,4 +47,10 @@ while #taken < 2 * most_jobs do
   end
 end
 if #taken > 0 then redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000) end
+if #taken == 0 and after == 'rest' then
+  redis.call('ZREM', awake(model), hand)
+else
+  if #taken == 0 and after == 'wait' then redis.call('ZADD', idle(model), text(now + linger), hand) end
+  redis.call('ZADD', awake(model), text(now + believed), hand)
+end
 return taken

@@ -15,6 +15,8 @@ local function flows(model) return P .. 'flows:' .. model end
 local function tags(model) return P .. 'tags:' .. model end
 local function same(fingerprint) return P .. 'same:' .. fingerprint end
 local function followers(id) return P .. 'followers:' .. id end
+local function awake(model) return P .. 'awake:' .. model end
+local function idle(model) return P .. 'idle:' .. model end
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 local function clock()
@@ -42,7 +44,8 @@ end
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, first in first out. The flow with the smallest tag
 -- is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
 -- tag served last: nobody saves up turns, and nobody starves.
-local function enqueue(model, flow, id, sequence)
+-- A hand that waits for work is told; returns its name, or nothing where none waits.
+local function enqueue(model, flow, id, sequence, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
   if not redis.call('ZSCORE', flows(model), flow) then
@@ -51,6 +54,17 @@ local function enqueue(model, flow, id, sequence)
     redis.call('HDEL', tags(model), flow)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
+  redis.call('ZREMRANGEBYSCORE', idle(model), '-inf', text(now))
+  local hand = redis.call('ZPOPMAX', idle(model))[1]
+  if hand then redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand) end
+  return hand
+end
+
+-- How many hands will look for a model's jobs before they rest, messages that will wake some included. AWAKE has them by
+-- when they are believed no more.
+local function expected(model, queue, now)
+  redis.call('ZREMRANGEBYSCORE', awake(model), '-inf', text(now))
+  return redis.call('ZCARD', awake(model)) + redis.call('LLEN', queue)
 end
 
 local function drop_images(job_images, tenant)
@@ -165,7 +179,7 @@ local function finish(id, now, state, why, result, ttls)
         redis.call('RPUSH', followers(heir), other)
       else
         heir = other
-        enqueue(model, o[2], other, o[3])
+        enqueue(model, o[2], other, o[3], now)
         redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
       end
     end

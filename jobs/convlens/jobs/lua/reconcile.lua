@@ -22,12 +22,12 @@ for _, id in ipairs(due(RUNNING)) do
   else
     redis.call('ZREM', RUNNING, id)
     redis.call('HSET', key(id), 'state', QUEUED_, 'token', '', 'queued', '0')
-    enqueue(r[2], r[3], id, r[4])
+    enqueue(r[2], r[3], id, r[4], now)
     notify(id, QUEUED_)
   end
 end
 
--- A message is lost when its queue is empty and a job has waited there for longer than a message takes.
+-- A message is lost when none is under way, no hand is awake, and a job has waited for longer than a message takes.
 for i = 6, #ARGV, 2 do
   local model, old, waiting = ARGV[i], nil, 0
   for _, flow in ipairs(redis.call('ZRANGE', flows(model), 0, limit - 1)) do
@@ -37,7 +37,7 @@ for i = 6, #ARGV, 2 do
   end
   if waiting == 0 then
     redis.call('SREM', QUEUES, model)
-  elseif old and redis.call('LLEN', ARGV[i + 1]) == 0 then
+  elseif old and expected(model, ARGV[i + 1], now) == 0 then
     redis.call('HSET', key(old), 'queued', text(now))
     again[#again + 1] = model
     again[#again + 1] = waiting

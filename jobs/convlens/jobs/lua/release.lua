@@ -4,9 +4,10 @@ local id, token = ARGV[1], ARGV[2]
 local k = key(id)
 local r = redis.call('HMGET', k, 'state', 'token', 'model', 'flow', 'sequence')
 if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
-redis.call('HSET', k, 'state', QUEUED_, 'token', '', 'queued', text(clock()))
+local now = clock()
+redis.call('HSET', k, 'state', QUEUED_, 'token', '', 'queued', text(now))
 redis.call('HINCRBY', k, 'attempts', -1)
 redis.call('ZREM', RUNNING, id)
-enqueue(r[3], r[4], id, r[5])
+enqueue(r[3], r[4], id, r[5], now)
 notify(id, QUEUED_)
 return 1

@@ -1,8 +1,9 @@
 #!lua
 -- Writes a record, or finds the earlier one of the same id. Without flags: refused when Redis is full.
 -- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome, the names of payloads that nobody needs, then the
--- record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate. Outcomes: CREATED, FOLLOWS (an equal
--- job under way), ANSWERED (by an equal one's result), EXISTS (the id), REUSED (the id, by another request), FULL.
+-- record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate. Outcomes: CREATED, ANNOUNCE (created,
+-- and a message is to wake a hand for it), FOLLOWS (an equal job under way), ANSWERED (by an equal one's result), EXISTS (the
+-- id), REUSED (the id, by another request), FULL.
 local job, spec = cjson.decode(ARGV[1]), ARGV[2]
 local id, tenant, now, unused = job.id, job.tenant, clock(), {}
 local k = key(id)
@@ -16,7 +17,7 @@ end
 local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
 if old[1] then
   if old[3] ~= job.fingerprint then return {'REUSED', every_image(), {}} end
-  if old[4] == job.nonce then return {'CREATED', {}, record(id)} end -- this very call, sent again by the client library
+  if old[4] == job.nonce then return {'ANNOUNCE', {}, record(id)} end -- this very call, sent again by the client library
   if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
     if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
     return {'EXISTS', every_image(), record(id)}
@@ -105,5 +106,8 @@ if leader then
   return {'FOLLOWS', unused, record(id)}
 end
 redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + job.result_ttl))
-enqueue(job.model, flow, id, text(sequence))
-return {'CREATED', unused, record(id)}
+if enqueue(job.model, flow, id, text(sequence), now) or expected(job.model, job.queue, now) >= job.hands then
+  return {'CREATED', unused, record(id)}
+end
+redis.call('ZADD', awake(job.model), text(now + job.awake / 3), 'message:' .. id)
+return {'ANNOUNCE', unused, record(id)}
