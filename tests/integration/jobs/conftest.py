@@ -21,6 +21,8 @@ BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, tenant_shar
 class Jobs:
     """A ledger, and the shortest ways to say what tests say often."""
 
+    bounds = BOUNDS
+
     def __init__(self, ledger):
         self.ledger = ledger
 
@@ -35,7 +37,7 @@ class Jobs:
 
     def submit(self, job=None, bounds=None, **changes):
         """Queues a job; its record."""
-        return self.ledger.submit(job or self.new(**changes), dataclasses.replace(BOUNDS, **(bounds or {})))[0]
+        return self.ledger.submit(job or self.new(**changes), dataclasses.replace(self.bounds, **(bounds or {})))[0]
 
     def claim(self, worker="w1", model="m", jobs=1):
         """The next jobs' claims, where each has two images."""
