@@ -10,6 +10,7 @@ import atheris
 with atheris.instrument_imports():
     from convlens.jobs.fields import SpecError
     from convlens.server.errors import Refusal, refusal_of
+    from convlens.server.requests import job_request
     from convlens.server.validation import Call, validate
 
 import grpc
@@ -23,23 +24,27 @@ from convlens.worker.models.source import parse
 SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
+READ = job_request(job_pb2.SubmitJobRequest)
 
 
 def once(data: bytes) -> None:
     """One SubmitJobRequest."""
     try:
-        request = job_pb2.SubmitJobRequest.FromString(data)
+        request = READ(data)
     except DecodeError:
         return
+    same = job_pb2.SubmitJobRequest.FromString(data)
+    for image, content in zip(same.spec.images, request.images, strict=True):
+        assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
-        valid = validate(request.spec, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
+        valid = validate(request, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
     except (Refusal, SpecError) as error:
         refusal = refusal_of(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
         assert refusal.field
         return
     assert 0 < valid.reserved <= 2 * SETTINGS.max_result_bytes
-    assert len(valid.images) == len(request.spec.images)
+    assert len(valid.images) == len(same.spec.images)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
-"""Messages put together from bytes that are there already, so that tensors are not copied through message objects.
+"""Messages put together from bytes, and taken apart, so that tensors are not copied through message objects.
 
 A serialized message is its fields one after another, in any order; of a field that comes twice the last one counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 Data = bytes | memoryview
+Tree = Mapping[int, "Tree | None"]
+"""Fields by number, and which of their own fields; None for a bytes field that is meant itself."""
+_LENGTHS: Final = {1: 8, 5: 4}
+"""The bytes of what has a fixed size, by wire type."""
 
 
 def field(number: int, *parts: Data) -> list[Data]:
@@ -33,3 +38,62 @@ def varint(value: int) -> bytes:
 def message(parts: Iterable[Data]) -> bytes:
     """The pieces as one: the only copy."""
     return b"".join(parts)
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, memoryview | None, memoryview]]:
+    """The fields of a serialized message: number, value (of bytes, strings and messages, else None), the whole field.
+
+    ValueError for what is no message, groups included.
+    """
+    at, end = 0, len(data)
+    while at < end:
+        start = at
+        key, at = _varint(data, at)
+        value = None
+        match key & 7:
+            case 0:
+                _, at = _varint(data, at)
+            case 2:
+                size, at = _varint(data, at)
+                value = data[at : at + size]
+                at += size
+            case wire_type:
+                at += _LENGTHS.get(wire_type, end)
+        if at > end:
+            raise ValueError(f"the field that begins at byte {start} goes beyond the message")
+        yield key >> 3, value, data[start:at]
+
+
+def lifted(data: memoryview, tree: Tree) -> tuple[list[Data], list[memoryview]]:
+    """A serialized message without the bytes that `tree` leads to, in pieces, and these bytes, in order.
+
+    Empty fields stay in their places. ValueError as in fields().
+    """
+    rest: list[Data] = []
+    found: list[memoryview] = []
+    for number_, value, whole in fields(data):
+        if value is None or number_ not in tree:
+            rest.append(whole)
+        elif (inner := tree[number_]) is None:
+            found.append(value)
+            rest += field(number_)
+        else:
+            pieces, values = lifted(value, inner)
+            found += values
+            rest += field(number_, *pieces)
+    return rest, found
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at `at`, and where it ends."""
+    value = shift = 0
+    try:
+        while (byte := data[at]) > 0x7F:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            at += 1
+    except IndexError:
+        raise ValueError("a number goes beyond the message") from None
+    if shift > 63:
+        raise ValueError("a number of more than 64 bits")
+    return value | byte << shift, at + 1

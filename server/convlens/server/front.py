@@ -20,9 +20,10 @@ from convlens.jobs.record import Record, State
 from convlens.server import convert
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
+from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.validation import Call, validate
-from convlens.v1 import job_pb2, model_pb2, spec_pb2
+from convlens.v1 import job_pb2, model_pb2
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,12 @@ class Front:
             self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
         return self._cards
 
-    async def submit(self, spec: spec_pb2.JobSpec, call: Call) -> Record:
+    async def submit(self, request: JobRequest, call: Call) -> Record:
         """Validates and queues a job, or finds the one that the same request id made before."""
         found = await self.cards()
 
         def work() -> tuple[Record, bool]:
-            return self.ledger.submit(validate(spec, call, found, self.settings, self.seen), self.settings.bounds)
+            return self.ledger.submit(validate(request, call, found, self.settings, self.seen), self.settings.bounds)
 
         record, announce = await self.call(work)
         if announce:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from convlens.server.errors import Refusal, invalid, refusal_of
+from convlens.server.requests import job_request
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -28,7 +29,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        codecs = (_deserializer(handler.request_deserializer), _serializer(handler.response_serializer))
+        codecs = (_deserializer(_reader(handler.request_deserializer)), _serializer(handler.response_serializer))
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
         if handler.unary_stream:
@@ -61,6 +62,12 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _abort(self, context: Any, error: Exception) -> None:
         status = rpc_status.to_status(refusal_of(error).status())
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
+
+
+def _reader(from_string: Any) -> Callable[[bytes], Any]:
+    """What reads a method's requests; those for jobs keep their images' bytes as they are."""
+    message = from_string.__self__
+    return job_request(message) if "spec" in message.DESCRIPTOR.fields_by_name else from_string
 
 
 def _deserializer(inner: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

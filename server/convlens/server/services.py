@@ -14,6 +14,7 @@ from convlens.server import convert, results
 from convlens.server.auth import caller
 from convlens.server.errors import invalid
 from convlens.server.front import Front
+from convlens.server.requests import JobRequest
 from convlens.server.stream import Stream
 from convlens.server.validation import Call, default_model, find_model, job_id, result_positions, valid_job_id
 from convlens.v1 import (
@@ -38,7 +39,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self._front = front
 
     async def Visualize(  # type: ignore[override]  # noqa: N802 - the wire's name; bytes are serialized messages
-        self, request: visualization_pb2.VisualizeRequest, context: Context
+        self, request: JobRequest, context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeResponse | bytes]:
         """One job, waited for."""
         async with contextlib.aclosing(self._answer(request, context)) as parts:
@@ -49,7 +50,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                     yield _VISUALIZE[name](part)
 
     async def VisualizeStream(  # type: ignore[override]  # noqa: N802
-        self, requests: AsyncIterator[visualization_pb2.VisualizeStreamRequest], context: Context
+        self, requests: AsyncIterator[JobRequest], context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse | bytes]:
         """Many jobs. No more than `stream_jobs` are taken at once: a slow reader slows the queueing, not the memory."""
         stream = Stream(lambda request: self._answer(request, context), self._front.settings.stream_jobs)
@@ -58,13 +59,14 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 yield response
 
     async def _answer(
-        self, request: visualization_pb2.VisualizeRequest | visualization_pb2.VisualizeStreamRequest, context: Context
+        self, request: JobRequest, context: Context
     ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
         """The parts of one answer, by their fields' names. Leaving early is one waiter less for the job."""
         front, tenant = self._front, caller().tenant
-        call = Call(job_id(request.request_id, tenant), request.request_id, tenant, False, context.time_remaining())
+        request_id = request.message.request_id
+        call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining())
         with front.listening(call.job_id) as heard:
-            async with front.waiting(front.submit(request.spec, call)) as record:
+            async with front.waiting(front.submit(request, call)) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
@@ -82,11 +84,11 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     def __init__(self, front: Front) -> None:
         self._front = front
 
-    async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # noqa: N802, ARG002
+    async def SubmitJob(self, request: JobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # type: ignore[override]  # noqa: N802, ARG002
         """Queues a job that is kept until it ends."""
         tenant = caller().tenant
-        call = Call(job_id(request.request_id, tenant), request.request_id, tenant, keep=True)
-        record = await self._front.submit(request.spec, call)
+        request_id = request.message.request_id
+        record = await self._front.submit(request, Call(job_id(request_id, tenant), request_id, tenant, keep=True))
         return job_pb2.SubmitJobResponse(job=await self._front.describe(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002

@@ -9,12 +9,13 @@ from typing import Final
 
 from convlens.server import results
 from convlens.server.errors import Refusal, refusal_of
+from convlens.server.requests import JobRequest
 from convlens.v1 import framing, job_pb2
-from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamRequest, VisualizeStreamResponse
+from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamResponse
 
 Response = VisualizeStreamResponse | bytes
 """A message, or one serialized."""
-Answer = Callable[[VisualizeStreamRequest], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
+Answer = Callable[[JobRequest], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
 
 _PARTS: Final = {name: results.answered(VisualizeStreamResponse, name) for name in ("header", "chunk")}
 _SEQUENCE: Final = VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
@@ -29,7 +30,7 @@ class Stream:
         self._turn = asyncio.Lock()
         self._out: asyncio.Queue[Response | None] = asyncio.Queue(4)
 
-    async def responses(self, requests: AsyncIterator[VisualizeStreamRequest]) -> AsyncGenerator[Response]:
+    async def responses(self, requests: AsyncIterator[JobRequest]) -> AsyncGenerator[Response]:
         """The parts of all answers. Raises Refusal for a request that cannot be read, after the answers before it."""
         taking = asyncio.create_task(self._take(requests))
         try:
@@ -39,7 +40,7 @@ class Stream:
         finally:
             taking.cancel()
 
-    async def _take(self, requests: AsyncIterator[VisualizeStreamRequest]) -> None:
+    async def _take(self, requests: AsyncIterator[JobRequest]) -> None:
         free = asyncio.Event()
         free.set()
         last, failed = free, None
@@ -47,8 +48,8 @@ class Stream:
             try:
                 async for request in requests:
                     await self._room.acquire()
-                    before, after = (last, asyncio.Event()) if request.in_order else (free, asyncio.Event())
-                    last = after if request.in_order else last
+                    before, after = (last, asyncio.Event()) if request.message.in_order else (free, asyncio.Event())
+                    last = after if request.message.in_order else last
                     tasks.create_task(self._one(request, before, after))
             except Refusal as error:
                 failed = error
@@ -56,15 +57,16 @@ class Stream:
         if failed:
             raise failed
 
-    async def _one(self, request: VisualizeStreamRequest, before: asyncio.Event, after: asyncio.Event) -> None:
+    async def _one(self, request: JobRequest, before: asyncio.Event, after: asyncio.Event) -> None:
         """One answer, begun once `before` is set; sets `after`."""
-        sequence = framing.number(_SEQUENCE, request.sequence)
+        number = request.message.sequence
+        sequence = framing.number(_SEQUENCE, number)
         try:
             parts = self._answer(request)
             async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
                 async for name, part in parts:
                     if isinstance(part, job_pb2.Job):
-                        await self._out.put(VisualizeStreamResponse(sequence=request.sequence, job=part))
+                        await self._out.put(VisualizeStreamResponse(sequence=number, job=part))
                         continue
                     if name == "header":
                         await before.wait()
@@ -74,7 +76,7 @@ class Stream:
             status = refusal_of(error).status()
             told = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
             await before.wait()
-            await self._out.put(VisualizeStreamResponse(sequence=request.sequence, error=told))
+            await self._out.put(VisualizeStreamResponse(sequence=number, error=told))
         finally:
             after.set()
             self._room.release()

@@ -15,9 +15,11 @@ from PIL import Image, UnidentifiedImageError
 
 from convlens.jobs.hands import HANDS
 from convlens.jobs.ledger import NewJob
+from convlens.jobs.payloads import Data
 from convlens.jobs.plan import make_plan
 from convlens.jobs.record import Priority
 from convlens.server.errors import Refusal, invalid
+from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
 
@@ -39,18 +41,20 @@ class Call:
 
 
 def validate(
-    spec: spec_pb2.JobSpec,
+    request: JobRequest,
     call: Call,
     cards: Mapping[str, model_pb2.Model],
     settings: ServerSettings,
     seen: Collection[str] = (),
 ) -> NewJob:
-    """The job that `spec` asks for. Raises Refusal or SpecError. `spec` is used up: its images' bytes are taken out."""
+    """The job that `request` asks for. Raises Refusal or SpecError. Its spec is used up."""
+    spec: spec_pb2.JobSpec = request.message.spec
     card = find_model(spec.model, cards, "spec.model", seen)
     spec.model = card.name
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
-    images = [_image(image, f"spec.images[{i}]", settings) for i, image in enumerate(spec.images)]
+    for i, (image, data) in enumerate(zip(spec.images, request.images, strict=True)):
+        _image(image, data, f"spec.images[{i}]", settings)
     plan = make_plan(spec, card)
     if len(plan.targets[0]) > settings.max_targets:
         raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
@@ -77,7 +81,7 @@ def validate(
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
     owner = blake3(call.tenant.encode()).digest()
-    found = [(blake3(data, key=owner).hexdigest(), data) for data in images]
+    found = [(blake3(data, key=owner).hexdigest(), data) for data in request.images]
     whole = "".join([card.digest, *(digest for digest, _ in found)]).encode() + asked
     return NewJob(
         id=call.job_id,
@@ -154,28 +158,20 @@ def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
     return seconds
 
 
-def _image(image: spec_pb2.Image, field: str, settings: ServerSettings) -> bytes:
-    """An image's bytes, taken out of it.
-
-    Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside.
-    """
+def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> None:
+    """Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside."""
     match image.WhichOneof("source"):
         case "encoded":
-            data = image.encoded
-            image.encoded = b""
             width, height = _encoded_size(data, f"{field}.encoded")
         case "pixels":
-            data = image.pixels.data
-            image.pixels.ClearField("data")
             height, width = _pixels_size(image.pixels, data, f"{field}.pixels")
         case _:
             raise invalid(field, "is empty; allowed: encoded, pixels")
     if width * height > settings.max_image_pixels:
         raise invalid(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
-    return data
 
 
-def _encoded_size(data: bytes, field: str) -> tuple[int, int]:
+def _encoded_size(data: Data, field: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as header:
             return header.size
@@ -184,7 +180,7 @@ def _encoded_size(data: bytes, field: str) -> tuple[int, int]:
         raise invalid(field, f"{why} ({len(data)} bytes); allowed: {', '.join(IMAGE_FORMATS)}") from None
 
 
-def _pixels_size(tensor: tensor_pb2.Tensor, data: bytes, field: str) -> tuple[int, int]:
+def _pixels_size(tensor: tensor_pb2.Tensor, data: Data, field: str) -> tuple[int, int]:
     if tensor.datatype not in {tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FP32}:
         name = (
             tensor_pb2.DataType.Name(tensor.datatype) if tensor.datatype in tensor_pb2.DataType.values() else "unknown"
