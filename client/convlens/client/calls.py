@@ -6,14 +6,16 @@ import itertools
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from convlens.client.connection import Connection
 from convlens.client.errors import (
+    DataCorrupted,
     DeadlineExceeded,
     InvalidArgument,
     Overloaded,
@@ -23,7 +25,7 @@ from convlens.client.errors import (
 from convlens.client.images import Images, SentImage, pack
 from convlens.client.options import Targets, Visualization, targets_message
 from convlens.client.results import Assembler, Request, Result
-from convlens.v1 import framing, job_pb2, spec_pb2, visualization_pb2
+from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
 
 PRIORITIES: Final = {
     "high": spec_pb2.PRIORITY_HIGH,
@@ -125,6 +127,22 @@ class Attempts:
         return delay
 
 
+def _reader(response: Any) -> Callable[[bytes], tuple[Any, framing.Data]]:
+    """What reads a serialized part of an answer: the message without the tensors' bytes, and these, where they are."""
+    parts = {"header": result_pb2.ResultHeader, "chunk": result_pb2.ResultChunk}
+    numbers = {name: response.DESCRIPTOR.fields_by_name[name].number for name in parts}
+    tree = {numbers[name]: {part.DESCRIPTOR.fields_by_name["data"].number: None} for name, part in parts.items()}
+
+    def read(received: bytes) -> tuple[Any, framing.Data]:
+        pieces, data = framing.lifted(memoryview(received), tree)
+        return response.FromString(framing.message(pieces)), data[-1] if data else b""
+
+    return read
+
+
+_VISUALIZE, _READ_RESULT = map(_reader, (visualization_pb2.VisualizeResponse, job_pb2.ReadJobResultResponse))
+
+
 class Answer:
     """One visualize call over all its attempts: what to call next, and what its parts make."""
 
@@ -138,20 +156,26 @@ class Answer:
         """The method and its request: the whole job, or what is missing of its result."""
         if self._began or self._request is None:
             request = job_pb2.ReadJobResultRequest(id=self._job_id, offset=self._assembler.offset)
-            return stubs.jobs.ReadJobResult, request
-        return stubs.visualizations.Visualize, self._request.serialized
+            self._read = _READ_RESULT
+            return stubs.read_result_bytes, request
+        self._read = _VISUALIZE
+        return stubs.visualize_bytes, self._request.serialized
 
-    def take(self, part: Any) -> None:
-        """Takes one part of the stream."""
+    def take(self, received: bytes) -> None:
+        """Takes one part of the stream, serialized. DataCorrupted when it is none, or not the next one."""
+        try:
+            part, data = self._read(received)
+        except (ValueError, DecodeError) as error:
+            raise DataCorrupted(f"a part of the answer cannot be read: {error}", job_id=self._job_id) from error
         match part.WhichOneof("part"):
             case "job":
                 self._job_id = part.job.id
             case "header":
                 self._began = True
                 self._job_id = part.header.job_id
-                self._assembler.header(part.header)
+                self._assembler.header(part.header, data)
             case "chunk":
-                self._assembler.chunk(part.chunk)
+                self._assembler.chunk(part.chunk.offset, data)
 
     def result(self) -> Result:
         """The result, whole and verified."""

@@ -14,6 +14,7 @@ import numpy as np
 from convlens.client.errors import DataCorrupted, InvalidArgument
 from convlens.client.images import SentImage
 from convlens.v1 import codec, result_pb2
+from convlens.v1.framing import Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,8 +193,8 @@ class Assembler:
         self.offset = 0
         """Bytes received so far; where an interrupted read goes on."""
 
-    def header(self, header: result_pb2.ResultHeader) -> None:
-        """Takes the header; a repeated one, after a resumed read, must announce the same arrays."""
+    def header(self, header: result_pb2.ResultHeader, data: Data = b"") -> None:
+        """Takes the header, and `data` that came with it; one repeated by a resumed read announces the same arrays."""
         if self._header is not None:
             if list(header.tensors) != list(self._header.tensors):
                 raise self._corrupted("the resumed result announces other arrays")
@@ -204,16 +205,15 @@ class Assembler:
         except codec.CodecError as error:
             raise self._corrupted(str(error)) from error
         self._views = [codec.buffer_of(array) for array in self._arrays]
-        if data := header.data:
-            self._fill(data)
+        self._fill(data)
 
-    def chunk(self, chunk: result_pb2.ResultChunk) -> None:
+    def chunk(self, offset: int, data: Data) -> None:
         """Takes the next chunk; they come in order and without gaps."""
-        if chunk.offset != self.offset:
-            raise self._corrupted(f"a chunk begins at {chunk.offset}, expected was {self.offset}")
-        self._fill(chunk.data)
+        if offset != self.offset:
+            raise self._corrupted(f"a chunk begins at {offset}, expected was {self.offset}")
+        self._fill(data)
 
-    def _fill(self, received: bytes) -> None:
+    def _fill(self, received: Data) -> None:
         """Puts the next bytes into their places."""
         data = memoryview(received)
         start = 0

@@ -1,11 +1,14 @@
-"""The three services over one channel, of either kind. A request may be a message, or its bytes."""
+"""The three services over one channel, of either kind. A request may be a message, or its bytes.
+
+Answers with tensors are also to be had as bytes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
+from convlens.v1 import job_pb2, job_pb2_grpc, model_pb2_grpc, visualization_pb2, visualization_pb2_grpc
 
 
 class Stubs:
@@ -16,6 +19,16 @@ class Stubs:
         self.visualizations: Any = visualization_pb2_grpc.VisualizationServiceStub(passing)
         self.jobs: Any = job_pb2_grpc.JobServiceStub(passing)
         self.models: Any = model_pb2_grpc.ModelServiceStub(passing)
+        self.visualize_bytes: Any = _giving_bytes(passing, visualization_pb2, "VisualizationService", "Visualize")
+        self.read_result_bytes: Any = _giving_bytes(passing, job_pb2, "JobService", "ReadJobResult")
+
+
+def _giving_bytes(channel: _Passing, module: Any, service: str, method: str) -> Callable[..., Any]:
+    """A method with a stream of answers, which come as they are."""
+    about = module.DESCRIPTOR.services_by_name[service]
+    serialize = getattr(module, about.methods_by_name[method].input_type.name).SerializeToString
+    call: Callable[..., Any] = channel.unary_stream(f"/{about.full_name}/{method}", request_serializer=serialize)
+    return call
 
 
 class _Passing:

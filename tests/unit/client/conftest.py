@@ -43,7 +43,7 @@ def whole(arrays, targets=7, images=(), channels=None):
     count = len(next(iter(arrays.values())))
     assembler = Assembler(Request(images, "r-1"))
     assembler.header(announce(arrays, targets, count, channels))
-    assembler.chunk(result_pb2.ResultChunk(data=b"".join(bytes(codec.buffer_of(it)) for it in arrays.values())))
+    assembler.chunk(0, b"".join(bytes(codec.buffer_of(it)) for it in arrays.values()))
     return assembler.result()
 
 

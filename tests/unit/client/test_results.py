@@ -37,7 +37,7 @@ def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, dr
     assembler.header(result_pb2.ResultHeader(tensors=[codec.describe(it, name) for name, it in named.items()]))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         assert assembler.offset == start
-        assembler.chunk(result_pb2.ResultChunk(offset=start, data=data[start:end]))
+        assembler.chunk(start, data[start:end])
     result = assembler.result()
     assert list(result) == list(named)
     assert all(result[name].shape == it.shape and result[name].tobytes() == it.tobytes() for name, it in named.items())
@@ -68,7 +68,7 @@ DATA = bytes_of(ARRAYS)
 def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(assembler, chunks, message):
     def read():
         for start, end in chunks:
-            assembler.chunk(result_pb2.ResultChunk(offset=start, data=(DATA + b"more")[start:end]))
+            assembler.chunk(start, (DATA + b"more")[start:end])
         return assembler.result()
 
     with pytest.raises(DataCorrupted, match=message) as caught:
@@ -80,7 +80,7 @@ def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(assembler, 
 def test_one_wrong_bit_is_corruption_and_names_the_array(assembler, at):
     data = bytearray(DATA)
     data[at] ^= 1
-    assembler.chunk(result_pb2.ResultChunk(data=bytes(data)))
+    assembler.chunk(0, bytes(data))
     with pytest.raises(DataCorrupted, match=f"{'saliency' if at < 160 else 'grad_cam/c3'}.*CRC-32"):
         assembler.result()
 
@@ -90,7 +90,7 @@ def test_a_result_without_a_header_or_with_a_contradictory_one_is_corruption(mak
     with pytest.raises(DataCorrupted, match="ended early"):
         empty.result()
     with pytest.raises(DataCorrupted, match="more bytes"):
-        empty.chunk(result_pb2.ResultChunk(data=b"x"))
+        empty.chunk(0, b"x")
     header = make_header(ARRAYS, 7, 2)
     header.tensors[0].byte_size += 4
     with pytest.raises(DataCorrupted, match="announces 164 bytes"):
@@ -98,10 +98,10 @@ def test_a_result_without_a_header_or_with_a_contradictory_one_is_corruption(mak
 
 
 def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(assembler, make_header):
-    assembler.chunk(result_pb2.ResultChunk(data=DATA[:50]))
+    assembler.chunk(0, DATA[:50])
     assembler.header(make_header(ARRAYS, 7, 2))
     assert assembler.offset == 50
-    assembler.chunk(result_pb2.ResultChunk(offset=50, data=DATA[50:]))
+    assembler.chunk(50, DATA[50:])
     np.testing.assert_array_equal(assembler.result()["saliency"], ARRAYS["saliency"])
     with pytest.raises(DataCorrupted, match="announces other arrays"):
         assembler.header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
