@@ -79,16 +79,16 @@ def decode(tensor: pb.Tensor, data: bytes | memoryview | None = None) -> Array:
         raise CodecError(f"shape of {len(tensor.shape)} axes: {error}") from None
 
 
-def describe(array: Array, name: str) -> pb.TensorSpec:
-    """What announces `array` before its bytes follow in chunks, checksum included."""
-    data = buffer_of(array)
-    return pb.TensorSpec(
-        name=name,
-        datatype=datatype_of(array.dtype),
-        shape=array.shape,
-        byte_size=data.nbytes,
-        crc32=zlib_ng.crc32(data),
-    )
+def describe(array: Array, name: str, *more: Array) -> pb.TensorSpec:
+    """What announces `array` before its bytes follow in chunks, checksum included; `more` lengthens its first axis."""
+    spec = pb.TensorSpec(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
+    for part in (array, *more):
+        data = buffer_of(part)
+        spec.byte_size += data.nbytes
+        spec.crc32 = zlib_ng.crc32(data, spec.crc32)
+    for part in more:
+        spec.shape[0] += len(part)
+    return spec
 
 
 def quantized(maps: npt.NDArray[np.float32], lead: int) -> tuple[npt.NDArray[np.uint8], list[float], list[float]]:
@@ -97,10 +97,20 @@ def quantized(maps: npt.NDArray[np.float32], lead: int) -> tuple[npt.NDArray[np.
     Wrong by half a step at most, (max − min)/510. Values must be finite.
     """
     rows = maps.reshape(math.prod(maps.shape[:lead]), -1)
-    offset = rows.min(1, initial=np.inf)
-    scale = (rows.max(1, initial=-np.inf) - offset) / np.float32(255)
-    steps = np.divide(rows - offset[:, None], scale[:, None], out=np.zeros_like(rows), where=scale[:, None] > 0)
-    return np.rint(steps).astype(np.uint8).reshape(maps.shape), scale.tolist(), offset.tolist()
+    steps = np.empty(rows.shape, np.uint8)
+    scratch = np.empty(rows.shape[1], np.float32)  # a row at a time stays in the cache
+    scale, offset = [], []
+    for row, into in zip(rows, steps, strict=True):
+        lowest = row.min(initial=np.inf)
+        step = (row.max(initial=-np.inf) - lowest) / np.float32(255)
+        np.subtract(row, lowest, out=scratch)
+        if step > 0:
+            np.divide(scratch, step, out=scratch)
+        np.rint(scratch, out=scratch)
+        np.copyto(into, scratch, casting="unsafe")
+        scale.append(float(step))
+        offset.append(float(lowest))
+    return steps.reshape(maps.shape), scale, offset
 
 
 def allocate(spec: pb.TensorSpec) -> Array:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -201,14 +201,16 @@ class Runner:
     def _finish(self, job: Begun) -> None:
         """Waits for a job's passes, puts its arrays together, and stores them."""
         passes = [piece.result() for piece in job.pieces]
-        outputs = Outputs.joined([it.outputs for it in passes])
+        parts = [it.outputs for it in passes]
         if job.sampled:
-            outputs = self._sample(job, outputs, passes)
+            parts = [self._sample(job, Outputs.joined(parts), passes)]
         self._still_wanted(job.claim)
-        arrays, specs = [], []
+        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written part by part
+        arrays: list[codec.Array] = []
+        specs = []
         for tensor, item in zip(job.plan.tensors, job.asked, strict=True):
-            array, spec = formed(outputs.maps[item], tensor, 2 if tensor.targeted else 1)
-            arrays.append(array)
+            sent, spec = formed([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
+            arrays += sent
             specs.append(spec)
         began = time.monotonic()
 

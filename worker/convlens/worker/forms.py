@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,28 +13,44 @@ from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import resized
 
 
-def formed(array: Floats, tensor: PlannedTensor, lead: int) -> tuple[codec.Array, tensor_pb2.TensorSpec]:
-    """An array as `tensor` promises it, and what announces it. `lead` axes count maps; the rest are one map's."""
+def formed(
+    parts: Sequence[Floats], tensor: PlannedTensor, lead: int
+) -> tuple[list[codec.Array], tensor_pb2.TensorSpec]:
+    """An array as `tensor` promises it, in the parts that passes gave of its images, and what announces it.
+
+    `lead` axes count maps; the rest are one map's.
+    """
+    sent: list[codec.Array] = []
+    scale: list[float] = []
+    offset: list[float] = []
+    for part in parts:
+        array = _shaped(part, tensor, lead)
+        if tensor.form.datatype == tensor_pb2.DATA_TYPE_UINT8:
+            steps, *more = codec.quantized(array, lead)
+            sent.append(steps)
+            scale += more[0]
+            offset += more[1]
+        elif tensor.form.datatype == tensor_pb2.DATA_TYPE_FP16:
+            with np.errstate(over="ignore"):  # infinite, as promised
+                sent.append(array.astype("<f2"))
+        else:
+            sent.append(array)
+    spec = codec.describe(sent[0], tensor.name, *sent[1:])
+    spec.channels.extend(tensor.channels)
+    spec.scale.extend(scale)
+    spec.offset.extend(offset)
+    return sent, spec
+
+
+def _shaped(array: Floats, tensor: PlannedTensor, lead: int) -> Floats:
+    """Some images' maps resized, normalised and without the axes that `tensor` has not."""
     form = tensor.form
     if form.size:
         array = _resized(array, form.size, lead)
     if form.normalization != "none":
         rows = array.reshape(int(np.prod(array.shape[:lead])), -1)
         array = NORMALIZATIONS[form.normalization](rows).reshape(array.shape)
-    array = np.ascontiguousarray(array, "<f4").reshape(tensor.shape)
-    scale: list[float] = []
-    offset: list[float] = []
-    sent: codec.Array = array
-    if form.datatype == tensor_pb2.DATA_TYPE_UINT8:
-        sent, scale, offset = codec.quantized(array, lead)
-    elif form.datatype == tensor_pb2.DATA_TYPE_FP16:
-        with np.errstate(over="ignore"):  # infinite, as promised
-            sent = array.astype("<f2")
-    spec = codec.describe(sent, tensor.name)
-    spec.channels.extend(tensor.channels)
-    spec.scale.extend(scale)
-    spec.offset.extend(offset)
-    return sent, spec
+    return np.ascontiguousarray(array, "<f4").reshape(len(array), *tensor.shape[1:])
 
 
 def _resized(array: Floats, size: tuple[int, int], lead: int) -> Floats:
