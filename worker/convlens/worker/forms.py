@@ -25,16 +25,17 @@ def formed(
     offset: list[float] = []
     for part in parts:
         array = _shaped(part, tensor, lead)
+        shape = len(part), *tensor.shape[1:]
         if tensor.form.datatype == tensor_pb2.DATA_TYPE_UINT8:
             steps, *more = codec.quantized(array, lead)
-            sent.append(steps)
+            sent.append(steps.reshape(shape))
             scale += more[0]
             offset += more[1]
         elif tensor.form.datatype == tensor_pb2.DATA_TYPE_FP16:
             with np.errstate(over="ignore"):  # infinite, as promised
-                sent.append(array.astype("<f2"))
+                sent.append(array.reshape(shape).astype("<f2"))
         else:
-            sent.append(array)
+            sent.append(array.reshape(shape))
     spec = codec.describe(sent[0], tensor.name, *sent[1:])
     spec.channels.extend(tensor.channels)
     spec.scale.extend(scale)
@@ -43,14 +44,14 @@ def formed(
 
 
 def _shaped(array: Floats, tensor: PlannedTensor, lead: int) -> Floats:
-    """Some images' maps resized, normalised and without the axes that `tensor` has not."""
+    """Some images' maps resized and normalised."""
     form = tensor.form
     if form.size:
         array = _resized(array, form.size, lead)
     if form.normalization != "none":
         rows = array.reshape(int(np.prod(array.shape[:lead])), -1)
         array = NORMALIZATIONS[form.normalization](rows).reshape(array.shape)
-    return np.ascontiguousarray(array, "<f4").reshape(len(array), *tensor.shape[1:])
+    return np.ascontiguousarray(array, "<f4")
 
 
 def _resized(array: Floats, size: tuple[int, int], lead: int) -> Floats:
