@@ -47,9 +47,9 @@ class Serving:
     room: Room
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Begun:
-    """A job whose images are with the batcher."""
+    """A job whose images are with the batcher, in pieces of a batch."""
 
     claim: Claim
     card: model_pb2.Model
@@ -61,9 +61,15 @@ class Begun:
     first: Plan
     """The pass that all the images take first."""
     pieces: list[Future[Batched]]
-    pixels: Images
+    pixels: list[Images]
+    """Of each piece."""
     decoded: float
     """Seconds it took to decode."""
+
+    @property
+    def images(self) -> int:
+        """How many it has."""
+        return sum(map(len, self.pixels))
 
     @property
     def computed(self) -> bool:
@@ -107,9 +113,7 @@ class Runner:
                     if then is Then.REST:
                         return
                     then = Then.WAIT if hand.told() else Then.REST
-                while begun and (
-                    not more or begun[0].computed or sum(len(it.pixels) for it in begun) > serving.room.images
-                ):
+                while begun and (not more or begun[0].computed or sum(it.images for it in begun) > serving.room.images):
                     self._end(begun.popleft())
                     then = Then.WAIT
             self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
@@ -140,9 +144,7 @@ class Runner:
         found = []
         for claim, data in zip(claims, fetched, strict=True):
             job = self._guarded(claim, functools.partial(self._begin, serving, claim, data))
-            if job is None:
-                serving.room.release(len(claim.images))
-            else:
+            if job:
                 found.append(job)
         return found
 
@@ -179,24 +181,36 @@ class Runner:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
     def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data]) -> Begun:
-        """Decodes a job and hands it to its model's batcher."""
-        if not data:
-            raise PayloadGone(f"the images of job {claim.record.id} are gone")
-        spec = spec_pb2.JobSpec.FromString(claim.spec)
-        plan = make_plan(spec, serving.card)
-        self._still_wanted(claim)
-        began = time.monotonic()
-        height, width, _ = serving.card.input_shape
-        pixels = read_images(spec.images, data, height, width, self._max_pixels)
-        decoded = time.monotonic() - began
-        targets = np.array(plan.targets, np.int32)
-        asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
-        maps, sampled = split(asked)
-        first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
-        pieces = serving.batcher.submit(
-            pixels, targets, first, claim.record.flow, lambda: not self._leases.lost(claim), serving.room.release
-        )
-        return Begun(claim, serving.card, plan, asked, sampled, first, pieces, pixels, decoded)
+        """Decodes a job and hands it to its model's batcher, batch by batch; the room of what it does not is free again."""
+        left = len(claim.images)
+        try:
+            if not data:
+                raise PayloadGone(f"the images of job {claim.record.id} are gone")
+            spec = spec_pb2.JobSpec.FromString(claim.spec)
+            plan = make_plan(spec, serving.card)
+            targets = np.array(plan.targets, np.int32)
+            asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
+            maps, sampled = split(asked)
+            first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
+            job = Begun(claim, serving.card, plan, asked, sampled, first, [], [], 0.0)
+            height, width, _ = serving.card.input_shape
+            size = serving.card.max_batch_size
+            while left:
+                self._still_wanted(claim)
+                start = len(data) - left
+                rows = slice(start, start + size)
+                began = time.monotonic()
+                pixels = read_images(spec.images[rows], data[rows], height, width, self._max_pixels, start)
+                job.decoded += time.monotonic() - began
+                job.pixels.append(pixels)
+                left -= len(pixels)
+                job.pieces += serving.batcher.submit(
+                    pixels, targets[rows], first, claim.record.flow, lambda: not self._leases.lost(claim),
+                    serving.room.release,
+                )  # fmt: skip
+        finally:
+            serving.room.release(left)
+        return job
 
     def _finish(self, job: Begun) -> None:
         """Waits for a job's passes, puts its arrays together, and stores them."""
@@ -224,7 +238,7 @@ class Runner:
         if self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
             log.info(
                 "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
-                len(job.pixels), len(passes), max(it.batch_size for it in passes),
+                job.images, len(passes), max(it.batch_size for it in passes),
             )  # fmt: skip
 
     def _sample(self, job: Begun, first: Outputs, passes: list[Batched]) -> Outputs:
@@ -250,7 +264,9 @@ class Runner:
                 self._ledger.progress(job.claim, share)
 
         scheme = PREPROCESS[job.card.preprocess]
-        return complete(first, job.pixels, job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress)
+        return complete(
+            first, np.concatenate(job.pixels), job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress
+        )
 
     def _still_wanted(self, claim: Claim) -> None:
         if self._leases.lost(claim):

@@ -46,16 +46,16 @@ class ImageUnreadableError(ValueError):
 
 
 def read_images(
-    images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, max_pixels: int
+    images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, max_pixels: int, first: int = 0
 ) -> Pixels:
     """All images, described by `images` and with the bytes `data`, as one array (N, height, width, 3), RGB in 0…255.
 
     uint8, or float32 when any was sent as float32.
 
-    Raises UnreadableAt, which carries the index of the first image that cannot be read.
+    Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
     """
     arrays: list[Pixels] = []
-    for index, (image, content) in enumerate(zip(images, data, strict=True)):
+    for index, (image, content) in enumerate(zip(images, data, strict=True), first):
         try:
             arrays.append(read_image(image, content, height, width, max_pixels))
         except ImageUnreadableError as error:
