@@ -181,7 +181,7 @@ class Runner:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
     def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data]) -> Begun:
-        """Decodes a job and hands it to its model's batcher, batch by batch; the room of what it does not is free again."""
+        """Decodes a job and hands it to its model's batcher, batch by batch; room it does not use is free again."""
         left = len(claim.images)
         try:
             if not data:
