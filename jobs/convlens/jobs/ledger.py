@@ -133,8 +133,8 @@ class Ledger:
         }  # fmt: skip
         unused: Iterable[str] = [name for _, name, _ in images]
         try:
-            for (_, name, _), (_, data) in zip(images, job.images, strict=True):
-                self.payloads.put(name, [data], job.timeout + self.settings.result_ttl)
+            payloads = [(name, data) for (_, name, _), (_, data) in zip(images, job.images, strict=True)]
+            self.payloads.put_many(payloads, job.timeout + self.settings.result_ttl)
             outcome, found, told = self._run("submit", json.dumps(words), job.spec)
             unused = map(bytes.decode, found)
         except redis.OutOfMemoryError as error:

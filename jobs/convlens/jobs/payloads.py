@@ -45,6 +45,9 @@ class PayloadStore(Protocol):
         The next buffer is asked for once the ones before are written. What is `admitted` had its room reserved.
         """
 
+    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
+        """Writes several, in one go. StoreFull; some may be there then."""
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
 
@@ -72,22 +75,39 @@ class RedisPayloads:
     def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:
         """See PayloadStore. What is admitted is written though Redis is full, so that work under way can end."""
         size = 0
-        try:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for number, chunk in enumerate(_chunks(buffers)):
-                    size += len(chunk)
-                    key, life = keys.payload(name, number), max(1, int(ttl * 1000))
-                    if admitted:
-                        self._set([key], [chunk, life], pipe)
-                    else:
-                        pipe.set(key, chunk, px=life)
-                    if number % 16 == 15:  # bounds the pipeline's memory
-                        pipe.execute()
-                pipe.execute()
-        except redis.OutOfMemoryError as error:
-            self.delete([name])
-            raise StoreFull("Redis is full (maxmemory)") from error
+
+        def chunks() -> Iterator[tuple[str, Data]]:
+            nonlocal size
+            for number, chunk in enumerate(_chunks(buffers)):
+                size += len(chunk)
+                yield keys.payload(name, number), chunk
+
+        self._set_all(chunks(), ttl, admitted=admitted)
         return size
+
+    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
+        """See PayloadStore."""
+        chunks = (
+            (keys.payload(name, start // CHUNK), data[start : start + CHUNK])
+            for name, data in payloads
+            for start in range(0, len(data) or 1, CHUNK)
+        )
+        self._set_all(chunks, ttl, admitted=False)
+
+    def _set_all(self, values: Iterator[tuple[str, Data]], ttl: float, *, admitted: bool) -> None:
+        """Sixteen chunks a round trip, which bounds the memory."""
+        life = max(1, int(ttl * 1000))
+        while some := list(itertools.islice(values, 16)):
+            try:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    for key, chunk in some:
+                        pipe.set(key, chunk, px=life)
+                    pipe.execute()
+            except redis.OutOfMemoryError as error:
+                if not admitted:
+                    raise StoreFull("Redis is full (maxmemory)") from error
+                for key, chunk in some:
+                    self._set([key], [chunk, life])
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See PayloadStore."""
@@ -164,6 +184,11 @@ class DirectoryPayloads:
                 os.unlink(part)
             raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
         return size
+
+    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
+        """See PayloadStore."""
+        for name, data in payloads:
+            self.put(name, [data], ttl)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """See PayloadStore."""
