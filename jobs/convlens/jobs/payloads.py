@@ -134,10 +134,14 @@ class RedisPayloads:
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore. Chunks are found by counting until one is not there."""
-        for name in names:
-            number = 0
-            while self._redis.unlink(*(keys.payload(name, n) for n in range(number, number + 64))) == 64:
-                number += 64
+        numbers = range(8)
+        while names:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.unlink(*(keys.payload(name, number) for number in numbers))
+                found = pipe.execute()
+            names = [name for name, count in zip(names, found, strict=True) if count == len(numbers)]
+            numbers = range(numbers.stop, 2 * numbers.stop)
 
     def sweep(self) -> None:
         """Nothing: Redis expires its keys itself."""
