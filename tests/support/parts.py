@@ -70,10 +70,18 @@ class Part:
         """SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Any other signal."""
+        self._process.send_signal(number)
+
+    def ended(self, seconds: float = 60) -> int:
+        """Waits until it ends; the exit status."""
+        return self._process.wait(seconds)
+
     def terminate(self, seconds: float = 60) -> int:
         """SIGTERM, and the exit status once it has ended."""
         self._process.terminate()
-        return self._process.wait(seconds)
+        return self.ended(seconds)
 
     def close(self) -> None:
         """Ends it whatever state it is in."""

@@ -70,7 +70,19 @@ class Hands:
         self._awake: dict[str, tuple[str, Hand]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self.messages = 0
+        """How many have come to wake one."""
         self._notices = Notices(client, keys.wake(self._name), self._heard)
+
+    @property
+    def awake(self) -> int:
+        """How many are."""
+        return len(self._awake)
+
+    @property
+    def stopping(self) -> bool:
+        """True when no hand takes anything more."""
+        return self._stopping.is_set()
 
     def start(self) -> None:
         """Begins to listen for work."""
@@ -92,6 +104,7 @@ class Hands:
         """A hand for a model's jobs; None when enough of them are awake."""
         hand = Hand(f"{self._name}:{uuid.uuid4().hex}", self._stopping)
         with self._lock:
+            self.messages += 1
             enough = sum(theirs == model for theirs, _ in self._awake.values()) >= self._most
             if not enough:
                 self._awake[hand.name] = (model, hand)

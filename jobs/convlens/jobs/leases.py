@@ -52,6 +52,11 @@ class LeaseKeeper:
             if self._claims.get(claim.record.id) is claim:
                 del self._claims[claim.record.id]
 
+    def held(self) -> list[Claim]:
+        """All claims that are renewed."""
+        with self._lock:
+            return list(self._claims.values())
+
     def lost(self, claim: Claim) -> bool:
         """True when the job is no longer this worker's to compute."""
         with self._lock:
@@ -63,8 +68,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while not self._stop.wait(self._ledger.settings.lease / 3):
-            with self._lock:
-                claims = list(self._claims.values())
+            claims = self.held()
             try:
                 lost = self._ledger.renew(claims) if claims else set()
             except redis.RedisError as error:

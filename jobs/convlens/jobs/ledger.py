@@ -279,6 +279,10 @@ class Ledger:
         """Gives the job back to its place in the queue, its attempt not counted."""
         return bool(self._run("release", claim.record.id, claim.token))
 
+    def announced(self, models: Iterable[str]) -> int:
+        """How many messages wait for a hand of these models."""
+        return int(self._run("announced", *map(keys.messages, models)))
+
     def _finish(self, claim: Claim, state: State, failure: JobFailure, *sizes: int) -> bool:
         words = (failure.reason, failure.message, failure.field)
         done, *unused = self._run("finish", claim.record.id, claim.token, state, *words, *sizes, *self._ttls)

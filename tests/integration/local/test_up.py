@@ -16,7 +16,7 @@ import pytest
 import redis
 from processes import until
 
-from convlens.client import TLS, Client, GradCAM, Saliency, Unavailable
+from convlens.client import TLS, Client, GradCAM, JobFailed, Saliency, Unavailable
 from convlens.local import serving
 from convlens.local.certificates import certificates
 from convlens.v1 import job_pb2
@@ -106,6 +106,16 @@ def test_jobs_under_way_succeed_though_a_child_is_killed(tmp_path, victim):
         until(lambda: jobs[3].status().state == job_pb2.JOB_STATE_SUCCEEDED)
         os.kill(children(process.pid)[victim], signal.SIGKILL)
         assert all(job.result()["grad_cam"].shape == (1, 14, 14) for job in jobs)
+
+
+def test_a_worker_whose_device_hangs_is_started_again_until_the_job_has_used_up_its_attempts(tmp_path):
+    hung = ("--model", "hung=null,device_ms=1e9+0", "--device-timeout", "1", "--lease", "2")
+    with up(*NULL, *hung, log=tmp_path / "log") as (_, target), Client(target, timeout=120) as client:
+        with pytest.raises(JobFailed, match="begun 3 times") as failed:
+            client.grad_cam(IMAGE, model="hung")
+        assert failed.value.reason == "ATTEMPTS_EXHAUSTED"
+        assert client.grad_cam(IMAGE, model="null")["grad_cam"].shape == (1, 14, 14)
+    assert (tmp_path / "log").read_text().count("ended with status 70; started again") == 3
 
 
 def test_jobs_and_results_outlive_it_in_a_data_dir(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from hanging import DEAFEN, WAITS
 from processes import until
 
 from chaos.load import Load
@@ -12,7 +13,9 @@ from chaos.questions import Question, big, null, slow, vast
 from chaos.stack import Stack
 from convlens.client import Client, Job
 from convlens.v1 import job_pb2
+from convlens.worker.watchdog import HUNG
 
+HANGING = null(WAITS, "hanging")
 POISON = null(666, "poison")
 POISON_LASTS = "poison=null,device_ms=60000+0"
 ATTEMPTS = 3
@@ -119,6 +122,41 @@ def poison(stack: Stack, load: Load) -> None:
         if begun < ATTEMPTS:
             worker.start()
     assert job.wait().attempts == ATTEMPTS
+
+
+def device_hangs(stack: Stack, load: Load) -> None:
+    """On one job, whenever it has it; the jobs that share its batches, and those that wait, are answered."""
+    worker = stack.worker("hanging", "hanging=null", "null=null", "--device-timeout", "1", module="hanging")
+    worker.start()
+    stack.await_whole("hanging")
+    worker.pause()  # so that they are claimed together
+    for unit in range(3):
+        load.begin(null(unit, "hanging"))
+    job = load.begin(HANGING)
+    for unit in range(3):
+        load.begin(null(unit, "hanging"))
+    load.strike()
+    worker.resume()
+    for attempt in range(ATTEMPTS):
+        assert worker.ended() == HUNG
+        assert job.status().attempts == attempt + 1
+        worker.start()
+    assert job.wait().attempts == ATTEMPTS
+    worker.kill()
+
+
+def consumer_hangs(stack: Stack, load: Load) -> None:
+    """The process lives, renews leases and cards, and takes no message any more."""
+    worker = stack.worker("deaf", "deaf=null", "--delivery-timeout", "2", module="hanging")
+    worker.start()
+    stack.await_whole("deaf")
+    load.strike()
+    worker.signal(DEAFEN)
+    job = load.begin(null(109, "deaf"))
+    assert worker.ended() == HUNG
+    worker.start()
+    assert job.wait().attempts == 1
+    worker.kill()
 
 
 def worker_told(stack: Stack, load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ SETTINGS = {
     "chunk_bytes": 65536,
 }  # fmt: skip
 CLOCK = Path(__file__).parent / "clock"
+SUPPORT = Path(__file__).parents[1]
 VICTIMS = ("mine", "slow")
 """The models that the victim alone serves; slow takes its time on the device."""
 
@@ -54,7 +56,7 @@ class Stack:
         self.clock.write_text("0")
         self.redis = redis.Redis(port=redis_port, password=PASSWORD)
         self.valkey = Part("valkey", command(folder / "valkey", redis_port, PASSWORD), READY, folder, {})
-        self.server = self._python("server", self.server_redis.port, "--port", str(port))
+        self.server = self._python("convlens.server", self.server_redis.port, "--port", str(port))
         self.victim = self.worker("victim", "null=null", "mine=null", "slow=null,device_ms=700+0", proxied=True)
         self.other = self.worker("other", "null=null")
         self.shapes = self.worker("shapes", "shapes=shapes", "--max-batch-size", "1") if shapes else None
@@ -62,19 +64,19 @@ class Stack:
         """The ids of all jobs that were ever asked for."""
         self.models = {"null", *VICTIMS, *(["shapes"] if shapes else [])}
 
-    def worker(self, name: str, *words: str, proxied: bool = False) -> Part:
+    def worker(self, name: str, *words: str, proxied: bool = False, module: str = "convlens.worker") -> Part:
         """A worker of the models and flags in `words`, not yet started."""
         port = self.victim_redis.port if proxied else self.redis.connection_pool.connection_kwargs["port"]
         flags = [flag for word in words for flag in (("--model", word) if "=" in word else (word,))]
-        return self._python("worker", port, *flags, "--name", name, name=name)
+        return self._python(module, port, *flags, "--name", name, name=name)
 
-    def _python(self, module: str, redis_port: int, *flags: str, name: str = "") -> Part:
+    def _python(self, module: str, redis_port: int, *flags: str, name: str = "server") -> Part:
         settings = self._settings | {"redis_url": f"redis://:{PASSWORD}@127.0.0.1:{redis_port}/0"}
         if self.payloads:
             settings["payload_dir"] = self.payloads
         env = {f"CONVLENS_{key.upper()}": str(value) for key, value in settings.items()}
-        env |= {"PYTHONPATH": str(CLOCK), "CHAOS_CLOCK": str(self.clock)}
-        return Part(name or module, [sys.executable, "-m", f"convlens.{module}", *flags], "ready: ", self._folder, env)
+        env |= {"PYTHONPATH": f"{CLOCK}{os.pathsep}{SUPPORT}", "CHAOS_CLOCK": str(self.clock)}
+        return Part(name, [sys.executable, "-m", module, *flags], "ready: ", self._folder, env)
 
     @property
     def workers(self) -> list[Part]:

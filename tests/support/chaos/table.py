@@ -87,6 +87,13 @@ LANES = (
                 "`JobFailed` (ATTEMPTS_EXHAUSTED), of that job alone",
                 fails={hurt.POISON: "ATTEMPTS_EXHAUSTED"},
             ),
+            Fault(
+                "device hangs",
+                hurt.device_hangs,
+                "`JobFailed` (ATTEMPTS_EXHAUSTED), of the job that it hangs on alone",
+                fails={hurt.HANGING: "ATTEMPTS_EXHAUSTED"},
+            ),
+            Fault("consumer hangs", hurt.consumer_hangs, LATER),
         ),
     ),
 )

@@ -56,9 +56,9 @@ def batcher(model):
     batcher.close()
 
 
-def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True, flow="m"):
+def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True, flow="m", **more):
     images = np.array(values, dtype)[:, None, None, None] * np.ones((1, 1, 1, 3), dtype)
-    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, flow, wanted)
+    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, flow, wanted, **more)
 
 
 def finish(batcher, model):
@@ -112,6 +112,18 @@ def test_what_differs_never_shares_a_pass(batcher, model, other):
     futures = [submit(batcher, [n], **(other if n % 2 else {})) for n in (1, 2, 3, 4)]
     assert finish(batcher, model) == [[1, 3], [2, 4]]
     assert [got(it) for it in futures] == [[1], [2], [3], [4]]
+
+
+def test_what_a_device_may_have_hung_on_shares_no_pass(batcher, model):
+    futures = [submit(batcher, [n], alone=n == 2) for n in (1, 2, 3)]
+    assert finish(batcher, model) == [[1, 3], [2]]
+    assert [got(it) for it in futures] == [[1], [2], [3]]
+
+
+def test_what_is_on_the_device_can_be_seen(batcher, model):
+    assert [it.targets.tolist() for it in batcher.on_device] == [[[0]]]
+    finish(batcher, model)
+    assert batcher.on_device == ()
 
 
 def test_work_that_nobody_wants_any_more_is_not_computed(batcher, model):

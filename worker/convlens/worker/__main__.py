@@ -20,6 +20,7 @@ from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import parse
 from convlens.worker.room import BATCHES_IN_HAND, Room
 from convlens.worker.settings import WorkerSettings
+from convlens.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     runner = Runner(ledger, leases, hands, serving, name, settings.max_image_pixels)
     leases.start()
     hands.start()
+    watchdog = Watchdog(ledger, leases, hands, {model: it.batcher for model, it in serving.items()}, settings)
+    watchdog.start()
 
     def ready() -> None:
         herald.start()
@@ -56,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         for it in serving.values():
             it.batcher.close()
         leases.stop()
+        watchdog.stop()
 
 
 def load_models(settings: WorkerSettings) -> dict[str, Serving]:

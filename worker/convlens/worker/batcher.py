@@ -54,12 +54,17 @@ class Work:
     """Whose turn it takes."""
     wanted: Callable[[], bool]
     """Asked when its turn comes; False drops it."""
+    name: str = ""
+    """What it is called in the log."""
+    alone: bool = False
+    """True: it may be what its device hung on before, and shares no pass."""
     future: Future[Batched] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
     def shares_pass(self, other: Work) -> bool:
         """True when both can be one batch."""
-        return self.plan == other.plan and self.images.dtype == other.images.dtype
+        alone = self.alone or other.alone
+        return not alone and self.plan == other.plan and self.images.dtype == other.images.dtype
 
 
 class Batcher:
@@ -70,6 +75,8 @@ class Batcher:
         self._max = max_batch_size
         self._waiting: list[Work] = []
         self._served: dict[str, int] = {}
+        self.on_device: tuple[Work, ...] = ()
+        """What the device has just now; another tuple for each pass."""
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -83,13 +90,16 @@ class Batcher:
         flow: str,
         wanted: Callable[[], bool],
         done: Callable[[int], object] = lambda _: None,
+        *,
+        name: str = "",
+        alone: bool = False,
     ) -> list[Future[Batched]]:
         """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped.
 
         `done` is told the images of each piece once the device is through with them.
         """
-        starts = range(0, len(images), self._max)
-        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, flow, wanted) for i in starts]
+        cuts = [slice(i, i + self._max) for i in range(0, len(images), self._max)]
+        works = [Work(images[cut], targets[cut], plan, flow, wanted, name, alone) for cut in cuts]
         for work in works:
             work.future.add_done_callback(functools.partial(_tell, done, len(work.images)))
         with self._changed:
@@ -109,6 +119,7 @@ class Batcher:
             wanted = [work for work in batch if self._claim(work)]
             if wanted:
                 self._compute(wanted)
+                self.on_device = ()
 
     def _next(self) -> list[Work]:
         """The oldest work of the flow whose turn it is, and what can share its pass; nothing once closed and empty."""
@@ -148,6 +159,7 @@ class Batcher:
         return False
 
     def _compute(self, batch: list[Work]) -> None:
+        self.on_device = tuple(batch)
         began = time.monotonic()
         try:
             images = batch[0].images if len(batch) == 1 else np.concatenate([work.images for work in batch])

@@ -206,7 +206,7 @@ class Runner:
                 left -= len(pixels)
                 job.pieces += serving.batcher.submit(
                     pixels, targets[rows], first, claim.record.flow, lambda: not self._leases.lost(claim),
-                    serving.room.release,
+                    serving.room.release, name=claim.record.id, alone=claim.record.attempts > 1,
                 )  # fmt: skip
         finally:
             serving.room.release(left)
@@ -248,8 +248,9 @@ class Runner:
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
             (piece,) = batcher.submit(
-                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim)
-            )
+                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim),
+                name=job.claim.record.id, alone=job.claim.record.attempts > 1,
+            )  # fmt: skip
 
             def wait() -> Outputs:
                 passes.append(piece.result())
