@@ -1,4 +1,4 @@
-"""What may be held at once, in all and for one tenant, and what a caller is told who asks for more."""
+"""What may be held at once, in all and for one tenant, how fast a tenant may ask, and what who wants more is told."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class Bounds:
     """Of results there, and of those that live jobs are to make."""
     tenant_share: float
     """The share of each that one tenant may have, 0…1; callers without a tenant have no share of their own."""
+    tenant_rate: float | None = None
+    """Images × passes a second that one tenant may ask for; None: any number, as for callers without a tenant."""
+    tenant_burst: float = 0.0
+    """Seconds of that rate that it may be ahead of it and still ask for more."""
 
 
 _NAMES: Final = {
@@ -36,24 +40,31 @@ _NAMES: Final = {
 class Full(RuntimeError):
     """A job that there is no room for just now."""
 
-    def __init__(self, what: str, tenant: str, held: float, wanted: float, allowed: float, retry_after: float) -> None:
-        limit, unit = _NAMES[what]
-        whose = f"tenant {tenant!r} has" if tenant else "there are"
-        super().__init__(
-            f"{limit}: {whose} {held:.0f} {unit}, and this job's {wanted:.0f} would pass the {allowed:.0f} admitted"
-        )
+    def __init__(self, limit: str, tenant: str, message: str, retry_after: float, *, never: bool = False) -> None:
+        super().__init__(f"{limit}: {message}")
         self.limit = limit
         self.tenant = tenant
-        self.never = wanted > allowed
+        self.never = never
         """True when waiting would not help."""
         self.retry_after = retry_after
-        """Seconds in which, as jobs end now, there should be room."""
+        """Seconds in which there will be room: as jobs end now, or by the tenant's rate."""
 
     @classmethod
     def from_script(cls, told: Sequence[bytes]) -> Full:
-        """What submit.lua answers: what, ":tenant", held, wanted, allowed, live jobs, jobs that end in a second."""
+        """What submit.lua answers: what, ":tenant", held, wanted, allowed, live jobs, jobs that end in a second.
+
+        Of a rate: "rate", ":tenant", the rate, the milliseconds until it admits more.
+        """
         what, tenant = told[0].decode(), told[1].decode().removeprefix(":")
+        if what == "rate":
+            rate, wait = float(told[2]), float(told[3]) / 1000
+            message = f"tenant {tenant!r} may ask for {rate:g} images × passes a second, and for more in {wait:.3g} s"
+            return cls("tenant_rate", tenant, message, wait)
+        limit, unit = _NAMES[what]
         held, wanted, allowed, jobs, rate = map(float, told[2:])
         least, most = WAIT_SECONDS
         share = max(SHARE, (held + wanted - allowed) / max(held, 1))
-        return cls(what, tenant, held, wanted, allowed, min(most, max(least, share * jobs / rate)) if rate > 0 else 1.0)
+        wait = min(most, max(least, share * jobs / rate)) if rate > 0 else 1.0
+        whose = f"tenant {tenant!r} has" if tenant else "there are"
+        message = f"{whose} {held:.0f} {unit}, and this job's {wanted:.0f} would pass the {allowed:.0f} admitted"
+        return cls(limit, tenant, message, wait, never=wanted > allowed)

@@ -35,7 +35,7 @@ class Refusal(Exception):
     retry_after: float | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     quota: str = ""
-    """The bound that has no room: "max_jobs", or "max_jobs/TENANT" for a tenant's share."""
+    """The bound that has no room: "max_jobs", or "max_jobs/TENANT" for a tenant's share; or "tenant_rate/TENANT"."""
 
     def __post_init__(self) -> None:
         self.message, self.field = _short(self.message, 600), _short(self.field, 120)
@@ -110,11 +110,12 @@ def ended_without_result(record: Record) -> Refusal:
 
 
 def _full(error: Full) -> Refusal:
-    """A bound is reached; a job that is larger than the bound itself is not asked to come again."""
+    """A bound or a rate is reached; a job that is larger than the bound itself is not asked to come again."""
+    reason = "RATE_EXCEEDED" if error.limit == "tenant_rate" else "QUEUE_FULL"
     code = grpc.StatusCode.INVALID_ARGUMENT if error.never else grpc.StatusCode.RESOURCE_EXHAUSTED
     return Refusal(
         code,
-        "NEVER_FITS" if error.never else "QUEUE_FULL",
+        "NEVER_FITS" if error.never else reason,
         str(error),
         field="spec" if error.never else "",
         retry_after=None if error.never else error.retry_after,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from convlens.jobs.admission import Bounds
 from convlens.jobs.settings import JobsSettings
@@ -42,6 +42,10 @@ class ServerSettings(JobsSettings):
         None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
     )
     tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
+    tenant_rate: float | None = Field(
+        None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
+    )
+    tenant_burst: float = Field(10.0, ge=0, description="seconds that a tenant may be ahead of its rate")
     reflection: bool = Field(
         True, description="tells callers which services and messages there are, by gRPC reflection"
     )
@@ -52,4 +56,14 @@ class ServerSettings(JobsSettings):
     @property
     def bounds(self) -> Bounds:
         """What is admitted at once."""
-        return Bounds(self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share)
+        return Bounds(
+            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share,
+            self.tenant_rate, self.tenant_burst,
+        )  # fmt: skip
+
+    @field_validator("tenant_rate")
+    @classmethod
+    def _of_tenants(cls, rate: float | None, others: ValidationInfo) -> float | None:
+        if rate is not None and others.data.get("tokens") is None:
+            raise ValueError("needs tokens: without them nobody is a tenant, and no rate would hold")
+        return rate

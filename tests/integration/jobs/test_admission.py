@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from convlens.jobs.admission import Full
-from convlens.jobs.record import JobFailure
+from convlens.jobs.record import JobFailure, State
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,32 @@ def test_the_faster_jobs_end_the_sooner_a_refused_caller_comes_again(jobs):
 
     slow = refused_after(1)
     assert refused_after(60) < slow
+
+
+def test_a_tenant_that_asks_faster_than_its_rate_is_told_when_to_come_again(jobs):
+    rate = {"tenant_rate": 10.0, "tenant_burst": 0.5}
+    big = jobs.submit(tenant="a", bounds=rate, cost=12)  # more than the burst's 5
+    before = jobs.load()
+    with pytest.raises(Full, match=r"tenant_rate: tenant 'a' may ask for 10 images × passes a second") as refused:
+        jobs.submit(tenant="a", bounds=rate, cost=1)
+    assert not refused.value.never
+    assert 0 < refused.value.retry_after <= 12 / 10 - 0.5
+    assert jobs.load() == before
+    jobs.submit(tenant="b", bounds=rate, cost=12)
+    jobs.submit(bounds=rate, cost=12)
+    jobs.ledger.cancel(big.id)  # what was asked for is not given back
+    time.sleep(refused.value.retry_after)  # the very thing that is promised
+    jobs.submit(tenant="a", bounds=rate, cost=1)
+
+
+def test_what_is_answered_or_was_asked_before_costs_nothing_of_a_rate(jobs):
+    rate = {"tenant_rate": 1.0}
+    job = jobs.new(tenant="a", fingerprint="f")
+    first = jobs.submit(job, bounds=rate)
+    assert jobs.submit(job, bounds=rate).id == first.id
+    with pytest.raises(Full):
+        jobs.submit(tenant="a", fingerprint="f", bounds=rate)  # it may have to be computed after all
+    jobs.succeed(jobs.take(first))
+    assert jobs.submit(tenant="a", fingerprint="f", bounds=rate).state is State.SUCCEEDED
+    with pytest.raises(Full):
+        jobs.submit(tenant="a", bounds=rate)

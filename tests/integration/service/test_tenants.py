@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import time
 import uuid
 
 import grpc
 import numpy as np
 import pytest
+from processes import running, until
 from secured import new_token
 
-from convlens.client import Client, GradCAM
+from convlens.client import Client, GradCAM, Overloaded
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2
 
@@ -133,3 +137,29 @@ def test_nobody_learns_from_the_cache_what_another_tenant_asked(of):
     again = of("acme").submit(image, [GradCAM()])
     again.result()
     assert again.status().cached
+
+
+def test_a_tenant_is_held_to_its_rate_by_all_servers_together_and_the_sdk_comes_again(tmp_path, valkey, tokens):
+    with running(tmp_path, valkey, tokens=tokens["file"], tenant_rate=2, tenant_burst=0) as service:
+        service.worker("null=null")
+        targets = [service.server()[1] for _ in range(2)]
+        first, second = (Client(target, token=tokens["acme"], timeout=60) for target in targets)
+        with first, second, Client(targets[0], token=tokens["globex"], timeout=60) as other:
+            until(first.models)
+            image = photo()
+            began = time.monotonic()
+            first.submit(np.stack([image] * 4), [GradCAM()])
+            with Client(targets[1], token=tokens["acme"], timeout=0.5) as hasty, pytest.raises(Overloaded) as refused:
+                hasty.submit(image, [GradCAM()])
+            assert (refused.value.reason, "tenant_rate" in str(refused.value)) == ("RATE_EXCEEDED", True)
+            assert 0 < refused.value.retry_after <= 2
+            other.submit(image, [GradCAM()])
+            assert second.grad_cam(image)["grad_cam"].shape == (1, 14, 14)
+            assert time.monotonic() - began >= 2  # four images at two a second
+
+
+def test_a_rate_without_tenants_is_refused_at_the_start():
+    command = [sys.executable, "-m", "convlens.server", "--tenant-rate", "5"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "--tenant-rate: Value error, needs tokens" in ended.stderr

@@ -28,7 +28,7 @@ class WorkerSettings(JobsSettings):
     hands: int = Field(HANDS, ge=1, description="threads a model, which decode and store while the device computes")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     device_timeout: float = Field(
-        120.0, gt=0, description="seconds that one batch may be on the device before the worker ends as hung"
+        180.0, gt=0, description="seconds that one batch may be on the device before the worker ends as hung"
     )
     delivery_timeout: float = Field(
         60.0, gt=0, description="seconds that messages may wait for a worker with free threads before it ends as hung"

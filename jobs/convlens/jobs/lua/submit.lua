@@ -1,9 +1,9 @@
 #!lua
 -- Writes a record, or finds the earlier one of the same id. Without flags: refused when Redis is full.
 -- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome, the names of payloads that nobody needs, then the
--- record; for FULL: the bound, what is held, wanted and allowed, jobs held, drain rate. Outcomes: CREATED, ANNOUNCE (created,
--- and a message is to wake a hand for it), FOLLOWS (an equal job under way), ANSWERED (by an equal one's result), EXISTS (the
--- id), REUSED (the id, by another request), FULL.
+-- record; for FULL what Full.from_script reads. Outcomes: CREATED, ANNOUNCE (created, and a message is to wake a hand for it),
+-- FOLLOWS (an equal job under way), ANSWERED (by an equal one's result), EXISTS (the id), REUSED (the id, by another request),
+-- FULL.
 local job, spec = cjson.decode(ARGV[1]), ARGV[2]
 local id, tenant, now, unused = job.id, job.tenant, clock(), {}
 local k = key(id)
@@ -56,6 +56,15 @@ if not answered then
       return full(what, ':' .. tenant, share)
     end
     if held(what) + wanted[what] > allowed then return full(what, '', allowed) end
+  end
+  -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
+  -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
+  if job.tenant_rate > 0 and tenant ~= '' then
+    local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
+    local wait = paid - now - job.tenant_burst
+    if wait > 0 then return {'FULL', every_image(), {'rate', ':' .. tenant, tostring(job.tenant_rate), tostring(wait)}} end
+    paid = paid + job.cost * 1000 / job.tenant_rate
+    redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
   end
   while held('result_bytes') + held('cached_bytes') + job.reserved > job.bounds.result_bytes do
     local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
