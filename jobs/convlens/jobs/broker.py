@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 TASK: Final = "convlens.compute"
 
 
-def celery_app(redis_url: str) -> Celery:
-    """The Celery app on the broker at `redis_url`."""
+def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
+    """The Celery app on the broker at `redis_url`, which waits so long for an answer, be it that nothing has come."""
     app = Celery("convlens", broker=redis_url)
     app.conf.update(
         accept_content=["json"],
@@ -50,7 +50,7 @@ def celery_app(redis_url: str) -> Celery:
         broker_pool_limit=2,
         broker_transport_options={
             "ack_emulation": False,
-            "socket_timeout": 10,
+            "socket_timeout": seconds,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 5,

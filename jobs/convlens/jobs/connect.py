@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Final
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -31,14 +32,18 @@ class RedisClock:
         return now + self._ahead
 
 
-def connect(url: str) -> redis.Redis:
-    """A thread-safe client of `url`: 5 s a command, three quick retries. It connects at the first command.
+FRONT_SECONDS: Final = 2.0
+"""What a front waits for Redis, since a caller waits with it, and asks again. It never waits in a blocking command."""
+
+
+def connect(url: str, seconds: float = 5.0) -> redis.Redis:
+    """A thread-safe client of `url`: so many seconds a command, three quick retries. It connects at the first command.
 
     A retry may send a command twice, so every script of the ledger is safe to replay.
     """
     return redis.Redis.from_url(
         url,
-        socket_timeout=5.0,
+        socket_timeout=seconds,
         socket_connect_timeout=2.0,
         socket_keepalive=True,
         health_check_interval=15,

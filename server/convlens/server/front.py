@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from convlens.jobs import cards, keys
 from convlens.jobs.broker import Publisher, celery_app
-from convlens.jobs.connect import LedgerUnavailable, connect
+from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
 from convlens.jobs.ledger import Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
@@ -44,9 +44,9 @@ class Front:
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(settings.io_threads, thread_name_prefix="io")
-        client = connect(settings.redis_url)
+        client = connect(settings.redis_url, FRONT_SECONDS)
         self.ledger = Ledger(client, settings)
-        self._publisher = Publisher(celery_app(settings.redis_url))
+        self._publisher = Publisher(celery_app(settings.redis_url, FRONT_SECONDS))
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}

@@ -4,12 +4,15 @@
 tenant = "acme"
 roles = ["read", "submit"]
 sha256 = "…"
+
+A file without entries lets nobody in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import tomllib
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from convlens.server.auth import Caller, Role
 from convlens.server.watched import Unusable, Watched
+
+log = logging.getLogger(__name__)
 
 TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a tenant may be called."""
@@ -63,9 +68,11 @@ def _read(path: Path) -> list[tuple[bytes, Caller]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Unusable(f"{path} is not TOML in UTF-8: {error}") from None
-    entries = content.get("token")
-    if content.keys() != {"token"} or not isinstance(entries, list) or not entries:
-        raise Unusable(f"{path} must hold [[token]] entries, at least one, and nothing else")
+    entries = content.pop("token", [])
+    if content or not isinstance(entries, list):
+        raise Unusable(f"{path} must hold [[token]] entries and nothing else")
+    if not entries:
+        log.warning("%s holds no token: nobody may call until it does; convlens token new makes one", path)
     found: dict[bytes, Caller] = {}
     for number, entry in enumerate(entries, 1):
         try:

@@ -66,8 +66,7 @@ def test_tokens_are_long_differ_and_leave_only_their_digests_in_the_file(file):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "at least one"),
-        ("token = 3", "at least one"),
+        ("token = 3", r"must hold \[\[token\]\] entries and nothing else"),
         ("[[token]", "not TOML"),
         (entry() + "[other]\n", "nothing else"),
         (entry() + entry("globex"), "token 2: sha256: is that of an earlier one"),
@@ -110,6 +109,16 @@ def test_a_changed_file_is_read_again(file, way):
             file.write_text(file.read_text() + other.read_text())
     assert tokens.caller(new)
     assert (tokens.caller(old) is not None) == (way == "appended")
+
+
+def test_an_empty_file_lets_nobody_in_until_there_is_a_token_again_and_says_so(file, caplog):
+    tokens = Tokens(file)
+    assert tokens.caller("a token") is None
+    replace(file, entry())
+    assert tokens.caller("a token")
+    replace(file, "")
+    assert tokens.caller("a token") is None
+    assert caplog.text.count("holds no token: nobody may call until it does") == 2
 
 
 @pytest.mark.parametrize("damage", ["removed", "wrong", "half"])
