@@ -5,6 +5,7 @@ Needs root, docker and docker-compose: `make test-compose`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -15,8 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chaos.fault import Fault
+from chaos.hurt import running
+from chaos.load import Load
+from chaos.questions import null, slow
+from chaos.runner import run
+from processes import until
 
-from convlens.client import Client, GradCAM, Saliency
+from convlens.client import Client, GradCAM, NotFound, Saliency, Unavailable
 from convlens.worker.engine import plan
 from convlens.worker.engine.network import Network
 from convlens.worker.shapes import draw
@@ -24,6 +31,8 @@ from convlens.worker.shapes.model import PREPROCESS, load
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
 TOP = Path(__file__).parents[2]
+LEASE = 3
+MODELS = "shapes=shapes null=null mine=null slow=null,device_ms=700+0"
 SCENES = np.stack([draw(4242, i).image for i in range(3)])
 
 
@@ -34,7 +43,9 @@ class Stack:
         self.project = f"convlens-test-{uuid.uuid4().hex[:8]}"
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.target = f"127.0.0.1:{probe.getsockname()[1]}"
-        self._env = os.environ | {"CONVLENS_PORT": self.target, "CONVLENS_LEASE": "3"}
+        self._env = os.environ | {"CONVLENS_PORT": self.target, "CONVLENS_LEASE": str(LEASE), "CONVLENS_MODEL": MODELS}
+        self.known: set[str] = set()
+        """The ids of all jobs that were ever asked for."""
 
     def run(self, *words: str) -> str:
         """docker-compose's output; an AssertionError with all it said when it fails."""
@@ -54,6 +65,17 @@ class Stack:
         while bad := [it for it in services if self.inspect(it)["State"].get("Health", {}).get("Status") != "healthy"]:
             assert time.monotonic() < end, f"{bad} never became healthy:\n{self.run('logs', '--tail=40', *bad)}"
             time.sleep(0.5)
+
+    def await_whole(self) -> None:
+        """Waits until every model is served."""
+        with Client(self.target, timeout=60) as client:
+
+            def whole() -> bool:
+                with contextlib.suppress(Unavailable):
+                    return {it.name for it in client.models()} == {it.split("=")[0] for it in MODELS.split()}
+                return False
+
+            until(whole, 120)
 
     def kill(self, service: str) -> None:
         """SIGKILL to the container, and its start by hand: docker restarts nothing that was killed on purpose."""
@@ -120,6 +142,42 @@ def test_every_acknowledged_job_that_reached_the_disk_survives_redis_killed(stac
         stack.healthy("redis", "worker", "server")
         for job in jobs:
             right(job.result(), expected)
+
+
+def paused(stack: Stack, service: str) -> None:
+    """All its processes stand still, and its connections stay open."""
+    stack.run("pause", service)
+    time.sleep(LEASE + 1)
+    stack.run("unpause", service)
+
+
+def cut_off(stack: Stack, service: str) -> None:
+    """Its connections are gone without a word; it comes back to the network under its name."""
+    found = stack.inspect(service)
+    network = f"{stack.project}_default"
+    subprocess.run(["docker", "network", "disconnect", network, found["Id"]], check=True)
+    time.sleep(LEASE + 1)
+    subprocess.run(["docker", "network", "connect", "--alias", service, network, found["Id"]], check=True)
+
+
+@pytest.mark.parametrize("service", ["worker", "server", "redis"])
+@pytest.mark.parametrize("way", [paused, cut_off])
+def test_nothing_is_lost_wrong_or_doubled_though_a_container_is(stack, capsys, service, way):
+    def act(stack: Stack, load: Load) -> None:
+        job = load.begin(slow(1))
+        until(lambda: running(job))
+        load.strike()
+        way(stack, service)
+        stack.healthy("redis", "worker", "server")
+        job.wait()
+
+    fault = Fault(f"{service} {way.__name__}", act, "", errors=(NotFound,))  # MODEL_UNKNOWN, while its worker is away
+    row = run(fault, stack, [null(unit) for unit in range(24)], 200, 0.05)
+    with capsys.disabled():
+        print(f"\n{row.fault}: {row.jobs} jobs, {row.lost} lost, {row.wrong} wrong, {row.doubled} doubled, "
+              f"{row.recovery:.2f} s, callers met {', '.join(row.met) or 'nothing'}")  # fmt: skip
+    assert not row.told, "\n".join(row.told)
+    assert (row.lost, row.wrong, row.doubled) == (0, 0, 0)
 
 
 def test_it_stops_within_its_grace_and_exits_cleanly(stack):

@@ -178,7 +178,7 @@ class Load:
         it = asked.question
         return {
             "images": it.images, "visualizations": it.visualizations, "model": it.model, "target": it.target,
-            "request_id": asked.request_id,
+            "request_id": asked.request_id, "fresh": True,
         }  # fmt: skip
 
 

@@ -48,14 +48,15 @@ def rows(lane: Lane, faults: Sequence[Fault], folder: Path, jobs: int, pause: fl
                 stack = held.enter_context(stacked(folder / f"{lane.name}-{number}", **options))
                 questions = pool(stack)
             try:
-                yield _run(fault, stack, questions, jobs, pause)
+                yield run(fault, stack, questions, jobs, pause)
             except Exception:  # noqa: BLE001 - whatever it is, it is this row's, and the next ones are run all the same
                 yield Row(fault.name, 0, 0, 0, 0, 0.0, (), (traceback.format_exc(),))
                 held.pop_all().close()
                 stack = None
 
 
-def _run(fault: Fault, stack: Stack, questions: list[Question], jobs: int, pause: float) -> Row:
+def run(fault: Fault, stack: Stack, questions: list[Question], jobs: int, pause: float) -> Row:
+    """The row of one fault."""
     load = Load(stack, questions, fault.errors, fault.patience)
     load.start(jobs, pause)
     try:
