@@ -130,11 +130,9 @@ def device_hangs(stack: Stack, load: Load) -> None:
     worker.start()
     stack.await_whole("hanging")
     worker.pause()  # so that they are claimed together
-    for unit in range(3):
-        load.begin(null(unit, "hanging"))
+    before = [load.begin(null(unit, "hanging")) for unit in range(3)]
     job = load.begin(HANGING)
-    for unit in range(3):
-        load.begin(null(unit, "hanging"))
+    after = [load.begin(null(unit, "hanging")) for unit in range(3)]
     load.strike()
     worker.resume()
     for attempt in range(ATTEMPTS):
@@ -142,6 +140,8 @@ def device_hangs(stack: Stack, load: Load) -> None:
         assert job.status().attempts == attempt + 1
         worker.start()
     assert job.wait().attempts == ATTEMPTS
+    for other in (*before, *after):
+        other.wait()
     worker.kill()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ SETTINGS = {
     "chunk_bytes": 65536,
 }  # fmt: skip
 CLOCK = Path(__file__).parent / "clock"
+FAKETIME = Path(find_spec("libfaketime").origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
 SUPPORT = Path(__file__).parents[1]
 VICTIMS = ("mine", "slow")
 """The models that the victim alone serves; slow takes its time on the device."""
@@ -54,8 +56,12 @@ class Stack:
         self.target = f"127.0.0.1:{self.to_server.port}"
         self.clock = folder / "clock"
         self.clock.write_text("0")
+        self.redis_clock = folder / "redis-clock"
+        self.redis_clock.write_text("+0\n")
+        faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.redis_clock)}
+        faked |= {"FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1"}
         self.redis = redis.Redis(port=redis_port, password=PASSWORD)
-        self.valkey = Part("valkey", command(folder / "valkey", redis_port, PASSWORD), READY, folder, {})
+        self.valkey = Part("valkey", command(folder / "valkey", redis_port, PASSWORD), READY, folder, faked)
         self.server = self._python("convlens.server", self.server_redis.port, "--port", str(port))
         self.victim = self.worker("victim", "null=null", "mine=null", "slow=null,device_ms=700+0", proxied=True)
         self.other = self.worker("other", "null=null")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import time
 from collections.abc import Iterator
 
 from processes import until
@@ -16,6 +17,8 @@ from convlens.client import Client, ConvlensError, GradCAM, Overloaded, Unavaila
 from convlens.v1 import job_pb2
 
 HOURS = 2 * 3600
+JUMP = 30
+"""Seconds: more than anything is believed for, less than a job may take."""
 
 
 def _refused(stack: Stack, error: type[ConvlensError], reason: str) -> bool:
@@ -71,4 +74,17 @@ def clocks(stack: Stack, load: Load) -> None:
     load.strike()
     for offset in (HOURS, -HOURS, 0):
         stack.clock.write_text(str(offset))
+        load.more(8)
+
+
+def redis_clock(stack: Stack, load: Load) -> None:
+    """Forth and back, so that leases end too early and are believed too long."""
+
+    def ahead() -> float:
+        return stack.redis.time()[0] - time.time()
+
+    load.strike()
+    for offset in (JUMP, 0, -JUMP, 0):
+        stack.redis_clock.write_text(f"{offset:+}\n")
+        until(lambda wanted=offset: abs(ahead() - wanted) < 2)
         load.more(8)

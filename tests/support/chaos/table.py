@@ -61,6 +61,7 @@ LANES = (
             Fault("Valkey told to end", hurt.valkey_told, NOTHING),
             Fault("AOF cannot be written", stores.disk_full, "`Unavailable`, when its timeout ends before the trouble"),
             Fault("wall clocks jump", stores.clocks, "nothing"),
+            Fault("Redis' clock jumps", stores.redis_clock, "nothing: the job takes longer, by the jump at most"),
             Fault("server to Redis cut", spoilt.cut(spoilt.server_redis), NOTHING),
             Fault("server to Redis late", spoilt.late(spoilt.server_redis), "nothing"),
             Fault("server to Redis half-open", spoilt.half_open(spoilt.server_redis), NOTHING),
