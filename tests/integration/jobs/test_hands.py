@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from processes import until
 
@@ -71,3 +73,11 @@ def test_a_hand_that_died_is_not_counted_on_for_long(jobs, monkeypatch):
     assert not announced(jobs, hands=1)
     assert jobs.reconcile() == {}
     until(lambda: jobs.reconcile() == {"m": 1})
+
+
+def test_a_clock_that_went_back_leaves_no_hand_believed_for_hours(jobs):
+    hours = int(time.time() * 1000) + 7_200_000
+    jobs.ledger.redis.zadd("convlens:awake:m", {f"hand{n}": hours for n in range(4)})
+    jobs.submit()
+    time.sleep(jobs.ledger.settings.redelivery_grace + 0.1)  # it may only be slow before
+    assert jobs.reconcile() == {"m": 1}
