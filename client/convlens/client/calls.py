@@ -129,7 +129,7 @@ class Attempts:
 
 def _reader(response: Any) -> Callable[[bytes], tuple[Any, framing.Data]]:
     """What reads a serialized part of an answer: the message without the tensors' bytes, and these, where they are."""
-    parts = {"header": result_pb2.ResultHeader, "chunk": result_pb2.ResultChunk}
+    parts: dict[str, Any] = {"header": result_pb2.ResultHeader, "chunk": result_pb2.ResultChunk}
     numbers = {name: response.DESCRIPTOR.fields_by_name[name].number for name in parts}
     tree = {numbers[name]: {part.DESCRIPTOR.fields_by_name["data"].number: None} for name, part in parts.items()}
 
