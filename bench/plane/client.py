@@ -167,6 +167,7 @@ def take(report: Report, result: Result) -> None:
     report.received += size(result)
     report.batch_sizes.append(result.timing.batch_size)
     report.waits.append(result.timing.wait)
+    report.causes.append(result.timing.batch_cause)
 
 
 async def main(target: str) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
@@ -72,11 +73,26 @@ class Claim:
     record: Record
     spec: bytes
     images: tuple[StoredImage, ...]
+    taken: float = field(default_factory=time.monotonic)
+    """When, by this process' time.monotonic()."""
 
     @property
     def token(self) -> str:
         """The secret that this worker's words are checked by."""
         return self.record.token
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is held and what waits."""
+
+    jobs: int
+    """Queued and running."""
+    image_bytes: int
+    result_bytes: int
+    cached_bytes: int
+    queues: Mapping[str, tuple[int, float]]
+    """By model: how many jobs wait, and for how many seconds the oldest has been there."""
 
 
 _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
@@ -191,6 +207,14 @@ class Ledger:
                     return found, int(score)
             if len(ids) < size:
                 return found, None
+
+    def standing(self) -> Standing:
+        """What is held and what waits, at one moment."""
+        told = self._run("standing")
+        jobs, images, results, cached = map(int, told[:4])
+        queues = zip(told[4::3], told[5::3], told[6::3], strict=True)
+        waiting = {model.decode(): (int(number), int(age) / 1000) for model, number, age in queues}
+        return Standing(jobs, images, results, cached, waiting)
 
     def cancel(self, job_id: str) -> Record | None:
         """Ends a live job as CANCELLED. The record as it then is; None for an unknown id."""

@@ -6,8 +6,10 @@ the flow that had least of the device lately. Knows arrays and plans; no jobs, n
 
 from __future__ import annotations
 
+import enum
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from convlens.worker import metrics
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
 from convlens.worker.models.served import ServedModel
@@ -26,6 +29,17 @@ log = logging.getLogger(__name__)
 
 class Dropped(RuntimeError):
     """Work that nobody waited for any more when its turn came."""
+
+
+class Cause(enum.StrEnum):
+    """Why a batch had no more images; the names are those of convlens.v1.BatchCause."""
+
+    FULL = "full"
+    NOTHING_WAITED = "nothing_waited"
+    OTHER_PLAN = "other_plan"
+    """All else that waited wanted another plan."""
+    NO_ROOM = "no_room"
+    """What waited and wanted the same had more images than there was room left for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,8 @@ class Batched:
     """Seconds that its batch took on the device."""
     batch_size: int
     """Images in its batch, its own included."""
+    cause: Cause
+    """Why they were no more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +70,8 @@ class Work:
     """Whose turn it takes."""
     wanted: Callable[[], bool]
     """Asked when its turn comes; False drops it."""
+    taken: float
+    """When the worker took its job, by time.monotonic()."""
     future: Future[Batched] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
@@ -70,6 +88,7 @@ class Batcher:
         self._max = max_batch_size
         self._waiting: list[Work] = []
         self._served: dict[str, int] = {}
+        self._seen = metrics.Device(model.card.name, Cause)
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -83,13 +102,16 @@ class Batcher:
         flow: str,
         wanted: Callable[[], bool],
         done: Callable[[int], object] = lambda _: None,
+        taken: float = math.inf,
     ) -> list[Future[Batched]]:
         """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped.
 
-        `done` is told the images of each piece once the device is through with them.
+        `done` is told the images of each piece once the device is through with them; `taken` is when the worker took
+        the job.
         """
         starts = range(0, len(images), self._max)
-        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, flow, wanted) for i in starts]
+        taken = min(taken, time.monotonic())
+        works = [Work(images[i : i + self._max], targets[i : i + self._max], plan, flow, wanted, taken) for i in starts]
         for work in works:
             work.future.add_done_callback(functools.partial(_tell, done, len(work.images)))
         with self._changed:
@@ -105,13 +127,14 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next():
+        while found := self._next():
+            batch, cause = found
             wanted = [work for work in batch if self._claim(work)]
             if wanted:
-                self._compute(wanted)
+                self._compute(wanted, cause)
 
-    def _next(self) -> list[Work]:
-        """The oldest work of the flow whose turn it is, and what can share its pass; nothing once closed and empty."""
+    def _next(self) -> tuple[list[Work], Cause] | None:
+        """The oldest work of the flow whose turn it is, and what can share its pass; None once closed and empty."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
@@ -127,7 +150,7 @@ class Batcher:
             self._waiting = rest
             for work in batch:
                 self._served[work.flow] = self._served.get(work.flow, 0) + len(work.images)
-            return batch
+            return (batch, _cause(batch, rest, room)) if batch else None
 
     def _in_turn(self) -> list[Work]:
         """What waits, the oldest work of the flow that was served least first, then all in order of age."""
@@ -147,23 +170,34 @@ class Batcher:
         work.future.set_exception(Dropped("the job ended before its turn on the device came"))
         return False
 
-    def _compute(self, batch: list[Work]) -> None:
-        began = time.monotonic()
+    def _compute(self, batch: list[Work], cause: Cause) -> None:
+        size = sum(len(work.images) for work in batch)
+        began = self._seen.begins(size, cause, min(work.taken for work in batch), (work.since for work in batch))
         try:
             images = batch[0].images if len(batch) == 1 else np.concatenate([work.images for work in batch])
             targets = np.concatenate([work.targets for work in batch])
             outputs = self._model.run(images, batch[0].plan, targets)
         except Exception as error:
+            self._seen.ends()
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
             log.exception("a batch of %d jobs failed; each is tried alone", len(batch))
             for work in batch:
-                self._compute([work])
+                self._compute([work], cause)
             return
-        took = time.monotonic() - began
+        took = self._seen.ends()
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
-            work.future.set_result(Batched(piece, began - work.since, took, len(images)))
+            work.future.set_result(Batched(piece, began - work.since, took, size, cause))
+
+
+def _cause(batch: list[Work], rest: list[Work], room: int) -> Cause:
+    """Why `batch`, with room for so many images left, goes without `rest`."""
+    if not room:
+        return Cause.FULL
+    if not rest:
+        return Cause.NOTHING_WAITED
+    return Cause.NO_ROOM if any(work.shares_pass(batch[0]) for work in rest) else Cause.OTHER_PLAN
 
 
 def _tell(done: Callable[[int], object], images: int, _: Future[Batched]) -> None:

@@ -22,6 +22,7 @@ from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, make_plan
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
+from convlens.worker import metrics
 from convlens.worker.asked import engine_value
 from convlens.worker.batcher import Batched, Batcher, Dropped
 from convlens.worker.engine.outputs import Ints, Outputs
@@ -161,8 +162,10 @@ class Runner:
         try:
             return step()
         except Dropped:
+            metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
             log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
         except LedgerUnavailable as error:
+            metrics.JOBS.labels(claim.record.model, "LEFT").inc()
             log.warning("job=%s is left to its lease: %s", claim.record.id, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
             self._fail(claim, error)
@@ -171,6 +174,7 @@ class Runner:
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         failure = failure_of(error)
+        metrics.JOBS.labels(claim.record.model, failure.reason).inc()
         if failure.reason == "INTERNAL":
             log.error("job=%s failed", claim.record.id, exc_info=error)
         else:
@@ -186,6 +190,7 @@ class Runner:
         try:
             if not data:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
+            metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
             plan = make_plan(spec, serving.card)
             targets = np.array(plan.targets, np.int32)
@@ -206,7 +211,7 @@ class Runner:
                 left -= len(pixels)
                 job.pieces += serving.batcher.submit(
                     pixels, targets[rows], first, claim.record.flow, lambda: not self._leases.lost(claim),
-                    serving.room.release,
+                    serving.room.release, claim.taken,
                 )  # fmt: skip
         finally:
             serving.room.release(left)
@@ -235,11 +240,14 @@ class Runner:
                 job.claim.record, job.card, job.plan, explained, outputs, passes, job.decoded, stored, self._worker
             )
 
-        if self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
-            log.info(
-                "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
-                job.images, len(passes), max(it.batch_size for it in passes),
-            )  # fmt: skip
+        if not self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
+            raise Dropped("the job is not this worker's any more")
+        metrics.JOBS.labels(job.card.name, "SUCCEEDED").inc()
+        metrics.RESULT_BYTES.labels(job.card.name).inc(sum(spec.byte_size for spec in specs))
+        log.info(
+            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
+            job.images, len(passes), max(it.batch_size for it in passes),
+        )  # fmt: skip
 
     def _sample(self, job: Begun, first: Outputs, passes: list[Batched]) -> Outputs:
         """Runs what takes passes of its own, and tells the job's progress once a second."""
@@ -248,8 +256,9 @@ class Runner:
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
             (piece,) = batcher.submit(
-                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim)
-            )
+                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim),
+                taken=job.claim.taken,
+            )  # fmt: skip
 
             def wait() -> Outputs:
                 passes.append(piece.result())
