@@ -21,7 +21,7 @@ while room > 0 do
   local flow, tag = unpack(redis.call('ZRANGE', flows(model), 0, 0, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'watched')
+  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority')
   if not id then
     redis.call('ZREM', flows(model), flow)
     redis.call('HSET', tags(model), flow, tag)
@@ -36,12 +36,11 @@ while room > 0 do
     redis.call('ZREM', queued(flow), id)
     redis.call('HSET', tags(model), '', tag)
     redis.call('ZADD', flows(model), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
-    redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'started', text(now),
-               'progress', '')
+    redis.call('HSET', key(id), 'token', secret .. '-' .. id, 'worker', worker)
     redis.call('HINCRBY', key(id), 'attempts', 1)
     redis.call('ZADD', RUNNING, text(now + lease), id)
     redis.call('RPUSH', P .. 'claim:' .. secret, id)
-    if r[6] then notify(id, RUNNING_) end
+    tell(id, RUNNING_, 'started', text(now), 'progress', '')
     taken[#taken + 1] = id
     taken[#taken + 1] = record(id)
   end

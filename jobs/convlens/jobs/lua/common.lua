@@ -32,6 +32,19 @@ end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
+-- A live job's state, and what else of it is told, which are those of the equal jobs that follow it, too.
+local function tell(id, state, ...)
+  local every = redis.call('LRANGE', followers(id), 0, -1)
+  every[#every + 1] = id
+  for _, it in ipairs(every) do
+    local r = redis.call('HMGET', key(it), 'state', 'watched', 'leader')
+    if is_live(r[1]) and (it == id or r[3] == id) then
+      redis.call('HSET', key(it), 'state', state, ...)
+      if r[2] then notify(it, state) end
+    end
+  end
+end
+
 -- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all.
 local function count(what, tenant, amount)
   redis.call('HINCRBY', LOAD, what, text(amount))
@@ -168,22 +181,25 @@ local function finish(id, now, state, why, result, ttls)
   if redis.call('GET', same(fingerprint)) == id and state ~= SUCCEEDED_ then redis.call('DEL', same(fingerprint)) end
   local heir
   for _, other in ipairs(waiting) do
-    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence')
-    if o[1] == QUEUED_ then
+    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader')
+    if is_live(o[1]) and o[4] == id then
       if state == SUCCEEDED_ then
         finish(other, now, state, why, {result = result.result, result_bytes = result.result_bytes,
                                         header_size = result.header_size, cached = 1}, ttls)
       elseif state == FAILED_ then
         finish(other, now, state, why, nil, ttls)
       elseif heir then
+        redis.call('HSET', key(other), 'leader', heir)
         redis.call('RPUSH', followers(heir), other)
       else
         heir = other
+        redis.call('HDEL', key(other), 'leader')
         enqueue(model, o[2], other, o[3], now)
         redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
       end
     end
   end
+  if heir then tell(heir, QUEUED_, 'progress', '') end
 end
 
 -- The record as it is now, as HGETALL gives it.

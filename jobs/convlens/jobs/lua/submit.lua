@@ -102,6 +102,8 @@ count('result_bytes', tenant, job.reserved)
 redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(job.images), 'reserved', text(job.reserved))
 redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
 if leader then
+  local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
+  redis.call('HSET', k, 'leader', leader, 'state', l[1], 'started', l[2] or '', 'progress', l[3] or '')
   redis.call('RPUSH', followers(leader), id)
   return {'FOLLOWS', unused, record(id)}
 end
