@@ -97,7 +97,7 @@ class Front:
         except Full as error:
             metrics.REFUSED.labels(error.limit).inc()
             raise
-        outcome = "queued" if announce else "cached" if record.cached else "joined"
+        outcome = "cached" if record.cached else "follows" if record.leader else "queued"
         metrics.JOBS.labels(record.model, outcome).inc()
         if announce:
             self._publisher.put(record.model)
