@@ -195,3 +195,10 @@ def test_what_the_device_is_through_with_is_told(model):
     wait(pieces, SECONDS)
     batcher.close()
     assert told == [4, 2]
+
+
+def test_a_flow_that_comes_anew_goes_before_one_that_was_served(batcher, model):
+    submit(batcher, [1] * 4)
+    submit(batcher, [2] * 4)
+    submit(batcher, [9], flow="modest")
+    assert finish(batcher, model) == [[9], [1] * 4, [2] * 4]

@@ -153,14 +153,18 @@ class Batcher:
             return (batch, _cause(batch, rest, room)) if batch else None
 
     def _in_turn(self) -> list[Work]:
-        """What waits, the oldest work of the flow that was served least first, then all in order of age."""
+        """What waits, the oldest work of the flow that was served least first, then all in order of age.
+
+        A flow that comes anew was served as much as the least of the others, and goes before it.
+        """
         flows = dict.fromkeys(work.flow for work in self._waiting)
         if len(flows) < 2:
-            self._served.clear()
+            self._served = dict.fromkeys(flows, 0)
             return self._waiting
-        least = min((self._served[flow] for flow in flows if flow in self._served), default=0)
-        self._served = {flow: self._served.get(flow, least) for flow in flows}
-        turn = min(self._served, key=self._served.__getitem__)
+        known = self._served
+        least = min((known[flow] for flow in flows if flow in known), default=0)
+        self._served = {flow: known.get(flow, least) for flow in flows}
+        turn = min(flows, key=lambda flow: (self._served[flow], flow in known))
         return sorted(self._waiting, key=lambda work: work.flow != turn)
 
     @staticmethod

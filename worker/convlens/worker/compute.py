@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -99,34 +98,44 @@ class Runner:
 
     def __call__(self, model: str) -> None:
         """Computes jobs of `model`, whose turn it is, until there are none; claims them as the device has room."""
-        with self._hands.woken(model) as hand:
+        serving = self._serving[model]
+        with self._hands.woken(model, serving.room.urge) as hand:
             if hand:
-                self._work(hand, self._serving[model])
+                self._work(hand, serving)
 
     def _work(self, hand: Hand, serving: Serving) -> None:
-        begun: deque[Begun] = deque()
+        begun: list[Begun] = []
         then = Then.WAIT
         try:
             while not hand.stopping:
-                claims, more = self._claim(serving, hand, Then.WORK if begun else then)
+                claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun)
                 begun += self._begun(serving, claims)
                 if not claims and not begun:
                     if then is Then.REST:
                         return
                     then = Then.WAIT if hand.told() else Then.REST
-                while begun and (not more or begun[0].computed or sum(it.images for it in begun) > serving.room.images):
-                    self._end(begun.popleft())
+                while begun and (
+                    not more
+                    or any(it.computed for it in begun)
+                    or sum(it.images for it in begun) > serving.room.images
+                ):
+                    self._end(_first_computed(begun))
                     then = Then.WAIT
             self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
             while begun:
-                self._end(begun.popleft())
+                self._end(_first_computed(begun))
 
-    def _claim(self, serving: Serving, hand: Hand, then: Then) -> tuple[list[Claim], bool]:
-        """As many as there is room for, and whether there may be more; waits until there is some room."""
-        with serving.room.taken() as room:
+    def _claim(self, serving: Serving, hand: Hand, then: Then, begun: list[Begun]) -> tuple[list[Claim], bool]:
+        """As many as there is room for, and whether there may be more.
+
+        Waits until there is some room, or one of those begun is to be ended.
+        """
+        with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
+            if not room.free:
+                return [], True
             claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then)
             room.used = sum(len(claim.images) for claim in claims)
         for claim in claims:
@@ -260,11 +269,11 @@ class Runner:
                 taken=job.claim.taken,
             )  # fmt: skip
 
-            def wait() -> Outputs:
+            def outputs() -> Outputs:
                 passes.append(piece.result())
                 return passes[-1].outputs
 
-            return wait
+            return outputs
 
         def progress(share: float) -> None:
             nonlocal told
@@ -280,6 +289,12 @@ class Runner:
     def _still_wanted(self, claim: Claim) -> None:
         if self._leases.lost(claim):
             raise Dropped("the job is not this worker's any more")
+
+
+def _first_computed(begun: list[Begun]) -> Begun:
+    """Takes out the one that is computed before the others; waits for it. Pieces of a job are computed in order."""
+    wait([it.pieces[-1] for it in begun], return_when=FIRST_COMPLETED)
+    return begun.pop(next(i for i, it in enumerate(begun) if it.pieces[-1].done()))
 
 
 def failure_of(error: Exception) -> JobFailure:

@@ -57,7 +57,9 @@ end
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, first in first out. The flow with the smallest tag
 -- is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
 -- tag served last: nobody saves up turns, and nobody starves.
--- A hand that waits for work is told; returns its name, or nothing where none waits.
+-- A hand that waits for work is told; returns its name, or nothing where none waits. The first job of a flow while
+-- others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it
+-- all the same.
 local function enqueue(model, flow, id, sequence, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
@@ -69,7 +71,9 @@ local function enqueue(model, flow, id, sequence, now)
   end
   redis.call('ZREMRANGEBYSCORE', idle(model), '-inf', text(now))
   local hand = redis.call('ZPOPMAX', idle(model))[1]
-  if hand then redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand) end
+  local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
+  local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
+  if told then redis.call('PUBLISH', P .. 'wake:' .. string.match(told, '[^:]+'), told .. (urgent and ' urgent' or '')) end
   return hand
 end
 
