@@ -243,14 +243,14 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, model: str, worker: str, images: int, hand: str, then: Then) -> list[Claim]:
+    def claim(self, model: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
         """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least.
 
-        `then` is what the hand will do should there be none.
+        No more than `many` of them take many passes. `then` is what the hand will do should there be none.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex
-        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, *self._ttls)
+        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             fields = _fields(flat)

@@ -73,6 +73,13 @@ def test_one_waiting_hand_is_told_of_each_job(jobs):
     mine.close()
 
 
+def test_a_hand_that_has_a_job_of_many_passes_is_told_of_others_only(jobs):
+    jobs.ledger.claim("m", "w1", 1000, "w:1", Then.WAIT, many=0)
+    assert announced(jobs, cost=50, hands=2)
+    assert not announced(jobs, hands=9)
+    assert announced(jobs, hands=9)
+
+
 def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
     mine = Hands(jobs.ledger.redis, 1)
     mine.start()

@@ -20,7 +20,8 @@ import pytest
 from processes import until
 from secured import new_token
 
-from convlens.client import Client, Saliency
+from convlens.client import Client, Occlusion, Saliency
+from convlens.v1.job_pb2 import JOB_STATE_QUEUED
 
 BATCH_SECONDS = 0.15
 CALLS = 11
@@ -129,3 +130,23 @@ def test_low_priority_is_not_starved_by_a_flood_of_high(of):
     client = of("modest")
     with Flood(client, priority="high").under_way(Flood.packs):
         assert latency(client, calls=5, priority="low") <= 24 * BATCH_SECONDS
+
+
+def test_jobs_of_many_passes_leave_single_ones_their_turn(of):
+    """A dozen of them, of 26 batches each: a hand each at a time, and their passes give way in each batch."""
+    client = of("modest")
+    alone = latency(client)
+    many = [client.submit(small(), [Occlusion(16, 16)], model="null", timeout=120) for _ in range(12)]
+
+    def begun():
+        """How many are no longer queued; they are begun in their order."""
+        return sum(job.status().state != JOB_STATE_QUEUED for job in many)
+
+    until(lambda: many[1].status().progress > 0)
+    assert begun() <= 4
+    assert latency(client) <= 2 * alone
+    running = begun()
+    many[1].cancel()
+    until(lambda: begun() > running, seconds=2)  # its place is taken at once
+    for job in many:
+        job.cancel()

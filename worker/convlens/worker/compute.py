@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -104,16 +104,31 @@ class Runner:
                 self._work(hand, serving)
 
     def _work(self, hand: Hand, serving: Serving) -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="many") as apart:
+            self._rounds(hand, serving, apart)
+
+    def _rounds(self, hand: Hand, serving: Serving, apart: Executor) -> None:
+        """A job of many passes is ended `apart`, one at a time, for the hand to go on with the others meanwhile."""
         begun: list[Begun] = []
+        many: Future[None] | None = None
         then = Then.WAIT
+
+        def free() -> bool:
+            return many is None or many.done()
+
         try:
             while not hand.stopping:
-                claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun)
-                begun += self._begun(serving, claims)
+                claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun, free)
+                for job in self._begun(serving, claims):
+                    if job.sampled:
+                        many = apart.submit(self._end, job)
+                        many.add_done_callback(lambda _: hand.tell())
+                    else:
+                        begun.append(job)
                 if not claims and not begun:
                     if then is Then.REST:
                         return
-                    then = Then.WAIT if hand.told() else Then.REST
+                    then = Then.WAIT if hand.told() or not free() else Then.REST
                 while begun and (
                     not more
                     or any(it.computed for it in begun)
@@ -128,15 +143,18 @@ class Runner:
             while begun:
                 self._end(_first_computed(begun))
 
-    def _claim(self, serving: Serving, hand: Hand, then: Then, begun: list[Begun]) -> tuple[list[Claim], bool]:
+    def _claim(
+        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], many: Callable[[], bool]
+    ) -> tuple[list[Claim], bool]:
         """As many as there is room for, and whether there may be more.
 
-        Waits until there is some room, or one of those begun is to be ended.
+        Waits until there is some room, or one of those begun is to be ended. `many` says whether one of many passes may
+        be among them.
         """
         with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
             if not room.free:
                 return [], True
-            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then)
+            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then, int(many()))
             room.used = sum(len(claim.images) for claim in claims)
         for claim in claims:
             self._leases.hold(claim)

@@ -16,7 +16,8 @@ local function tags(model) return P .. 'tags:' .. model end
 local function same(fingerprint) return P .. 'same:' .. fingerprint end
 local function followers(id) return P .. 'followers:' .. id end
 local function awake(model) return P .. 'awake:' .. model end
-local function idle(model) return P .. 'idle:' .. model end
+local function idle(model, kind) return P .. 'idle:' .. model .. ':' .. kind end
+local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 local function clock()
@@ -54,10 +55,10 @@ local function count(what, tenant, amount)
   end
 end
 
--- Queues are fair: a flow is a model's jobs of one priority and tenant, first in first out. The flow with the smallest tag
--- is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
+-- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
+-- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
 -- tag served last: nobody saves up turns, and nobody starves.
--- A hand that waits for work is told; returns its name, or nothing where none waits. The first job of a flow while
+-- A hand that waits for work of its kind is told; returns its name, or nothing where none waits. The first job of a flow while
 -- others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it
 -- all the same.
 local function enqueue(model, flow, id, sequence, now)
@@ -69,8 +70,12 @@ local function enqueue(model, flow, id, sequence, now)
     redis.call('HDEL', tags(model), flow)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
-  redis.call('ZREMRANGEBYSCORE', idle(model), '-inf', text(now))
-  local hand = redis.call('ZPOPMAX', idle(model))[1]
+  local hand
+  local few = kind(unpack(redis.call('HMGET', key(id), 'cost', 'count'))) == 'one'
+  for _, able in ipairs(few and {'one', 'many'} or {'many'}) do
+    redis.call('ZREMRANGEBYSCORE', idle(model, able), '-inf', text(now))
+    hand = hand or redis.call('ZPOPMAX', idle(model, able))[1]
+  end
   local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
   if told then redis.call('PUBLISH', P .. 'wake:' .. string.match(told, '[^:]+'), told .. (urgent and ' urgent' or '')) end

@@ -66,7 +66,7 @@ if not answered then
 end
 
 local sequence = redis.call('INCR', P .. 'sequence')
-local flow = table.concat({job.model, job.priority, tenant}, '/')
+local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
 redis.call('DEL', k)
 redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
            'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
