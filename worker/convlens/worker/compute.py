@@ -130,9 +130,7 @@ class Runner:
                         return
                     then = Then.WAIT if hand.told() or not free() else Then.REST
                 while begun and (
-                    not more
-                    or any(it.computed for it in begun)
-                    or sum(it.images for it in begun) > serving.room.images
+                    not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
                 ):
                     self._end(_first_computed(begun))
                     then = Then.WAIT
