@@ -70,7 +70,7 @@ class Caller:
         body = tiny()
 
         async def call(report: Report) -> None:
-            await self._aio.submit(body, SMALL, model=SLOW_MODEL, timeout=3600.0)
+            await self._aio.submit(body, SMALL, model=SLOW_MODEL, timeout=3600.0, fresh=True)
             report.images += 1
             report.sent += len(body)
 
