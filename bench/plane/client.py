@@ -70,7 +70,7 @@ class Caller:
         body = tiny()
 
         async def call(report: Report) -> None:
-            await self._aio.submit(body, SMALL, model=SLOW_MODEL, timeout=3600.0)
+            await self._aio.submit(body, SMALL, model=SLOW_MODEL, timeout=3600.0, fresh=True)
             report.images += 1
             report.sent += len(body)
 
@@ -167,6 +167,7 @@ def take(report: Report, result: Result) -> None:
     report.received += size(result)
     report.batch_sizes.append(result.timing.batch_size)
     report.waits.append(result.timing.wait)
+    report.causes.append(result.timing.batch_cause)
 
 
 async def main(target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
@@ -64,6 +65,12 @@ class Result:
     def waits(self) -> list[float]:
         """Of each image, seconds."""
         return [wait for it in self.rounds for wait in it.report.waits]
+
+    @property
+    def causes(self) -> dict[str, float]:
+        """Why passes had no more images: the share of the images of each cause."""
+        found = Counter(cause for it in self.rounds for cause in it.report.causes)
+        return {cause: number / found.total() for cause, number in found.most_common()}
 
     @property
     def others(self) -> float:

@@ -50,6 +50,8 @@ class Report:
     """Of each image, where the service tells: the images in the pass it rode in."""
     waits: list[float] = field(default_factory=list)
     """Of each image, where the service tells: seconds until the device took it."""
+    causes: list[str] = field(default_factory=list)
+    """Of each image, where the service tells: why no more images were in that pass."""
     images_a_job: int = 1
     in_flight: int = 0
     """The most images that were under way at once, where the client chooses them itself."""

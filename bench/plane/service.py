@@ -28,13 +28,17 @@ def up(name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null
 
 
 def parts(
-    name: str, folder: Path, *, workers: Sequence[str] = ("null=null",), env: Mapping[str, str] | None = None
-) -> Subject:
-    """A Valkey, a server, a worker for each model of `workers`, and a client; payloads in Redis. Raises DidNotRun."""
+    name: str, folder: Path, *, workers: Sequence[str] = ("null=null",), env: Mapping[str, str] | None = None,
+    port: int = 0,
+) -> Subject:  # fmt: skip
+    """A Valkey, a server, a worker for each model of `workers`, and a client; payloads in Redis. Raises DidNotRun.
+
+    The Valkey is at `port`, or a free one.
+    """
     log = processes.new_log(folder, name)
     data = log.with_suffix(".data")
     data.mkdir()
-    port = free_port()
+    port = port or free_port()
     variables = {"CONVLENS_REDIS_URL": f"redis://127.0.0.1:{port}/0", "CONVLENS_LOG_LEVEL": "WARNING", **(env or {})}
     python = [sys.executable, "-m"]
     commands = [redis.command(data, port), *([*python, "convlens.worker", "--model", model] for model in workers)]

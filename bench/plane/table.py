@@ -68,14 +68,15 @@ def costs(results: Sequence[Result]) -> str:
 
 
 def batches(results: Sequence[Result]) -> str:
-    """How images rode: the size of their pass, and how long they waited for it, as result.timing tells."""
+    """How images rode: the size of their pass, how long they waited for it, and why it had no more, as results tell."""
     rows = []
     for result in results:
         if sizes := result.batch_sizes:
             waits = result.waits
             rows.append((result.case.name, f"{fmean(sizes):.1f}", str(max(sizes)), f"{fmean(waits) * 1e3:.1f}",
-                         f"{max(waits) * 1e3:.1f}"))  # fmt: skip
-    return _table(("", "batch: mean", "largest", "wait ms: mean", "longest"), rows)
+                         f"{max(waits) * 1e3:.1f}",
+                         ", ".join(f"{share:.0%} {cause}" for cause, share in result.causes.items())))  # fmt: skip
+    return _table(("", "batch: mean", "largest", "wait ms: mean", "longest", "no more because"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

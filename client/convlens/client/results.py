@@ -64,6 +64,8 @@ class Timing:
     store: float
     batch_size: int
     """Images in the largest pass that this job rode in."""
+    batch_cause: str
+    """Why they were no more: full, nothing_waited, other_plan, no_room; empty where the worker did not say."""
     worker: str
     precision: str
 
@@ -103,6 +105,7 @@ class Result(Mapping[str, Array]):
             compute=times.compute.ToNanoseconds() / 1e9,
             store=times.store.ToNanoseconds() / 1e9,
             batch_size=times.batch_size,
+            batch_cause=_cause(times.batch_cause),
             worker=times.worker,
             precision=_precision(header),
         )
@@ -267,6 +270,13 @@ _OPTIONAL = ("probability", "baseline_output", "completeness_delta", "completene
 
 def _optional(message: result_pb2.Explanation, field: Any) -> float | None:
     return getattr(message, field) if message.HasField(field) else None
+
+
+def _cause(number: int) -> str:
+    """Empty for one that is not set, or that this client is too old to know."""
+    if not number or number not in result_pb2.BatchCause.values():
+        return ""
+    return result_pb2.BatchCause.Name(number).removeprefix("BATCH_CAUSE_").lower()  # type: ignore[arg-type]
 
 
 def _precision(header: result_pb2.ResultHeader) -> str:

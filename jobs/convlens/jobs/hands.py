@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -40,8 +40,10 @@ class Then(StrEnum):
 class Hand:
     """One of them."""
 
-    def __init__(self, name: str, stopping: threading.Event) -> None:
+    def __init__(self, name: str, stopping: threading.Event, urge: Callable[[], None]) -> None:
         self.name = name
+        self.urge = urge
+        """Has a hand of its worker take a job, room or not."""
         self._stopping = stopping
         self._told = threading.Event()
 
@@ -100,9 +102,9 @@ class Hands:
         self._notices.stop()
 
     @contextlib.contextmanager
-    def woken(self, model: str) -> Iterator[Hand | None]:
+    def woken(self, model: str, urge: Callable[[], None]) -> Iterator[Hand | None]:
         """A hand for a model's jobs; None when enough of them are awake."""
-        hand = Hand(f"{self._name}:{uuid.uuid4().hex}", self._stopping)
+        hand = Hand(f"{self._name}:{uuid.uuid4().hex}", self._stopping, urge)
         with self._lock:
             self.messages += 1
             enough = sum(theirs == model for theirs, _ in self._awake.values()) >= self._most
@@ -115,6 +117,10 @@ class Hands:
                 self._awake.pop(hand.name, None)
 
     def _heard(self, words: Sequence[str]) -> None:
+        """A hand's name, and a second word where its worker is to take a job, room or not."""
         with self._lock:
             if found := self._awake.get(words[0]):
-                found[1].tell()
+                hand = found[1]
+                hand.tell()
+                if words[1:]:
+                    hand.urge()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
@@ -72,11 +73,26 @@ class Claim:
     record: Record
     spec: bytes
     images: tuple[StoredImage, ...]
+    taken: float = field(default_factory=time.monotonic)
+    """When, by this process' time.monotonic()."""
 
     @property
     def token(self) -> str:
         """The secret that this worker's words are checked by."""
         return self.record.token
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is held and what waits."""
+
+    jobs: int
+    """Queued and running."""
+    image_bytes: int
+    result_bytes: int
+    cached_bytes: int
+    queues: Mapping[str, tuple[int, float]]
+    """By model: how many jobs wait, and for how many seconds the oldest has been there."""
 
 
 _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
@@ -193,6 +209,14 @@ class Ledger:
             if len(ids) < size:
                 return found, None
 
+    def standing(self) -> Standing:
+        """What is held and what waits, at one moment."""
+        told = self._run("standing")
+        jobs, images, results, cached = map(int, told[:4])
+        queues = zip(told[4::3], told[5::3], told[6::3], strict=True)
+        waiting = {model.decode(): (int(number), int(age) / 1000) for model, number, age in queues}
+        return Standing(jobs, images, results, cached, waiting)
+
     def cancel(self, job_id: str) -> Record | None:
         """Ends a live job as CANCELLED. The record as it then is; None for an unknown id."""
         return _record(job_id, _fields(self._run("cancel", job_id, *self._ttls)))
@@ -220,14 +244,14 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, model: str, worker: str, images: int, hand: str, then: Then) -> list[Claim]:
+    def claim(self, model: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
         """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least.
 
-        `then` is what the hand will do should there be none.
+        No more than `many` of them take many passes. `then` is what the hand will do should there be none.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex
-        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, *self._ttls)
+        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             fields = _fields(flat)

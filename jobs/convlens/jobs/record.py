@@ -83,6 +83,8 @@ class Record:
     header_size: int
     cached: bool
     """True when an equal request's result answers it."""
+    leader: str
+    """The equal job under way that this one follows; empty for one that is computed itself."""
     failure: JobFailure | None
     progress: float
     """0…1, as its worker last told."""
@@ -124,6 +126,7 @@ class Record:
             result_bytes=number(b"result_bytes"),
             header_size=number(b"header_size"),
             cached=text(b"cached") == "1",
+            leader=text(b"leader"),
             failure=JobFailure(reason, text(b"message"), text(b"field")) if reason else None,
             progress=float(fields.get(b"progress") or 0),
         )

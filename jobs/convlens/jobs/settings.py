@@ -33,6 +33,10 @@ class JobsSettings(BaseSettings):
     result_ttl: float = Field(3600.0, gt=0, description="seconds a result is kept after its job ended")
     tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
     reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
+    metrics_address: str = Field(
+        "", pattern=r"^(.+:\d+)?$", description="a plaintext HOST:PORT that answers Prometheus and nothing else; port 0"
+        " picks a free one, which the log tells; none: no such"
+    )  # fmt: skip
     redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
 
     @field_validator("redis_url")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -82,15 +83,16 @@ async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, 
     env = settings.environment(redis_url=url, payload_dir=payloads, reuse_port=settings.servers > 1, **tls)
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
+    metrics = _metrics(settings.metrics_address)
     workers = [
-        Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"})
-        for it in names
+        Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"} | seen)
+        for it, seen in zip(names, metrics, strict=False)
     ]
     names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
     probes = [health if it is names[0] else f"{health}-{it}" for it in names]
     first, *others = servers = [
-        Child(it, [*python, "convlens.server"], "ready: grpc", env | {"CONVLENS_HEALTH_ADDRESS": probe})
-        for it, probe in zip(names, probes, strict=True)
+        Child(it, [*python, "convlens.server"], "ready: grpc", env | {"CONVLENS_HEALTH_ADDRESS": probe} | seen)
+        for it, probe, seen in zip(names, probes, metrics, strict=False)
     ]
     children += [*workers, *servers]
     await asyncio.gather(*(child.start() for child in (*workers, first)))
@@ -100,6 +102,13 @@ async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, 
     await asyncio.gather(*(server.start() for server in others))
     await asyncio.gather(*map(_serving, probes))
     return port
+
+
+def _metrics(address: str) -> Iterator[dict[str, str]]:
+    """For one process after another the variable that gives it a port of its own, counted on from that of `address`."""
+    host, _, port = address.rpartition(":")
+    for number in itertools.count(int(port or 0)):
+        yield {"CONVLENS_METRICS_ADDRESS": address and f"{host}:{number if int(port) else 0}"}
 
 
 def _tls(settings: UpSettings) -> dict[str, Path]:

@@ -46,6 +46,38 @@ SCORE_KIND_ACTIVATION: ScoreKind.ValueType  # 2
 """The mean over space of a channel of an inner layer."""
 global___ScoreKind = ScoreKind
 
+class _BatchCause:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BatchCauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BatchCause.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BATCH_CAUSE_UNSPECIFIED: _BatchCause.ValueType  # 0
+    """Not set."""
+    BATCH_CAUSE_FULL: _BatchCause.ValueType  # 1
+    """It was as large as batches may be."""
+    BATCH_CAUSE_NOTHING_WAITED: _BatchCause.ValueType  # 2
+    """Nothing else waited when the device came free."""
+    BATCH_CAUSE_OTHER_PLAN: _BatchCause.ValueType  # 3
+    """All else that waited wanted another plan."""
+    BATCH_CAUSE_NO_ROOM: _BatchCause.ValueType  # 4
+    """What waited and wanted the same plan had more images than there was room left for."""
+
+class BatchCause(_BatchCause, metaclass=_BatchCauseEnumTypeWrapper):
+    """Why a batch had no more images than it had."""
+
+BATCH_CAUSE_UNSPECIFIED: BatchCause.ValueType  # 0
+"""Not set."""
+BATCH_CAUSE_FULL: BatchCause.ValueType  # 1
+"""It was as large as batches may be."""
+BATCH_CAUSE_NOTHING_WAITED: BatchCause.ValueType  # 2
+"""Nothing else waited when the device came free."""
+BATCH_CAUSE_OTHER_PLAN: BatchCause.ValueType  # 3
+"""All else that waited wanted another plan."""
+BATCH_CAUSE_NO_ROOM: BatchCause.ValueType  # 4
+"""What waited and wanted the same plan had more images than there was room left for."""
+global___BatchCause = BatchCause
+
 @typing.final
 class ResultChunk(google.protobuf.message.Message):
     """A piece of a result's bytes. A result is the bytes of its tensors, one after another in the header's order."""
@@ -267,10 +299,13 @@ class Timing(google.protobuf.message.Message):
     STORE_FIELD_NUMBER: builtins.int
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     WORKER_FIELD_NUMBER: builtins.int
+    BATCH_CAUSE_FIELD_NUMBER: builtins.int
     batch_size: builtins.int
     """The most images that shared a pass with this job's, its own included."""
     worker: builtins.str
     """The worker that computed it."""
+    batch_cause: global___BatchCause.ValueType
+    """Why the pass that batch_size tells of had no more images."""
     @property
     def queued(self) -> google.protobuf.duration_pb2.Duration:
         """From submission until a worker took the job, the last attempt's."""
@@ -301,8 +336,9 @@ class Timing(google.protobuf.message.Message):
         store: google.protobuf.duration_pb2.Duration | None = ...,
         batch_size: builtins.int = ...,
         worker: builtins.str = ...,
+        batch_cause: global___BatchCause.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["compute", b"compute", "decode", b"decode", "queued", b"queued", "store", b"store", "wait", b"wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "compute", b"compute", "decode", b"decode", "queued", b"queued", "store", b"store", "wait", b"wait", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_cause", b"batch_cause", "batch_size", b"batch_size", "compute", b"compute", "decode", b"decode", "queued", b"queued", "store", b"store", "wait", b"wait", "worker", b"worker"]) -> None: ...
 
 global___Timing = Timing

@@ -10,7 +10,10 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY
 
+from convlens.jobs import scrape
+from convlens.server import metrics
 from convlens.server.front import Front
 from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
@@ -62,9 +65,12 @@ async def serve(settings: ServerSettings) -> int:
         if settings.health_address:
             address = settings.health_address
             probes.add_insecure_port(address)
-    except RuntimeError:
+        address = settings.metrics_address
+        scrape.serve(address)
+    except (RuntimeError, OSError):
         log.error("cannot listen on %s: is something else listening there?", address)  # noqa: TRY400 - as above
         return 1
+    REGISTRY.register(metrics.Standing(front.ledger, settings.bounds, lambda: front.seen, lambda: front.draining))
     front.start()
     await health.update()
     await server.start()

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
 from convlens.jobs import cards, keys
+from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
 from convlens.jobs.ledger import Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
-from convlens.server import convert
+from convlens.server import convert, metrics
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
 from convlens.server.requests import JobRequest
@@ -91,7 +92,13 @@ class Front:
         def work() -> tuple[Record, bool]:
             return self.ledger.submit(validate(request, call, found, self.settings, self.seen), self.settings.bounds)
 
-        record, announce = await self.call(work)
+        try:
+            record, announce = await self.call(work)
+        except Full as error:
+            metrics.REFUSED.labels(error.limit).inc()
+            raise
+        outcome = "cached" if record.cached else "follows" if record.leader else "queued"
+        metrics.JOBS.labels(record.model, outcome).inc()
         if announce:
             self._publisher.put(record.model)
         log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)

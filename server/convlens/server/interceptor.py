@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from convlens.server import metrics
 from convlens.server.errors import Refusal, invalid, refusal_of
 from convlens.server.requests import job_request
 
@@ -30,37 +31,45 @@ class Boundary(grpc.aio.ServerInterceptor):
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
         codecs = (_deserializer(_reader(handler.request_deserializer)), _serializer(handler.response_serializer))
+        method = handler_call_details.method.rpartition(".")[2]
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), *codecs)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), *codecs)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codecs)
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             context.set_trailing_metadata(self._metadata)
-            try:
-                return await inner(_decoded(request), context)
-            except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
-                return await self._abort(context, error)
+            with metrics.call(method) as seen:
+                try:
+                    answer = await inner(_decoded(request), context)
+                except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
+                    return await self._abort(context, error, seen)
+                seen.code = "OK"
+                return answer
 
         return call
 
-    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             context.set_trailing_metadata(self._metadata)
-            try:
-                asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
-                async with aclosing(inner(asked, context)) as parts:
-                    async for part in parts:
-                        yield part
-            except Exception as error:  # noqa: BLE001 - as above
-                await self._abort(context, error)
+            with metrics.call(method) as seen:
+                try:
+                    asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
+                    async with aclosing(inner(asked, context)) as parts:
+                        async for part in parts:
+                            yield part
+                    seen.code = "OK"
+                except Exception as error:  # noqa: BLE001 - as above
+                    await self._abort(context, error, seen)
 
         return call
 
-    async def _abort(self, context: Any, error: Exception) -> None:
-        status = rpc_status.to_status(refusal_of(error).status())
+    async def _abort(self, context: Any, error: Exception, seen: metrics.Call) -> None:
+        refusal = refusal_of(error)
+        seen.code = refusal.code.name
+        status = rpc_status.to_status(refusal.status())
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
 
 

@@ -41,7 +41,7 @@ class Jobs:
 
     def claim(self, worker="w1", model="m", jobs=1):
         """The next jobs' claims, where each has two images."""
-        return self.ledger.claim(model, worker, 2 * jobs, "hand", Then.REST)
+        return self.ledger.claim(model, worker, 2 * jobs, "hand", Then.REST, jobs)
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from processes import until
+
 from convlens.jobs.record import JobFailure, State
 
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
@@ -62,12 +66,54 @@ def test_a_request_like_one_under_way_waits_for_it(jobs):
     claim = jobs.take(first)
     others.append(jobs.submit(**EQUAL))
     assert jobs.claim() == []
-    assert [jobs.get(it).state for it in others] == [State.QUEUED] * 3
     jobs.succeed(claim, b"result")
     for other in map(jobs.get, others):
         assert (other.state, other.cached) == (State.SUCCEEDED, True)
         assert jobs.ledger.read_result(other, 0, 6) == b"result"
     assert jobs.load() == {"result_bytes": 12}
+
+
+def test_who_follows_tells_the_state_and_the_progress_of_whom_it_follows(jobs):
+    first, second = (jobs.submit(**EQUAL) for _ in range(2))
+    assert jobs.get(second).state is State.QUEUED
+    claim = jobs.take(first)
+    third = jobs.submit(**EQUAL)
+    jobs.ledger.progress(claim, 0.25)
+    fourth = jobs.submit(**EQUAL)
+    told = [(it.state, it.progress, it.started) for it in map(jobs.get, (first, second, third, fourth))]
+    assert told == [(State.RUNNING, 0.25, claim.record.started)] * 4
+    jobs.ledger.release(claim)
+    assert [jobs.get(it).state for it in (first, second, third, fourth)] == [State.QUEUED] * 4
+    jobs.take(first)
+    jobs.ledger.cancel(first.id)
+    assert [jobs.get(it).state for it in (second, third, fourth)] == [State.QUEUED] * 3
+    claim = jobs.take(second)
+    jobs.ledger.progress(claim, 0.5)
+    assert [(it.state, it.progress) for it in map(jobs.get, (second, third))] == [(State.RUNNING, 0.5)] * 2
+    jobs.ledger.cancel(third.id)
+    jobs.ledger.progress(claim, 0.75)
+    assert (jobs.get(third).state, jobs.get(third).progress) == (State.CANCELLED, 0.5)
+    jobs.succeed(claim)
+    assert jobs.get(fourth).state is State.SUCCEEDED
+    assert jobs.load() == {"result_bytes": 10}
+
+
+def test_a_request_that_followed_and_comes_again_as_its_own_is_told_nothing(jobs):
+    first = jobs.submit(**EQUAL)
+    left = jobs.new(**EQUAL, keep=False)
+    jobs.submit(left)
+    jobs.ledger.leave([left.id])
+    jobs.submit(dataclasses.replace(left, fresh=True))
+    jobs.take(first)
+    assert jobs.get(left).state is State.QUEUED
+    assert jobs.take(left).record.id == left.id
+
+
+def test_where_a_worker_is_lost_its_followers_wait_again(jobs):
+    first, second = (jobs.submit(**EQUAL) for _ in range(2))
+    jobs.take(first)
+    until(lambda: (jobs.reconcile(), jobs.get(second).state is State.QUEUED)[1])
+    assert jobs.get(first).state is State.QUEUED
 
 
 def test_where_the_first_one_is_cancelled_the_next_takes_its_place(jobs):

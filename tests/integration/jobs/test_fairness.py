@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from convlens.jobs.hands import Then
 from convlens.jobs.record import Priority
 
 
@@ -52,3 +53,30 @@ def test_who_was_idle_saves_up_no_turns(jobs):
         jobs.submit(tenant="idle")
     taken = Counter(it.tenant for it in order(jobs, 10))
     assert taken["idle"] <= 6
+
+
+def test_jobs_of_many_passes_are_taken_only_by_who_has_a_thread_for_them(jobs):
+    many = [jobs.submit(cost=50) for _ in range(2)]
+    one = jobs.submit()
+    after = jobs.submit(tenant="other")
+
+    def taken(allowed):
+        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, allowed)]
+
+    assert sorted(taken(0)) == sorted([one.id, after.id])
+    assert taken(0) == []
+    assert taken(1) == [many[0].id]
+    assert taken(1) == [many[1].id]
+
+
+def test_a_job_that_was_passed_over_turns_nothing_back(jobs):
+    """Who comes after it begins where the others are."""
+    jobs.submit(cost=50)
+    for _ in range(30):
+        jobs.submit(tenant="busy")
+    jobs.ledger.claim("m", "w1", 40, "hand", Then.REST, 0)
+    jobs.ledger.claim("m", "w1", 2, "hand", Then.REST, 1)
+    for _ in range(10):
+        jobs.submit(tenant="late")
+    taken = Counter(it.tenant for it in order(jobs, 10))
+    assert taken["busy"] >= 4

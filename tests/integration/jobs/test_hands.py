@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -54,7 +55,12 @@ def test_a_hand_that_found_something_does_not_rest(jobs):
 def test_one_waiting_hand_is_told_of_each_job(jobs):
     mine = Hands(jobs.ledger.redis, 2)
     mine.start()
-    with mine.woken("m") as first, mine.woken("m") as second, mine.woken("m") as third:
+    urged = threading.Event()
+    with (
+        mine.woken("m", urged.set) as first,
+        mine.woken("m", urged.set) as second,
+        mine.woken("m", urged.set) as third,
+    ):
         assert third is None
         until(lambda: jobs.ledger.redis.publish(keys.wake(first.name.split(":")[0]), "nobody"))  # it listens
         for hand in (first, second):
@@ -62,8 +68,33 @@ def test_one_waiting_hand_is_told_of_each_job(jobs):
         assert [announced(jobs, hands=9) for _ in range(3)] == [False, False, True]  # the third finds nobody waiting
         assert first.told()
         assert second.told()
+        assert not urged.is_set()
         mine.stop()
         assert first.stopping
+    mine.close()
+
+
+def test_a_hand_that_has_a_job_of_many_passes_is_told_of_others_only(jobs):
+    jobs.ledger.claim("m", "w1", 1000, "w:1", Then.WAIT, many=0)
+    assert announced(jobs, cost=50, hands=2)
+    assert not announced(jobs, hands=9)
+    assert announced(jobs, hands=9)
+
+
+def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
+    mine = Hands(jobs.ledger.redis, 1)
+    mine.start()
+    urged = threading.Event()
+    with mine.woken("m", urged.set) as hand:
+        until(lambda: jobs.ledger.redis.publish(keys.wake(hand.name.split(":")[0]), "nobody"))  # it listens
+        for _ in range(3):
+            jobs.submit(tenant="flood")
+        look(jobs, hand.name, Then.WORK, images=1)
+        assert not urged.wait(0.1)
+        one = jobs.submit(tenant="one")
+        assert urged.wait(5)
+        assert [it.record.id for it in look(jobs, hand.name, Then.WORK, images=1)] == [one.id]
+        mine.stop()
     mine.close()
 
 

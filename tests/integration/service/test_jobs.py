@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 
@@ -68,6 +69,18 @@ def test_a_job_of_many_passes_tells_how_far_it_is_and_can_be_cancelled_on_its_wa
     until(lambda: endless.status().progress > 0)
     assert endless.cancel().state == STATE["CANCELLED"]
     assert slow_client.grad_cam(IMAGE, timeout=10)["grad_cam"].shape == (1, 14, 14)
+
+
+def test_who_watches_a_job_that_follows_an_equal_one_sees_how_far_that_one_is(slow_client):
+    leader, follower = (slow_client.submit(IMAGE[::-1].copy(), [Occlusion(112, 112)]) for _ in range(2))
+    seen = list(follower.watch())
+    assert [it for it, _ in itertools.groupby(change.state for change in seen)][-2:] == [
+        STATE["RUNNING"],
+        STATE["SUCCEEDED"],
+    ]
+    assert any(0 < change.progress < 1 for change in seen)
+    assert seen[-1].cached
+    assert not leader.status().cached
 
 
 def test_waiting_has_an_end(slow_client):

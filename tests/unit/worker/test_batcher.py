@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convlens.v1 import model_pb2
-from convlens.worker.batcher import Batcher, Dropped
+from convlens.worker.batcher import Batcher, Dropped, Owner
 from convlens.worker.engine.outputs import Outputs
 from convlens.worker.engine.plan import Activation, Plan, Saliency
 
@@ -56,9 +56,9 @@ def batcher(model):
     batcher.close()
 
 
-def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True, flow="m", **more):
+def submit(batcher, values, plan=ONE, dtype=np.uint8, wanted=lambda: True, flow="m", alone=False):
     images = np.array(values, dtype)[:, None, None, None] * np.ones((1, 1, 1, 3), dtype)
-    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, flow, wanted, **more)
+    return batcher.submit(images, np.array(values, np.int32)[:, None], plan, Owner(flow, wanted, 0.0, "", alone))
 
 
 def finish(batcher, model):
@@ -203,7 +203,14 @@ def test_what_the_device_is_through_with_is_told(model):
     model.gate.set()
     told = []
     images = np.zeros((6, 1, 1, 3), np.uint8)
-    pieces = batcher.submit(images, np.zeros((6, 1), np.int32), ONE, "m", lambda: True, told.append)
+    pieces = batcher.submit(images, np.zeros((6, 1), np.int32), ONE, Owner("m", lambda: True, 0.0), told.append)
     wait(pieces, SECONDS)
     batcher.close()
     assert told == [4, 2]
+
+
+def test_a_flow_that_comes_anew_goes_before_one_that_was_served(batcher, model):
+    submit(batcher, [1] * 4)
+    submit(batcher, [2] * 4)
+    submit(batcher, [9], flow="modest")
+    assert finish(batcher, model) == [[9], [1] * 4, [2] * 4]

@@ -44,3 +44,35 @@ def test_a_failure_gives_all_back():
         _ = 1 / 0
     with room.taken() as taken:
         assert taken.free == 8
+
+
+def test_an_urgent_job_is_taken_beyond_a_full_room_by_one_thread():
+    room = Room(8)
+    with room.taken() as taken:
+        taken.used = 8
+    room.urge()
+    with room.taken() as beyond:
+        assert beyond.free == 1
+        beyond.used = 1
+    room.release(9)
+    with room.taken() as taken:
+        assert taken.free == 8
+
+
+def test_who_has_other_work_is_called_from_a_full_room():
+    room = Room(8)
+    with room.taken() as taken:
+        taken.used = 8
+    called = threading.Event()
+    found = []
+
+    def wait():
+        with room.taken(called.is_set) as none:
+            found.append(none.free)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    called.set()
+    room.release(0)
+    waiting.join(10)
+    assert found == [0]

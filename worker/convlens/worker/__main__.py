@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from convlens.jobs import cards, logs, memory
+from convlens.jobs import cards, logs, memory, scrape
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
 from convlens.jobs.hands import Hands
@@ -35,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     serving = load_models(settings)
     if not serving:
         log.error("none of the models can be served: %s", ", ".join(settings.model))
+        return 1
+    try:
+        scrape.serve(settings.metrics_address)
+    except OSError as error:
+        log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
     ledger = Ledger(connect(settings.redis_url), settings)
     leases = LeaseKeeper(ledger)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,8 +21,9 @@ from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, make_plan
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
+from convlens.worker import metrics
 from convlens.worker.asked import engine_value
-from convlens.worker.batcher import Batched, Batcher, Dropped
+from convlens.worker.batcher import Batched, Batcher, Dropped, Owner
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
 from convlens.worker.engine.preprocess import PREPROCESS
@@ -98,35 +98,61 @@ class Runner:
 
     def __call__(self, model: str) -> None:
         """Computes jobs of `model`, whose turn it is, until there are none; claims them as the device has room."""
-        with self._hands.woken(model) as hand:
+        serving = self._serving[model]
+        with self._hands.woken(model, serving.room.urge) as hand:
             if hand:
-                self._work(hand, self._serving[model])
+                self._work(hand, serving)
 
     def _work(self, hand: Hand, serving: Serving) -> None:
-        begun: deque[Begun] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="many") as apart:
+            self._rounds(hand, serving, apart)
+
+    def _rounds(self, hand: Hand, serving: Serving, apart: Executor) -> None:
+        """A job of many passes is ended `apart`, one at a time, for the hand to go on with the others meanwhile."""
+        begun: list[Begun] = []
+        many: Future[None] | None = None
         then = Then.WAIT
+
+        def free() -> bool:
+            return many is None or many.done()
+
         try:
             while not hand.stopping:
-                claims, more = self._claim(serving, hand, Then.WORK if begun else then)
-                begun += self._begun(serving, claims)
+                claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun, free)
+                for job in self._begun(serving, claims):
+                    if job.sampled:
+                        many = apart.submit(self._end, job)
+                        many.add_done_callback(lambda _: hand.tell())
+                    else:
+                        begun.append(job)
                 if not claims and not begun:
                     if then is Then.REST:
                         return
-                    then = Then.WAIT if hand.told() else Then.REST
-                while begun and (not more or begun[0].computed or sum(it.images for it in begun) > serving.room.images):
-                    self._end(begun.popleft())
+                    then = Then.WAIT if hand.told() or not free() else Then.REST
+                while begun and (
+                    not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
+                ):
+                    self._end(_first_computed(begun))
                     then = Then.WAIT
             self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
             while begun:
-                self._end(begun.popleft())
+                self._end(_first_computed(begun))
 
-    def _claim(self, serving: Serving, hand: Hand, then: Then) -> tuple[list[Claim], bool]:
-        """As many as there is room for, and whether there may be more; waits until there is some room."""
-        with serving.room.taken() as room:
-            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then)
+    def _claim(
+        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], many: Callable[[], bool]
+    ) -> tuple[list[Claim], bool]:
+        """As many as there is room for, and whether there may be more.
+
+        Waits until there is some room, or one of those begun is to be ended. `many` says whether one of many passes may
+        be among them.
+        """
+        with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
+            if not room.free:
+                return [], True
+            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then, int(many()))
             room.used = sum(len(claim.images) for claim in claims)
         for claim in claims:
             self._leases.hold(claim)
@@ -161,8 +187,10 @@ class Runner:
         try:
             return step()
         except Dropped:
+            metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
             log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
         except LedgerUnavailable as error:
+            metrics.JOBS.labels(claim.record.model, "LEFT").inc()
             log.warning("job=%s is left to its lease: %s", claim.record.id, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
             self._fail(claim, error)
@@ -171,6 +199,7 @@ class Runner:
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         failure = failure_of(error)
+        metrics.JOBS.labels(claim.record.model, failure.reason).inc()
         if failure.reason == "INTERNAL":
             log.error("job=%s failed", claim.record.id, exc_info=error)
         else:
@@ -186,6 +215,7 @@ class Runner:
         try:
             if not data:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
+            metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
             plan = make_plan(spec, serving.card)
             targets = np.array(plan.targets, np.int32)
@@ -205,9 +235,8 @@ class Runner:
                 job.pixels.append(pixels)
                 left -= len(pixels)
                 job.pieces += serving.batcher.submit(
-                    pixels, targets[rows], first, claim.record.flow, lambda: not self._leases.lost(claim),
-                    serving.room.release, name=claim.record.id, alone=claim.record.attempts > 1,
-                )  # fmt: skip
+                    pixels, targets[rows], first, self._owner(claim), serving.room.release
+                )
         finally:
             serving.room.release(left)
         return job
@@ -235,11 +264,14 @@ class Runner:
                 job.claim.record, job.card, job.plan, explained, outputs, passes, job.decoded, stored, self._worker
             )
 
-        if self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
-            log.info(
-                "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
-                job.images, len(passes), max(it.batch_size for it in passes),
-            )  # fmt: skip
+        if not self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
+            raise Dropped("the job is not this worker's any more")
+        metrics.JOBS.labels(job.card.name, "SUCCEEDED").inc()
+        metrics.RESULT_BYTES.labels(job.card.name).inc(sum(spec.byte_size for spec in specs))
+        log.info(
+            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
+            job.images, len(passes), max(it.batch_size for it in passes),
+        )  # fmt: skip
 
     def _sample(self, job: Begun, first: Outputs, passes: list[Batched]) -> Outputs:
         """Runs what takes passes of its own, and tells the job's progress once a second."""
@@ -247,16 +279,13 @@ class Runner:
         told = time.monotonic()
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
-            (piece,) = batcher.submit(
-                images, targets, plan, job.claim.record.flow, lambda: not self._leases.lost(job.claim),
-                name=job.claim.record.id, alone=job.claim.record.attempts > 1,
-            )  # fmt: skip
+            (piece,) = batcher.submit(images, targets, plan, self._owner(job.claim))
 
-            def wait() -> Outputs:
+            def outputs() -> Outputs:
                 passes.append(piece.result())
                 return passes[-1].outputs
 
-            return wait
+            return outputs
 
         def progress(share: float) -> None:
             nonlocal told
@@ -269,9 +298,19 @@ class Runner:
             first, np.concatenate(job.pixels), job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress
         )
 
+    def _owner(self, claim: Claim) -> Owner:
+        record = claim.record
+        return Owner(record.flow, lambda: not self._leases.lost(claim), claim.taken, record.id, record.attempts > 1)
+
     def _still_wanted(self, claim: Claim) -> None:
         if self._leases.lost(claim):
             raise Dropped("the job is not this worker's any more")
+
+
+def _first_computed(begun: list[Begun]) -> Begun:
+    """Takes out the one that is computed before the others; waits for it. Pieces of a job are computed in order."""
+    wait([it.pieces[-1] for it in begun], return_when=FIRST_COMPLETED)
+    return begun.pop(next(i for i, it in enumerate(begun) if it.pieces[-1].done()))
 
 
 def failure_of(error: Exception) -> JobFailure:

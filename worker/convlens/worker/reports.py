@@ -26,6 +26,7 @@ def result_header(
 ) -> bytes:
     """The serialized ResultHeader. Times are seconds."""
     specs = [spec for spec, _ in tensors]
+    largest = max(passes, key=lambda it: it.batch_size)
     completeness = {spec.name: it for spec, it in tensors if it}
     header = result_pb2.ResultHeader(
         tensors=specs,
@@ -36,7 +37,8 @@ def result_header(
             wait=_duration(sum(it.waited for it in passes) / len(passes)),
             compute=_duration(sum(it.computed for it in passes)),
             store=_duration(stored),
-            batch_size=max(it.batch_size for it in passes),
+            batch_size=largest.batch_size,
+            batch_cause=result_pb2.BatchCause.Value(f"BATCH_CAUSE_{largest.cause.name}"),
             worker=worker,
         ),
         model=card.name,

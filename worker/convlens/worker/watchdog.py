@@ -84,7 +84,7 @@ class Watchdog:
             for model, batcher in self._batchers.items():
                 work = batcher.on_device
                 if unchanged[model].look(work) >= limit:
-                    jobs = sorted({it.name for it in work})
+                    jobs = sorted({it.owner.name for it in work})
                     self._end(f"model={model} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
         faulthandler.cancel_dump_traceback_later()
 

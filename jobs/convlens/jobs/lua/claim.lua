@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- Takes the jobs of a model whose turn it is, for a hand. ARGV: model, worker, lease, most images, secret, hand, what it does
--- when there is nothing (see Then), linger, awake, result_ttl, tombstone_ttl. Returns id, record pairs; a job's token is the
--- secret and its id. One job is taken whatever its images. A replay of the call finds what it took.
+-- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, tombstone_ttl. Returns id, record
+-- pairs; a job's token is the secret and its id. One job is taken whatever its images. A replay of the call finds what it
+-- took.
 local model, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
   ARGV[6], ARGV[7]
 local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
-local ttls = {result = tonumber(ARGV[10]), tombstone = tonumber(ARGV[11])}
-local now, taken = clock(), {}
+local many, able = tonumber(ARGV[10]), ARGV[10] == '0' and 'one' or 'many'
+local ttls = {result = tonumber(ARGV[11]), tombstone = tonumber(ARGV[12])}
+local now, taken, skipped = clock(), {}, 0
 
 for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
   if redis.call('HGET', key(id), 'token') == secret .. '-' .. id then
@@ -16,12 +18,12 @@ for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
 end
 if #taken > 0 then return taken end
 
-redis.call('ZREM', idle(model), hand)
+for _, it in ipairs({'one', 'many'}) do redis.call('ZREM', idle(model, it), hand) end
 while room > 0 do
-  local flow, tag = unpack(redis.call('ZRANGE', flows(model), 0, 0, 'WITHSCORES'))
+  local flow, tag = unpack(redis.call('ZRANGE', flows(model), skipped, skipped, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'watched')
+  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority')
   if not id then
     redis.call('ZREM', flows(model), flow)
     redis.call('HSET', tags(model), flow, tag)
@@ -30,18 +32,21 @@ while room > 0 do
   elseif tonumber(r[2]) <= now then
     finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was queued'},
            nil, ttls)
+  elseif many == 0 and kind(r[3], r[4]) == 'many' then
+    skipped = skipped + 1
   else
     room = room - tonumber(r[4])
     if room < 0 and #taken > 0 then break end
     redis.call('ZREM', queued(flow), id)
-    redis.call('HSET', tags(model), '', tag)
+    if kind(r[3], r[4]) == 'many' then many = many - 1 end
+    local served = tonumber(redis.call('HGET', tags(model), '') or 0)
+    redis.call('HSET', tags(model), '', math.max(served, tonumber(tag))) -- one that had been skipped turns nothing back
     redis.call('ZADD', flows(model), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
-    redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'started', text(now),
-               'progress', '')
+    redis.call('HSET', key(id), 'token', secret .. '-' .. id, 'worker', worker)
     redis.call('HINCRBY', key(id), 'attempts', 1)
     redis.call('ZADD', RUNNING, text(now + lease), id)
     redis.call('RPUSH', P .. 'claim:' .. secret, id)
-    if r[6] then notify(id, RUNNING_) end
+    tell(id, RUNNING_, 'started', text(now), 'progress', '')
     taken[#taken + 1] = id
     taken[#taken + 1] = record(id)
   end
@@ -50,7 +55,7 @@ if #taken > 0 then redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000) end
 if #taken == 0 and after == 'rest' then
   redis.call('ZREM', awake(model), hand)
 else
-  if #taken == 0 and after == 'wait' then redis.call('ZADD', idle(model), text(now + linger), hand) end
+  if #taken == 0 and after == 'wait' then redis.call('ZADD', idle(model, able), text(now + linger), hand) end
   redis.call('ZADD', awake(model), text(now + believed), hand)
 end
 return taken

@@ -16,7 +16,8 @@ local function tags(model) return P .. 'tags:' .. model end
 local function same(fingerprint) return P .. 'same:' .. fingerprint end
 local function followers(id) return P .. 'followers:' .. id end
 local function awake(model) return P .. 'awake:' .. model end
-local function idle(model) return P .. 'idle:' .. model end
+local function idle(model, kind) return P .. 'idle:' .. model .. ':' .. kind end
+local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 local function clock()
@@ -32,6 +33,19 @@ end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
+-- A live job's state, and what else of it is told, which are those of the equal jobs that follow it, too.
+local function tell(id, state, ...)
+  local every = redis.call('LRANGE', followers(id), 0, -1)
+  every[#every + 1] = id
+  for _, it in ipairs(every) do
+    local r = redis.call('HMGET', key(it), 'state', 'watched', 'leader')
+    if is_live(r[1]) and (it == id or r[3] == id) then
+      redis.call('HSET', key(it), 'state', state, ...)
+      if r[2] then notify(it, state) end
+    end
+  end
+end
+
 -- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all.
 local function count(what, tenant, amount)
   redis.call('HINCRBY', LOAD, what, text(amount))
@@ -41,10 +55,12 @@ local function count(what, tenant, amount)
   end
 end
 
--- Queues are fair: a flow is a model's jobs of one priority and tenant, first in first out. The flow with the smallest tag
--- is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
+-- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
+-- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight. A flow that wakes begins at the
 -- tag served last: nobody saves up turns, and nobody starves.
--- A hand that waits for work is told; returns its name, or nothing where none waits.
+-- A hand that waits for work of its kind is told; returns its name, or nothing where none waits. The first job of a flow while
+-- others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it
+-- all the same.
 local function enqueue(model, flow, id, sequence, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
@@ -54,9 +70,15 @@ local function enqueue(model, flow, id, sequence, now)
     redis.call('HDEL', tags(model), flow)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
-  redis.call('ZREMRANGEBYSCORE', idle(model), '-inf', text(now))
-  local hand = redis.call('ZPOPMAX', idle(model))[1]
-  if hand then redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand) end
+  local hand
+  local few = kind(unpack(redis.call('HMGET', key(id), 'cost', 'count'))) == 'one'
+  for _, able in ipairs(few and {'one', 'many'} or {'many'}) do
+    redis.call('ZREMRANGEBYSCORE', idle(model, able), '-inf', text(now))
+    hand = hand or redis.call('ZPOPMAX', idle(model, able))[1]
+  end
+  local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
+  local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
+  if told then redis.call('PUBLISH', P .. 'wake:' .. string.match(told, '[^:]+'), told .. (urgent and ' urgent' or '')) end
   return hand
 end
 
@@ -168,22 +190,25 @@ local function finish(id, now, state, why, result, ttls)
   if redis.call('GET', same(fingerprint)) == id and state ~= SUCCEEDED_ then redis.call('DEL', same(fingerprint)) end
   local heir
   for _, other in ipairs(waiting) do
-    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence')
-    if o[1] == QUEUED_ then
+    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader')
+    if is_live(o[1]) and o[4] == id then
       if state == SUCCEEDED_ then
         finish(other, now, state, why, {result = result.result, result_bytes = result.result_bytes,
                                         header_size = result.header_size, cached = 1}, ttls)
       elseif state == FAILED_ then
         finish(other, now, state, why, nil, ttls)
       elseif heir then
+        redis.call('HSET', key(other), 'leader', heir)
         redis.call('RPUSH', followers(heir), other)
       else
         heir = other
+        redis.call('HDEL', key(other), 'leader')
         enqueue(model, o[2], other, o[3], now)
         redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
       end
     end
   end
+  if heir then tell(heir, QUEUED_, 'progress', '') end
 end
 
 -- The record as it is now, as HGETALL gives it.

@@ -21,9 +21,9 @@ for _, id in ipairs(due(RUNNING)) do
     finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
-    redis.call('HSET', key(id), 'state', QUEUED_, 'token', '', 'queued', '0')
+    redis.call('HSET', key(id), 'token', '', 'queued', '0')
     enqueue(r[2], r[3], id, r[4], now)
-    notify(id, QUEUED_)
+    tell(id, QUEUED_)
   end
 end
 

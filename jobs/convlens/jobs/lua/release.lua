@@ -5,9 +5,9 @@ local k = key(id)
 local r = redis.call('HMGET', k, 'state', 'token', 'model', 'flow', 'sequence')
 if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
 local now = clock()
-redis.call('HSET', k, 'state', QUEUED_, 'token', '', 'queued', text(now))
+redis.call('HSET', k, 'token', '', 'queued', text(now))
 redis.call('HINCRBY', k, 'attempts', -1)
 redis.call('ZREM', RUNNING, id)
 enqueue(r[3], r[4], id, r[5], now)
-notify(id, QUEUED_)
+tell(id, QUEUED_)
 return 1

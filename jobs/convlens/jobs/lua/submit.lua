@@ -75,7 +75,7 @@ if not answered then
 end
 
 local sequence = redis.call('INCR', P .. 'sequence')
-local flow = table.concat({job.model, job.priority, tenant}, '/')
+local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
 redis.call('DEL', k)
 redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
            'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
@@ -111,6 +111,8 @@ count('result_bytes', tenant, job.reserved)
 redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(job.images), 'reserved', text(job.reserved))
 redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
 if leader then
+  local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
+  redis.call('HSET', k, 'leader', leader, 'state', l[1], 'started', l[2] or '', 'progress', l[3] or '')
   redis.call('RPUSH', followers(leader), id)
   return {'FOLLOWS', unused, record(id)}
 end

@@ -1,0 +1,43 @@
+"""Fills a model's queue by the ledger, as fronts do but without calls: `python -m bench.plane.fill URL MODEL JOBS`.
+
+Each job is like no other, so that none follows an equal one.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from typing import Final
+
+from bench.plane.client import tiny
+from convlens.jobs.admission import Bounds
+from convlens.jobs.connect import connect
+from convlens.jobs.ledger import Ledger, NewJob
+from convlens.jobs.record import Priority
+from convlens.jobs.settings import JobsSettings
+from convlens.v1 import spec_pb2
+
+BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, tenant_share=1.0)
+RESULT_BYTES: Final = 224 * 224
+SECONDS: Final = 3600.0
+
+
+def main(url: str, model: str, jobs: int) -> None:
+    """Queues them, one after the other."""
+    ledger = Ledger(connect(url), JobsSettings(redis_url=url))
+    image = tiny()
+    asked = [spec_pb2.Visualization(saliency=spec_pb2.Saliency())]
+    spec = spec_pb2.JobSpec(model=model, images=[spec_pb2.Image()], visualizations=asked).SerializeToString()
+    for _ in range(jobs):
+        name = uuid.uuid4().hex
+        ledger.submit(
+            NewJob(
+                id=name, model=model, tenant="", priority=Priority.NORMAL, spec=spec, images=[(name, image)],
+                fingerprint=name, cost=1, reserved=RESULT_BYTES, timeout=SECONDS, hands=0, keep=True,
+            ),
+            BOUNDS,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
