@@ -22,7 +22,7 @@ SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     ECHO: lambda folder: peer("echo", folder),
     "LitServe": lambda folder: peer("litserve", folder),
     "BentoML": lambda folder: peer("bentoml", folder),
+    "Ray Serve": lambda folder: peer("ray", folder),
     "Celery": lambda folder: peer("celery", folder),
 }
-"""mosec is taken with one worker process and with two, since it depends on the work which is faster. Ray Serve is left
-out: BentoML stands for servers of that kind."""
+"""mosec is taken with one worker process and with two, since it depends on the work which is faster."""
