@@ -56,17 +56,17 @@ class NullModel:
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
-        """Zeros, after the time that the pretended device takes."""
+        """Zeros, in the time that the pretended device takes."""
         n = len(images)
-        delay = (self._batch_ms + self._image_ms * n) / 1000
-        if delay:
-            time.sleep(delay)
+        ends = time.monotonic() + (self._batch_ms + self._image_ms * n) / 1000
         maps = {item: np.zeros((n, *self._shape(item, plan)), np.float32) for item in plan.maps}
         scores = np.zeros(targets.shape, np.float32) if plan.targeted else None
         best = np.zeros((n, min(plan.predictions, UNITS)), np.float32) if plan.predictions else None
         chosen = np.where(targets < -1, -2 - targets, targets).astype(np.int32)
         predicted = None if best is None else np.tile(np.arange(best.shape[1], dtype=np.int32), (n, 1))
         logits = scores if plan.scored_layer is None else None
+        if (left := ends - time.monotonic()) > 0:
+            time.sleep(left)
         return Outputs(maps, chosen if plan.targeted else None, scores, logits, predicted, best, best)
 
     def warm_up(self) -> None:
