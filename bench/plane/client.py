@@ -91,7 +91,7 @@ class Caller:
         return report
 
     def _images_a_job(self) -> int:
-        """How many images map packs: what it has taken when the first result of a single job in flight comes."""
+        """How many images map packs when jobs are quick: the most that it has of them with a single job in flight."""
         return min(64, self._mapped("jpeg", 1, 60.0, 256).in_flight)
 
     def _mapped(self, kind: str, jobs: int, seconds: float, most: int) -> Report:

@@ -12,7 +12,7 @@ from bench.plane.rows.bench import Bench
 from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, SERVICES
 from bench.plane.table import Line
 
-BOTH: Final = (32, 128)
+BOTH: Final = (64, 256)
 ONE: Final = (32,)
 
 

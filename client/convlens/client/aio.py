@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
@@ -153,12 +154,14 @@ class AsyncClient:
         in_flight: int = 4,
         **options: Any,
     ) -> AsyncIterator[Any]:
-        """A result for each image, in order, of very many: packed up to 32 a job, `in_flight` jobs at once.
+        """A result for each image, in order, of very many: packed 8 to 64 a job, as many as take a moment,
+        `in_flight` jobs at once.
 
         Memory holds no more than those, however many come. `errors` says what becomes of an image that has no result:
         raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
         theirs all the same. Further options as in visualize, but for a list of targets and a request id.
         """
+        packer = Packer()
         waiting: deque[asyncio.Task[list[Result | ItemError]]] = deque()
 
         async def first() -> AsyncIterator[Result | ItemError]:
@@ -168,11 +171,11 @@ class AsyncClient:
                 yield item
 
         try:
-            async for batch in _batches(images):
+            async for batch in _batches(packer, images):
                 if len(waiting) == in_flight:
                     async for item in first():
                         yield item
-                waiting.append(asyncio.create_task(self._batch(batch, visualizations, options)))
+                waiting.append(asyncio.create_task(self._batch(packer, batch, visualizations, options)))
             while waiting:
                 async for item in first():
                     yield item
@@ -181,11 +184,18 @@ class AsyncClient:
                 task.cancel()
 
     async def _batch(
-        self, batch: Sequence[SentImage | ItemError], visualizations: Sequence[Visualization], options: dict[str, Any]
+        self,
+        packer: Packer,
+        batch: Sequence[SentImage | ItemError],
+        visualizations: Sequence[Visualization],
+        options: dict[str, Any],
     ) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
         images = sendable(batch)
-        return list(in_place(batch, await self._each(images, visualizations, options) if images else ()))
+        began = time.monotonic()
+        found = await self._each(images, visualizations, options) if images else ()
+        packer.took(len(batch), time.monotonic() - began)
+        return list(in_place(batch, found))
 
     async def _each(
         self, images: Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
@@ -352,9 +362,8 @@ class AsyncJob:
 
 
 async def _batches(
-    images: Iterable[ImageLike] | AsyncIterable[ImageLike],
+    packer: Packer, images: Iterable[ImageLike] | AsyncIterable[ImageLike]
 ) -> AsyncIterator[list[SentImage | ItemError]]:
-    packer = Packer()
     async for image in _each_of(images):
         if batch := packer.add(image):
             yield batch

@@ -1,4 +1,4 @@
-"""How map() makes jobs of very many images: packed by number and bytes, and parted again where one of them fails.
+"""How map() makes jobs of very many images: packed by the time they take, and parted again where one of them fails.
 
 Knows nothing of calls.
 """
@@ -13,10 +13,16 @@ from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
 from convlens.client.images import ImageLike, SentImage, pack
 from convlens.client.results import Result
 
-PACK: Final = 32
-"""Images of one job at most."""
+FIRST: Final = 16
+"""Images of a job at first; later as many as it has time for, within bounds."""
+LEAST: Final = 8
+MOST: Final = 64
+QUICK: Final = 1.0
+"""Seconds: a job that takes less is followed by larger ones, which cost less an image."""
+SLOW: Final = 4.0
+"""Seconds: one that takes more is followed by smaller ones, so that results come soon and long before a deadline."""
 PACK_BYTES: Final = 16 << 20
-"""Their bytes, unless one alone has more."""
+"""A job's bytes, unless one image alone has more."""
 
 ItemError = ConvlensError | OSError
 """What one image may end with: a file that cannot be read is no error of the service."""
@@ -26,6 +32,8 @@ class Packer:
     """Collects images until they make a job. What is no image stands in its place as the error that it is."""
 
     def __init__(self) -> None:
+        self.size = FIRST
+        """Images of the next job."""
         self._batch: list[SentImage | ItemError] = []
         self._bytes = 0
 
@@ -41,7 +49,14 @@ class Packer:
         full = self.rest() if self._bytes + size > PACK_BYTES else []
         self._batch.append(packed)
         self._bytes += size
-        return full or (self.rest() if len(self._batch) == PACK else [])
+        return full or (self.rest() if len(self._batch) >= self.size else [])
+
+    def took(self, images: int, seconds: float) -> None:
+        """Fits the size to the time that a job of so many images took, from its sending to its result."""
+        if seconds < QUICK:
+            self.size = max(self.size, min(MOST, 2 * images))
+        elif seconds > SLOW:
+            self.size = min(self.size, max(LEAST, images // 2))
 
     def rest(self) -> list[SentImage | ItemError]:
         """Those collected; none any more afterwards."""

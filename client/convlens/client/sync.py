@@ -155,19 +155,21 @@ class Client:
         in_flight: int = 4,
         **options: Any,
     ) -> Iterator[Result] | Iterator[Result | ItemError]:
-        """A result for each image, in order, of very many: packed up to 32 a job, `in_flight` jobs at once.
+        """A result for each image, in order, of very many: packed 8 to 64 a job, as many as take a moment,
+        `in_flight` jobs at once.
 
         Memory holds no more than those, however many come. `errors` says what becomes of an image that has no result:
         raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
         theirs all the same. Further options as in visualize, but for a list of targets and a request id.
         """
-        batches = _batches(images)
+        packer = Packer()
+        batches = _batches(packer, images)
         waiting: deque[Future[list[Result | ItemError]]] = deque()
         with ThreadPoolExecutor(in_flight, thread_name_prefix="convlens-map") as pool:
             try:
                 while True:
                     while len(waiting) < in_flight and (batch := next(batches, None)):
-                        waiting.append(pool.submit(self._batch, batch, visualizations, options))
+                        waiting.append(pool.submit(self._batch, packer, batch, visualizations, options))
                     if not waiting:
                         return
                     for item in waiting.popleft().result():
@@ -179,11 +181,18 @@ class Client:
                     future.cancel()
 
     def _batch(
-        self, batch: Sequence[SentImage | ItemError], visualizations: Sequence[Visualization], options: dict[str, Any]
+        self,
+        packer: Packer,
+        batch: Sequence[SentImage | ItemError],
+        visualizations: Sequence[Visualization],
+        options: dict[str, Any],
     ) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
         images = sendable(batch)
-        return list(in_place(batch, self._each(images, visualizations, options) if images else ()))
+        began = time.monotonic()
+        found = self._each(images, visualizations, options) if images else ()
+        packer.took(len(batch), time.monotonic() - began)
+        return list(in_place(batch, found))
 
     def _each(
         self, images: Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
@@ -344,8 +353,7 @@ class Job:
         self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
 
 
-def _batches(images: Iterable[ImageLike]) -> Iterator[list[SentImage | ItemError]]:
-    packer = Packer()
+def _batches(packer: Packer, images: Iterable[ImageLike]) -> Iterator[list[SentImage | ItemError]]:
     for image in images:
         if batch := packer.add(image):
             yield batch

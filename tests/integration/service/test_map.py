@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convlens.client import AsyncClient, GradCAM, InvalidArgument, Result
-from convlens.client.packing import PACK
+from convlens.client.packing import FIRST, MOST
 
 
 def photo(n):
@@ -29,7 +29,7 @@ def kinds(items):
 
 
 def test_an_image_without_a_result_has_its_error_and_its_neighbours_have_theirs(client, tmp_path):
-    images = [photo(n) for n in range(2 * PACK + 3)]
+    images = [photo(n) for n in range(3 * FIRST + 30)]
     images[1], images[40], images[41], images[50] = b"no image", BROKEN, tmp_path / "gone.png", BROKEN
     found = list(client.map(images, [GradCAM()], errors="return", fresh=True))
     wrong = {1: InvalidArgument, 40: InvalidArgument, 41: FileNotFoundError, 50: InvalidArgument}
@@ -48,10 +48,10 @@ def test_an_error_is_raised_when_its_turn_comes(client):
 def test_an_endless_iterator_is_read_no_further_than_what_is_in_flight(client):
     read = itertools.count()
     found = client.map((photo(next(read)) for _ in itertools.count()), [GradCAM()], in_flight=2)
-    for _ in range(3 * PACK):
+    for _ in range(3 * MOST):
         next(found)
     found.close()
-    assert next(read) <= 3 * PACK + 3 * PACK
+    assert next(read) <= 3 * MOST + 3 * MOST
 
 
 def test_what_all_images_share_ends_with_an_error_each(client):
@@ -60,8 +60,8 @@ def test_what_all_images_share_ends_with_an_error_each(client):
 
 
 async def test_the_asynchronous_one_does_the_same(null_target, tmp_path):
-    images = [photo(n) for n in range(PACK + 3)]
-    images[5], images[PACK] = BROKEN, tmp_path / "gone.png"
+    images = [photo(n) for n in range(FIRST + 3)]
+    images[5], images[FIRST] = BROKEN, tmp_path / "gone.png"
 
     async def each():
         for image in images:
@@ -69,5 +69,5 @@ async def test_the_asynchronous_one_does_the_same(null_target, tmp_path):
 
     async with AsyncClient(null_target, timeout=60) as client:
         found = [item async for item in client.map(each(), [GradCAM()], errors="return", fresh=True)]
-    wrong = {5: InvalidArgument, PACK: FileNotFoundError}
+    wrong = {5: InvalidArgument, FIRST: FileNotFoundError}
     assert kinds(found) == [wrong.get(n, Result) for n in range(len(images))]
