@@ -6,7 +6,7 @@ A job of n images passes its client, a front, Redis, a worker, a device, and all
 a + b·n seconds of CPU for it, half on the way in and half on the way back; a and b are solved from two measured points,
 single images and packed ones. A process computes one thing at a time (the interpreter's lock), and on one machine all
 processes share its cores. While others compute, a second of CPU takes longer than a second, since processes wait for
-one another in ways that are not modelled: how much is solved from one point, pixels in packs, 128 images in flight. The
+one another in ways that are not modelled: how much is solved from one point, pixels in packs, 256 images in flight. The
 network adds half a round trip each way. Nothing else is in the model: no bandwidth, no memory, no failures.
 """
 
@@ -27,7 +27,7 @@ from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))
 """Fronts, Redis shards, workers."""
-IN_FLIGHT: Final = 128
+IN_FLIGHT: Final = 256
 """Images for each worker."""
 BATCH: Final = 32
 """Images in a pass, where it is not the default."""
@@ -51,15 +51,15 @@ def solved(single: Point, packed: Point) -> dict[str, Cost]:
 def base(found: Measured, service: str, kind: str) -> Setup | None:
     """One machine's setup with a service's costs; none where its points are missing."""
     single = found.find(service, kind, "single", 32) or found.find(OURS, kind, "single", 32)
-    packed = found.find(service, kind, "map", 128)
+    packed = found.find(service, kind, "map", 256)
     if single is None or packed is None:
         return None
     return Setup(solved(single, packed), cores=found.cores, images_a_job=packed.images_a_job)
 
 
 def stretch(found: Measured) -> float:
-    """Solved from pixels in packs, 128 in flight, by halving."""
-    setup, point = base(found, OURS, "raw"), found.find(OURS, "raw", "map", 128)
+    """Solved from pixels in packs, 256 in flight, by halving."""
+    setup, point = base(found, OURS, "raw"), found.find(OURS, "raw", "map", 256)
     if setup is None or point is None:
         raise SystemExit("the file has no points of the rows map-raw and unary")
     low, high = 1.0, 4.0
@@ -77,7 +77,7 @@ def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
         if (setup := base(found, service, kind)) is None:
             continue
         setup = replace(setup, stretch=slower)
-        for call, number in (("single", 1), ("single", 32), ("map", 32), ("map", 128)):
+        for call, number in (("single", 1), ("single", 32), ("map", 64), ("map", 256)):
             if point := found.find(service, kind, call, number):
                 yield (
                     f"{service}, {kind}: {call}, {number} in flight",
@@ -86,7 +86,7 @@ def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
         if kind == "jpeg":
             paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             for name, workers, batch in ((ONE, 1, setup.batch), (WIDE, 1, BATCH), (TWO, 2, setup.batch)):
-                if point := found.find(name, kind, "map", 128):
+                if point := found.find(name, kind, "map", 256):
                     yield name, replace(paced, batch=batch, processes=setup.processes | {"worker": workers}), point
 
 
@@ -94,7 +94,7 @@ def capacities(found: Measured) -> Table:
     """What one process of each role carries with a core of its own, by service and kind, and which is the least."""
     rows: list[Row] = []
     for service, kind in CASES:
-        setup, point = base(found, service, kind), found.find(service, kind, "map", 128)
+        setup, point = base(found, service, kind), found.find(service, kind, "map", 256)
         if setup is not None and point is not None:
             most = {role: 1 / point.cpu[role] if point.cpu.get(role) else float("inf") for role in ROLES}
             rows.append((f"{service}, {kind}", f"{point.bytes_an_image / 1e3:,.0f}",

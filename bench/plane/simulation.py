@@ -37,9 +37,9 @@ class Setup:
     """Of each role; of clients, fronts and Redis shards any number, each worker with a device of its own."""
     cores: int = 0
     """That all processes share; 0: every process has its own."""
-    in_flight: int = 128
+    in_flight: int = 256
     """Images of all clients together."""
-    images_a_job: int = 32
+    images_a_job: int = 64
     batch: int = 8
     """Images in a pass, at most."""
     batch_seconds: float = 0.0
