@@ -73,8 +73,10 @@ class Boundary(grpc.aio.ServerInterceptor):
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
 
 
-def _reader(from_string: Any) -> Callable[[bytes], Any]:
-    """What reads a method's requests; those for jobs keep their images' bytes as they are."""
+def _reader(from_string: Any) -> Any:
+    """What reads a method's requests; those for jobs keep their images' bytes as they are, the gate's are not read."""
+    if from_string is None:
+        return None
     message = from_string.__self__
     return job_request(message) if "spec" in message.DESCRIPTOR.fields_by_name else from_string
 
