@@ -290,7 +290,7 @@ class Ledger:
             yield told
 
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        size = self.payloads.put(claim.token, whole(), ttl, admitted=True)
+        size = self.payloads.put(claim.token, whole(), ttl)
         done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size - header_size, header_size)
         if not done:
             self.payloads.delete([claim.token])

@@ -39,14 +39,14 @@ class StoreFull(RuntimeError):
 class PayloadStore(Protocol):
     """Where payloads live."""
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:
-        """Writes the buffers one after another for `ttl` seconds; returns the bytes. StoreFull.
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+        """Writes a payload that had its room reserved, buffer after buffer, for `ttl` seconds; its bytes. StoreFull.
 
-        The next buffer is asked for once the ones before are written. What is `admitted` had its room reserved.
+        The next buffer is asked for once the ones before are written.
         """
 
     def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
-        """Writes several, in one go. StoreFull; some may be there then."""
+        """Writes several that had no room reserved, in one go. StoreFull; some may be there then."""
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
@@ -72,8 +72,8 @@ class RedisPayloads:
         self._redis = client
         self._set = client.register_script(_SET)
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:
-        """See PayloadStore. What is admitted is written though Redis is full, so that work under way can end."""
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+        """See PayloadStore. It is written though Redis is full, so that work under way can end."""
         size = 0
 
         def chunks() -> Iterator[tuple[str, Data]]:
@@ -82,7 +82,7 @@ class RedisPayloads:
                 size += len(chunk)
                 yield keys.payload(name, number), chunk
 
-        self._set_all(chunks(), ttl, admitted=admitted)
+        self._set_all(chunks(), ttl, reserved=True)
         return size
 
     def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
@@ -92,9 +92,9 @@ class RedisPayloads:
             for name, data in payloads
             for start in range(0, len(data) or 1, CHUNK)
         )
-        self._set_all(chunks, ttl, admitted=False)
+        self._set_all(chunks, ttl, reserved=False)
 
-    def _set_all(self, values: Iterator[tuple[str, Data]], ttl: float, *, admitted: bool) -> None:
+    def _set_all(self, values: Iterator[tuple[str, Data]], ttl: float, *, reserved: bool) -> None:
         """Sixteen chunks a round trip, which bounds the memory."""
         life = max(1, int(ttl * 1000))
         while some := list(itertools.islice(values, 16)):
@@ -104,7 +104,7 @@ class RedisPayloads:
                         pipe.set(key, chunk, px=life)
                     pipe.execute()
             except redis.OutOfMemoryError as error:
-                if not admitted:
+                if not reserved:
                     raise StoreFull("Redis is full (maxmemory)") from error
                 for key, chunk in some:
                     self._set([key], [chunk, life])
@@ -161,7 +161,7 @@ class DirectoryPayloads:
             raise ValueError(f"{name!r} is no payload's name")
         return f"{self._folder}/{name}"
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float, *, admitted: bool = False) -> int:  # noqa: ARG002
+    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
         """See PayloadStore. Readers see the whole file or none."""
         path = self._path(name)
         part = f"{path}.{uuid.uuid4().hex}.part"

@@ -30,7 +30,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        codecs = (_deserializer(_reader(handler.request_deserializer)), _serializer(handler.response_serializer))
+        codecs = (_deserializer(handler.request_deserializer), _serializer(handler.response_serializer))
         method = handler_call_details.method.rpartition(".")[2]
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
@@ -73,20 +73,19 @@ class Boundary(grpc.aio.ServerInterceptor):
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
 
 
-def _reader(from_string: Any) -> Any:
-    """What reads a method's requests; those for jobs keep their images' bytes as they are, the gate's are not read."""
+def _deserializer(from_string: Any) -> Callable[[bytes], Any] | None:
+    """What reads a method's requests: those for jobs without a copy of their images; none where the gate refuses.
+
+    What is no message becomes the error that says so: one raised in here would reach the caller as it is.
+    """
     if from_string is None:
         return None
     message = from_string.__self__
-    return job_request(message) if "spec" in message.DESCRIPTOR.fields_by_name else from_string
-
-
-def _deserializer(inner: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """What is no message becomes the error that says so: one raised in here would reach the caller as it is."""
+    read = job_request(message) if "spec" in message.DESCRIPTOR.fields_by_name else from_string
 
     def deserialized(data: bytes) -> Any:
         try:
-            return inner(data)
+            return read(data)
         except DecodeError:
             return invalid("request", f"its {len(data)} bytes are no message of the type that this method takes")
 

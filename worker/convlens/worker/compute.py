@@ -308,7 +308,7 @@ class Runner:
 
 
 def _first_computed(begun: list[Begun]) -> Begun:
-    """Takes out the one that is computed before the others; waits for it. Pieces of a job are computed in order."""
+    """Takes out the one whose last piece is computed before the others', mostly its last to be; waits for it."""
     wait([it.pieces[-1] for it in begun], return_when=FIRST_COMPLETED)
     return begun.pop(next(i for i, it in enumerate(begun) if it.pieces[-1].done()))
 

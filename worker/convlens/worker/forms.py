@@ -27,10 +27,10 @@ def formed(
         array = _shaped(part, tensor, lead)
         shape = len(part), *tensor.shape[1:]
         if tensor.form.datatype == tensor_pb2.DATA_TYPE_UINT8:
-            steps, *more = codec.quantized(array, lead)
+            steps, scales, offsets = codec.quantized(array, lead)
             sent.append(steps.reshape(shape))
-            scale += more[0]
-            offset += more[1]
+            scale += scales
+            offset += offsets
         elif tensor.form.datatype == tensor_pb2.DATA_TYPE_FP16:
             with np.errstate(over="ignore"):  # infinite, as promised
                 sent.append(array.reshape(shape).astype("<f2"))
