@@ -21,7 +21,7 @@ MAX_PIXELS = 1 << 20
 def once(data: bytes) -> None:
     """One file."""
     try:
-        pixels = read_images([spec_pb2.Image(encoded=data)], SIDE, SIDE, MAX_PIXELS)
+        pixels = read_images([spec_pb2.Image(encoded=b"")], [data], SIDE, SIDE, MAX_PIXELS)
     except UnreadableAtError:
         return
     assert pixels.shape == (1, SIDE, SIDE, 3)

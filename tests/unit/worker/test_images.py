@@ -9,12 +9,13 @@ import zlib
 import keras
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from convlens.v1 import codec, spec_pb2
-from convlens.worker.images import FORMATS, ImageUnreadableError, UnreadableAtError, read_image, read_images
+from convlens.worker.images import FORMATS, ImageUnreadableError, UnreadableAtError, read_images
 
 HEIGHT, WIDTH = 37, 53
 LIMIT = 1_000_000
@@ -35,11 +36,12 @@ def encode(image, fmt, **options):
 
 
 def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return read_image(spec_pb2.Image(encoded=b""), data, height, width, limit)
+    return read_images([spec_pb2.Image(encoded=b"")], [data], height, width, limit)[0]
 
 
 def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return read_image(*described(array), height, width, limit)
+    image, data = described(array)
+    return read_images([image], [data], height, width, limit)[0]
 
 
 def described(array):
@@ -76,6 +78,10 @@ LOSSLESS = {
 LOSSY = {
     "JPEG": encode(RGB, "JPEG", quality=80),
     "progressive JPEG": encode(RGB, "JPEG", progressive=True),
+    "JPEG 4:4:4": encode(RGB, "JPEG", subsampling=0),
+    "JPEG 4:2:2": encode(RGB, "JPEG", subsampling=1),
+    "JPEG of RGB planes": encode(RGB, "JPEG", keep_rgb=True),
+    "JPEG with a comment": encode(RGB, "JPEG", comment=b"of a photo"),
     "grey JPEG": encode(GREY, "JPEG"),
     "CMYK JPEG": encode(RGB.convert("CMYK"), "JPEG"),
     "lossy WEBP": encode(RGB, "WEBP", quality=70),
@@ -150,14 +156,28 @@ def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
     np.testing.assert_array_equal(read(encode(stored, fmt, exif=exif, **options)), NOISE)
 
 
-def test_a_jpeg_stands_upright_too():
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("said", ["EXIF", "XMP"])
+def test_a_jpeg_stands_upright_too(said):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    flat = np.zeros((64, 32, 3), np.uint8)
-    flat[:32] = 255  # white above, black below
-    stored = Image.fromarray(np.ascontiguousarray(np.rot90(flat)))
-    found = read(encode(stored, "JPEG", quality=95, exif=exif), 64, 32)
-    np.testing.assert_allclose(found.astype(int), flat, atol=3)
+    exif[0x0112] = 3
+    picture = np.zeros((64, 32, 3), np.uint8)
+    picture[:32] = 255  # white above, black below
+    stored = Image.fromarray(picture[::-1, ::-1].copy())
+    told = {"exif": exif} if said == "EXIF" else {"xmp": XMP}
+    found = read(encode(stored, "JPEG", quality=95, **told), 64, 32)
+    np.testing.assert_allclose(found.astype(int), picture, atol=3)
+
+
+def test_a_jpeg_with_a_harmless_fault_is_read_as_pillow_reads_it():
+    jpeg = LOSSY["JPEG"]
+    scan = jpeg.index(b"\xff\xda")
+    faulty = jpeg[:scan] + bytes(5) + jpeg[scan:]  # libjpeg warns of extraneous bytes before a marker
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(faulty)
+    np.testing.assert_array_equal(read(faulty), np.asarray(Image.open(io.BytesIO(faulty))))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -262,9 +282,9 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 def test_a_malformed_tensor_and_an_empty_message_are_refused():
     image, data = described(NOISE)
     with pytest.raises(ImageUnreadableError, match="malformed"):
-        read_image(image, data[:-1], HEIGHT, WIDTH, LIMIT)
+        read_images([image], [data[:-1]], HEIGHT, WIDTH, LIMIT)
     with pytest.raises(ImageUnreadableError, match="neither"):
-        read_image(spec_pb2.Image(), b"", HEIGHT, WIDTH, LIMIT)
+        read_images([spec_pb2.Image()], [b""], HEIGHT, WIDTH, LIMIT)
 
 
 def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named():

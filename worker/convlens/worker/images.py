@@ -1,6 +1,6 @@
 """Images as they were sent to RGB arrays of a model's input size.
 
-Knows Pillow and the wire's Image message; knows neither jobs nor networks.
+Knows Pillow, simplejpeg and the wire's Image message; knows neither jobs nor networks.
 
 What is done, in this order, and nothing else:
  1. The format is told by the file's content: JPEG, PNG, WebP, GIF (first frame) or BMP. Other formats Pillow could read
@@ -16,6 +16,8 @@ What is done, in this order, and nothing else:
  6. The image is resized to the model's input with Pillow's BILINEAR (antialiased when it shrinks), aspect ratio not
     kept: to the bit what keras.utils.load_img(..., target_size, interpolation="bilinear") gives. An image that has the
     size already is left as it is.
+
+A JPEG that is as the model wants it is decoded by simplejpeg straight into its place; the pixels are those of Pillow.
 """
 
 from __future__ import annotations
@@ -28,14 +30,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from convlens.v1 import codec, spec_pb2
+from convlens.v1 import codec, spec_pb2, tensor_pb2
 
 Data = bytes | memoryview
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+_APP1: Final = b"\xff\xe1"
+"""Begins EXIF and XMP, which may tell that an image is not upright."""
 
 # The limit is ours, a setting, and stricter; Pillow's own would warn from a thread that nobody reads.
 Image.MAX_IMAGE_PIXELS = None
@@ -54,13 +60,14 @@ def read_images(
 
     Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
     """
-    arrays: list[Pixels] = []
-    for index, (image, content) in enumerate(zip(images, data, strict=True), first):
+    floats = any(image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32 for image in images)
+    pixels: Pixels = np.empty((len(images), height, width, 3), np.float32 if floats else np.uint8)
+    for index, (image, content) in enumerate(zip(images, data, strict=True)):
         try:
-            arrays.append(read_image(image, content, height, width, max_pixels))
+            _read_image(image, content, pixels[index], max_pixels)
         except ImageUnreadableError as error:
-            raise UnreadableAtError(index, str(error)) from error
-    return np.stack(arrays)  # type: ignore[return-value]
+            raise UnreadableAtError(first + index, str(error)) from error
+    return pixels
 
 
 class UnreadableAtError(ImageUnreadableError):
@@ -71,30 +78,52 @@ class UnreadableAtError(ImageUnreadableError):
         self.index = index
 
 
-def read_image(image: spec_pb2.Image, data: Data, height: int, width: int, max_pixels: int) -> Pixels:
-    """One image as (height, width, 3), RGB in 0…255: float32 if it was sent so, else uint8. ImageUnreadableError."""
+def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:
+    """One image, as RGB in 0…255 of the size of `into`."""
     match image.WhichOneof("source"):
         case "encoded":
-            return np.asarray(_resized(_decode(data, max_pixels), height, width), np.uint8)
+            _decode(data, into, max_pixels)
         case "pixels":
-            return _resize_pixels(_pixels(image, data, max_pixels), height, width)
+            into[:] = _resize_pixels(_pixels(image, data, max_pixels), *into.shape[:2])
         case _:
             raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
 
 
-def _decode(data: Data, max_pixels: int) -> Image.Image:
-    """The file's first frame, upright, 8-bit RGB, in its own size."""
+def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
+    """The file's first frame, upright, 8-bit RGB."""
+    if _decoded_in_place(bytes(data), into, max_pixels):
+        return
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
-            return _rgb(_upright(image))
+            into[:] = np.asarray(_resized(_rgb(_upright(image)), *into.shape[:2]))
     except UnidentifiedImageError as error:
         raise ImageUnreadableError(f"the bytes are no image of the formats {', '.join(FORMATS)}") from error
     except ImageUnreadableError:
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         raise ImageUnreadableError(f"the image file is damaged or truncated: {error}") from error
+
+
+def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
+    """Decodes a colour JPEG that is as the model wants it by the same libjpeg-turbo, without Pillow's copies.
+
+    False for any other image, one that may not be upright and one that libjpeg-turbo warns of: they are for Pillow.
+    """
+    if _APP1 in data or into.dtype != np.uint8:
+        return False
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width) != into.shape[:2] or colours not in {"YCbCr", "RGB"}:
+            return False
+        _check_size(width, height, max_pixels)
+        simplejpeg.decode_jpeg(data, buffer=into)
+    except ImageUnreadableError:
+        raise
+    except ValueError:
+        return False
+    return True
 
 
 def _upright(image: Image.Image) -> Image.Image:
