@@ -8,20 +8,20 @@ import warnings
 import atheris
 
 with atheris.instrument_imports():
-    from convlens.worker.images import UnreadableAtError, read_images
+    from convlens.worker.images import Reader, UnreadableAtError
 
 import numpy as np
 
 from convlens.v1 import spec_pb2
 
 SIDE = 16
-MAX_PIXELS = 1 << 20
+READER = Reader(1 << 20)
 
 
 def once(data: bytes) -> None:
     """One file."""
     try:
-        pixels = read_images([spec_pb2.Image(encoded=b"")], [data], SIDE, SIDE, MAX_PIXELS)
+        pixels = READER.read([spec_pb2.Image(encoded=b"")], [data], SIDE, SIDE)
     except UnreadableAtError:
         return
     assert pixels.shape == (1, SIDE, SIDE, 3)

@@ -103,11 +103,13 @@ def quantized(maps: npt.NDArray[np.float32], lead: int) -> tuple[npt.NDArray[np.
     for row, into in zip(rows, steps, strict=True):
         lowest = row.min(initial=np.inf)
         step = (row.max(initial=-np.inf) - lowest) / np.float32(255)
-        np.subtract(row, lowest, out=scratch)
         if step > 0:
+            np.subtract(row, lowest, out=scratch)
             np.divide(scratch, step, out=scratch)
-        np.rint(scratch, out=scratch)
-        np.copyto(into, scratch, casting="unsafe")
+            np.rint(scratch, out=scratch)
+            np.copyto(into, scratch, casting="unsafe")
+        else:
+            into[:] = 0
         scale.append(float(step))
         offset.append(float(lowest))
     return steps.reshape(maps.shape), scale, offset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 
 import keras
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convlens.v1 import codec, spec_pb2
-from convlens.worker.images import FORMATS, ImageUnreadableError, UnreadableAtError, read_images
+from convlens.worker.images import FORMATS, ImageUnreadableError, Reader, UnreadableAtError
 
 HEIGHT, WIDTH = 37, 53
 LIMIT = 1_000_000
@@ -23,6 +24,7 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 RGB = Image.fromarray(NOISE)
 PALETTE = RGB.quantize(64)
+READER = Reader(LIMIT)
 GREY = RGB.convert("L")
 DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
 WIPE = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
@@ -36,12 +38,12 @@ def encode(image, fmt, **options):
 
 
 def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return read_images([spec_pb2.Image(encoded=b"")], [data], height, width, limit)[0]
+    return Reader(limit).read([spec_pb2.Image(encoded=b"")], [data], height, width)[0]
 
 
 def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT):
     image, data = described(array)
-    return read_images([image], [data], height, width, limit)[0]
+    return Reader(limit).read([image], [data], height, width)[0]
 
 
 def described(array):
@@ -282,18 +284,40 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 def test_a_malformed_tensor_and_an_empty_message_are_refused():
     image, data = described(NOISE)
     with pytest.raises(ImageUnreadableError, match="malformed"):
-        read_images([image], [data[:-1]], HEIGHT, WIDTH, LIMIT)
+        READER.read([image], [data[:-1]], HEIGHT, WIDTH)
     with pytest.raises(ImageUnreadableError, match="neither"):
-        read_images([spec_pb2.Image()], [b""], HEIGHT, WIDTH, LIMIT)
+        READER.read([spec_pb2.Image()], [b""], HEIGHT, WIDTH)
 
 
 def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named():
     encoded, png = spec_pb2.Image(encoded=b""), LOSSLESS["PNG"][0]
     floats, pixels = described(NOISE.astype(np.float32))
-    assert read_images([encoded] * 2, [png] * 2, HEIGHT, WIDTH, LIMIT).dtype == np.uint8
-    mixed = read_images([encoded, floats], [png, pixels], HEIGHT, WIDTH, LIMIT)
+    assert READER.read([encoded] * 2, [png] * 2, HEIGHT, WIDTH).dtype == np.uint8
+    mixed = READER.read([encoded, floats], [png, pixels], HEIGHT, WIDTH)
     assert mixed.dtype == np.float32
     np.testing.assert_array_equal(mixed[0], mixed[1])
     with pytest.raises(UnreadableAtError) as caught:
-        read_images([encoded, encoded, spec_pb2.Image()], [png, b"x", b""], HEIGHT, WIDTH, LIMIT)
+        READER.read([encoded, encoded, spec_pb2.Image()], [png, b"x", b""], HEIGHT, WIDTH)
     assert caught.value.index == 1
+
+
+def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_one_is_named(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    reader = Reader(LIMIT)
+    large = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "PNG")
+    seen = set()
+    opened = Image.open
+
+    def watched(*given, **options):
+        seen.add(threading.current_thread().name)
+        return opened(*given, **options)
+
+    monkeypatch.setattr(Image, "open", watched)
+    found = reader.read([spec_pb2.Image(encoded=b"")] * 8, [large] * 8, HEIGHT, WIDTH)
+    assert len(seen) > 1
+    for each in found:
+        np.testing.assert_array_equal(each, read(large))
+    files = [large, large, large, b"x" * len(large), large, large, large, b"x"]
+    with pytest.raises(UnreadableAtError) as caught:
+        reader.read([spec_pb2.Image(encoded=b"")] * 8, files, HEIGHT, WIDTH, 16)
+    assert caught.value.index == 19

@@ -15,6 +15,7 @@ from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
 from convlens.worker.batcher import Batcher
 from convlens.worker.compute import Runner, Serving
+from convlens.worker.images import Reader
 from convlens.worker.models.catalogue import load
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import parse
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     leases = LeaseKeeper(ledger)
     herald = cards.Herald(ledger.redis, name, [it.card for it in serving.values()], settings.lease)
     hands = Hands(ledger.redis, settings.hands)
-    runner = Runner(ledger, leases, hands, serving, name, settings.max_image_pixels)
+    runner = Runner(ledger, leases, hands, serving, name, Reader(settings.max_image_pixels))
     leases.start()
     hands.start()
     watchdog = Watchdog(ledger, leases, hands, {model: it.batcher for model, it in serving.items()}, settings)

@@ -29,7 +29,7 @@ from convlens.worker.engine.plan import Plan
 from convlens.worker.engine.preprocess import PREPROCESS
 from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
 from convlens.worker.forms import formed
-from convlens.worker.images import UnreadableAtError, read_images
+from convlens.worker.images import Reader, UnreadableAtError
 from convlens.worker.reports import result_header
 from convlens.worker.room import Room
 
@@ -87,14 +87,14 @@ class Runner:
         hands: Hands,
         serving: Mapping[str, Serving],
         worker: str,
-        max_image_pixels: int,
+        reader: Reader,
     ) -> None:
         self._ledger = ledger
         self._leases = leases
         self._hands = hands
         self._serving = serving
         self._worker = worker
-        self._max_pixels = max_image_pixels
+        self._reader = reader
 
     def __call__(self, model: str) -> None:
         """Computes jobs of `model`, whose turn it is, until there are none; claims them as the device has room."""
@@ -230,7 +230,7 @@ class Runner:
                 start = len(data) - left
                 rows = slice(start, start + size)
                 began = time.monotonic()
-                pixels = read_images(spec.images[rows], data[rows], height, width, self._max_pixels, start)
+                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start)
                 job.decoded += time.monotonic() - began
                 job.pixels.append(pixels)
                 left -= len(pixels)

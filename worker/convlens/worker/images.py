@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 from collections.abc import Sequence
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,8 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
+PART_BYTES: Final = 64 << 10
+"""Bytes of files that are worth a thread."""
 _APP1: Final = b"\xff\xe1"
 """Begins EXIF and XMP, which may tell that an image is not upright."""
 
@@ -51,31 +55,53 @@ class ImageUnreadableError(ValueError):
     """An image that cannot be had from what was sent; the message says why, for people."""
 
 
-def read_images(
-    images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, max_pixels: int, first: int = 0
-) -> Pixels:
-    """All images, described by `images` and with the bytes `data`, as one array (N, height, width, 3), RGB in 0…255.
-
-    uint8, or float32 when any was sent as float32.
-
-    Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
-    """
-    floats = any(image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32 for image in images)
-    pixels: Pixels = np.empty((len(images), height, width, 3), np.float32 if floats else np.uint8)
-    for index, (image, content) in enumerate(zip(images, data, strict=True)):
-        try:
-            _read_image(image, content, pixels[index], max_pixels)
-        except ImageUnreadableError as error:
-            raise UnreadableAtError(first + index, str(error)) from error
-    return pixels
-
-
 class UnreadableAtError(ImageUnreadableError):
     """One image of several that cannot be read."""
 
     def __init__(self, index: int, message: str) -> None:
         super().__init__(message)
         self.index = index
+
+
+class Reader:
+    """Reads images of up to `max_pixels` pixels, large files and many of them in several threads.
+
+    Decoders run without the interpreter's lock.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._most = os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="decode")
+
+    def read(
+        self, images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, first: int = 0
+    ) -> Pixels:
+        """Images described by `images`, of the bytes `data`, as one array (N, height, width, 3), RGB in 0…255.
+
+        uint8, or float32 when any was sent as float32.
+
+        Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
+        """
+        floats = any(image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32 for image in images)
+        pixels: Any = np.empty((len(images), height, width, 3), np.float32 if floats else np.uint8)
+
+        def part(rows: range) -> None:
+            for row in rows:
+                try:
+                    _read_image(images[row], data[row], pixels[row], self._max_pixels)
+                except ImageUnreadableError as error:
+                    raise UnreadableAtError(first + row, str(error)) from error
+
+        count = len(images)
+        files = sum(len(file) for image, file in zip(images, data, strict=True) if not image.HasField("pixels"))
+        parts = max(1, min(self._most, count, files // PART_BYTES))
+        own, *others = (range(count * i // parts, count * (i + 1) // parts) for i in range(parts))
+        helped = [self._threads.submit(part, rows) for rows in others]
+        part(own)
+        for helper in helped:
+            helper.result()
+        return cast("Pixels", pixels)
 
 
 def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:

@@ -63,7 +63,7 @@ class NullModel:
         scores = np.zeros(targets.shape, np.float32) if plan.targeted else None
         best = np.zeros((n, min(plan.predictions, UNITS)), np.float32) if plan.predictions else None
         chosen = np.where(targets < -1, -2 - targets, targets).astype(np.int32)
-        predicted = None if best is None else np.tile(np.arange(best.shape[1], dtype=np.int32), (n, 1))
+        predicted = None if best is None else np.broadcast_to(np.arange(best.shape[1], dtype=np.int32), best.shape)
         logits = scores if plan.scored_layer is None else None
         if (left := ends - time.monotonic()) > 0:
             time.sleep(left)
