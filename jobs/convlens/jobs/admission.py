@@ -10,6 +10,8 @@ WAIT_SECONDS: Final = (0.1, 30.0)
 """The least and the most that a refused caller is asked to wait."""
 SHARE: Final = 0.1
 """The share of what is held that should have drained by then, if the caller needs no more."""
+CACHE: Final = 1 / 8
+"""The share of the bytes of results that those have that only answer equal requests any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Bounds:
     """Images × passes a second that one tenant may ask for; None: any number, as for callers without a tenant."""
     tenant_burst: float = 0.0
     """Seconds of that rate that it may be ahead of it and still ask for more."""
+
+    @property
+    def cached_bytes(self) -> int:
+        """Of results that nobody waits for and no job keeps: their files are soon written again, and Redis stays small."""
+        return int(self.result_bytes * CACHE)
 
 
 _NAMES: Final = {

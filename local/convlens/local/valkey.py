@@ -29,6 +29,7 @@ def command(folder: Path, port: int, password: str) -> list[str]:
     return [
         str(binary()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+        "--auto-aof-rewrite-min-size", "1gb",
     ]  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from processes import until
 
+from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
 
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
@@ -151,3 +153,17 @@ def test_an_answered_callers_result_goes_when_its_room_is_needed_and_a_kept_one_
     assert jobs.ledger.read_result(jobs.get(kept), 0, 1) == b"r"
     jobs.ledger.collect_garbage()
     assert payloads(jobs) == 3
+
+
+def test_no_more_than_a_share_of_the_results_is_cached_the_latest(jobs):
+    """A result of the tests has 400 bytes and a header of 6: an eighth of 4,000 has room for one and begins another."""
+    records = [jobs.submit(keep=False) for _ in range(4)]
+    for record in records:
+        jobs.succeed(jobs.take(record), b"r" * 400)
+        jobs.ledger.leave([record.id])
+    assert jobs.load()["cached_bytes"] == 4 * 406
+    jobs.submit(bounds={"result_bytes": 4000}, reserved=1)
+    assert jobs.load()["cached_bytes"] == 406
+    with pytest.raises(PayloadGone):
+        jobs.ledger.read_result(jobs.get(records[2]), 0, 1)
+    assert jobs.ledger.read_result(jobs.get(records[3]), 0, 1) == b"r"

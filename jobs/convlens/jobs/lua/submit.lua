@@ -66,7 +66,8 @@ if not answered then
     paid = paid + job.cost * 1000 / job.tenant_rate
     redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
   end
-  while held('result_bytes') + held('cached_bytes') + job.reserved > job.bounds.result_bytes do
+  while held('cached_bytes') > job.cached_bytes
+    or held('result_bytes') + held('cached_bytes') + job.reserved > job.bounds.result_bytes do
     local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
     if not oldest then break end
     drop_result(oldest)
