@@ -24,7 +24,7 @@ TWO: Final = "Convlens, two paced devices"
 WIDE: Final = "Convlens, a paced device, batches of 32"
 MODELS: Final = ("null=null,device_ms=2+1",)
 IN_FLIGHT: Final = 256
-SECONDS: Final = 2
+SECONDS: Final = 4
 """Times as long as other rows: the pipe is to be filled and emptied in little of it."""
 
 

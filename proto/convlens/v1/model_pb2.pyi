@@ -300,6 +300,8 @@ class Limits(google.protobuf.message.Message):
     MAX_QUEUED_BYTES_FIELD_NUMBER: builtins.int
     MAX_STORED_BYTES_FIELD_NUMBER: builtins.int
     TENANT_SHARE_FIELD_NUMBER: builtins.int
+    TENANT_RATE_FIELD_NUMBER: builtins.int
+    TENANT_BURST_FIELD_NUMBER: builtins.int
     max_request_bytes: builtins.int
     """Bytes of one request message. A larger one is refused before it is read: RESOURCE_EXHAUSTED, without details."""
     max_images: builtins.int
@@ -322,6 +324,10 @@ class Limits(google.protobuf.message.Message):
     """Bytes of all results, those to come of live jobs included; likewise."""
     tenant_share: builtins.float
     """The share of the three bounds on all jobs that one tenant may have, 0…1."""
+    tenant_rate: builtins.float
+    """Images × passes a second that one tenant may ask for; unset where there is no such limit. More is RESOURCE_EXHAUSTED,
+    reason RATE_EXCEEDED, with a delay after which to try again.
+    """
     @property
     def max_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """The longest time a job may take from submission to its end."""
@@ -333,6 +339,10 @@ class Limits(google.protobuf.message.Message):
     @property
     def result_ttl(self) -> google.protobuf.duration_pb2.Duration:
         """How long a result is kept after the job ended."""
+
+    @property
+    def tenant_burst(self) -> google.protobuf.duration_pb2.Duration:
+        """How far a tenant may be ahead of its rate."""
 
     def __init__(
         self,
@@ -351,8 +361,11 @@ class Limits(google.protobuf.message.Message):
         max_queued_bytes: builtins.int = ...,
         max_stored_bytes: builtins.int = ...,
         tenant_share: builtins.float = ...,
+        tenant_rate: builtins.float | None = ...,
+        tenant_burst: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["default_timeout", b"default_timeout", "max_timeout", b"max_timeout", "result_ttl", b"result_ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["default_timeout", b"default_timeout", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_jobs", b"max_jobs", "max_passes", b"max_passes", "max_queued_bytes", b"max_queued_bytes", "max_request_bytes", b"max_request_bytes", "max_result_bytes", b"max_result_bytes", "max_stored_bytes", b"max_stored_bytes", "max_targets", b"max_targets", "max_timeout", b"max_timeout", "max_visualizations", b"max_visualizations", "result_ttl", b"result_ttl", "tenant_share", b"tenant_share"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tenant_rate", b"_tenant_rate", "default_timeout", b"default_timeout", "max_timeout", b"max_timeout", "result_ttl", b"result_ttl", "tenant_burst", b"tenant_burst", "tenant_rate", b"tenant_rate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tenant_rate", b"_tenant_rate", "default_timeout", b"default_timeout", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_jobs", b"max_jobs", "max_passes", b"max_passes", "max_queued_bytes", b"max_queued_bytes", "max_request_bytes", b"max_request_bytes", "max_result_bytes", b"max_result_bytes", "max_stored_bytes", b"max_stored_bytes", "max_targets", b"max_targets", "max_timeout", b"max_timeout", "max_visualizations", b"max_visualizations", "result_ttl", b"result_ttl", "tenant_burst", b"tenant_burst", "tenant_rate", b"tenant_rate", "tenant_share", b"tenant_share"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_tenant_rate", b"_tenant_rate"]) -> typing.Literal["tenant_rate"] | None: ...
 
 global___Limits = Limits

@@ -51,6 +51,8 @@ def limits(settings: ServerSettings) -> model_pb2.Limits:
         max_queued_bytes=settings.max_queued_bytes,
         max_stored_bytes=settings.max_stored_bytes,
         tenant_share=settings.tenant_share,
+        tenant_rate=settings.tenant_rate,
+        tenant_burst=None if settings.tenant_rate is None else _duration(settings.tenant_burst),
         max_timeout=_duration(settings.max_timeout),
         default_timeout=_duration(settings.default_timeout),
         result_ttl=_duration(settings.result_ttl),

@@ -146,6 +146,8 @@ def test_a_tenant_is_held_to_its_rate_by_all_servers_together_and_the_sdk_comes_
         first, second = (Client(target, token=tokens["acme"], timeout=60) for target in targets)
         with first, second, Client(targets[0], token=tokens["globex"], timeout=60) as other:
             until(first.models)
+            limits = first.server_info().limits
+            assert (limits.tenant_rate, limits.tenant_burst.seconds) == (2, 0)
             image = photo()
             began = time.monotonic()
             first.submit(np.stack([image] * 4), [GradCAM()])
