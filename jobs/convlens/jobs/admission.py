@@ -33,7 +33,7 @@ class Bounds:
 
     @property
     def cached_bytes(self) -> int:
-        """Of results that nobody waits for and no job keeps: their files are soon written again, and Redis stays small."""
+        """Of results that nobody waits for and no job keeps; few, for Redis and its files to stay small."""
         return int(self.result_bytes * CACHE)
 
 

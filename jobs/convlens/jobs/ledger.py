@@ -146,7 +146,8 @@ class Ledger:
             "tombstone_ttl": tombstone_ttl, "tenant_share": bounds.tenant_share,
             "queue": keys.messages(job.model), "hands": job.hands, "awake": int(AWAKE * 1000),
             "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
-            "cached_bytes": bounds.cached_bytes, "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
+            "cached_bytes": bounds.cached_bytes,
+            "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
         unused: Iterable[str] = [name for _, name, _ in images]
         try:
