@@ -15,9 +15,9 @@ import numpy as np
 from chaos.questions import TINY
 
 from convlens.client import Activations, Client, ConvlensError, GradCAM, Saliency
-from convlens.client.calls import job_spec
+from convlens.client.calls import job_request
 from convlens.client.stubs import Stubs
-from convlens.v1 import job_pb2, visualization_pb2
+from convlens.v1 import job_pb2
 
 SCENE = np.random.default_rng(5).integers(0, 256, (224, 224, 3), np.uint8)
 MAPS = [Saliency(), GradCAM()]
@@ -26,12 +26,12 @@ LAYER = "block1_conv1"
 
 def steady(client: Client) -> None:
     """Asks and gets."""
-    client.visualize(TINY, MAPS, model="null")
+    client.visualize(TINY, MAPS, model="null", fresh=True)
 
 
 def looking(client: Client) -> None:
     """Asks for real maps."""
-    client.visualize(SCENE, MAPS, model="shapes")
+    client.visualize(SCENE, MAPS, model="shapes", fresh=True)
     time.sleep(0.2)
 
 
@@ -85,12 +85,12 @@ def slow(client: Client) -> None:
 
 def crashing(client: Client) -> None:
     """Dies in the middle of a call."""
-    spec = job_spec(
-        [TINY], [Activations(LAYER)], model="null", target=None, scored_layer="", predictions=None, priority="low",
-        timeout=None,
+    request = job_request(
+        [TINY], [Activations(LAYER)], model="null", target=None, scored_layer="", predictions=None, request_id=None,
+        priority="low", fresh=True, timeout=None,
     )  # fmt: skip
     with grpc.insecure_channel(sys.argv[2]) as channel:
-        call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
+        call = Stubs(channel).visualizations.Visualize(request.serialized)
         for _ in itertools.islice(call, random.randrange(8)):
             time.sleep(0.05)
         os._exit(0)
