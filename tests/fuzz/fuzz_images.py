@@ -14,7 +14,7 @@ import numpy as np
 
 from convlens.v1 import spec_pb2
 
-SIDE = 16
+SIDE = 8
 READER = Reader(1 << 20)
 
 

@@ -1,0 +1,25 @@
+"""The fuzzers of `make fuzz` still fit what they fuzz: each takes all of its seeds. Atheris is not needed here."""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "fuzz"
+
+
+@pytest.mark.parametrize("fuzzer", sorted(FOLDER.glob("fuzz_*.py")), ids=lambda path: path.stem)
+def test_a_fuzzer_takes_its_seeds(fuzzer, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "atheris", SimpleNamespace(instrument_imports=contextlib.nullcontext))
+    seeds = runpy.run_path(str(FOLDER / "seeds.py"))
+    seeds["main"](fuzzer.stem.removeprefix("fuzz_"), tmp_path)
+    once = runpy.run_path(str(fuzzer))["once"]
+    files = list(tmp_path.iterdir())
+    assert files
+    for file in files:
+        once(file.read_bytes())
