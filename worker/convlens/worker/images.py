@@ -42,6 +42,8 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
+THREADS: Final = 8
+"""At most; each may hold an image of the largest size."""
 PART_BYTES: Final = 64 << 10
 """Bytes of files that are worth a thread."""
 _APP1: Final = b"\xff\xe1"
@@ -71,7 +73,7 @@ class Reader:
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._most = os.cpu_count() or 1
+        self._most = min(THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="decode")
 
     def read(
