@@ -8,6 +8,7 @@ from typing import Final
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import PythonRespSerializer
 from redis.retry import Retry
 
 LedgerUnavailable = redis.RedisError
@@ -32,6 +33,8 @@ class RedisClock:
         return now + self._ahead
 
 
+_COPIED: Final = 6000
+"""Bytes of a value that is put together with what is around it; redis-py's own number."""
 FRONT_SECONDS: Final = 2.0
 """What a front waits for Redis, since a caller waits with it, and asks again. It never waits in a blocking command."""
 
@@ -49,4 +52,18 @@ def connect(url: str, seconds: float = 5.0) -> redis.Redis:
         health_check_interval=15,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 3),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )
+
+
+def for_large_values(client: redis.Redis) -> redis.Redis:
+    """A client of the same Redis that sends large values uncopied, where hiredis' packer copies each of them.
+
+    That one is better for all else.
+    """
+    pool = client.connection_pool
+    packer = PythonRespSerializer(_COPIED, client.get_encoder().encode)
+    return redis.Redis(
+        connection_pool=redis.ConnectionPool(
+            connection_class=pool.connection_class, **pool.connection_kwargs, command_packer=packer
+        )
     )

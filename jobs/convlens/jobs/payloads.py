@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import redis
 
 from convlens.jobs import keys
-from convlens.jobs.connect import RedisClock
+from convlens.jobs.connect import RedisClock, for_large_values
 from convlens.jobs.spares import Spares
 
 CHUNK: Final = 1 << 20
@@ -69,8 +69,8 @@ class RedisPayloads:
     """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
-        self._set = client.register_script(_SET)
+        self._redis = for_large_values(client)
+        self._set = self._redis.register_script(_SET)
 
     def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
         """See PayloadStore. It is written though Redis is full, so that work under way can end."""
