@@ -22,7 +22,7 @@ from convlens.client.errors import (
     Unavailable,
     from_rpc,
 )
-from convlens.client.images import Images, SentImage, pack
+from convlens.client.images import Images, Outgoing, SentImage, pack
 from convlens.client.options import Targets, Visualization, targets_message
 from convlens.client.results import Assembler, Request, Result
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
@@ -45,7 +45,7 @@ class JobRequest:
 
 
 def job_request(
-    images: Images,
+    images: Images | Outgoing,
     visualizations: Sequence[Visualization],
     *,
     model: str,
@@ -72,21 +72,15 @@ def job_request(
     if timeout is not None:
         spec.timeout.FromNanoseconds(int(timeout * 1e9))
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
-    packed = pack(images)
-    fields = [piece for image in packed for piece in framing.field(_IMAGES, *image.pieces)]
-    head, *rest = framing.field(_SPEC, spec.SerializeToString(), *fields)
-    whole = [head, *rest, *framing.field(_REQUEST_ID, request_id.encode())]
-    serialized = memoryview(framing.message(whole))
-    ends = itertools.accumulate(map(len, whole))
-    places = {id(piece): serialized[end - len(piece) : end] for piece, end in zip(whole, ends, strict=True)}
-    sent = [SentImage(image.about, places[id(image.data)]) for image in packed]
-    return JobRequest(serialized.obj, sent, request_id)  # type: ignore[arg-type]
+    outgoing = images if isinstance(images, Outgoing) else Outgoing()
+    if outgoing is not images:
+        for image in pack(images):
+            outgoing.add(image)
+    serialized = outgoing.finished(spec.SerializeToString(), *framing.field(_REQUEST_ID, request_id.encode()))
+    return JobRequest(serialized, outgoing.images, request_id)
 
 
-_IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
-_SPEC, _REQUEST_ID = (
-    visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name[name].number for name in ("spec", "request_id")
-)
+_REQUEST_ID: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["request_id"].number
 
 
 def job_state(name: str | None) -> job_pb2.JobState.ValueType:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convlens.client.errors import InvalidArgument
-from convlens.v1 import codec, framing, spec_pb2, tensor_pb2
+from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, visualization_pb2
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -27,7 +27,7 @@ _ALLOWED: Final = "a path, bytes, a Pillow image, or a uint8 or float32 array (H
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """An image as it is sent: a description, and bytes that are copied once, into the request."""
+    """An image as it is sent: a description, and bytes that are copied once, into what goes out."""
 
     about: tensor_pb2.Tensor | None
     """Datatype and shape of pixels; None for a file."""
@@ -58,6 +58,47 @@ class SentImage:
 
 _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
+_IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
+_SPEC: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["spec"].number
+
+
+class Outgoing:
+    """The images of a request, put one behind another into what is sent: each is copied once."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+        self._file.write(framing.tag(_SPEC) + framing.patched(0))
+        self._begin = self._file.tell()
+        self._places: list[tuple[tensor_pb2.Tensor | None, int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()
+
+    def add(self, image: SentImage) -> None:
+        """One image more; what it is made of may change afterwards."""
+        self._file.writelines(framing.field(_IMAGES, *image.pieces))
+        end = self._file.tell()
+        self._places.append((image.about, end - len(image.data), end))
+
+    def finished(self, spec: bytes, *rest: framing.Data) -> bytes:
+        """The request, with the other fields of its JobSpec and those behind that. Nothing can be added to it."""
+        self._file.write(spec)
+        size = self._file.tell() - self._begin
+        self._file.writelines(rest)
+        self._file.seek(self._begin - len(framing.patched(0)))
+        self._file.write(framing.patched(size))
+        return self._file.getvalue()
+
+    @property
+    def images(self) -> list[SentImage]:
+        """Views of the images where they are."""
+        whole = memoryview(self._file.getvalue())
+        return [SentImage(about, whole[start:end]) for about, start, end in self._places]
 
 
 def pack(images: Images) -> list[SentImage]:

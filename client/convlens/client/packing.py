@@ -6,11 +6,11 @@ Knows nothing of calls.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
-from convlens.client.images import ImageLike, SentImage, pack
+from convlens.client.images import ImageLike, Outgoing, SentImage, pack
 from convlens.client.results import Result
 
 FIRST: Final = 16
@@ -28,28 +28,43 @@ ItemError = ConvlensError | OSError
 """What one image may end with: a file that cannot be read is no error of the service."""
 
 
+class Batch:
+    """The images of a job of map(), and what was no image, in its place among them as the error that it is."""
+
+    def __init__(self) -> None:
+        self.images = Outgoing()
+        self.errors: dict[int, ItemError] = {}
+        """By place."""
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.errors)
+
+    def in_place(self, found: Sequence[Result | ItemError]) -> list[Result | ItemError]:
+        """What was found of the images, and the errors, in the batch's order."""
+        results = iter(found)
+        return [self.errors[place] if place in self.errors else next(results) for place in range(len(self))]
+
+
 class Packer:
-    """Collects images until they make a job. What is no image stands in its place as the error that it is."""
+    """Collects images until they make a job."""
 
     def __init__(self) -> None:
         self.size = FIRST
         """Images of the next job."""
-        self._batch: list[SentImage | ItemError] = []
-        self._bytes = 0
+        self._batch = Batch()
 
-    def add(self, image: ImageLike) -> list[SentImage | ItemError]:
+    def add(self, image: ImageLike) -> Batch | None:
         """The images that make a job, this one not among them when it found no room; mostly none yet."""
-        packed: SentImage | ItemError
+        full = None
         try:
-            (it,) = pack([image])
-            packed = SentImage(it.about, bytes(it.data))  # the caller may use its array again
+            (packed,) = pack([image])
         except (InvalidArgument, OSError) as error:
-            packed = error
-        size = len(packed.data) if isinstance(packed, SentImage) else 0
-        full = self.rest() if self._bytes + size > PACK_BYTES else []
-        self._batch.append(packed)
-        self._bytes += size
-        return full or (self.rest() if len(self._batch) >= self.size else [])
+            self._batch.errors[len(self._batch)] = error
+        else:
+            if self._batch.images.size + len(packed.data) > PACK_BYTES:
+                full = self.rest()
+            self._batch.images.add(packed)
+        return full or (self.rest() if len(self._batch) >= self.size else None)
 
     def took(self, images: int, seconds: float) -> None:
         """Fits the size to the time that a job of so many images took, from its sending to its result."""
@@ -58,23 +73,10 @@ class Packer:
         elif seconds > SLOW:
             self.size = min(self.size, max(LEAST, images // 2))
 
-    def rest(self) -> list[SentImage | ItemError]:
-        """Those collected; none any more afterwards."""
-        batch, self._batch, self._bytes = self._batch, [], 0
-        return batch
-
-
-def sendable(batch: Sequence[SentImage | ItemError]) -> list[SentImage]:
-    """The images among them."""
-    return [it for it in batch if isinstance(it, SentImage)]
-
-
-def in_place(
-    batch: Sequence[SentImage | ItemError], found: Sequence[Result | ItemError]
-) -> Iterator[Result | ItemError]:
-    """What was found of the images, and what were none before, in the batch's order."""
-    results = iter(found)
-    return (next(results) if isinstance(it, SentImage) else it for it in batch)
+    def rest(self) -> Batch | None:
+        """Those collected, none any more afterwards; None for none."""
+        batch, self._batch = self._batch, Batch()
+        return batch if len(batch) else None
 
 
 def parted(images: Sequence[SentImage], error: ConvlensError) -> list[Sequence[SentImage]]:

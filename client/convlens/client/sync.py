@@ -25,9 +25,9 @@ from convlens.client.calls import (
 )
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
 from convlens.client.errors import ConvlensError
-from convlens.client.images import ImageLike, Images, SentImage
+from convlens.client.images import ImageLike, Images, Outgoing, SentImage
 from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
-from convlens.client.packing import ItemError, Packer, in_place, parted, sendable
+from convlens.client.packing import Batch, ItemError, Packer, parted
 from convlens.client.results import Result
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2, model_pb2
@@ -183,24 +183,25 @@ class Client:
     def _batch(
         self,
         packer: Packer,
-        batch: Sequence[SentImage | ItemError],
+        batch: Batch,
         visualizations: Sequence[Visualization],
         options: dict[str, Any],
     ) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
-        images = sendable(batch)
+        if not batch.images:
+            return batch.in_place([])
         began = time.monotonic()
-        found = self._each(images, visualizations, options) if images else ()
+        found = self._each(batch.images, visualizations, options)
         packer.took(len(batch), time.monotonic() - began)
-        return list(in_place(batch, found))
+        return batch.in_place(found)
 
     def _each(
-        self, images: Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
+        self, images: Outgoing | Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
     ) -> list[Result | ItemError]:
         try:
             return list(self.visualize(images, visualizations, **options).split())
         except ConvlensError as error:
-            parts = parted(images, error)
+            parts = parted(images.images if isinstance(images, Outgoing) else images, error)
             if not parts:
                 return [error] * len(images)
         return [item for part in parts for item in self._each(part, visualizations, options)]
@@ -353,7 +354,7 @@ class Job:
         self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
 
 
-def _batches(packer: Packer, images: Iterable[ImageLike]) -> Iterator[list[SentImage | ItemError]]:
+def _batches(packer: Packer, images: Iterable[ImageLike]) -> Iterator[Batch]:
     for image in images:
         if batch := packer.add(image):
             yield batch

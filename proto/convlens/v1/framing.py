@@ -17,7 +17,12 @@ _LENGTHS: Final = {1: 8, 5: 4}
 
 def field(number: int, *parts: Data) -> list[Data]:
     """A bytes, string or message field whose value is `parts`, one after another: the pieces of its serialized form."""
-    return [varint(number << 3 | 2) + varint(sum(map(len, parts))), *parts]
+    return [tag(number) + varint(sum(map(len, parts))), *parts]
+
+
+def tag(number: int) -> bytes:
+    """What such a field begins with, before its length."""
+    return varint(number << 3 | 2)
 
 
 def number(field_number: int, value: int) -> bytes:
@@ -33,6 +38,11 @@ def varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def patched(value: int) -> bytes:
+    """`value` < 2³⁵ in five bytes whatever it is, for a place that is filled in once it is known."""
+    return bytes(value >> shift & 0x7F | 0x80 for shift in (0, 7, 14, 21)) + bytes([value >> 28])
 
 
 def message(parts: Iterable[Data]) -> bytes:

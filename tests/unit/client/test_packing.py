@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from convlens.client.errors import InvalidArgument
 from convlens.client.packing import FIRST, LEAST, MOST, PACK_BYTES, QUICK, SLOW, Packer
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -48,8 +49,29 @@ def test_a_size_that_shrinks_while_images_are_collected_ends_the_job():
 
 
 def test_a_jobs_bytes_are_bounded():
-    large = np.zeros((1, PACK_BYTES // 9, 3), np.uint8)
+    large = np.zeros((1, PACK_BYTES // 10, 3), np.uint8)
     packer = Packer()
-    assert [len(packer.add(large)) for _ in range(5)] == [0, 0, 0, 3, 0]
+    assert [len(packer.add(large) or ()) for _ in range(5)] == [0, 0, 0, 3, 0]
     assert len(packer.rest()) == 2
     assert not packer.rest()
+
+
+def test_what_is_no_image_stands_in_its_place_as_its_error():
+    packer = Packer()
+    for image in (IMAGE, "no such file", IMAGE, 7):
+        assert not packer.add(image)
+    batch = packer.rest()
+    assert (len(batch), len(batch.images)) == (4, 2)
+    first, missing, second, number = batch.in_place(["first", "second"])
+    assert (first, second) == ("first", "second")
+    assert isinstance(missing, FileNotFoundError)
+    assert isinstance(number, InvalidArgument)
+
+
+def test_an_array_may_be_used_again_once_it_is_packed():
+    packer = Packer()
+    array = IMAGE + 1
+    packer.add(array)
+    array[:] = 9
+    (image,) = packer.rest().images.images
+    assert set(image.data) == {1}

@@ -53,3 +53,12 @@ def test_fields_are_those_of_the_message(offset, data, score):
 def test_what_is_no_message_is_refused(data):
     with pytest.raises(ValueError, match=r"goes beyond|64 bits"):
         list(framing.fields(memoryview(data)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300, 1 << 21])
+def test_a_length_that_is_filled_in_later_is_read_as_any_other(size):
+    data = framing.tag(1) + framing.patched(size) + bytes(size)
+    assert len(framing.patched(size)) == len(framing.patched(0))
+    assert spec_pb2.Image.FromString(data).encoded == bytes(size)
+    ((number, value, whole),) = framing.fields(memoryview(data))
+    assert (number, len(value), len(whole)) == (1, size, len(data))
