@@ -25,6 +25,9 @@ CHUNK: Final = 1 << 20
 SPARES: Final = ".spares"
 """The folder's folder of files to be written again."""
 
+MOUNTS: Final = Path("/proc/self/mounts")
+"""Where the system tells which file system is where."""
+
 Data = bytes | memoryview
 
 
@@ -38,6 +41,10 @@ class StoreFull(RuntimeError):
 
 class PayloadStore(Protocol):
     """Where payloads live."""
+
+    @property
+    def waits(self) -> bool:
+        """False where they are in this machine's memory: reading never waits for anything."""
 
     def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
         """Writes a payload that had its room reserved, buffer after buffer, for `ttl` seconds; its bytes. StoreFull.
@@ -67,6 +74,8 @@ return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"""
 
 class RedisPayloads:
     """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
+
+    waits = True
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = for_large_values(client)
@@ -155,6 +164,7 @@ class DirectoryPayloads:
         self._clock = clock
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._spares = Spares(folder / SPARES)
+        self.waits = not _in_memory(folder)
 
     def _path(self, name: str) -> str:
         if not re.fullmatch(r"[0-9A-Za-z-]+", name):
@@ -240,6 +250,15 @@ class DirectoryPayloads:
 def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:
     """The store in `folder`, or in Redis where there is none."""
     return DirectoryPayloads(folder, RedisClock(client)) if folder else RedisPayloads(client)
+
+
+def _in_memory(folder: Path) -> bool:
+    """True for a folder of a tmpfs, where the system tells."""
+    if not MOUNTS.exists():
+        return False
+    kinds = {place: kind for _, place, kind, *_ in map(str.split, MOUNTS.read_text().splitlines())}
+    path = folder.resolve()
+    return next((kinds[str(it)] for it in (path, *path.parents) if str(it) in kinds), "") == "tmpfs"
 
 
 def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:

@@ -34,7 +34,7 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
     try:
         whole = record.result_bytes + record.header_size
         if not offset and whole <= front.settings.chunk_bytes:
-            data = memoryview(await front.call(front.ledger.read_result, record, 0, whole))
+            data = memoryview(await _small(front, record, whole))
             body, header = data[: record.result_bytes], data[record.result_bytes :]
             yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
             return
@@ -43,6 +43,13 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
             yield "chunk", part
     except PayloadGone:
         raise result_expired(record) from None
+
+
+async def _small(front: Front, record: Record, size: int) -> bytes:
+    """A result of few bytes and its header; a thread takes longer, and reads where that may have to wait."""
+    if front.ledger.payloads.waits:
+        return await front.call(front.ledger.read_result, record, 0, size)
+    return front.ledger.read_result(record, 0, size)
 
 
 def _completed(record: Record, header: framing.Data) -> Part:

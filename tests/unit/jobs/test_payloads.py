@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from convlens.jobs import spares
+from convlens.jobs import payloads, spares
 from convlens.jobs.payloads import DirectoryPayloads, PayloadGone
 
 
@@ -88,3 +88,27 @@ def test_sweep_deletes_what_is_over_and_leaves_the_rest(store, tmp_path):
     os.utime(tmp_path / "over", (1, 1))
     store.sweep()
     assert {it.name for it in tmp_path.iterdir()} == {"lasts", ".spares"}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "folder", "waits"),
+    [
+        ("/dev/vda / ext4 rw 0 0\ntmpfs {} tmpfs rw 0 0\n", "shared/payloads", False),
+        (
+            "/dev/vda / ext4 rw 0 0\ntmpfs {} tmpfs rw 0 0\nserver:/data {}/shared nfs4 rw 0 0\n",
+            "shared/payloads",
+            True,
+        ),
+        ("tmpfs / tmpfs rw 0 0\n/dev/vda {} ext4 rw 0 0\n", "payloads", True),
+        ("tmpfs {} tmpfs rw 0 0\n", "../elsewhere", True),
+        (None, "payloads", True),
+    ],
+)
+def test_only_a_folder_in_memory_needs_no_waiting_for(tmp_path, monkeypatch, mounts, folder, waits):
+    place = tmp_path / "place"
+    place.mkdir()
+    table = tmp_path / "mounts"
+    if mounts:
+        table.write_text(mounts.replace("{}", str(place)))
+    monkeypatch.setattr(payloads, "MOUNTS", table)
+    assert DirectoryPayloads(place / folder, time.time).waits == waits
