@@ -17,10 +17,12 @@ from typing import TextIO
 from chaos.stack import Stack, stacked
 
 from soak.client import KINDS
-from soak.measures import sample, trends
+from soak.measures import at_rest, sample, trends
 
 TTL = 20
 """Seconds that a result is kept, and its id after that: what comes is as much as what goes once these are over."""
+LIFE = 400.0
+"""Seconds after which nothing of a job is left: its timeout of five minutes, and all that is kept after that."""
 WARM = 120.0
 """Seconds before the first sample: the records have come to a level, and each worker has had the largest jobs."""
 EVERY = 5.0
@@ -91,13 +93,15 @@ def main() -> int:
         stacked(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,
         (wanted.out / "samples.jsonl").open("w") as log,
     ):
+        before = stack.redis.dbsize()
         crowd = Crowd(stack.target, wanted.out / "clients.log")
         try:
             samples = soaked(stack, crowd, 60 * wanted.minutes, log)
         finally:
             crowd.close()
+        rest = at_rest(stack, before, LIFE)
     print(f"{'':24}{'start':>10}{'end':>10}")
-    found = trends(samples)
+    found = [*trends(samples), rest]
     for it in found:
         print(f"{it.name:24}{it.start:10.1f}{it.end:10.1f}  {'flat' if it.flat else 'grew'}")
     print("calls done:", ", ".join(f"{kind} {count}" for kind, count in sorted(crowd.done.items())))
