@@ -72,10 +72,7 @@ def job_request(
     if timeout is not None:
         spec.timeout.FromNanoseconds(int(timeout * 1e9))
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
-    outgoing = images if isinstance(images, Outgoing) else Outgoing()
-    if outgoing is not images:
-        for image in pack(images):
-            outgoing.add(image)
+    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images))
     serialized = outgoing.finished(spec.SerializeToString(), *framing.field(_REQUEST_ID, request_id.encode()))
     return JobRequest(serialized, outgoing.images, request_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -65,19 +65,21 @@ _SPEC: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["spe
 class Outgoing:
     """The images of a request, put one behind another into what is sent: each is copied once."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: Iterable[SentImage] = ()) -> None:
         self._file = io.BytesIO()
         self._file.write(framing.tag(_SPEC) + framing.patched(0))
         self._begin = self._file.tell()
         self._places: list[tuple[tensor_pb2.Tensor | None, int, int]] = []
+        for image in images:
+            self.add(image)
 
     def __len__(self) -> int:
         return len(self._places)
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
-        return self._file.tell()
+        """Bytes of the images."""
+        return sum(end - start for _, start, end in self._places)
 
     def add(self, image: SentImage) -> None:
         """One image more; what it is made of may change afterwards."""

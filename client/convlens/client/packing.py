@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
-from convlens.client.images import ImageLike, Outgoing, SentImage, pack
+from convlens.client.images import ImageLike, Outgoing, pack
 from convlens.client.results import Result
 
 FIRST: Final = 16
@@ -79,14 +79,15 @@ class Packer:
         return batch if len(batch) else None
 
 
-def parted(images: Sequence[SentImage], error: ConvlensError) -> list[Sequence[SentImage]]:
+def parted(outgoing: Outgoing, error: ConvlensError) -> list[Outgoing]:
     """How images that failed as one job are tried again: what is before, at and behind the one at fault, or halves.
 
     None where there is nothing to part, or the error says nothing of the images.
     """
-    if len(images) == 1 or not isinstance(error, InvalidArgument | JobFailed):
+    if len(outgoing) == 1 or not isinstance(error, InvalidArgument | JobFailed):
         return []
+    images = outgoing.images
     named = re.match(r"spec\.images\[(\d+)\]", error.field)
     cuts = [int(named[1]), int(named[1]) + 1] if named else [len(images) // 2]
     parts = [images[start:end] for start, end in zip([0, *cuts], [*cuts, len(images)], strict=True)]
-    return [part for part in parts if part]
+    return [Outgoing(part) for part in parts if part]

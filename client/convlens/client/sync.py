@@ -25,7 +25,7 @@ from convlens.client.calls import (
 )
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
 from convlens.client.errors import ConvlensError
-from convlens.client.images import ImageLike, Images, Outgoing, SentImage
+from convlens.client.images import ImageLike, Images, Outgoing
 from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
 from convlens.client.packing import Batch, ItemError, Packer, parted
 from convlens.client.results import Result
@@ -196,12 +196,12 @@ class Client:
         return batch.in_place(found)
 
     def _each(
-        self, images: Outgoing | Sequence[SentImage], visualizations: Sequence[Visualization], options: dict[str, Any]
+        self, images: Outgoing, visualizations: Sequence[Visualization], options: dict[str, Any]
     ) -> list[Result | ItemError]:
         try:
             return list(self.visualize(images, visualizations, **options).split())
         except ConvlensError as error:
-            parts = parted(images.images if isinstance(images, Outgoing) else images, error)
+            parts = parted(images, error)
             if not parts:
                 return [error] * len(images)
         return [item for part in parts for item in self._each(part, visualizations, options)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.stack import Stack
+from processes import until
 
 MIB = 1 << 20
 Sample = dict[str, float]
@@ -59,7 +60,6 @@ def trends(samples: Sequence[Sample]) -> list[Trend]:
 
 def at_rest(stack: Stack, before: float, seconds: float) -> Trend:
     """Redis' keys before any client came, and once what the clients left has outlived its time, or in `seconds`."""
-    ends = time.monotonic() + seconds
-    while stack.redis.dbsize() > before + SLACK["keys"] and time.monotonic() < ends:
-        time.sleep(1.0)
+    with contextlib.suppress(AssertionError):  # what is left then is told
+        until(lambda: stack.redis.dbsize() <= before + SLACK["keys"], seconds)
     return Trend(KEYS, before, stack.redis.dbsize())

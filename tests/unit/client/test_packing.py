@@ -49,7 +49,7 @@ def test_a_size_that_shrinks_while_images_are_collected_ends_the_job():
 
 
 def test_a_jobs_bytes_are_bounded():
-    large = np.zeros((1, PACK_BYTES // 10, 3), np.uint8)
+    large = np.zeros((1, PACK_BYTES // 9, 3), np.uint8)
     packer = Packer()
     assert [len(packer.add(large) or ()) for _ in range(5)] == [0, 0, 0, 3, 0]
     assert len(packer.rest()) == 2

@@ -158,11 +158,21 @@ def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
     np.testing.assert_array_equal(read(encode(stored, fmt, exif=exif, **options)), NOISE)
 
 
+def test_a_jpeg_stands_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    flat = np.zeros((64, 32, 3), np.uint8)
+    flat[:32] = 255  # white above, black below
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(flat)))
+    found = read(encode(stored, "JPEG", quality=95, exif=exif), 64, 32)
+    np.testing.assert_allclose(found.astype(int), flat, atol=3)
+
+
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
 
 
 @pytest.mark.parametrize("said", ["EXIF", "XMP"])
-def test_a_jpeg_stands_upright_too(said):
+def test_a_jpeg_of_the_models_size_is_turned_whoever_says_so(said):
     exif = Image.Exif()
     exif[0x0112] = 3
     picture = np.zeros((64, 32, 3), np.uint8)

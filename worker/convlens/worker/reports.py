@@ -60,7 +60,8 @@ def _images(
     reports = [result_pb2.ImageReport() for _ in range(count)]
     if outputs.predicted is not None and outputs.predicted_logits is not None:
         best = (outputs.predicted, outputs.predicted_logits, outputs.predicted_probabilities)
-        for report, *row in zip(reports, *map(_rows, best, [outputs.predicted.shape] * 3), strict=True):
+        rows = [_rows(array, outputs.predicted.shape) for array in best]
+        for report, *row in zip(reports, *rows, strict=True):
             for unit, logit, probability in zip(*row, strict=True):
                 report.predictions.add(index=unit, label=_label(card, unit), logit=logit, probability=probability)
     if outputs.targets is None or outputs.scores is None:
@@ -68,7 +69,8 @@ def _images(
     inner = bool(plan.scored_layer)
     kind = result_pb2.SCORE_KIND_ACTIVATION if inner else result_pb2.SCORE_KIND_LOGIT
     explained = (outputs.targets, outputs.scores, outputs.probabilities)
-    for i, (report, *row) in enumerate(zip(reports, *map(_rows, explained, [outputs.targets.shape] * 3), strict=True)):
+    rows = [_rows(array, outputs.targets.shape) for array in explained]
+    for i, (report, *row) in enumerate(zip(reports, *rows, strict=True)):
         for tensor in (it for it in plan.tensors if it.targeted):
             for t, (unit, score, probability) in enumerate(zip(*row, strict=True)):
                 explanation = report.explanations.add(
