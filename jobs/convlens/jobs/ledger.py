@@ -10,7 +10,7 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
@@ -136,11 +136,34 @@ class Ledger:
 
         Raises Full, StoreFull (nothing is kept then) or RequestIdReused.
         """
+        known = self._stored(job)
+        while (found := self._submit(job, bounds, known)) is None:
+            known = frozenset()
+        return found
+
+    def _stored(self, job: NewJob) -> frozenset[str]:
+        """The digests of the job's images that are stored already; one image is not worth asking."""
+        digests = [digest for digest, _ in job.images]
+        if len(digests) == 1:
+            return frozenset()
+        found = self.redis.hmget(keys.IMAGES, digests)
+        return frozenset(digest for digest, place in zip(digests, found, strict=True) if place)
+
+    def _submit(self, job: NewJob, bounds: Bounds, known: frozenset[str]) -> tuple[Record, bool] | None:
+        """As submit(), with the images that are not `known` in one payload, the pack; None where a known one is gone."""
+        pack, size, body = uuid.uuid4().hex, 0, []
+        places = dict.fromkeys(known, -1)
+        for digest, data in job.images:
+            if digest not in places:
+                places[digest] = size
+                size += len(data)
+                body.append(data)
         result_ttl, tombstone_ttl = self._ttls
-        images = [(digest, uuid.uuid4().hex, len(data)) for digest, data in job.images]
         words = {
             "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
-            "priority": int(job.priority), "images": images, "fingerprint": job.fingerprint, "cost": job.cost,
+            "priority": int(job.priority), "pack": pack, "pack_bytes": size,
+            "images": [(digest, len(data), places[digest]) for digest, data in job.images],
+            "fingerprint": job.fingerprint, "cost": job.cost,
             "reserved": job.reserved, "timeout": int(job.timeout * 1000), "keep": int(job.keep),
             "fresh": int(job.fresh), "request_id": job.request_id, "result_ttl": result_ttl,
             "tombstone_ttl": tombstone_ttl, "tenant_share": bounds.tenant_share,
@@ -149,10 +172,10 @@ class Ledger:
             "cached_bytes": bounds.cached_bytes,
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
-        unused: Iterable[str] = [name for _, name, _ in images]
+        unused: Iterable[str] = [pack]
         try:
-            payloads = [(name, data) for (_, name, _), (_, data) in zip(images, job.images, strict=True)]
-            self.payloads.put_many(payloads, job.timeout + self.settings.result_ttl)
+            if body:
+                self.payloads.put(pack, body, job.timeout + self.settings.result_ttl, reserved=False)
             outcome, found, told = self._run("submit", json.dumps(words), job.spec)
             unused = map(bytes.decode, found)
         except redis.OutOfMemoryError as error:
@@ -167,6 +190,8 @@ class Ledger:
                 raise Full.from_script(told)
             case b"REUSED":
                 raise RequestIdReused(f"request id {job.request_id!r} was used before for another request")
+            case b"GONE":
+                return None
         return Record.parse(job.id, _fields(told)), outcome == b"ANNOUNCE"
 
     def get(self, job_id: str) -> Record | None:
@@ -235,11 +260,11 @@ class Ledger:
         if not self._run("delete", job_id):
             raise JobLive(f"job {job_id} has not ended")
 
-    def read_header(self, record: Record) -> bytes:
+    def read_header(self, record: Record) -> Data:
         """The header of a SUCCEEDED job's result. PayloadGone when it has expired."""
         return self.payloads.read(record.result, record.result_bytes, record.header_size)
 
-    def read_result(self, record: Record, offset: int, length: int) -> bytes:
+    def read_result(self, record: Record, offset: int, length: int) -> Data:
         """Bytes of a SUCCEEDED job's tensors. PayloadGone when it has expired."""
         return self.payloads.read(record.result, offset, length)
 
@@ -262,7 +287,7 @@ class Ledger:
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
         """The bytes of each claim's images, all fetched together; no list where one is gone."""
-        wanted = [(image.payload, image.size) for claim in claims for image in claim.images]
+        wanted = [(image.payload, image.offset, image.size) for claim in claims for image in claim.images]
         found = iter(self.payloads.read_many(wanted))
         every = [[next(found) for _ in claim.images] for claim in claims]
         return [[] if None in images else images for images in every]  # type: ignore[misc]
@@ -283,15 +308,13 @@ class Ledger:
         """
         header_size = 0
 
-        def whole() -> Iterator[Data]:
+        def end() -> bytes:
             nonlocal header_size
-            yield from body
             told = header()
             header_size = len(told)
-            yield told
+            return told
 
-        ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        size = self.payloads.put(claim.token, whole(), ttl)
+        size = self.payloads.put(claim.token, body, self.settings.result_ttl + self.settings.reconcile_interval, end)
         done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size - header_size, header_size)
         if not done:
             self.payloads.delete([claim.token])

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import re
-import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,15 +20,18 @@ from convlens.jobs import keys
 from convlens.jobs.connect import RedisClock, for_large_values
 from convlens.jobs.spares import Spares
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
 SPARES: Final = ".spares"
 """The folder's folder of files to be written again."""
 
 MOUNTS: Final = Path("/proc/self/mounts")
 """Where the system tells which file system is where."""
+_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 
 Data = bytes | memoryview
+Place = tuple[str, int, int]
+"""A payload's name, an offset in it, and a length."""
 
 
 class PayloadGone(LookupError):
@@ -46,20 +49,20 @@ class PayloadStore(Protocol):
     def waits(self) -> bool:
         """False where they are in this machine's memory: reading never waits for anything."""
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
-        """Writes a payload that had its room reserved, buffer after buffer, for `ttl` seconds; its bytes. StoreFull.
+    def put(
+        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+    ) -> int:
+        """Writes a payload for `ttl` seconds; its bytes. StoreFull.
 
-        The next buffer is asked for once the ones before are written.
+        `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is written
+        though the store is full, so that work under way can end.
         """
 
-    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
-        """Writes several that had no room reserved, in one go. StoreFull; some may be there then."""
-
-    def read(self, name: str, offset: int, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int) -> Data:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
 
-    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """Whole payloads by name and size, in one go; None for one that is gone."""
+    def read_many(self, wanted: Sequence[Place]) -> Sequence[Data | None]:
+        """What read() gives of each place, in one go; None for what is gone."""
 
     def delete(self, names: Sequence[str]) -> None:
         """Forgets payloads; names that are not there are no error."""
@@ -73,7 +76,7 @@ return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"""
 
 
 class RedisPayloads:
-    """Payloads in Redis, in chunks of 1 MiB with a TTL each."""
+    """Payloads in Redis, in chunks of 256 KiB with a TTL each."""
 
     waits = True
 
@@ -81,32 +84,15 @@ class RedisPayloads:
         self._redis = for_large_values(client)
         self._set = self._redis.register_script(_SET)
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
-        """See PayloadStore. It is written though Redis is full, so that work under way can end."""
+    def put(
+        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+    ) -> int:
+        """See PayloadStore. So many chunks a round trip bound the memory."""
         size = 0
-
-        def chunks() -> Iterator[tuple[str, Data]]:
-            nonlocal size
-            for number, chunk in enumerate(_chunks(buffers)):
-                size += len(chunk)
-                yield keys.payload(name, number), chunk
-
-        self._set_all(chunks(), ttl, reserved=True)
-        return size
-
-    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
-        """See PayloadStore."""
-        chunks = (
-            (keys.payload(name, start // CHUNK), data[start : start + CHUNK])
-            for name, data in payloads
-            for start in range(0, len(data) or 1, CHUNK)
-        )
-        self._set_all(chunks, ttl, reserved=False)
-
-    def _set_all(self, values: Iterator[tuple[str, Data]], ttl: float, *, reserved: bool) -> None:
-        """Sixteen chunks a round trip, which bounds the memory."""
         life = max(1, int(ttl * 1000))
-        while some := list(itertools.islice(values, 16)):
+        chunks = enumerate(_chunks(itertools.chain(body, _later(end))))
+        while some := [(keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, 64)]:
+            size += sum(len(chunk) for _, chunk in some)
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
                     for key, chunk in some:
@@ -117,29 +103,32 @@ class RedisPayloads:
                     raise StoreFull("Redis is full (maxmemory)") from error
                 for key, chunk in some:
                     self._set([key], [chunk, life])
+        return size
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
-        if not length:
-            return b""
-        first, last = offset // CHUNK, (offset + length - 1) // CHUNK
-        with self._redis.pipeline(transaction=False) as pipe:
-            for number in range(first, last + 1):
-                start = max(0, offset - number * CHUNK)
-                pipe.getrange(keys.payload(name, number), start, min(CHUNK, offset + length - number * CHUNK) - 1)
-            parts: list[bytes] = pipe.execute()
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if len(data) != length:
-            raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
-        return data
+        (data,) = self.read_many([(name, offset, length)])
+        return _there(data, name)
 
-    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """See PayloadStore."""
+    def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
+        """See PayloadStore. Each chunk is fetched once; whole ones are sent by Valkey without a copy."""
+        pieces = [list(_pieces(*place)) for place in wanted]
+        spans: dict[str, tuple[int, int]] = {}
+        for key, start, end in itertools.chain.from_iterable(pieces):
+            low, high = spans.get(key, (start, end))
+            spans[key] = min(low, start), max(high, end)
         with self._redis.pipeline(transaction=False) as pipe:
-            for name, size in wanted:
-                pipe.mget([keys.payload(name, number) for number in range(max(1, -(-size // CHUNK)))])
-            found = pipe.execute()
-        return [None if None in chunks else b"".join(chunks) for chunks in found]
+            for key, (low, high) in spans.items():
+                if (low, high) == (0, CHUNK):
+                    pipe.get(key)
+                else:
+                    pipe.getrange(key, low, high - 1)
+            chunks = {key: memoryview(data or b"") for key, data in zip(spans, pipe.execute(), strict=True)}
+        found = [
+            _joined([chunks[key][start - spans[key][0] : end - spans[key][0]] for key, start, end in parts])
+            for parts in pieces
+        ]
+        return [data if len(data) == length else None for data, (_, _, length) in zip(found, wanted, strict=True)]
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore. Chunks are found by counting until one is not there."""
@@ -150,7 +139,7 @@ class RedisPayloads:
                     pipe.unlink(*(keys.payload(name, number) for number in numbers))
                 found = pipe.execute()
             names = [name for name, count in zip(names, found, strict=True) if count == len(numbers)]
-            numbers = range(numbers.stop, 2 * numbers.stop)
+            numbers = range(numbers.stop, 8 * numbers.stop)
 
     def sweep(self) -> None:
         """Nothing: Redis expires its keys itself."""
@@ -171,23 +160,25 @@ class DirectoryPayloads:
             raise ValueError(f"{name!r} is no payload's name")
         return f"{self._folder}/{name}"
 
-    def put(self, name: str, buffers: Iterable[Data], ttl: float) -> int:
+    def put(
+        self,
+        name: str,
+        body: Sequence[Data],
+        ttl: float,
+        end: Callable[[], Data] = bytes,
+        *,
+        reserved: bool = True,  # noqa: ARG002 - a folder's room is everybody's
+    ) -> int:
         """See PayloadStore. Readers see the whole file or none."""
         path = self._path(name)
-        part = f"{path}.{uuid.uuid4().hex}.part"
-        size = 0
-        rest = iter(buffers)
-        first = memoryview(next(rest, b""))
+        part = f"{path}.part"
         try:
-            self._spares.take(len(first), part)
+            old = self._spares.take(sum(map(len, body)), part)
             file = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                for buffer in itertools.chain([first], rest):
-                    view = memoryview(buffer)
-                    size += len(view)
-                    while view:
-                        view = view[os.write(file, view) :]
-                os.ftruncate(file, size)
+                size = _write(file, body) + _write(file, [end()])
+                if old > size:
+                    os.ftruncate(file, size)
                 expires = self._clock() + ttl
                 os.utime(file, (expires, expires))
             finally:
@@ -199,13 +190,23 @@ class DirectoryPayloads:
             raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
         return size
 
-    def put_many(self, payloads: Sequence[tuple[str, Data]], ttl: float) -> None:
+    def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
-        for name, data in payloads:
-            self.put(name, [data], ttl)
+        return _there(self._read(name, offset, length), name)
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """See PayloadStore."""
+    def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
+        """See PayloadStore. What lies side by side is read in one piece."""
+        found: list[Data | None] = []
+        for run in _runs(wanted):
+            name, offset, _ = run[0]
+            data = self._read(name, offset, sum(length for _, _, length in run))
+            if data is None:
+                found += [None] * len(run)
+            else:
+                found += [memoryview(data)[start - offset : start - offset + length] for _, start, length in run]
+        return found
+
+    def _read(self, name: str, offset: int, length: int) -> bytes | None:
         path = self._path(name)
         try:
             file = os.open(path, os.O_RDONLY)
@@ -215,20 +216,8 @@ class DirectoryPayloads:
             finally:
                 os.close(file)
         except FileNotFoundError:
-            raise PayloadGone(f"payload {name} is gone") from None
-        if len(data) != length:
-            raise PayloadGone(f"payload {name} is gone, or ends before byte {offset + length}")
-        return data
-
-    def read_many(self, wanted: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """See PayloadStore."""
-        found: list[bytes | None] = []
-        for name, size in wanted:
-            try:
-                found.append(self.read(name, 0, size))
-            except PayloadGone:
-                found.append(None)
-        return found
+            return None
+        return data if len(data) == length else None
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore."""
@@ -261,25 +250,67 @@ def _in_memory(folder: Path) -> bool:
     return next((kinds[str(it)] for it in (path, *path.parents) if str(it) in kinds), "") == "tmpfs"
 
 
+def _there(data: Data | None, name: str) -> Data:
+    """`data`, when there is any. PayloadGone."""
+    if data is None:
+        raise PayloadGone(f"payload {name} is gone, or is not as long as it was")
+    return data
+
+
+def _later(end: Callable[[], Data]) -> Iterator[Data]:
+    yield end()
+
+
+def _write(file: int, buffers: Sequence[Data]) -> int:
+    """Writes all of them, as many as go in one call to the system; their bytes."""
+    rest = deque(memoryview(buffer).cast("B") for buffer in buffers)
+    size = 0
+    while rest:
+        written = os.writev(file, list(itertools.islice(rest, _IOV_MAX)))
+        size += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.popleft())
+        if written:
+            rest[0] = rest[0][written:]
+    return size
+
+
+def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int]]:
+    """The chunks that have a place: the key of each, and from where to where."""
+    for number in range(offset // CHUNK, -(-(offset + length) // CHUNK)):
+        start, end = (min(max(0, it - number * CHUNK), CHUNK) for it in (offset, offset + length))
+        yield keys.payload(name, number), start, end
+
+
+def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:
+    """The places, those together that follow one another in a payload."""
+    run: list[Place] = []
+    for place in places:
+        if run and place[:2] != (run[-1][0], run[-1][1] + run[-1][2]):
+            yield run
+            run = []
+        run.append(place)
+    if run:
+        yield run
+
+
 def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:
-    """The buffers' bytes in pieces of CHUNK, copied only where a piece spans two buffers. Never none."""
-    carried = bytearray()
+    """The buffers' bytes in pieces of CHUNK, copied only where a piece spans several buffers. Never none."""
+    pieces: list[memoryview] = []
+    room = CHUNK
     empty = True
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
-        if carried:
-            room = CHUNK - len(carried)
-            carried += view[:room]
+        while len(view) >= room:
+            yield _joined([*pieces, view[:room]])
             view = view[room:]
-            if len(carried) < CHUNK:
-                continue
-            yield bytes(carried)
-            carried.clear()
-            empty = False
-        while len(view) >= CHUNK:
-            yield view[:CHUNK]
-            view = view[CHUNK:]
-            empty = False
-        carried += view
-    if carried or empty:
-        yield bytes(carried)
+            pieces, room, empty = [], CHUNK, False
+        if view:
+            pieces.append(view)
+            room -= len(view)
+    if pieces or empty:
+        yield _joined(pieces)
+
+
+def _joined(pieces: list[memoryview]) -> Data:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

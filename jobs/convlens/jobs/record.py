@@ -44,11 +44,12 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image's bytes in the payload store; equal images of a tenant share one payload."""
+    """Where an image's bytes are: in a payload with others that came with it; equal images of a tenant in one place."""
 
     digest: str
-    """SHA-256 of the tenant, the kind and the bytes."""
+    """BLAKE3 of the bytes, keyed by the tenant."""
     payload: str
+    offset: int
     size: int
 
 

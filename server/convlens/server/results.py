@@ -45,7 +45,7 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
         raise result_expired(record) from None
 
 
-async def _small(front: Front, record: Record, size: int) -> bytes:
+async def _small(front: Front, record: Record, size: int) -> framing.Data:
     """A result of few bytes and its header; a thread takes longer, and reads where that may have to wait."""
     if front.ledger.payloads.waits:
         return await front.call(front.ledger.read_result, record, 0, size)
@@ -62,7 +62,7 @@ async def _chunks(front: Front, record: Record, offset: int) -> AsyncIterator[Pa
     """The result's bytes from `offset` on, one chunk read ahead."""
     size, total = front.settings.chunk_bytes, record.result_bytes
 
-    def read(start: int) -> asyncio.Task[bytes]:
+    def read(start: int) -> asyncio.Task[framing.Data]:
         return asyncio.ensure_future(front.call(front.ledger.read_result, record, start, min(size, total - start)))
 
     ahead = read(offset) if offset < total else None

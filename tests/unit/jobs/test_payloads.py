@@ -26,7 +26,7 @@ def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path
     store.delete(["old", "never-there"])
     with pytest.raises(PayloadGone):
         store.read("old", 0, 1)
-    assert store.put("new", [b"n" * 4500, b"m"], 60) == 4501
+    assert store.put("new", [b"n" * 4000, b"n" * 500], 60, lambda: b"m") == 4501
     assert (tmp_path / "new").stat().st_ino == inode
     assert store.read("new", 4490, 11) == b"n" * 10 + b"m"
     assert (tmp_path / "new").stat().st_size == 4501
@@ -71,6 +71,7 @@ def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, t
 
 def test_spares_are_bounded_and_not_kept_for_ever(store, tmp_path, monkeypatch):
     monkeypatch.setattr(spares, "MOST_BYTES", 12_000)
+    monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
     for i in range(4):
         store.put(f"old{i}", [bytes(5000)], 60)
     store.delete([f"old{i}" for i in range(4)])

@@ -3,7 +3,7 @@
 local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
 local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
-local IMAGES, IMAGE_REFS = P .. 'images', P .. 'image-refs'
+local IMAGES, PACKS = P .. 'images', P .. 'packs'
 local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-sizes', P .. 'result-refs', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
@@ -89,17 +89,50 @@ local function expected(model, queue, now)
   return redis.call('ZCARD', awake(model)) + redis.call('LLEN', queue)
 end
 
-local function drop_images(job_images, tenant)
-  for _, image in ipairs(cjson.decode(job_images)) do
-    local digest = image[1]
-    if redis.call('HINCRBY', IMAGE_REFS, digest, -1) <= 0 then
-      local name, size = string.match(redis.call('HGET', IMAGES, digest) or '', '(%S+) (%S+)')
-      redis.call('HDEL', IMAGE_REFS, digest)
-      redis.call('HDEL', IMAGES, digest)
-      if name then
-        redis.call('RPUSH', GARBAGE, name)
-        count('image_bytes', tenant, -size)
+-- Images are stored in packs, those together that came together. IMAGES has by digest how many times jobs hold the image, its
+-- pack and where in it, PACKS of how many such images and bytes each is: it goes when the last of them does.
+local function stored_images(images)
+  local found = {}
+  for first = 1, #images, 1000 do
+    local digests = {}
+    for i = first, math.min(first + 999, #images) do digests[#digests + 1] = images[i][1] end
+    for i, place in ipairs(redis.call('HMGET', IMAGES, unpack(digests))) do
+      if place then
+        local held, pack, offset = string.match(place, '(%S+) (%S+) (%S+)')
+        found[digests[i]] = {held = tonumber(held), pack = pack, offset = tonumber(offset)}
       end
+    end
+  end
+  return found
+end
+
+local function store_image(digest, place)
+  redis.call('HSET', IMAGES, digest, text(place.held) .. ' ' .. place.pack .. ' ' .. text(place.offset))
+end
+
+local function drop_images(job_images, tenant)
+  local images, less = cjson.decode(job_images), {}
+  local found = stored_images(images)
+  for _, image in ipairs(images) do
+    local place = found[image[1]]
+    if place then place.held = place.held - 1 end
+  end
+  for digest, place in pairs(found) do
+    if place.held > 0 then
+      store_image(digest, place)
+    else
+      redis.call('HDEL', IMAGES, digest)
+      less[place.pack] = (less[place.pack] or 0) + 1
+    end
+  end
+  for pack, number in pairs(less) do
+    local held, bytes = string.match(redis.call('HGET', PACKS, pack) or '', '(%S+) (%S+)')
+    if held and tonumber(held) > number then
+      redis.call('HSET', PACKS, pack, text(held - number) .. ' ' .. bytes)
+    elseif held then
+      redis.call('HDEL', PACKS, pack)
+      redis.call('RPUSH', GARBAGE, pack)
+      count('image_bytes', tenant, -bytes)
     end
   end
 end

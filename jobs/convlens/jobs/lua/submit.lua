@@ -3,24 +3,21 @@
 -- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome, the names of payloads that nobody needs, then the
 -- record; for FULL what Full.from_script reads. Outcomes: CREATED, ANNOUNCE (created, and a message is to wake a hand for it),
 -- FOLLOWS (an equal job under way), ANSWERED (by an equal one's result), EXISTS (the id), REUSED (the id, by another request),
--- FULL.
+-- GONE (an image is neither stored nor in the job's pack), FULL.
 local job, spec = cjson.decode(ARGV[1]), ARGV[2]
 local id, tenant, now, unused = job.id, job.tenant, clock(), {}
 local k = key(id)
 local ttls = {result = job.result_ttl, tombstone = job.tombstone_ttl}
 
-local function every_image()
-  for _, image in ipairs(job.images) do unused[#unused + 1] = image[2] end
-  return unused
-end
+local ours = {job.pack}
 
 local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
 if old[1] then
-  if old[3] ~= job.fingerprint then return {'REUSED', every_image(), {}} end
+  if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
   if old[4] == job.nonce then return {'ANNOUNCE', {}, record(id)} end -- this very call, sent again by the client library
   if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
     if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
-    return {'EXISTS', every_image(), record(id)}
+    return {'EXISTS', ours, record(id)}
   end
 end
 
@@ -36,18 +33,22 @@ if job.fresh == 0 then
   end
 end
 
+local found, new = {}, 0 -- where images are, and how many of them are in the job's pack
 if not answered then
-  local seen, wanted = {}, {jobs = 1, image_bytes = 0, result_bytes = job.reserved}
+  found = stored_images(job.images)
   for _, image in ipairs(job.images) do
-    if not seen[image[1]] and redis.call('HEXISTS', IMAGES, image[1]) == 0 then
-      wanted.image_bytes = wanted.image_bytes + image[3]
+    local digest, offset = image[1], image[3]
+    if not found[digest] then
+      if offset < 0 then return {'GONE', ours, {}} end
+      found[digest] = {held = 0, pack = job.pack, offset = offset}
+      new = new + 1
     end
-    seen[image[1]] = true
   end
+  local wanted = {jobs = 1, image_bytes = new > 0 and job.pack_bytes or 0, result_bytes = job.reserved}
   local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
   local function full(what, of, allowed)
-    return {'FULL', every_image(), {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
-                                    text(held('jobs')), tostring(drain_rate(now))}}
+    return {'FULL', ours, {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
+                           text(held('jobs')), tostring(drain_rate(now))}}
   end
   for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
     local allowed = job.bounds[what]
@@ -62,7 +63,7 @@ if not answered then
   if job.tenant_rate > 0 and tenant ~= '' then
     local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
     local wait = paid - now - job.tenant_burst
-    if wait > 0 then return {'FULL', every_image(), {'rate', ':' .. tenant, tostring(job.tenant_rate), tostring(wait)}} end
+    if wait > 0 then return {'FULL', ours, {'rate', ':' .. tenant, tostring(job.tenant_rate), tostring(wait)}} end
     paid = paid + job.cost * 1000 / job.tenant_rate
     redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
   end
@@ -88,28 +89,27 @@ redis.call('ZREM', FORGET, id)
 count('jobs', tenant, 1)
 
 if answered then
-  unused = every_image()
+  unused = ours
   ttls.result = tonumber(redis.call('ZSCORE', RESULTS, answered.result)) - now
   finish(id, now, SUCCEEDED_, {}, answered, ttls)
   return {'ANSWERED', unused, record(id)}
 end
 
-for _, image in ipairs(job.images) do
-  local stored = redis.call('HGET', IMAGES, image[1])
-  if stored then
-    local name = string.match(stored, '%S+')
-    if name ~= image[2] then
-      unused[#unused + 1] = image[2]
-      image[2] = name
-    end
-  else
-    redis.call('HSET', IMAGES, image[1], image[2] .. ' ' .. text(image[3]))
-    count('image_bytes', tenant, image[3])
-  end
-  redis.call('HINCRBY', IMAGE_REFS, image[1], 1)
+local images = {}
+for i, image in ipairs(job.images) do
+  local place = found[image[1]]
+  place.held = place.held + 1
+  images[i] = {image[1], place.pack, place.offset, image[2]}
+end
+for digest, place in pairs(found) do store_image(digest, place) end
+if new > 0 then
+  redis.call('HSET', PACKS, job.pack, text(new) .. ' ' .. text(job.pack_bytes))
+  count('image_bytes', tenant, job.pack_bytes)
+else
+  unused[#unused + 1] = job.pack
 end
 count('result_bytes', tenant, job.reserved)
-redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(job.images), 'reserved', text(job.reserved))
+redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(images), 'reserved', text(job.reserved))
 redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
 if leader then
   local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
