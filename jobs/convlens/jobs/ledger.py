@@ -95,6 +95,30 @@ class Standing:
     """By model: how many jobs wait, and for how many seconds the oldest has been there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended for the worker that holds it."""
+
+    claim: Claim
+    failure: JobFailure | None
+    """None for one whose result is stored."""
+    result_bytes: int = 0
+    header_size: int = 0
+
+    def words(self) -> tuple[str | int, ...]:
+        """What finish.lua is told of it."""
+        state = State.FAILED if self.failure else State.SUCCEEDED
+        why = self.failure or JobFailure("", "")
+        record = self.claim.record
+        return (
+            record.id, record.token, state, why.reason, why.message, why.field, self.result_bytes, self.header_size,
+        )  # fmt: skip
+
+
+Submitted = tuple[Record, bool]
+"""A job's record, and whether a message is to wake a hand."""
+NotSubmitted = Full | StoreFull | RequestIdReused
+
 _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
 """What Redis answers for a while: it cannot write, is not the master, is starting."""
 
@@ -131,15 +155,15 @@ class Ledger:
 
     # --- what a front does ---
 
-    def submit(self, job: NewJob, bounds: Bounds) -> tuple[Record, bool]:
-        """Queues a job, or finds the earlier one of its id; the flag says whether a message is to wake a hand.
-
-        Raises Full, StoreFull (nothing is kept then) or RequestIdReused.
-        """
-        known = self._stored(job)
-        while (found := self._submit(job, bounds, known)) is None:
-            known = frozenset()
-        return found
+    def submit(self, jobs: Sequence[NewJob], bounds: Bounds) -> list[Submitted | NotSubmitted]:
+        """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error."""
+        known = [self._stored(job) for job in jobs]
+        found = self._submit(jobs, known, bounds)
+        if gone := [i for i, it in enumerate(found) if it is None]:  # an image was there a moment ago
+            again = self._submit([jobs[i] for i in gone], [frozenset()] * len(gone), bounds)
+            for i, it in zip(gone, again, strict=True):
+                found[i] = it
+        return [it for it in found if it is not None]
 
     def _stored(self, job: NewJob) -> frozenset[str]:
         """The digests of the job's images that are stored already; one image is not worth asking."""
@@ -149,50 +173,49 @@ class Ledger:
         found = self.redis.hmget(keys.IMAGES, digests)
         return frozenset(digest for digest, place in zip(digests, found, strict=True) if place)
 
-    def _submit(self, job: NewJob, bounds: Bounds, known: frozenset[str]) -> tuple[Record, bool] | None:
-        """As submit(), with the images that are not `known` in one payload, the pack; None where a known one is gone."""
-        pack, size, body = uuid.uuid4().hex, 0, []
-        places = dict.fromkeys(known, -1)
-        for digest, data in job.images:
-            if digest not in places:
-                places[digest] = size
-                size += len(data)
-                body.append(data)
+    def _submit(
+        self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], bounds: Bounds
+    ) -> list[Submitted | NotSubmitted | None]:
+        """As submit(), with the images of each that are not `known` in one payload; None where a known one is gone."""
+        found: list[Submitted | NotSubmitted | None] = [None] * len(jobs)
+        words: dict[int, dict[str, Any]] = {}
+        unused: list[str] = []
+        try:
+            for i, (job, there) in enumerate(zip(jobs, known, strict=True)):
+                pack = _Pack(job.images, there)
+                unused.append(pack.name)
+                try:
+                    if pack.body:
+                        ttl = job.timeout + self.settings.result_ttl
+                        self.payloads.put(pack.name, pack.body, ttl, reserved=False)
+                except StoreFull as error:
+                    found[i] = error
+                else:
+                    words[i] = _words(job, pack)
+            for i, (outcome, names, told) in zip(words, self._queue(jobs, words, bounds), strict=True):
+                unused.remove(words[i]["pack"])
+                unused += map(bytes.decode, names)
+                found[i] = _submitted(jobs[i], outcome, told)
+        except redis.OutOfMemoryError:
+            found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
+        except (redis.ConnectionError, redis.TimeoutError):
+            unused = []  # the jobs may be there; what is not needed has a time of its own
+            raise
+        finally:
+            self.payloads.delete(unused)
+        return found
+
+    def _queue(self, jobs: Sequence[NewJob], words: Mapping[int, dict[str, Any]], bounds: Bounds) -> Any:
+        """Runs the script for those jobs that have words."""
         result_ttl, tombstone_ttl = self._ttls
-        words = {
-            "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
-            "priority": int(job.priority), "pack": pack, "pack_bytes": size,
-            "images": [(digest, len(data), places[digest]) for digest, data in job.images],
-            "fingerprint": job.fingerprint, "cost": job.cost,
-            "reserved": job.reserved, "timeout": int(job.timeout * 1000), "keep": int(job.keep),
-            "fresh": int(job.fresh), "request_id": job.request_id, "result_ttl": result_ttl,
-            "tombstone_ttl": tombstone_ttl, "tenant_share": bounds.tenant_share,
-            "queue": keys.messages(job.model), "hands": job.hands, "awake": int(AWAKE * 1000),
+        asked = {
+            "jobs": list(words.values()), "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
+            "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
             "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
             "cached_bytes": bounds.cached_bytes,
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
-        unused: Iterable[str] = [pack]
-        try:
-            if body:
-                self.payloads.put(pack, body, job.timeout + self.settings.result_ttl, reserved=False)
-            outcome, found, told = self._run("submit", json.dumps(words), job.spec)
-            unused = map(bytes.decode, found)
-        except redis.OutOfMemoryError as error:
-            raise StoreFull("Redis is full (maxmemory)") from error
-        except (redis.ConnectionError, redis.TimeoutError):
-            unused = ()  # the job may be there; what is not needed has a time of its own
-            raise
-        finally:
-            self.payloads.delete(list(unused))
-        match outcome:
-            case b"FULL":
-                raise Full.from_script(told)
-            case b"REUSED":
-                raise RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-            case b"GONE":
-                return None
-        return Record.parse(job.id, _fields(told)), outcome == b"ANNOUNCE"
+        return self._run("submit", json.dumps(asked), *(jobs[i].spec for i in words)) if words else []
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
@@ -301,10 +324,10 @@ class Ledger:
         """Tells how much of the job is done, 0…1. False when it is not the caller's any more."""
         return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
 
-    def succeed(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> bool:
-        """Writes the result, then closes the record. False when the job was not the caller's any more.
+    def store(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> Ended:
+        """Writes a result, and what is to be said of it. Raises StoreFull; the job is still the caller's.
 
-        `header` is asked for once the body is written. Raises StoreFull; the job is then still the caller's.
+        `header` is asked for once the body is written.
         """
         header_size = 0
 
@@ -315,14 +338,17 @@ class Ledger:
             return told
 
         size = self.payloads.put(claim.token, body, self.settings.result_ttl + self.settings.reconcile_interval, end)
-        done = self._finish(claim, State.SUCCEEDED, JobFailure("", ""), size - header_size, header_size)
-        if not done:
-            self.payloads.delete([claim.token])
-        return done
+        return Ended(claim, None, size - header_size, header_size)
 
-    def fail(self, claim: Claim, failure: JobFailure) -> bool:
-        """Closes the record as FAILED. False when the job was not the caller's any more."""
-        return self._finish(claim, State.FAILED, failure, 0, 0)
+    def finish(self, ends: Sequence[Ended]) -> list[bool]:
+        """Closes records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""
+        if not ends:
+            return []
+        words = [word for it in ends for word in it.words()]
+        done, unused = self._run("finish", *self._ttls, *words)
+        lost = [it.claim.token for it, counts in zip(ends, done, strict=True) if it.failure is None and not counts]
+        self.payloads.delete([*lost, *map(bytes.decode, unused)])
+        return [bool(counts) for counts in done]
 
     def release(self, claim: Claim) -> bool:
         """Gives the job back to its place in the queue, its attempt not counted."""
@@ -331,12 +357,6 @@ class Ledger:
     def announced(self, models: Iterable[str]) -> int:
         """How many messages wait for a hand of these models."""
         return int(self._run("announced", *map(keys.messages, models)))
-
-    def _finish(self, claim: Claim, state: State, failure: JobFailure, *sizes: int) -> bool:
-        words = (failure.reason, failure.message, failure.field)
-        done, *unused = self._run("finish", claim.record.id, claim.token, state, *words, *sizes, *self._ttls)
-        self.payloads.delete([name.decode() for name in unused])
-        return bool(done)
 
     # --- what the reconciler does ---
 
@@ -356,6 +376,46 @@ class Ledger:
         while names := self.redis.lpop(keys.GARBAGE, limit):
             self.payloads.delete([name.decode() for name in names])
         self.payloads.sweep()
+
+
+class _Pack:
+    """The images of a job that are to be stored, each once, in one payload."""
+
+    def __init__(self, images: Sequence[tuple[str, Data]], known: Iterable[str]) -> None:
+        self.name = uuid.uuid4().hex
+        self.size = 0
+        self.body: list[Data] = []
+        self.places = dict.fromkeys(known, -1)
+        """By digest where each is in the payload; −1 for those `known`."""
+        for digest, data in images:
+            if digest not in self.places:
+                self.places[digest] = self.size
+                self.size += len(data)
+                self.body.append(data)
+
+
+def _words(job: NewJob, pack: _Pack) -> dict[str, Any]:
+    """What submit.lua is told of a job."""
+    return {
+        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
+        "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
+        "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
+        "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
+        "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
+        "queue": keys.messages(job.model), "hands": job.hands,
+    }  # fmt: skip
+
+
+def _submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
+    """What submit.lua answered of a job; None where one of its images is gone."""
+    match outcome:
+        case b"GONE":
+            return None
+        case b"FULL":
+            return Full.from_script(told)
+        case b"REUSED":
+            return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
+    return Record.parse(job.id, _fields(told)), outcome == b"ANNOUNCE"
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

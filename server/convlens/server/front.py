@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 from convlens.jobs import cards, keys
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
-from convlens.jobs.ledger import Ledger
+from convlens.jobs.ledger import Ledger, NewJob, Submitted
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
@@ -23,6 +24,7 @@ from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
+from convlens.server.together import Together
 from convlens.server.validation import Call, validate
 from convlens.v1 import job_pb2, model_pb2
 
@@ -35,6 +37,15 @@ CARDS_SECONDS: Final = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a job."""
+
+    request: JobRequest
+    call: Call
+    cards: Mapping[str, model_pb2.Model]
 
 
 class Front:
@@ -51,8 +62,8 @@ class Front:
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
-        self._leaving: list[str] = []
-        self._departure: asyncio.Future[None] | None = None
+        self._submitting = Together(self._loop, "submit", self._submitted)
+        self._leaving = Together(self._loop, "leave", self._left)
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
         self.seen: set[str] = set()
@@ -65,8 +76,8 @@ class Front:
 
     async def close(self) -> None:
         """Ends all threads, once those who leave have left."""
-        if self._departure:
-            await self._departure
+        await self.call(self._submitting.close)
+        await self.call(self._leaving.close)
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
         await self.call(self._publisher.close)
@@ -87,13 +98,9 @@ class Front:
 
     async def submit(self, request: JobRequest, call: Call) -> Record:
         """Validates and queues a job, or finds the one that the same request id made before."""
-        found = await self.cards()
-
-        def work() -> tuple[Record, bool]:
-            return self.ledger.submit(validate(request, call, found, self.settings, self.seen), self.settings.bounds)
-
+        asked = Asked(request, call, await self.cards())
         try:
-            record, announce = await self.call(work)
+            record, announce = await self._submitting(asked)
         except Full as error:
             metrics.REFUSED.labels(error.limit).inc()
             raise
@@ -103,6 +110,19 @@ class Front:
             self._publisher.put(record.model)
         log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
         return record
+
+    def _submitted(self, asked: Sequence[Asked]) -> Sequence[Submitted | Exception]:
+        """What becomes of several requests, in a thread."""
+        jobs: list[NewJob] = []
+        found: list[Submitted | Exception | None] = []
+        for it in asked:
+            try:
+                jobs.append(validate(it.request, it.call, it.cards, self.settings, self.seen))
+                found.append(None)
+            except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
+                found.append(error)
+        queued = iter(self.ledger.submit(jobs, self.settings.bounds))
+        return [it or next(queued) for it in found]
 
     @contextlib.asynccontextmanager
     async def waiting(self, joining: Coroutine[Any, Any, Record]) -> AsyncIterator[Record]:
@@ -117,19 +137,14 @@ class Front:
             joined.add_done_callback(self._leave)
 
     def _leave(self, joined: asyncio.Future[Record]) -> None:
-        """Has one waiter less counted; who leaves while others' leaving is under way goes with the next."""
-        if joined.cancelled() or joined.exception():
-            return
-        self._leaving.append(joined.result().id)
-        if self._departure is None:
-            self._departure = asyncio.ensure_future(self._depart())
+        """Has one waiter less counted; nobody waits for it."""
+        if not (joined.cancelled() or joined.exception()):
+            self._leaving(joined.result().id)
 
-    async def _depart(self) -> None:
-        while ids := self._leaving:
-            self._leaving = []
-            with contextlib.suppress(LedgerUnavailable):  # the jobs' own deadlines end them then
-                await self.call(self.ledger.leave, ids)
-        self._departure = None
+    def _left(self, ids: Sequence[str]) -> Sequence[None]:
+        with contextlib.suppress(LedgerUnavailable):  # the jobs' own deadlines end them then
+            self.ledger.leave(ids)
+        return [None] * len(ids)
 
     async def record(self, job_id: str, caller: Caller) -> Record:
         """The record of `job_id`; a Refusal when there is none that the caller may know of."""

@@ -11,7 +11,7 @@ from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
 from convlens.jobs.connect import connect
 from convlens.jobs.hands import Then
-from convlens.jobs.ledger import Ledger, NewJob
+from convlens.jobs.ledger import Ended, Ledger, NewJob
 from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
 
@@ -36,8 +36,15 @@ class Jobs:
         return NewJob(**(fields | changes))
 
     def submit(self, job=None, bounds=None, **changes):
-        """Queues a job; its record."""
-        return self.ledger.submit(job or self.new(**changes), dataclasses.replace(self.bounds, **(bounds or {})))[0]
+        """Queues a job; its record. Raises what becomes of one that is not queued."""
+        return self.announced(job or self.new(**changes), **(bounds or {}))[0]
+
+    def announced(self, job, **bounds):
+        """Queues a job; its record, and whether a message is to wake a hand."""
+        (found,) = self.ledger.submit([job], dataclasses.replace(self.bounds, **bounds))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def claim(self, worker="w1", model="m", jobs=1):
         """The next jobs' claims, where each has two images."""
@@ -51,7 +58,11 @@ class Jobs:
 
     def succeed(self, claim, body=b"body", header=b"header"):
         """Ends it."""
-        return self.ledger.succeed(claim, [body], lambda: header)
+        return self.ledger.finish([self.ledger.store(claim, [body], lambda: header)])[0]
+
+    def fail(self, claim, failure):
+        """Ends it, too."""
+        return self.ledger.finish([Ended(claim, failure)])[0]
 
     def reconcile(self):
         """One look; the messages to be sent again, by model."""

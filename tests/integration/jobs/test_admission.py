@@ -46,7 +46,7 @@ def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(jobs):
 def test_everything_is_given_back_however_a_job_ends(jobs):
     ends = [
         lambda r: jobs.ledger.cancel(r.id),
-        lambda r: jobs.ledger.fail(jobs.take(r), JobFailure("INTERNAL", "no")),
+        lambda r: jobs.fail(jobs.take(r), JobFailure("INTERNAL", "no")),
         lambda r: jobs.succeed(jobs.take(r)) and jobs.ledger.delete(r.id),
     ]
     for end in ends:

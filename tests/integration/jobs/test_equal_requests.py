@@ -164,7 +164,7 @@ def test_where_the_first_one_is_cancelled_the_next_takes_its_place(jobs):
 
 def test_a_failure_is_everybodys_and_is_not_remembered(jobs):
     first, second = (jobs.submit(**EQUAL) for _ in range(2))
-    jobs.ledger.fail(jobs.take(first), JobFailure("IMAGE_UNREADABLE", "no image", "spec.images[0]"))
+    jobs.fail(jobs.take(first), JobFailure("IMAGE_UNREADABLE", "no image", "spec.images[0]"))
     assert jobs.get(second).failure == jobs.get(first).failure
     assert jobs.submit(**EQUAL).state is State.QUEUED
 

@@ -14,7 +14,7 @@ from convlens.jobs.hands import Hands, Then
 
 def announced(jobs, **changes) -> bool:
     """Queues a job; True when a message is to wake a hand for it."""
-    return jobs.ledger.submit(jobs.new(**changes), jobs.bounds)[1]
+    return jobs.announced(jobs.new(**changes))[1]
 
 
 def look(jobs, hand, then, images=1000):

@@ -21,7 +21,7 @@ def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):
     assert (claim.record.state, claim.record.attempts, claim.spec) == (State.RUNNING, 1, b"spec")
     assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
     body = [b"a" * 700_000, memoryview(b"b" * 900_000), b"c" * 1_500_000]
-    assert jobs.ledger.succeed(claim, body, lambda: b"header")
+    assert jobs.ledger.finish([jobs.ledger.store(claim, body, lambda: b"header")]) == [True]
     record = jobs.get(record)
     assert record.state is State.SUCCEEDED
     assert record.result_bytes == 3_100_000
@@ -53,7 +53,7 @@ def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_not
     second = jobs.take(record, "w2")
     assert second.record.attempts == 2
     assert jobs.succeed(late, b"wrong") is False
-    assert jobs.ledger.fail(late, JobFailure("INTERNAL", "late")) is False
+    assert jobs.fail(late, JobFailure("INTERNAL", "late")) is False
     assert jobs.ledger.renew([late, second]) == {record.id}
     assert jobs.succeed(second, b"right")
     assert jobs.ledger.read_result(jobs.get(record), 0, 5) == b"right"
@@ -86,7 +86,7 @@ def test_words_are_safe_to_repeat(jobs):
     claim = jobs.take(record)
     assert jobs.succeed(claim)
     assert jobs.succeed(claim)
-    assert jobs.ledger.fail(claim, JobFailure("INTERNAL", "no")) is False
+    assert jobs.fail(claim, JobFailure("INTERNAL", "no")) is False
     assert jobs.get(record).state is State.SUCCEEDED
 
 

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
 from convlens.jobs.hands import Hand, Hands, Then
 from convlens.jobs.leases import LeaseKeeper
-from convlens.jobs.ledger import Claim, Ledger
+from convlens.jobs.ledger import Claim, Ended, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, make_plan
 from convlens.jobs.record import JobFailure
@@ -35,6 +35,9 @@ from convlens.worker.room import Room
 
 log = logging.getLogger(__name__)
 
+TOGETHER: Final = 8
+"""Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
+
 T = TypeVar("T")
 
 
@@ -47,7 +50,7 @@ class Serving:
     room: Room
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Begun:
     """A job whose images are with the batcher, in pieces of a batch."""
 
@@ -63,8 +66,10 @@ class Begun:
     pieces: list[Future[Batched]]
     pixels: list[Images]
     """Of each piece."""
-    decoded: float
+    decoded: float = 0.0
     """Seconds it took to decode."""
+    passes: list[Batched] = field(default_factory=list)
+    """All that it took, once its result is there."""
 
     @property
     def images(self) -> int:
@@ -121,7 +126,7 @@ class Runner:
                 claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun, free)
                 for job in self._begun(serving, claims):
                     if job.sampled:
-                        many = apart.submit(self._end, job)
+                        many = apart.submit(self._end, [job])
                         many.add_done_callback(lambda _: hand.tell())
                     else:
                         begun.append(job)
@@ -132,14 +137,14 @@ class Runner:
                 while begun and (
                     not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
                 ):
-                    self._end(_first_computed(begun))
+                    self._end(_computed(begun))
                     then = Then.WAIT
             self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
             while begun:
-                self._end(_first_computed(begun))
+                self._end(_computed(begun))
 
     def _claim(
         self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], many: Callable[[], bool]
@@ -174,9 +179,25 @@ class Runner:
                 found.append(job)
         return found
 
-    def _end(self, job: Begun) -> None:
-        self._guarded(job.claim, lambda: self._finish(job))
-        self._leases.drop(job.claim)
+    def _end(self, jobs: Sequence[Begun]) -> None:
+        """Stores the jobs' results, then closes their records together."""
+        stored = []
+        for job in jobs:
+            ended = self._guarded(job.claim, functools.partial(self._store, job))
+            if ended:
+                stored.append((job, ended))
+        try:
+            counted = self._ledger.finish([ended for _, ended in stored])
+        except LedgerUnavailable as error:
+            for job, _ in stored:
+                self._left(job.claim, error)
+            return
+        for (job, ended), counts in zip(stored, counted, strict=True):
+            if counts:
+                self._succeeded(job, ended)
+            else:
+                self._dropped(job.claim)
+            self._leases.drop(job.claim)
 
     def _guarded(self, claim: Claim, step: Callable[[], T]) -> T | None:
         """Runs one step of a job; what it raises ends the job with the reason. None when it ended so.
@@ -187,15 +208,30 @@ class Runner:
         try:
             return step()
         except Dropped:
-            metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
-            log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
+            self._dropped(claim)
         except LedgerUnavailable as error:
-            metrics.JOBS.labels(claim.record.model, "LEFT").inc()
-            log.warning("job=%s is left to its lease: %s", claim.record.id, error)
+            self._left(claim, error)
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
             self._fail(claim, error)
         self._leases.drop(claim)
         return None
+
+    def _dropped(self, claim: Claim) -> None:
+        metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
+        log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
+
+    def _left(self, claim: Claim, error: Exception) -> None:
+        metrics.JOBS.labels(claim.record.model, "LEFT").inc()
+        log.warning("job=%s is left to its lease: %s", claim.record.id, error)
+        self._leases.drop(claim)
+
+    def _succeeded(self, job: Begun, ended: Ended) -> None:
+        metrics.JOBS.labels(job.card.name, "SUCCEEDED").inc()
+        metrics.RESULT_BYTES.labels(job.card.name).inc(ended.result_bytes)
+        log.info(
+            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
+            job.images, len(job.passes), max(it.batch_size for it in job.passes),
+        )  # fmt: skip
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         failure = failure_of(error)
@@ -205,7 +241,7 @@ class Runner:
         else:
             log.info("job=%s reason=%s %s", claim.record.id, failure.reason, failure.message)
         try:
-            self._ledger.fail(claim, failure)
+            self._ledger.finish([Ended(claim, failure)])
         except LedgerUnavailable as unavailable:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
@@ -222,7 +258,7 @@ class Runner:
             asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
             maps, sampled = split(asked)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
-            job = Begun(claim, serving.card, plan, asked, sampled, first, [], [], 0.0)
+            job = Begun(claim, serving.card, plan, asked, sampled, first, [], [])
             height, width, _ = serving.card.input_shape
             size = serving.card.max_batch_size
             while left:
@@ -241,12 +277,12 @@ class Runner:
             serving.room.release(left)
         return job
 
-    def _finish(self, job: Begun) -> None:
+    def _store(self, job: Begun) -> Ended:
         """Waits for a job's passes, puts its arrays together, and stores them."""
-        passes = [piece.result() for piece in job.pieces]
-        parts = [it.outputs for it in passes]
+        job.passes = [piece.result() for piece in job.pieces]
+        parts = [it.outputs for it in job.passes]
         if job.sampled:
-            parts = [self._sample(job, Outputs.joined(parts), passes)]
+            parts = [self._sample(job, Outputs.joined(parts))]
         self._still_wanted(job.claim)
         outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written part by part
         arrays: list[codec.Array] = []
@@ -261,19 +297,12 @@ class Runner:
             stored = time.monotonic() - began
             explained = [(tensor, outputs.completeness.get(it)) for tensor, it in zip(specs, job.asked, strict=True)]
             return result_header(
-                job.claim.record, job.card, job.plan, explained, outputs, passes, job.decoded, stored, self._worker
+                job.claim.record, job.card, job.plan, explained, outputs, job.passes, job.decoded, stored, self._worker
             )
 
-        if not self._ledger.succeed(job.claim, [codec.buffer_of(array) for array in arrays], header):
-            raise Dropped("the job is not this worker's any more")
-        metrics.JOBS.labels(job.card.name, "SUCCEEDED").inc()
-        metrics.RESULT_BYTES.labels(job.card.name).inc(sum(spec.byte_size for spec in specs))
-        log.info(
-            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.card.name,
-            job.images, len(passes), max(it.batch_size for it in passes),
-        )  # fmt: skip
+        return self._ledger.store(job.claim, [codec.buffer_of(array) for array in arrays], header)
 
-    def _sample(self, job: Begun, first: Outputs, passes: list[Batched]) -> Outputs:
+    def _sample(self, job: Begun, first: Outputs) -> Outputs:
         """Runs what takes passes of its own, and tells the job's progress once a second."""
         batcher = self._serving[job.card.name].batcher
         told = time.monotonic()
@@ -282,8 +311,8 @@ class Runner:
             (piece,) = batcher.submit(images, targets, plan, self._owner(job.claim))
 
             def outputs() -> Outputs:
-                passes.append(piece.result())
-                return passes[-1].outputs
+                job.passes.append(piece.result())
+                return job.passes[-1].outputs
 
             return outputs
 
@@ -307,10 +336,12 @@ class Runner:
             raise Dropped("the job is not this worker's any more")
 
 
-def _first_computed(begun: list[Begun]) -> Begun:
-    """Takes out the one whose last piece is computed before the others', mostly its last to be; waits for it."""
+def _computed(begun: list[Begun]) -> list[Begun]:
+    """Takes out those whose last piece, mostly the last to be, is computed, TOGETHER at most; waits for the first."""
     wait([it.pieces[-1] for it in begun], return_when=FIRST_COMPLETED)
-    return begun.pop(next(i for i, it in enumerate(begun) if it.pieces[-1].done()))
+    found = [it for it in begun if it.pieces[-1].done()][:TOGETHER]
+    begun[:] = [it for it in begun if it not in found]
+    return found
 
 
 def failure_of(error: Exception) -> JobFailure:

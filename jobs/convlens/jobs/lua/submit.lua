@@ -1,125 +1,129 @@
 #!lua
--- Writes a record, or finds the earlier one of the same id. Without flags: refused when Redis is full.
--- ARGV: the job as JSON (see Ledger.submit), its spec. Returns the outcome, the names of payloads that nobody needs, then the
--- record; for FULL what Full.from_script reads. Outcomes: CREATED, ANNOUNCE (created, and a message is to wake a hand for it),
--- FOLLOWS (an equal job under way), ANSWERED (by an equal one's result), EXISTS (the id), REUSED (the id, by another request),
--- GONE (an image is neither stored nor in the job's pack), FULL.
-local job, spec = cjson.decode(ARGV[1]), ARGV[2]
-local id, tenant, now, unused = job.id, job.tenant, clock(), {}
-local k = key(id)
-local ttls = {result = job.result_ttl, tombstone = job.tombstone_ttl}
+-- Writes records, or finds the earlier ones of the same ids. Without flags: refused when Redis is full.
+-- ARGV: the jobs and what holds for all of them as JSON (see Ledger.submit), then their specs. Returns for each job the
+-- outcome, the names of payloads that nobody needs, then the record; for FULL what Full.from_script reads. Outcomes: CREATED,
+-- ANNOUNCE (created, and a message is to wake a hand for it), FOLLOWS (an equal job under way), ANSWERED (by an equal one's
+-- result), EXISTS (the id), REUSED (the id, by another request), GONE (an image is neither stored nor in the job's pack), FULL.
+local asked, now, answers = cjson.decode(ARGV[1]), clock(), {}
 
-local ours = {job.pack}
+local function submit(job, spec)
+  local id, tenant, unused, ours = job.id, job.tenant, {}, {job.pack}
+  local k = key(id)
+  local ttls = {result = asked.result_ttl, tombstone = asked.tombstone_ttl}
 
-local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
-if old[1] then
-  if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
-  if old[4] == job.nonce then return {'ANNOUNCE', {}, record(id)} end -- this very call, sent again by the client library
-  if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
-    if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
-    return {'EXISTS', ours, record(id)}
-  end
-end
-
--- An equal request may be answered already, or be under way no later than this one would be.
-local leader, answered = nil, nil
-if job.fresh == 0 then
-  leader = redis.call('GET', same(job.fingerprint))
-  local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
-  if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
-    answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
-  elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
-    leader = nil
-  end
-end
-
-local found, new = {}, 0 -- where images are, and how many of them are in the job's pack
-if not answered then
-  found = stored_images(job.images)
-  for _, image in ipairs(job.images) do
-    local digest, offset = image[1], image[3]
-    if not found[digest] then
-      if offset < 0 then return {'GONE', ours, {}} end
-      found[digest] = {held = 0, pack = job.pack, offset = offset}
-      new = new + 1
+  local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
+  if old[1] then
+    if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
+    if old[4] == job.nonce then return {'ANNOUNCE', {}, record(id)} end -- this very call, sent again by the client library
+    if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
+      if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
+      return {'EXISTS', ours, record(id)}
     end
   end
-  local wanted = {jobs = 1, image_bytes = new > 0 and job.pack_bytes or 0, result_bytes = job.reserved}
-  local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
-  local function full(what, of, allowed)
-    return {'FULL', ours, {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
-                           text(held('jobs')), tostring(drain_rate(now))}}
-  end
-  for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
-    local allowed = job.bounds[what]
-    local share = allowed * job.tenant_share
-    if tenant ~= '' and held(what .. ':' .. tenant) + wanted[what] > share then
-      return full(what, ':' .. tenant, share)
+
+  -- An equal request may be answered already, or be under way no later than this one would be.
+  local leader, answered = nil, nil
+  if job.fresh == 0 then
+    leader = redis.call('GET', same(job.fingerprint))
+    local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
+    if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
+      answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
+    elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
+      leader = nil
     end
-    if held(what) + wanted[what] > allowed then return full(what, '', allowed) end
   end
-  -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
-  -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
-  if job.tenant_rate > 0 and tenant ~= '' then
-    local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
-    local wait = paid - now - job.tenant_burst
-    if wait > 0 then return {'FULL', ours, {'rate', ':' .. tenant, tostring(job.tenant_rate), tostring(wait)}} end
-    paid = paid + job.cost * 1000 / job.tenant_rate
-    redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
+
+  local found, new = {}, 0 -- where images are, and how many of them are in the job's pack
+  if not answered then
+    found = stored_images(job.images)
+    for _, image in ipairs(job.images) do
+      local digest, offset = image[1], image[3]
+      if not found[digest] then
+        if offset < 0 then return {'GONE', ours, {}} end
+        found[digest] = {held = 0, pack = job.pack, offset = offset}
+        new = new + 1
+      end
+    end
+    local wanted = {jobs = 1, image_bytes = new > 0 and job.pack_bytes or 0, result_bytes = job.reserved}
+    local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
+    local function full(what, of, allowed)
+      return {'FULL', ours, {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
+                             text(held('jobs')), tostring(drain_rate(now))}}
+    end
+    for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
+      local allowed = asked.bounds[what]
+      local share = allowed * asked.tenant_share
+      if tenant ~= '' and held(what .. ':' .. tenant) + wanted[what] > share then
+        return full(what, ':' .. tenant, share)
+      end
+      if held(what) + wanted[what] > allowed then return full(what, '', allowed) end
+    end
+    -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
+    -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
+    if asked.tenant_rate > 0 and tenant ~= '' then
+      local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
+      local wait = paid - now - asked.tenant_burst
+      if wait > 0 then return {'FULL', ours, {'rate', ':' .. tenant, tostring(asked.tenant_rate), tostring(wait)}} end
+      paid = paid + job.cost * 1000 / asked.tenant_rate
+      redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
+    end
+    while held('cached_bytes') > asked.cached_bytes
+      or held('result_bytes') + held('cached_bytes') + job.reserved > asked.bounds.result_bytes do
+      local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
+      if not oldest then break end
+      drop_result(oldest)
+      unused[#unused + 1] = oldest
+    end
   end
-  while held('cached_bytes') > job.cached_bytes
-    or held('result_bytes') + held('cached_bytes') + job.reserved > job.bounds.result_bytes do
-    local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
-    if not oldest then break end
-    drop_result(oldest)
-    unused[#unused + 1] = oldest
+
+  local sequence = redis.call('INCR', P .. 'sequence')
+  local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
+  redis.call('DEL', k)
+  redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
+             'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
+             'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence', text(sequence),
+             'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0, 'images', '[]')
+  redis.call('ZADD', JOBS, text(sequence), id)
+  if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
+  redis.call('ZREM', FORGET, id)
+  count('jobs', tenant, 1)
+
+  if answered then
+    unused = ours
+    ttls.result = tonumber(redis.call('ZSCORE', RESULTS, answered.result)) - now
+    finish(id, now, SUCCEEDED_, {}, answered, ttls)
+    return {'ANSWERED', unused, record(id)}
   end
+
+  local images = {}
+  for i, image in ipairs(job.images) do
+    local place = found[image[1]]
+    place.held = place.held + 1
+    images[i] = {image[1], place.pack, place.offset, image[2]}
+  end
+  for digest, place in pairs(found) do store_image(digest, place) end
+  if new > 0 then
+    redis.call('HSET', PACKS, job.pack, text(new) .. ' ' .. text(job.pack_bytes))
+    count('image_bytes', tenant, job.pack_bytes)
+  else
+    unused[#unused + 1] = job.pack
+  end
+  count('result_bytes', tenant, job.reserved)
+  redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(images), 'reserved', text(job.reserved))
+  redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
+  if leader then
+    local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
+    redis.call('HSET', k, 'leader', leader, 'state', l[1], 'started', l[2] or '', 'progress', l[3] or '')
+    redis.call('RPUSH', followers(leader), id)
+    return {'FOLLOWS', unused, record(id)}
+  end
+  redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
+  if enqueue(job.model, flow, id, text(sequence), now) or expected(job.model, job.queue, now) >= job.hands then
+    return {'CREATED', unused, record(id)}
+  end
+  redis.call('ZADD', awake(job.model), text(now + asked.awake / 3), 'message:' .. id)
+  return {'ANNOUNCE', unused, record(id)}
 end
 
-local sequence = redis.call('INCR', P .. 'sequence')
-local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
-redis.call('DEL', k)
-redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
-           'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
-           'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence', text(sequence),
-           'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0, 'images', '[]')
-redis.call('ZADD', JOBS, text(sequence), id)
-if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
-redis.call('ZREM', FORGET, id)
-count('jobs', tenant, 1)
-
-if answered then
-  unused = ours
-  ttls.result = tonumber(redis.call('ZSCORE', RESULTS, answered.result)) - now
-  finish(id, now, SUCCEEDED_, {}, answered, ttls)
-  return {'ANSWERED', unused, record(id)}
-end
-
-local images = {}
-for i, image in ipairs(job.images) do
-  local place = found[image[1]]
-  place.held = place.held + 1
-  images[i] = {image[1], place.pack, place.offset, image[2]}
-end
-for digest, place in pairs(found) do store_image(digest, place) end
-if new > 0 then
-  redis.call('HSET', PACKS, job.pack, text(new) .. ' ' .. text(job.pack_bytes))
-  count('image_bytes', tenant, job.pack_bytes)
-else
-  unused[#unused + 1] = job.pack
-end
-count('result_bytes', tenant, job.reserved)
-redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(images), 'reserved', text(job.reserved))
-redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
-if leader then
-  local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
-  redis.call('HSET', k, 'leader', leader, 'state', l[1], 'started', l[2] or '', 'progress', l[3] or '')
-  redis.call('RPUSH', followers(leader), id)
-  return {'FOLLOWS', unused, record(id)}
-end
-redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + job.result_ttl))
-if enqueue(job.model, flow, id, text(sequence), now) or expected(job.model, job.queue, now) >= job.hands then
-  return {'CREATED', unused, record(id)}
-end
-redis.call('ZADD', awake(job.model), text(now + job.awake / 3), 'message:' .. id)
-return {'ANNOUNCE', unused, record(id)}
+for i, job in ipairs(asked.jobs) do answers[i] = submit(job, ARGV[i + 1]) end
+return answers

@@ -1,0 +1,73 @@
+"""A thread that makes calls which wait together as one: under load a round trip is shared; nobody waits for company."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST: Final = 16
+"""Calls made together."""
+
+
+class Together(Generic[T, R]):
+    """One kind of call, which takes the items of several and gives what came of each.
+
+    An exception in the place of an answer is raised to the caller whose it is; one that is raised, to all of them.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, name: str, function: Callable[[Sequence[T]], Sequence[R | Exception]]
+    ) -> None:
+        self._loop = loop
+        self._function = function
+        self._waiting: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __call__(self, item: T) -> asyncio.Future[R]:
+        """Has a call made for `item`. To be called in the loop's thread."""
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._waiting.put((item, future))
+        return future
+
+    def close(self) -> None:
+        """Makes the calls that wait, then ends the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            calls = [self._waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(calls) < MOST:
+                    calls.append(self._waiting.get_nowait())
+            closing = None in calls
+            self._make([call for call in calls if call])
+
+    def _make(self, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+        if not calls:
+            return
+        answers: Sequence[R | Exception]
+        try:
+            answers = self._function([item for item, _ in calls])
+        except Exception as error:  # noqa: BLE001 - raised to the callers
+            answers = [error] * len(calls)
+        self._loop.call_soon_threadsafe(_tell, [future for _, future in calls], answers)
+
+
+def _tell(futures: Sequence[asyncio.Future[R]], answers: Sequence[R | Exception]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if future.cancelled():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
