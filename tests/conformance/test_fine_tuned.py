@@ -75,8 +75,8 @@ def test_maps_and_predictions_are_those_of_gradienttape(model, served):
     assert 1 - cosine <= 1e-3  # room for a tie that flips by rounding
     assert np.median(np.abs(found - gradient)) <= 1e-6 * np.abs(gradient).max()
     np.testing.assert_allclose(outputs.maps[GradCAM("block5_conv3")][:, 0], cam, atol=1e-4 * cam.max())
-    np.testing.assert_allclose(
-        outputs.maps[Activation("block5_pool")], pooled, atol=4e-6 * float(tf.reduce_max(pooled))
+    np.testing.assert_allclose(  # thirteen convolutions, which each processor's kernels round in their own way
+        outputs.maps[Activation("block5_pool")], pooled, atol=1e-5 * float(tf.reduce_max(pooled))
     )
     probabilities = model.predict(images / np.float32(255), verbose=0)
     np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-probabilities), atol=1e-5)

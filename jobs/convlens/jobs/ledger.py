@@ -283,12 +283,8 @@ class Ledger:
         if not self._run("delete", job_id):
             raise JobLive(f"job {job_id} has not ended")
 
-    def read_header(self, record: Record) -> Data:
-        """The header of a SUCCEEDED job's result. PayloadGone when it has expired."""
-        return self.payloads.read(record.result, record.result_bytes, record.header_size)
-
     def read_result(self, record: Record, offset: int, length: int) -> Data:
-        """Bytes of a SUCCEEDED job's tensors. PayloadGone when it has expired."""
+        """Bytes of a SUCCEEDED job's tensors and, behind them, its header. PayloadGone when it has expired."""
         return self.payloads.read(record.result, offset, length)
 
     # --- what a worker does ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -30,8 +31,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
+        return self._wrapped(handler, handler_call_details.method.rpartition(".")[2])
+
+    @functools.lru_cache(64)  # noqa: B019 - there is one Boundary; what the gate refuses is forgotten soon
+    def _wrapped(self, handler: Any, method: str) -> Any:
         codecs = (_deserializer(handler.request_deserializer), _serializer(handler.response_serializer))
-        method = handler_call_details.method.rpartition(".")[2]
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
         if handler.unary_stream:

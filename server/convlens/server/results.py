@@ -34,22 +34,22 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
     try:
         whole = record.result_bytes + record.header_size
         if not offset and whole <= front.settings.chunk_bytes:
-            data = memoryview(await _small(front, record, whole))
+            data = memoryview(await _read(front, record, 0, whole))
             body, header = data[: record.result_bytes], data[record.result_bytes :]
             yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
             return
-        yield "header", _completed(record, await front.call(front.ledger.read_header, record))
+        yield "header", _completed(record, await _read(front, record, record.result_bytes, record.header_size))
         async for part in _chunks(front, record, offset):
             yield "chunk", part
     except PayloadGone:
         raise result_expired(record) from None
 
 
-async def _small(front: Front, record: Record, size: int) -> framing.Data:
-    """A result of few bytes and its header; a thread takes longer, and reads where that may have to wait."""
+async def _read(front: Front, record: Record, offset: int, length: int) -> framing.Data:
+    """Bytes of a result; where they are in memory a thread would take longer than reading them."""
     if front.ledger.payloads.waits:
-        return await front.call(front.ledger.read_result, record, 0, size)
-    return front.ledger.read_result(record, 0, size)
+        return await front.call(front.ledger.read_result, record, offset, length)
+    return front.ledger.read_result(record, offset, length)
 
 
 def _completed(record: Record, header: framing.Data) -> Part:
@@ -63,7 +63,7 @@ async def _chunks(front: Front, record: Record, offset: int) -> AsyncIterator[Pa
     size, total = front.settings.chunk_bytes, record.result_bytes
 
     def read(start: int) -> asyncio.Task[framing.Data]:
-        return asyncio.ensure_future(front.call(front.ledger.read_result, record, start, min(size, total - start)))
+        return asyncio.ensure_future(_read(front, record, start, min(size, total - start)))
 
     ahead = read(offset) if offset < total else None
     try:

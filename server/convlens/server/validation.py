@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import uuid
 from collections.abc import Collection, Mapping
@@ -10,6 +11,7 @@ from typing import Final
 
 import grpc
 import numpy as np
+import simplejpeg
 from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
@@ -172,6 +174,10 @@ def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettin
 
 
 def _encoded_size(data: Data, field: str) -> tuple[int, int]:
+    """Width and height as the file's header tells them."""
+    with contextlib.suppress(ValueError):  # what libjpeg-turbo cannot read, Pillow looks at
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return width, height
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as header:
             return header.size

@@ -74,7 +74,8 @@ local function enqueue(model, flow, id, sequence, now)
   local few = kind(unpack(redis.call('HMGET', key(id), 'cost', 'count'))) == 'one'
   for _, able in ipairs(few and {'one', 'many'} or {'many'}) do
     redis.call('ZREMRANGEBYSCORE', idle(model, able), '-inf', text(now))
-    hand = hand or redis.call('ZPOPMAX', idle(model, able))[1]
+    hand = redis.call('ZPOPMAX', idle(model, able))[1]
+    if hand then break end
   end
   local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
@@ -111,6 +112,7 @@ local function store_image(digest, place)
 end
 
 local function drop_images(job_images, tenant)
+  if job_images == '[]' then return end
   local images, less = cjson.decode(job_images), {}
   local found = stored_images(images)
   for _, image in ipairs(images) do
@@ -190,37 +192,40 @@ local function drained(now) redis.call('HSET', DRAIN, 'at', text(now), 'rate', t
 -- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 local function finish(id, now, state, why, result, ttls)
   local k = key(id)
-  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
+  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint', 'state')
   local model, flow, tenant, fingerprint = r[1], r[2], r[3], r[6]
-  redis.call('ZREM', queued(flow), id)
-  redis.call('ZREM', RUNNING, id)
+  if r[7] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
-  count('result_bytes', tenant, -r[5])
   drop_images(r[4], tenant)
   drained(now)
   local expires = text(now + ttls.result)
-  redis.call('HSET', k, 'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '',
-             'message', why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0)
+  local changed = {'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '', 'message',
+                   why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0}
   local more
+  local freed = tonumber(r[5])
   if state == SUCCEEDED_ then
     local size = result.result_bytes + result.header_size
     if redis.call('HSETNX', RESULT_SIZES, result.result, text(size) .. ' ' .. tenant) == 1 then
       redis.call('ZADD', RESULTS, expires, result.result)
-      count('result_bytes', tenant, size)
+      freed = freed - size
     end
     hold_result(result.result)
-    redis.call('HSET', k, 'held', '1', 'result', result.result, 'result_bytes', result.result_bytes,
-               'header_size', result.header_size, 'cached', result.cached)
+    for _, it in ipairs({'held', '1', 'result', result.result, 'result_bytes', result.result_bytes, 'header_size',
+                         result.header_size, 'cached', result.cached}) do
+      changed[#changed + 1] = it
+    end
     more = table.concat({'', result.result, result.result_bytes, result.header_size, result.cached, text(now), expires}, ' ')
   end
+  redis.call('HSET', k, unpack(changed))
+  if freed ~= 0 then count('result_bytes', tenant, -freed) end
   redis.call('PEXPIRE', k, text(ttls.result + ttls.tombstone + 60000)) -- should nobody reconcile
   redis.call('ZADD', FORGET, text(now + ttls.result + ttls.tombstone), id)
   notify(id, state, more)
 
   local waiting = redis.call('LRANGE', followers(id), 0, -1)
-  redis.call('DEL', followers(id))
-  if redis.call('GET', same(fingerprint)) == id and state ~= SUCCEEDED_ then redis.call('DEL', same(fingerprint)) end
+  if #waiting > 0 then redis.call('DEL', followers(id)) end
+  if state ~= SUCCEEDED_ and redis.call('GET', same(fingerprint)) == id then redis.call('DEL', same(fingerprint)) end
   local heir
   for _, other in ipairs(waiting) do
     local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader')

@@ -45,18 +45,23 @@ local function submit(job, spec)
       end
     end
     local wanted = {jobs = 1, image_bytes = new > 0 and job.pack_bytes or 0, result_bytes = job.reserved}
-    local function held(what) return tonumber(redis.call('HGET', LOAD, what) or 0) end
+    local fields, load = {}, {}
+    for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
+      fields[#fields + 1] = what
+      fields[#fields + 1] = what .. ':' .. tenant
+    end
+    for i, value in ipairs(redis.call('HMGET', LOAD, unpack(fields))) do load[fields[i]] = tonumber(value or 0) end
     local function full(what, of, allowed)
-      return {'FULL', ours, {what, of, text(held(what .. of)), text(wanted[what]), text(allowed),
-                             text(held('jobs')), tostring(drain_rate(now))}}
+      return {'FULL', ours, {what, of, text(load[what .. of]), text(wanted[what]), text(allowed),
+                             text(load.jobs), tostring(drain_rate(now))}}
     end
     for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
       local allowed = asked.bounds[what]
       local share = allowed * asked.tenant_share
-      if tenant ~= '' and held(what .. ':' .. tenant) + wanted[what] > share then
+      if tenant ~= '' and load[what .. ':' .. tenant] + wanted[what] > share then
         return full(what, ':' .. tenant, share)
       end
-      if held(what) + wanted[what] > allowed then return full(what, '', allowed) end
+      if load[what] + wanted[what] > allowed then return full(what, '', allowed) end
     end
     -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
     -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
@@ -67,8 +72,10 @@ local function submit(job, spec)
       paid = paid + job.cost * 1000 / asked.tenant_rate
       redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
     end
-    while held('cached_bytes') > asked.cached_bytes
-      or held('result_bytes') + held('cached_bytes') + job.reserved > asked.bounds.result_bytes do
+    while true do
+      local cached = tonumber(redis.call('HGET', LOAD, 'cached_bytes') or 0)
+      local room = asked.bounds.result_bytes - load.result_bytes - job.reserved
+      if cached <= math.min(asked.cached_bytes, room) then break end
       local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
       if not oldest then break end
       drop_result(oldest)
@@ -78,14 +85,17 @@ local function submit(job, spec)
 
   local sequence = redis.call('INCR', P .. 'sequence')
   local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
-  redis.call('DEL', k)
+  if old[1] then
+    redis.call('DEL', k)
+    redis.call('ZREM', FORGET, id)
+  end
   redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
              'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
-             'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence', text(sequence),
-             'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0, 'images', '[]')
+             'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence',
+             text(sequence), 'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
+             'images', '[]')
   redis.call('ZADD', JOBS, text(sequence), id)
   if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
-  redis.call('ZREM', FORGET, id)
   count('jobs', tenant, 1)
 
   if answered then
