@@ -15,8 +15,8 @@ MOSEC: Final = "mosec"
 ECHO: Final = "gRPC echo"
 
 SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
-    OURS: lambda folder: service.up(OURS, folder),
-    IN_REDIS: lambda folder: service.parts(IN_REDIS, folder),
+    OURS: lambda folder: service.up(OURS, folder, "--max-batch-size", "32"),
+    IN_REDIS: lambda folder: service.parts(IN_REDIS, folder, env={"CONVLENS_MAX_BATCH_SIZE": "32"}),
     f"{MOSEC} ×1": lambda folder: peer("mosec", folder, "1"),
     f"{MOSEC} ×2": lambda folder: peer("mosec", folder, "2"),
     ECHO: lambda folder: peer("echo", folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -27,9 +28,17 @@ def named(enum: Any, value: int, field: str) -> str:
 
     SpecError for a number that the enum has no name for (a newer client's, perhaps).
     """
-    if value not in enum.values():
+    name = _names(enum).get(value)
+    if name is None:
         raise SpecError(field, f"is {value}; allowed: {', '.join(enum.keys()[1:])}")
-    return lowered(enum)(enum.Name(value)) if value else ""
+    return name
+
+
+@functools.cache
+def _names(enum: Any) -> dict[int, str]:
+    """By number."""
+    name = lowered(enum)
+    return {number: name(word) if number else "" for word, number in enum.items()}
 
 
 def lowered(enum: Any) -> Callable[[str], str]:

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from convlens.jobs import scrape
+from convlens.jobs import memory, scrape
 from convlens.server import metrics
 from convlens.server.front import Front
 from convlens.server.gate import Gate
@@ -76,6 +76,7 @@ async def serve(settings: ServerSettings) -> int:
     await server.start()
     await probes.start()
     watch = asyncio.create_task(health.run())
+    memory.settle()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
     stop = asyncio.Event()

@@ -26,6 +26,7 @@ from convlens.server.settings import ServerSettings
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
 
 IMAGE_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _JOB_IDS: Final = uuid.UUID("6f0c1b52-8a5e-4d5b-9d4b-6a3f6f0b7c11")
 
 
@@ -72,7 +73,7 @@ def validate(
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
         )
-    if spec.priority not in spec_pb2.Priority.values():
+    if spec.priority not in _PRIORITIES:
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
     priority = Priority(spec.priority or Priority.NORMAL)
     timeout = _timeout(spec, settings)

@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def ready() -> None:
         herald.start()
+        memory.settle()
         print(f"ready: worker {name} models={','.join(serving)}", flush=True)
 
     app = celery_app(settings.redis_url)

@@ -46,8 +46,8 @@ THREADS: Final = 8
 """At most; each may hold an image of the largest size."""
 PART_BYTES: Final = 64 << 10
 """Bytes of files that are worth a thread."""
-_APP1: Final = b"\xff\xe1"
-"""Begins EXIF and XMP, which may tell that an image is not upright."""
+_APP1, _SCAN = 0xE1, 0xDA
+"""Markers of a JPEG's segments: EXIF and XMP, which may tell that an image is not upright; the first scan."""
 
 # The limit is ours, a setting, and stricter; Pillow's own would warn from a thread that nobody reads.
 Image.MAX_IMAGE_PIXELS = None
@@ -139,7 +139,7 @@ def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
 
     False for any other image, one that may not be upright and one that libjpeg-turbo warns of: they are for Pillow.
     """
-    if _APP1 in data or into.dtype != np.uint8:
+    if into.dtype != np.uint8 or _may_be_turned(data):
         return False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -151,6 +151,16 @@ def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
         raise
     except ValueError:
         return False
+    return True
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """True for what has an APP1 segment before its first scan, or is no row of segments."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and len(data) >= at + 4:
+        if (marker := data[at + 1]) in (_APP1, _SCAN):
+            return marker == _APP1
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return True
 
 
