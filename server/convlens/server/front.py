@@ -35,6 +35,9 @@ REREAD_SECONDS: Final = 1.0
 CARDS_SECONDS: Final = 1.0
 """How long the models' cards are believed."""
 
+PATIENT_WRITERS: Final = 4
+"""Threads that store images where that has to wait."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,7 +65,8 @@ class Front:
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
-        self._submitting = Together(self._loop, "submit", self._submitted)
+        writers = PATIENT_WRITERS if self.ledger.payloads.waits else 1
+        self._submitting = Together(self._loop, "submit", self._submitted, writers)
         self._leaving = Together(self._loop, "leave", self._left)
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0

@@ -1,4 +1,4 @@
-"""A thread that makes calls which wait together as one: under load a round trip is shared; nobody waits for company."""
+"""Threads that make calls which wait together as one: under load a round trip is shared; nobody waits for company."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ class Together(Generic[T, R]):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, name: str, function: Callable[[Sequence[T]], Sequence[R | Exception]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        function: Callable[[Sequence[T]], Sequence[R | Exception]],
+        threads: int = 1,
     ) -> None:
+        """One thread is best where the call hardly waits."""
         self._loop = loop
         self._function = function
         self._waiting: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def __call__(self, item: T) -> asyncio.Future[R]:
         """Has a call made for `item`. To be called in the loop's thread."""
@@ -38,9 +44,10 @@ class Together(Generic[T, R]):
         return future
 
     def close(self) -> None:
-        """Makes the calls that wait, then ends the thread."""
+        """Makes the calls that wait, then ends the threads."""
         self._waiting.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         closing = False
@@ -51,6 +58,7 @@ class Together(Generic[T, R]):
                     calls.append(self._waiting.get_nowait())
             closing = None in calls
             self._make([call for call in calls if call])
+        self._waiting.put(None)  # for the next thread
 
     def _make(self, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         if not calls:
