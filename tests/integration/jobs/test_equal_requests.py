@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from processes import until
 
+from convlens.jobs import keys
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
 
@@ -52,6 +53,26 @@ def test_images_that_came_together_are_held_until_the_last_of_them_is_not_needed
     assert jobs.ledger.read_images([jobs.take(one)]) == [[b"bb", b"dd"]]
     jobs.ledger.cancel(one.id)
     assert "image_bytes" not in jobs.load()
+
+
+def test_an_image_whose_payload_would_be_gone_too_soon_is_stored_again(jobs):
+    """A payload lasts as long as the job it came with may take, and the result's time longer."""
+    short = jobs.submit(**EQUAL, timeout=10.0)
+    long = jobs.submit(images=[*EQUAL["images"], ("d3", b"third")], timeout=1000.0)
+    assert payloads(jobs) == 2
+    assert jobs.load()["image_bytes"] == 27
+    third = jobs.submit(images=EQUAL["images"], timeout=900.0)
+    assert payloads(jobs) == 2
+    jobs.ledger.cancel(short.id)
+    jobs.ledger.collect_garbage()
+    assert jobs.load()["image_bytes"] == 16
+    jobs.ledger.cancel(long.id)
+    assert jobs.ledger.read_images([jobs.take(third)]) == [[b"first", b"second"]]
+    jobs.ledger.cancel(third.id)
+    jobs.ledger.collect_garbage()
+    assert payloads(jobs) == 0
+    assert jobs.load() == {}
+    assert not jobs.ledger.redis.exists(keys.IMAGES)
 
 
 def test_an_image_that_goes_while_it_is_asked_for_again_is_stored_again(jobs, monkeypatch):

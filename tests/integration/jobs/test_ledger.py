@@ -7,8 +7,9 @@ import time
 import pytest
 from processes import until
 
+from convlens.jobs.admission import Full
 from convlens.jobs.hands import Then
-from convlens.jobs.ledger import JobLive, RequestIdReused
+from convlens.jobs.ledger import Ended, JobLive, RequestIdReused
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
 
@@ -215,3 +216,36 @@ def test_scripts_survive_a_redis_that_forgot_them(jobs):
     jobs.submit()
     jobs.ledger.redis.script_flush()
     assert jobs.submit().state is State.QUEUED
+
+
+def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
+    earlier = jobs.new()
+    jobs.submit(earlier)
+    twin = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
+    large = jobs.new(reserved=1 << 30)
+    asked = [jobs.new(**twin), large, jobs.new(id=earlier.id), jobs.new(**twin), earlier]
+    queued, full, reused, follows, same = jobs.ledger.submit(asked, jobs.bounds)
+    assert (queued[0].state, queued[0].leader) == (State.QUEUED, "")
+    assert isinstance(full, Full)
+    assert isinstance(reused, RequestIdReused)
+    assert follows[0].leader == queued[0].id
+    assert same[0].id == earlier.id
+    assert jobs.get(large) is None
+    assert jobs.load()["jobs"] == 3
+    assert jobs.load()["image_bytes"] == 21
+    assert jobs.ledger.submit([], jobs.bounds) == []
+
+
+def test_jobs_that_end_together_end_each_for_itself(jobs):
+    records = [jobs.submit() for _ in range(4)]
+    claims = jobs.claim(jobs=4)
+    jobs.ledger.cancel(records[2].id)
+    ends = [jobs.ledger.store(claim, [b"body"], lambda: b"header") for claim in claims[:3]]
+    assert jobs.ledger.finish([*ends, Ended(claims[3], JobFailure("INTERNAL", "no"))]) == [True, True, False, True]
+    found = [jobs.get(record) for record in records]
+    assert [it.state for it in found] == [State.SUCCEEDED, State.SUCCEEDED, State.CANCELLED, State.FAILED]
+    assert [bytes(jobs.ledger.read_result(it, 0, 4)) for it in found[:2]] == [b"body", b"body"]
+    assert jobs.load() == {"result_bytes": 20}
+    with pytest.raises(PayloadGone):
+        jobs.ledger.payloads.read(claims[2].token, 0, 1)
+    assert jobs.ledger.finish([]) == []

@@ -3,7 +3,7 @@
 local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
 local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
-local IMAGES, PACKS = P .. 'images', P .. 'packs'
+local IMAGES = P .. 'images'
 local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-sizes', P .. 'result-refs', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
@@ -13,6 +13,7 @@ local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
 local function queued(flow) return P .. 'queued:' .. flow end
 local function flows(model) return P .. 'flows:' .. model end
 local function tags(model) return P .. 'tags:' .. model end
+local function pack_of(name) return P .. 'pack:' .. name end
 local function same(fingerprint) return P .. 'same:' .. fingerprint end
 local function followers(id) return P .. 'followers:' .. id end
 local function awake(model) return P .. 'awake:' .. model end
@@ -90,52 +91,60 @@ local function expected(model, queue, now)
   return redis.call('ZCARD', awake(model)) + redis.call('LLEN', queue)
 end
 
--- Images are stored in packs, those together that came together. IMAGES has by digest how many times jobs hold the image, its
--- pack and where in it, PACKS of how many such images and bytes each is: it goes when the last of them does.
-local function stored_images(images)
+-- Calls `use` with some values at a time, since Lua's stack is bounded.
+local function in_pieces(values, use)
+  for first = 1, #values, 1000 do use(unpack(values, first, math.min(first + 999, #values))) end
+end
+
+-- Images are stored in packs, those together that came together. IMAGES has by digest the latest pack with that image. A pack
+-- is a hash: how many times jobs hold one of its images, its bytes, when its payload may be gone, and by digest where in it
+-- each image is. It goes when no job holds any of them.
+local function stored_images(digests, needed_until)
   local found = {}
-  for first = 1, #images, 1000 do
-    local digests = {}
-    for i = first, math.min(first + 999, #images) do digests[#digests + 1] = images[i][1] end
-    for i, place in ipairs(redis.call('HMGET', IMAGES, unpack(digests))) do
-      if place then
-        local held, pack, offset = string.match(place, '(%S+) (%S+) (%S+)')
-        found[digests[i]] = {held = tonumber(held), pack = pack, offset = tonumber(offset)}
+  in_pieces(digests, function(...)
+    local some = {...}
+    for i, pack in ipairs(redis.call('HMGET', IMAGES, ...)) do
+      local place = pack and redis.call('HMGET', pack_of(pack), 'expires', some[i])
+      if place and place[2] and tonumber(place[1]) >= needed_until then
+        found[some[i]] = {pack = pack, offset = tonumber(place[2])}
       end
     end
-  end
+  end)
   return found
 end
 
-local function store_image(digest, place)
-  redis.call('HSET', IMAGES, digest, text(place.held) .. ' ' .. place.pack .. ' ' .. text(place.offset))
+local function store_pack(pack, bytes, expires, places)
+  local inside, latest = {'bytes', text(bytes), 'expires', text(expires)}, {}
+  for digest, offset in pairs(places) do
+    inside[#inside + 1], inside[#inside + 2] = digest, text(offset)
+    latest[#latest + 1], latest[#latest + 2] = digest, pack
+  end
+  in_pieces(inside, function(...) redis.call('HSET', pack_of(pack), ...) end)
+  in_pieces(latest, function(...) redis.call('HSET', IMAGES, ...) end)
+end
+
+local function drop_pack(pack, tenant)
+  local digests = {}
+  for _, digest in ipairs(redis.call('HKEYS', pack_of(pack))) do
+    if digest ~= 'held' and digest ~= 'bytes' and digest ~= 'expires' then digests[#digests + 1] = digest end
+  end
+  in_pieces(digests, function(...)
+    local some = {...}
+    for i, latest in ipairs(redis.call('HMGET', IMAGES, ...)) do
+      if latest == pack then redis.call('HDEL', IMAGES, some[i]) end
+    end
+  end)
+  count('image_bytes', tenant, -(redis.call('HGET', pack_of(pack), 'bytes') or 0))
+  redis.call('DEL', pack_of(pack))
+  redis.call('RPUSH', GARBAGE, pack)
 end
 
 local function drop_images(job_images, tenant)
   if job_images == '[]' then return end
-  local images, less = cjson.decode(job_images), {}
-  local found = stored_images(images)
-  for _, image in ipairs(images) do
-    local place = found[image[1]]
-    if place then place.held = place.held - 1 end
-  end
-  for digest, place in pairs(found) do
-    if place.held > 0 then
-      store_image(digest, place)
-    else
-      redis.call('HDEL', IMAGES, digest)
-      less[place.pack] = (less[place.pack] or 0) + 1
-    end
-  end
+  local less = {}
+  for _, image in ipairs(cjson.decode(job_images)) do less[image[2]] = (less[image[2]] or 0) + 1 end
   for pack, number in pairs(less) do
-    local held, bytes = string.match(redis.call('HGET', PACKS, pack) or '', '(%S+) (%S+)')
-    if held and tonumber(held) > number then
-      redis.call('HSET', PACKS, pack, text(held - number) .. ' ' .. bytes)
-    elseif held then
-      redis.call('HDEL', PACKS, pack)
-      redis.call('RPUSH', GARBAGE, pack)
-      count('image_bytes', tenant, -bytes)
-    end
+    if redis.call('HINCRBY', pack_of(pack), 'held', -number) <= 0 then drop_pack(pack, tenant) end
   end
 end
 

@@ -33,18 +33,20 @@ local function submit(job, spec)
     end
   end
 
-  local found, new = {}, 0 -- where images are, and how many of them are in the job's pack
+  local found, new = {}, {} -- where images are, and where in the job's pack those are that nobody has stored
   if not answered then
-    found = stored_images(job.images)
+    local digests = {}
+    for i, image in ipairs(job.images) do digests[i] = image[1] end
+    found = stored_images(digests, now + job.timeout)
     for _, image in ipairs(job.images) do
       local digest, offset = image[1], image[3]
       if not found[digest] then
         if offset < 0 then return {'GONE', ours, {}} end
-        found[digest] = {held = 0, pack = job.pack, offset = offset}
-        new = new + 1
+        found[digest] = {pack = job.pack, offset = offset}
+        new[digest] = offset
       end
     end
-    local wanted = {jobs = 1, image_bytes = new > 0 and job.pack_bytes or 0, result_bytes = job.reserved}
+    local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved}
     local fields, load = {}, {}
     for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
       fields[#fields + 1] = what
@@ -105,15 +107,15 @@ local function submit(job, spec)
     return {'ANSWERED', unused, record(id)}
   end
 
-  local images = {}
+  local images, held = {}, {}
   for i, image in ipairs(job.images) do
     local place = found[image[1]]
-    place.held = place.held + 1
     images[i] = {image[1], place.pack, place.offset, image[2]}
+    held[place.pack] = (held[place.pack] or 0) + 1
   end
-  for digest, place in pairs(found) do store_image(digest, place) end
-  if new > 0 then
-    redis.call('HSET', PACKS, job.pack, text(new) .. ' ' .. text(job.pack_bytes))
+  for pack, number in pairs(held) do redis.call('HINCRBY', pack_of(pack), 'held', number) end
+  if next(new) then
+    store_pack(job.pack, job.pack_bytes, now + job.timeout + asked.result_ttl / 2, new)
     count('image_bytes', tenant, job.pack_bytes)
   else
     unused[#unused + 1] = job.pack
