@@ -35,6 +35,8 @@ REREAD_SECONDS: Final = 1.0
 CARDS_SECONDS: Final = 1.0
 """How long the models' cards are believed."""
 
+HEAVY_BYTES: Final = 1 << 20
+"""Jobs with more bytes of images go by themselves, and no other has to wait until they are stored."""
 PATIENT_WRITERS: Final = 4
 """Threads that store images where that has to wait."""
 
@@ -66,7 +68,8 @@ class Front:
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
         writers = PATIENT_WRITERS if self.ledger.payloads.waits else 1
-        self._submitting = Together(self._loop, "submit", self._submitted, writers)
+        self._light = Together(self._loop, "submit", self._submitted, threads=writers)
+        self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
         self._leaving = Together(self._loop, "leave", self._left)
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
@@ -80,7 +83,8 @@ class Front:
 
     async def close(self) -> None:
         """Ends all threads, once those who leave have left."""
-        await self.call(self._submitting.close)
+        await self.call(self._light.close)
+        await self.call(self._heavy.close)
         await self.call(self._leaving.close)
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
@@ -103,8 +107,9 @@ class Front:
     async def submit(self, request: JobRequest, call: Call) -> Record:
         """Validates and queues a job, or finds the one that the same request id made before."""
         asked = Asked(request, call, await self.cards())
+        submitted = self._heavy if sum(map(len, request.images)) > HEAVY_BYTES else self._light
         try:
-            record, announce = await self._submitting(asked)
+            record, announce = await submitted(asked)
         except Full as error:
             metrics.REFUSED.labels(error.limit).inc()
             raise

@@ -7,13 +7,10 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-MOST: Final = 16
-"""Calls made together."""
 
 
 class Together(Generic[T, R]):
@@ -27,11 +24,14 @@ class Together(Generic[T, R]):
         loop: asyncio.AbstractEventLoop,
         name: str,
         function: Callable[[Sequence[T]], Sequence[R | Exception]],
+        *,
+        most: int = 16,
         threads: int = 1,
     ) -> None:
-        """One thread is best where the call hardly waits."""
+        """No more than `most` go together. One thread is best where the call hardly waits."""
         self._loop = loop
         self._function = function
+        self._most = most
         self._waiting: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -54,7 +54,7 @@ class Together(Generic[T, R]):
         while not closing:
             calls = [self._waiting.get()]
             with contextlib.suppress(queue.Empty):
-                while len(calls) < MOST:
+                while len(calls) < self._most:
                     calls.append(self._waiting.get_nowait())
             closing = None in calls
             self._make([call for call in calls if call])

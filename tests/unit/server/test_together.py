@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from convlens.server import together
 from convlens.server.together import Together
 
 
@@ -26,9 +25,9 @@ class Slow:
         return [ValueError(item) if item < 0 else 10 * item for item in items]
 
 
-async def held(slow):
+async def held(slow, **options):
     """Calls of which the first is under way and the others wait."""
-    calls = Together(asyncio.get_running_loop(), "test", slow)
+    calls = Together(asyncio.get_running_loop(), "test", slow, **options)
     futures = [calls(0)]
     await asyncio.to_thread(slow.begun.wait)
     return calls, futures
@@ -45,10 +44,9 @@ async def test_what_waits_while_a_call_is_under_way_goes_together_and_each_gets_
     calls.close()
 
 
-async def test_no_more_go_together_than_a_call_takes(monkeypatch):
-    monkeypatch.setattr(together, "MOST", 2)
+async def test_no_more_go_together_than_a_call_takes():
     slow = Slow()
-    calls, futures = await held(slow)
+    calls, futures = await held(slow, most=2)
     futures += [calls(item) for item in (1, 2, 3)]
     slow.may.set()
     assert await asyncio.gather(*futures) == [0, 10, 20, 30]
