@@ -28,11 +28,12 @@ LOOK_SECONDS: Final = 0.02
 
 
 class Spares:
-    """The spares of one folder. A spare's name begins with its size."""
+    """The spares of one folder, for any thread. A spare's name begins with its size."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.fspath(folder)
-        self._names = (f"{uuid.uuid4().hex}-{number}" for number in itertools.count())
+        self._process = uuid.uuid4().hex
+        self._numbers = itertools.count()  # one that threads may share
         self._seen: dict[tuple[int, int], list[str]] = {}
         self._room = 0
         self._looks_again = -math.inf
@@ -44,7 +45,7 @@ class Spares:
             with contextlib.suppress(FileNotFoundError):
                 size = os.stat(path).st_size
                 if size and self._has_room(size):
-                    name = f"{size}-{next(self._names)}"
+                    name = f"{size}-{self._process}-{next(self._numbers)}"
                     os.rename(path, f"{self._folder}/{name}")
                     self._seen.setdefault(_kind(size), []).append(name)
                     self._room -= size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -50,6 +52,25 @@ def test_two_processes_never_get_one_file(store, tmp_path):
         (store if i % 2 else other).put(f"new{i}", [bytes([i]) * 5000], 60)
     assert [store.read(f"new{i}", 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
     assert len({(tmp_path / f"new{i}").stat().st_ino for i in range(8)}) == 8
+
+
+def test_threads_share_a_store(store, tmp_path):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(thread):
+        for i in range(100):
+            name, data = f"{thread}-{i}", bytes([thread, i]) * 2000
+            store.put(name, [data], 60)
+            assert store.read(name, 0, 4000) == data
+            store.delete([name])
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert 1 <= len(spare_files(tmp_path)) <= 8
 
 
 def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, tmp_path, monkeypatch):
