@@ -183,6 +183,17 @@ def test_a_jpeg_of_the_models_size_is_turned_whoever_says_so(said):
     np.testing.assert_allclose(found.astype(int), picture, atol=3)
 
 
+def test_words_like_markers_in_a_comment_hide_no_turn_and_make_none():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned, upright = (encode(RGB, "JPEG", quality=95, **told) for told in ({"exif": exif}, {}))
+    comment = b"\xff\xfe\x00\x08\xff\xda\xff\xe1\x00\x02"
+    for file in (turned, upright):
+        behind = file[:2] + comment + file[2:]
+        np.testing.assert_array_equal(read(behind), read(file))
+    assert np.abs(read(turned).astype(int) - read(upright)[::-1, ::-1]).mean() < 8
+
+
 def test_a_jpeg_with_a_harmless_fault_is_read_as_pillow_reads_it():
     jpeg = LOSSY["JPEG"]
     scan = jpeg.index(b"\xff\xda")
