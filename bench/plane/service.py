@@ -10,7 +10,8 @@ from time import monotonic, sleep
 from typing import Final
 
 from bench.plane import processes, redis
-from bench.plane.subject import DidNotRun, Subject, free_port
+from bench.plane.subject import DidNotRun, Subject
+from convlens.local.valkey import free_port
 
 ROLES: Final = {"convlens.server": "front", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
                 "redis": "redis"}  # fmt: skip

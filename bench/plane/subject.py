@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from bench.plane import processes
 from bench.plane.environments import interpreter
 from bench.plane.load import Order, Report
+from convlens.local.valkey import free_port
 
 
 class DidNotRun(RuntimeError):
@@ -84,10 +84,3 @@ def peer(name: str, folder: Path, *settings: str, roles: Mapping[str, str] | Non
     module = f"bench.plane.peers.{name}"
     server = processes.start([python, "-m", f"{module}.server", port, *settings], log)
     return Subject(name, [server], [python, "-m", f"{module}.client", port], log, roles or {"": "server"})
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

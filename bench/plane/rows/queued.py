@@ -17,8 +17,9 @@ from bench.plane.client import SLOW_MODEL
 from bench.plane.contest import Case, Result
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
-from bench.plane.subject import DidNotRun, free_port
+from bench.plane.subject import DidNotRun
 from bench.plane.table import Line
+from convlens.local.valkey import free_port
 
 BUSY: Final = 64
 """Calls that give the other model's worker more than it has room for."""

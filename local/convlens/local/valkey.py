@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 from pathlib import Path
 from typing import Final
 
 BINARIES: Final = ("valkey-server", "redis-server")
+PORTS: Final = range(20_000, 32_000)
+"""Below those that systems give to connections (from 32,768 on Linux, 49,152 elsewhere)."""
 READY: Final = "Ready to accept connections"
 """What its log says once it serves."""
 
@@ -50,7 +54,8 @@ def binary() -> Path:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody listens on just now, and that no connection will be given."""
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
