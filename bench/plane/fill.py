@@ -12,9 +12,10 @@ from typing import Final
 from bench.plane.client import tiny
 from convlens.jobs.admission import Bounds
 from convlens.jobs.connect import connect
-from convlens.jobs.ledger import Ledger, NewJob
+from convlens.jobs.ledger import Ledger
 from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
+from convlens.jobs.submission import NewJob
 from convlens.v1 import spec_pb2
 
 BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, tenant_share=1.0)

@@ -18,15 +18,12 @@ from typing import Any, Final
 import redis
 
 from convlens.jobs import keys
-from convlens.jobs.admission import Bounds, Full
+from convlens.jobs.admission import Bounds
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
 from convlens.jobs.payloads import Data, StoreFull, open_store
-from convlens.jobs.record import JobFailure, Priority, Record, State, StoredImage
+from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fields
 from convlens.jobs.settings import JobsSettings
-
-
-class RequestIdReused(ValueError):
-    """A request id came again with another request."""
+from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, submitted, words
 
 
 class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
@@ -35,35 +32,6 @@ class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes wi
 
 class JobLive(RuntimeError):
     """What was asked can be done only to a job that has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job to be queued."""
-
-    id: str
-    model: str
-    tenant: str
-    priority: Priority
-    spec: bytes
-    """What the worker needs to know, without the images' bytes."""
-    images: Sequence[tuple[str, Data]]
-    """Digest and bytes of each."""
-    fingerprint: str
-    """Equal for equal requests: a repeated id must come with an equal one, and equal requests share their result."""
-    cost: int
-    """Images × passes: what it takes of its tenant's turn."""
-    reserved: int
-    """Bytes kept free for its result."""
-    timeout: float
-    """Seconds until it is EXPIRED."""
-    hands: int
-    """How many hands may be awake for its model's jobs: those of all its workers."""
-    keep: bool
-    """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
-    fresh: bool = False
-    """True: computed though an equal request's result is there."""
-    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +82,6 @@ class Ended:
             record.id, record.token, state, why.reason, why.message, why.field, self.result_bytes, self.header_size,
         )  # fmt: skip
 
-
-Submitted = tuple[Record, bool]
-"""A job's record, and whether a message is to wake a hand."""
-NotSubmitted = Full | StoreFull | RequestIdReused
 
 _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
 """What Redis answers for a while: it cannot write, is not the master, is starting."""
@@ -178,11 +142,11 @@ class Ledger:
     ) -> list[Submitted | NotSubmitted | None]:
         """As submit(), with the images of each that are not `known` in one payload; None where a known one is gone."""
         found: list[Submitted | NotSubmitted | None] = [None] * len(jobs)
-        words: dict[int, dict[str, Any]] = {}
+        asked: dict[int, dict[str, Any]] = {}
         unused: list[str] = []
         try:
             for i, (job, there) in enumerate(zip(jobs, known, strict=True)):
-                pack = _Pack(job.images, there)
+                pack = Pack(job.images, there)
                 unused.append(pack.name)
                 try:
                     if pack.body:
@@ -191,11 +155,11 @@ class Ledger:
                 except StoreFull as error:
                     found[i] = error
                 else:
-                    words[i] = _words(job, pack)
-            for i, (outcome, names, told) in zip(words, self._queue(jobs, words, bounds), strict=True):
-                unused.remove(words[i]["pack"])
+                    asked[i] = words(job, pack)
+            for i, (outcome, names, told) in zip(asked, self._queue(jobs, asked, bounds), strict=True):
+                unused.remove(asked[i]["pack"])
                 unused += map(bytes.decode, names)
-                found[i] = _submitted(jobs[i], outcome, told)
+                found[i] = submitted(jobs[i], outcome, told)
         except redis.OutOfMemoryError:
             found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
         except (redis.ConnectionError, redis.TimeoutError):
@@ -205,17 +169,17 @@ class Ledger:
             self.payloads.delete(unused)
         return found
 
-    def _queue(self, jobs: Sequence[NewJob], words: Mapping[int, dict[str, Any]], bounds: Bounds) -> Any:
+    def _queue(self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], bounds: Bounds) -> Any:
         """Runs the script for those jobs that have words."""
         result_ttl, tombstone_ttl = self._ttls
-        asked = {
-            "jobs": list(words.values()), "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
+        all_of_them = {
+            "jobs": list(asked.values()), "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
             "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
             "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
             "cached_bytes": bounds.cached_bytes,
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
-        return self._run("submit", json.dumps(asked), *(jobs[i].spec for i in words)) if words else []
+        return self._run("submit", json.dumps(all_of_them), *(jobs[i].spec for i in asked)) if asked else []
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
@@ -268,7 +232,7 @@ class Ledger:
 
     def cancel(self, job_id: str) -> Record | None:
         """Ends a live job as CANCELLED. The record as it then is; None for an unknown id."""
-        return _record(job_id, _fields(self._run("cancel", job_id, *self._ttls)))
+        return _record(job_id, hash_fields(self._run("cancel", job_id, *self._ttls)))
 
     def join(self, job_id: str) -> bool:
         """Counts one more caller who waits for the job; False for an unknown id."""
@@ -299,7 +263,7 @@ class Ledger:
         taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
-            fields = _fields(flat)
+            fields = hash_fields(flat)
             stored = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
             claims.append(Claim(Record.parse(name.decode(), fields), fields[b"spec"], stored))
         return claims
@@ -340,8 +304,8 @@ class Ledger:
         """Closes records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""
         if not ends:
             return []
-        words = [word for it in ends for word in it.words()]
-        done, unused = self._run("finish", *self._ttls, *words)
+        said = [word for it in ends for word in it.words()]
+        done, unused = self._run("finish", *self._ttls, *said)
         lost = [it.claim.token for it, counts in zip(ends, done, strict=True) if it.failure is None and not counts]
         self.payloads.delete([*lost, *map(bytes.decode, unused)])
         return [bool(counts) for counts in done]
@@ -372,51 +336,6 @@ class Ledger:
         while names := self.redis.lpop(keys.GARBAGE, limit):
             self.payloads.delete([name.decode() for name in names])
         self.payloads.sweep()
-
-
-class _Pack:
-    """The images of a job that are to be stored, each once, in one payload."""
-
-    def __init__(self, images: Sequence[tuple[str, Data]], known: Iterable[str]) -> None:
-        self.name = uuid.uuid4().hex
-        self.size = 0
-        self.body: list[Data] = []
-        self.places = dict.fromkeys(known, -1)
-        """By digest where each is in the payload; −1 for those `known`."""
-        for digest, data in images:
-            if digest not in self.places:
-                self.places[digest] = self.size
-                self.size += len(data)
-                self.body.append(data)
-
-
-def _words(job: NewJob, pack: _Pack) -> dict[str, Any]:
-    """What submit.lua is told of a job."""
-    return {
-        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
-        "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
-        "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
-        "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
-        "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
-        "queue": keys.messages(job.model), "hands": job.hands,
-    }  # fmt: skip
-
-
-def _submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
-    """What submit.lua answered of a job; None where one of its images is gone."""
-    match outcome:
-        case b"GONE":
-            return None
-        case b"FULL":
-            return Full.from_script(told)
-        case b"REUSED":
-            return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-    return Record.parse(job.id, _fields(told)), outcome == b"ANNOUNCE"
-
-
-def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """A hash as a script gives it."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _record(job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record | None:

@@ -145,3 +145,8 @@ class Record:
             ended=int(ended) / 1000,
             expires=int(expires) / 1000,
         )
+
+
+def hash_fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash as a script gives it."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -15,10 +15,11 @@ from convlens.jobs import cards, keys
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
-from convlens.jobs.ledger import Ledger, NewJob, Submitted
+from convlens.jobs.ledger import Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
+from convlens.jobs.submission import NewJob, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job

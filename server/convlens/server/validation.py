@@ -16,10 +16,10 @@ from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
 from convlens.jobs.hands import HANDS
-from convlens.jobs.ledger import NewJob
 from convlens.jobs.payloads import Data
 from convlens.jobs.plan import make_plan
 from convlens.jobs.record import Priority
+from convlens.jobs.submission import NewJob
 from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings

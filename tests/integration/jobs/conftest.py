@@ -11,9 +11,10 @@ from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
 from convlens.jobs.connect import connect
 from convlens.jobs.hands import Then
-from convlens.jobs.ledger import Ended, Ledger, NewJob
+from convlens.jobs.ledger import Ended, Ledger
 from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
+from convlens.jobs.submission import NewJob
 
 BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, tenant_share=0.5)
 

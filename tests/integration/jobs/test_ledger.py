@@ -9,9 +9,10 @@ from processes import until
 
 from convlens.jobs.admission import Full
 from convlens.jobs.hands import Then
-from convlens.jobs.ledger import Ended, JobLive, RequestIdReused
+from convlens.jobs.ledger import Ended, JobLive
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import JobFailure, State
+from convlens.jobs.submission import RequestIdReused
 
 
 def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):

@@ -191,6 +191,7 @@ class Runner:
         except LedgerUnavailable as error:
             for job, _ in stored:
                 self._left(job.claim, error)
+                self._leases.drop(job.claim)
             return
         for (job, ended), counts in zip(stored, counted, strict=True):
             if counts:
@@ -223,7 +224,6 @@ class Runner:
     def _left(self, claim: Claim, error: Exception) -> None:
         metrics.JOBS.labels(claim.record.model, "LEFT").inc()
         log.warning("job=%s is left to its lease: %s", claim.record.id, error)
-        self._leases.drop(claim)
 
     def _succeeded(self, job: Begun, ended: Ended) -> None:
         metrics.JOBS.labels(job.card.name, "SUCCEEDED").inc()

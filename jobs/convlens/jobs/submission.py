@@ -1,0 +1,91 @@
+"""What a front asks the ledger to queue, how submit.lua is told of it, and what it answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.jobs import keys
+from convlens.jobs.admission import Full
+from convlens.jobs.payloads import Data, StoreFull
+from convlens.jobs.record import Priority, Record, hash_fields
+
+
+class RequestIdReused(ValueError):
+    """A request id came again with another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be queued."""
+
+    id: str
+    model: str
+    tenant: str
+    priority: Priority
+    spec: bytes
+    """What the worker needs to know, without the images' bytes."""
+    images: Sequence[tuple[str, Data]]
+    """Digest and bytes of each."""
+    fingerprint: str
+    """Equal for equal requests: a repeated id must come with an equal one, and equal requests share their result."""
+    cost: int
+    """Images × passes: what it takes of its tenant's turn."""
+    reserved: int
+    """Bytes kept free for its result."""
+    timeout: float
+    """Seconds until it is EXPIRED."""
+    hands: int
+    """How many hands may be awake for its model's jobs: those of all its workers."""
+    keep: bool
+    """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
+    fresh: bool = False
+    """True: computed though an equal request's result is there."""
+    request_id: str = ""
+
+
+Submitted = tuple[Record, bool]
+"""A job's record, and whether a message is to wake a hand."""
+NotSubmitted = Full | StoreFull | RequestIdReused
+
+
+class Pack:
+    """The images of a job that are to be stored, each once, in one payload."""
+
+    def __init__(self, images: Sequence[tuple[str, Data]], known: Iterable[str]) -> None:
+        self.name = uuid.uuid4().hex
+        self.size = 0
+        self.body: list[Data] = []
+        self.places = dict.fromkeys(known, -1)
+        """By digest where each is in the payload; −1 for those `known`."""
+        for digest, data in images:
+            if digest not in self.places:
+                self.places[digest] = self.size
+                self.size += len(data)
+                self.body.append(data)
+
+
+def words(job: NewJob, pack: Pack) -> dict[str, Any]:
+    """What submit.lua is told of a job."""
+    return {
+        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
+        "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
+        "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
+        "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
+        "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
+        "queue": keys.messages(job.model), "hands": job.hands,
+    }  # fmt: skip
+
+
+def submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
+    """What submit.lua answered of a job; None where one of its images is gone."""
+    match outcome:
+        case b"GONE":
+            return None
+        case b"FULL":
+            return Full.from_script(told)
+        case b"REUSED":
+            return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
+    return Record.parse(job.id, hash_fields(told)), outcome == b"ANNOUNCE"
