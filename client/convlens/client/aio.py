@@ -67,6 +67,7 @@ class AsyncClient:
         found = self._channels.pop((os.getpid(), asyncio.get_running_loop()), None)
         if found:
             await found[0].close()
+        self._connection.memory.close()
 
     # --- what can be asked ---
 
@@ -133,7 +134,7 @@ class AsyncClient:
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
             request_id=request_id, priority=priority, fresh=fresh, timeout=None,
         )  # fmt: skip
-        return await self._answer(Answer(request), Attempts(self._connection, timeout, request.request_id))
+        return await self._answer(request, timeout)
 
     @overload
     def map(
@@ -279,22 +280,24 @@ class AsyncClient:
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.delay_after(error))
             else:
-                self._connection.check_version(await call.trailing_metadata())
+                self._connection.heard(await call.trailing_metadata())
                 return response
 
-    async def _answer(self, answer: Answer, attempts: Attempts) -> Result:
-        """A streamed answer, resumed where it broke."""
-        while True:
-            method, request = answer.next_call(self._stubs())
-            try:
-                call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                async for part in call:
-                    answer.take(part)
-                self._connection.check_version(await call.trailing_metadata())
-            except grpc.RpcError as error:
-                await asyncio.sleep(attempts.delay_after(error))
-            else:
-                return answer.result()
+    async def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
+        """The answer to a request, or of a job that has ended; resumed where it broke."""
+        attempts = Attempts(self._connection, timeout, request.request_id if request else "")
+        with Answer(self._connection.memory, request, job_id) as answer:
+            while True:
+                method, message = answer.next_call(self._stubs())
+                try:
+                    call = method(message, timeout=attempts.remaining(), metadata=self._connection.metadata)
+                    async for part in call:
+                        answer.take(part)
+                    self._connection.heard(await call.trailing_metadata())
+                except grpc.RpcError as error:
+                    await asyncio.sleep(attempts.delay_after(error))
+                else:
+                    return answer.result()
 
 
 class AsyncJob:
@@ -349,8 +352,7 @@ class AsyncJob:
         """Waits for the job and returns its result; raises what it ended with when it has none."""
         timeout = self._client._timeout if timeout is None else timeout
         await self.wait(timeout)
-        attempts = Attempts(self._client._connection, timeout, self.request_id)
-        return await self._client._answer(Answer(self._request, self.id), attempts)
+        return await self._client._answer(self._request, timeout, self.id)
 
     async def cancel(self) -> job_pb2.Job:
         """Ends the job; one that has ended already is returned as it is."""

@@ -8,7 +8,8 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,9 +24,11 @@ from convlens.client.errors import (
     from_rpc,
 )
 from convlens.client.images import Images, Outgoing, SentImage, pack
+from convlens.client.memory import REFUSED, Memory, Region
 from convlens.client.options import Targets, Visualization, targets_message
 from convlens.client.results import Assembler, Request, Result
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
+from convlens.v1.visualization_pb2 import SharedMemory
 
 PRIORITIES: Final = {
     "high": spec_pb2.PRIORITY_HIGH,
@@ -41,7 +44,15 @@ class JobRequest:
     serialized: bytes
     images: Sequence[SentImage]
     """Views of it."""
+    spec: spec_pb2.JobSpec
+    """All of its spec but the images."""
     request_id: str
+
+    def sharing(self, memory: SharedMemory) -> bytes:
+        """The VisualizeRequest, serialized, without the images' bytes, which are in `memory`."""
+        request = visualization_pb2.VisualizeRequest(spec=self.spec, request_id=self.request_id, shared_memory=memory)
+        request.spec.images.extend(image.outline for image in self.images)
+        return request.SerializeToString()
 
 
 def job_request(
@@ -74,7 +85,7 @@ def job_request(
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
     outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images))
     serialized = outgoing.finished(spec.SerializeToString(), *framing.field(_REQUEST_ID, request_id.encode()))
-    return JobRequest(serialized, outgoing.images, request_id)
+    return JobRequest(serialized, outgoing.images, spec, request_id)
 
 
 _REQUEST_ID: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["request_id"].number
@@ -107,6 +118,9 @@ class Attempts:
         typed = from_rpc(error, self._connection.target, self._request_id)
         if self._told and isinstance(typed, DeadlineExceeded) and not typed.reason:
             raise self._told from error  # time ran out while it was tried again, for this reason
+        if typed.reason == REFUSED:
+            self._connection.memory.refused()
+            return 0.0
         if not isinstance(typed, Unavailable | Overloaded):
             raise typed from error
         self._told = typed
@@ -135,21 +149,45 @@ _VISUALIZE, _READ_RESULT = map(_reader, (visualization_pb2.VisualizeResponse, jo
 
 
 class Answer:
-    """One visualize call over all its attempts: what to call next, and what its parts make."""
+    """One visualize call over all its attempts: what to call next, and what its parts make.
 
-    def __init__(self, request: JobRequest | None, job_id: str = "") -> None:
+    To be used in a `with`, at whose end its memory is given back.
+    """
+
+    def __init__(self, memory: Memory, request: JobRequest | None, job_id: str = "") -> None:
+        self._memory = memory
+        self._region: Region | None = None
         self._request = request
         self._assembler = Assembler(Request(request.images, request.request_id) if request else Request())
         self._job_id = job_id
         self._began = bool(job_id)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._region and kind is None:
+            self._memory.give(self._region)
+            self._region = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leaves the region of a call that broke, which the server may still write to, to nobody else."""
+        if self._region:
+            self._region.close()
+            self._region = None
+
     def next_call(self, stubs: Any) -> tuple[Any, Any]:
         """The method and its request: the whole job, or what is missing of its result."""
+        self._forget()
         if self._began or self._request is None:
             request = job_pb2.ReadJobResultRequest(id=self._job_id, offset=self._assembler.offset)
             self._read = _READ_RESULT
             return stubs.read_result_bytes, request
         self._read = _VISUALIZE
+        if found := self._memory.region([image.data for image in self._request.images]):
+            self._region, told = found
+            return stubs.visualize_bytes, self._request.sharing(told)
         return stubs.visualize_bytes, self._request.serialized
 
     def take(self, received: bytes) -> None:
@@ -165,6 +203,8 @@ class Answer:
                 self._began = True
                 self._job_id = part.header.job_id
                 self._assembler.header(part.header, data)
+                if part.header.in_shared_memory and self._region:
+                    self._assembler.filled(self._region.read)
             case "chunk":
                 self._assembler.chunk(part.chunk.offset, data)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from convlens.client.errors import InvalidArgument
+from convlens.client.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,11 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
 
 
 class Connection:
-    """What channels are made from. It holds none itself, so it crosses forks and event loops."""
+    """What channels are made from, and the memory shared with the server; it crosses forks and event loops."""
 
     def __init__(self, target: str, token: str | None, tls: TLS | bool | None) -> None:
         self.target = target
+        self.memory = Memory()
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._tls = TLS() if tls is True else tls or None
         host = target.removeprefix("dns:///").rsplit(":", 1)[0]
@@ -95,9 +97,11 @@ class Connection:
             return module.secure_channel(self.target, self._tls.credentials(), self._options)
         return module.insecure_channel(self.target, self._options)
 
-    def check_version(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """Warns, once, about a server more than one minor version away."""
-        server = dict(trailing or ()).get("convlens-version")
+    def heard(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """What the server says of itself at the end of a call. Warns, once, where it is too far from this version."""
+        told = dict(trailing or ())
+        self.memory.heard(told)
+        server = told.get("convlens-version")
         if self._warned or not isinstance(server, str):
             return
         ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))

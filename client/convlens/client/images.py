@@ -46,6 +46,11 @@ class SentImage:
         return tensor
 
     @property
+    def outline(self) -> spec_pb2.Image:
+        """The message without its bytes."""
+        return spec_pb2.Image(encoded=b"") if self.about is None else spec_pb2.Image(pixels=self.about)
+
+    @property
     def pieces(self) -> list[framing.Data]:
         """An Image message, serialized."""
         if self.about is None:

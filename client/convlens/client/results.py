@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,10 +93,8 @@ class Result(Mapping[str, Array]):
         """The images as they were sent; empty for a result taken up by its job's id."""
         self.channels = {it.name: tuple(it.channels) for it in header.tensors if it.channels}
         """By array: which of the layer's channels its last axis holds; without an entry, all of them."""
-        self.predictions = [[_prediction(p) for p in image.predictions] for image in header.images]
-        """Per image: the best classes, descending."""
-        self.explained = [_explained(image, self._arrays, header) for image in header.images]
-        """Per image: by map, what it explains; a tuple where the map has a target axis."""
+        self._reports = list(header.images)
+        self._target_axis = header.target_axis
         times = header.timing
         self.timing = Timing(
             queued=times.queued.ToNanoseconds() / 1e9,
@@ -109,6 +107,16 @@ class Result(Mapping[str, Array]):
             worker=times.worker,
             precision=_precision(header),
         )
+
+    @functools.cached_property
+    def predictions(self) -> list[list[Prediction]]:
+        """Per image: the best classes, descending."""
+        return [[_prediction(it) for it in report.predictions] for report in self._reports]
+
+    @functools.cached_property
+    def explained(self) -> list[dict[str, Explanation | tuple[Explanation, ...]]]:
+        """Per image: by map, what it explains; a tuple where the map has a target axis."""
+        return [_explained(report, self._arrays, self._target_axis) for report in self._reports]
 
     def __getitem__(self, name: str) -> Array:
         if name in self._arrays:
@@ -139,18 +147,19 @@ class Result(Mapping[str, Array]):
 
     def split(self) -> list[Result]:
         """One result an image; the arrays are views of these."""
-        return [self._only(row) for row in range(len(self.predictions))]
+        return [self._only(row) for row in range(len(self._reports))]
 
     def _only(self, row: int) -> Result:
-        part = copy.copy(self)
+        part = Result.__new__(Result)
+        lazy = {"predictions", "explained"}
+        part.__dict__ = {name: value for name, value in self.__dict__.items() if name not in lazy}
         part._arrays = {name: array[row : row + 1] for name, array in self._arrays.items()}
         part._scales = {}
         for name, (scale, offset) in self._scales.items():
-            share = len(scale) // len(self.predictions)
+            share = len(scale) // len(self._reports)
             part._scales[name] = (scale[row * share : (row + 1) * share], offset[row * share : (row + 1) * share])
         part.images = self.images[row : row + 1]
-        part.predictions = self.predictions[row : row + 1]
-        part.explained = self.explained[row : row + 1]
+        part._reports = self._reports[row : row + 1]
         return part
 
     def figure(self, image: int = 0, **style: Any) -> Figure:
@@ -216,6 +225,10 @@ class Assembler:
             raise self._corrupted(f"a chunk begins at {offset}, expected was {self.offset}")
         self._fill(data)
 
+    def filled(self, fill: Callable[[Sequence[memoryview]], int]) -> None:
+        """Has all the bytes put into their places at once by `fill`, which tells how many there were."""
+        self.offset = fill(self._views)
+
     def _fill(self, received: Data) -> None:
         """Puts the next bytes into their places."""
         data = memoryview(received)
@@ -254,7 +267,7 @@ def _prediction(message: result_pb2.Prediction) -> Prediction:
 
 
 def _explained(
-    image: result_pb2.ImageReport, arrays: Mapping[str, Array], header: result_pb2.ResultHeader
+    image: result_pb2.ImageReport, arrays: Mapping[str, Array], target_axis: bool
 ) -> dict[str, Explanation | tuple[Explanation, ...]]:
     found: dict[str, list[Explanation]] = {}
     for it in image.explanations:
@@ -262,7 +275,7 @@ def _explained(
         found.setdefault(it.tensor, []).append(
             Explanation(it.index, it.label, it.score, kind, *(_optional(it, name) for name in _OPTIONAL))
         )
-    return {name: tuple(it) if header.target_axis else it[0] for name, it in found.items() if name in arrays}
+    return {name: tuple(it) if target_axis else it[0] for name, it in found.items() if name in arrays}
 
 
 _OPTIONAL = ("probability", "baseline_output", "completeness_delta", "completeness_delta_relative")

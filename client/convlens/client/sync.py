@@ -68,6 +68,7 @@ class Client:
             found, self._channel = self._channel, None
         if found and found[0] == os.getpid():
             found[1].close()
+        self._connection.memory.close()
 
     # --- what can be asked ---
 
@@ -134,7 +135,7 @@ class Client:
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
             request_id=request_id, priority=priority, fresh=fresh, timeout=None,
         )  # fmt: skip
-        return self._answer(Answer(request), Attempts(self._connection, timeout, request.request_id))
+        return self._answer(request, timeout)
 
     @overload
     def map(
@@ -274,22 +275,24 @@ class Client:
             except grpc.RpcError as error:
                 time.sleep(attempts.delay_after(error))
             else:
-                self._connection.check_version(call.trailing_metadata())
+                self._connection.heard(call.trailing_metadata())
                 return response
 
-    def _answer(self, answer: Answer, attempts: Attempts) -> Result:
-        """A streamed answer, resumed where it broke."""
-        while True:
-            method, request = answer.next_call(self._stubs())
-            try:
-                call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                for part in call:
-                    answer.take(part)
-                self._connection.check_version(call.trailing_metadata())
-            except grpc.RpcError as error:
-                time.sleep(attempts.delay_after(error))
-            else:
-                return answer.result()
+    def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
+        """The answer to a request, or of a job that has ended; resumed where it broke."""
+        attempts = Attempts(self._connection, timeout, request.request_id if request else "")
+        with Answer(self._connection.memory, request, job_id) as answer:
+            while True:
+                method, message = answer.next_call(self._stubs())
+                try:
+                    call = method(message, timeout=attempts.remaining(), metadata=self._connection.metadata)
+                    for part in call:
+                        answer.take(part)
+                    self._connection.heard(call.trailing_metadata())
+                except grpc.RpcError as error:
+                    time.sleep(attempts.delay_after(error))
+                else:
+                    return answer.result()
 
 
 class Job:
@@ -342,8 +345,7 @@ class Job:
         """Waits for the job and returns its result; raises what it ended with when it has none."""
         timeout = self._client._timeout if timeout is None else timeout
         self.wait(timeout)
-        attempts = Attempts(self._client._connection, timeout, self.request_id)
-        return self._client._answer(Answer(self._request, self.id), attempts)
+        return self._client._answer(self._request, timeout, self.id)
 
     def cancel(self) -> job_pb2.Job:
         """Ends the job; one that has ended already is returned as it is."""

@@ -117,6 +117,7 @@ class ResultHeader(google.protobuf.message.Message):
     TARGET_AXIS_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    IN_SHARED_MEMORY_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job's id."""
     model: builtins.str
@@ -133,6 +134,8 @@ class ResultHeader(google.protobuf.message.Message):
     """True when an equal request's result answers this job."""
     data: builtins.bytes
     """All of the result's bytes, where they are few: no chunk follows. Empty: they follow in chunks."""
+    in_shared_memory: builtins.bool
+    """True: all of the result's bytes are in the memory that the caller shared, and no chunk follows."""
     @property
     def tensors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[convlens.v1.tensor_pb2.TensorSpec]:
         """The arrays, in the order of their bytes."""
@@ -159,9 +162,10 @@ class ResultHeader(google.protobuf.message.Message):
         target_axis: builtins.bool = ...,
         cached: builtins.bool = ...,
         data: builtins.bytes = ...,
+        in_shared_memory: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "in_shared_memory", b"in_shared_memory", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ResultHeader = ResultHeader
 

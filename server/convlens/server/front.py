@@ -20,7 +20,7 @@ from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, Submitted
-from convlens.server import convert, metrics
+from convlens.server import convert, metrics, shared
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
 from convlens.server.requests import JobRequest
@@ -108,7 +108,7 @@ class Front:
     async def submit(self, request: JobRequest, call: Call) -> Record:
         """Validates and queues a job, or finds the one that the same request id made before."""
         asked = Asked(request, call, await self.cards())
-        submitted = self._heavy if sum(map(len, request.images)) > HEAVY_BYTES else self._light
+        submitted = self._heavy if request.size > HEAVY_BYTES else self._light
         try:
             record, announce = await submitted(asked)
         except Full as error:
@@ -127,7 +127,8 @@ class Front:
         found: list[Submitted | Exception | None] = []
         for it in asked:
             try:
-                jobs.append(validate(it.request, it.call, it.cards, self.settings, self.seen))
+                request = shared.taken(it.request, self.settings.max_request_bytes)
+                jobs.append(validate(request, it.call, it.cards, self.settings, self.seen))
                 found.append(None)
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
                 found.append(error)

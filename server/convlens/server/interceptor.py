@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from convlens.server import metrics
+from convlens.server import metrics, shared
 from convlens.server.errors import Refusal, invalid, refusal_of
 from convlens.server.requests import job_request
 
@@ -19,8 +19,9 @@ from convlens.server.requests import job_request
 class Boundary(grpc.aio.ServerInterceptor):
     """The boundary between the services, which raise, and gRPC, which aborts."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, shared_memory: bool) -> None:
         self._metadata = (("convlens-version", version),)
+        self._sharing = (*self._metadata, shared.OFFER) if shared_memory else self._metadata
 
     async def intercept_service(
         self,
@@ -44,7 +45,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            context.set_trailing_metadata(self._metadata)
+            context.set_trailing_metadata(self._told(context))
             with metrics.call(method) as seen:
                 try:
                     answer = await inner(_decoded(request), context)
@@ -57,7 +58,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _streaming(self, inner: Callable[..., AsyncGenerator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            context.set_trailing_metadata(self._metadata)
+            context.set_trailing_metadata(self._told(context))
             with metrics.call(method) as seen:
                 try:
                     asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
@@ -70,11 +71,15 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _told(self, context: Any) -> tuple[tuple[str, str], ...]:
+        """The metadata that ends every call."""
+        return self._sharing if shared.offered(context.peer()) else self._metadata
+
     async def _abort(self, context: Any, error: Exception, seen: metrics.Call) -> None:
         refusal = refusal_of(error)
         seen.code = refusal.code.name
         status = rpc_status.to_status(refusal.status())
-        await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
+        await context.abort(status.code, status.details, (*self._told(context), *status.trailing_metadata))
 
 
 def _deserializer(from_string: Any) -> Callable[[bytes], Any] | None:

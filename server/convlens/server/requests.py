@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from convlens.v1 import framing, spec_pb2, tensor_pb2
+from convlens.v1 import framing, spec_pb2, tensor_pb2, visualization_pb2
 
 _IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
 _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
 _BYTES: Final = {_ENCODED: None, _PIXELS: {tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number: None}}
+
+SMALL: Final = 1 << 15
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +27,28 @@ class JobRequest:
     images: Sequence[framing.Data]
     """The bytes of each image of its spec."""
 
+    @property
+    def memory(self) -> visualization_pb2.SharedMemory | None:
+        """Where its caller has the images instead, and takes the result; None: nowhere."""
+        message = self.message
+        shares = isinstance(message, visualization_pb2.VisualizeRequest) and message.HasField("shared_memory")
+        return message.shared_memory if shares else None
 
-def job_request(message: type[Message]) -> Callable[[bytes], JobRequest]:
-    """What reads serialized requests of the type `message`, which has a JobSpec as `spec`. It raises DecodeError."""
+    @property
+    def size(self) -> int:
+        """Bytes of the images, wherever they are."""
+        return sum(self.memory.sizes) if self.memory else sum(map(len, self.images))
+
+
+def job_request(message: type[Message], small: int = SMALL) -> Callable[[bytes], JobRequest]:
+    """What reads serialized requests of the type `message`, which has a JobSpec as `spec`. It raises DecodeError.
+
+    Of those of `small` size the images' bytes are copied, which is sooner done.
+    """
     spec = message.DESCRIPTOR.fields_by_name["spec"].number
 
     def read(data: bytes) -> JobRequest:
-        found = _lifted(memoryview(data), spec)
+        found = _lifted(memoryview(data), spec) if len(data) > small else None
         if found is None:
             whole = message.FromString(data)
             return JobRequest(whole, [_taken(image) for image in whole.spec.images])  # type: ignore[attr-defined]

@@ -6,14 +6,17 @@ Messages are put together as bytes, since the header is stored serialized and th
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import Record, State
+from convlens.server import shared
 from convlens.server.errors import ended_without_result, result_expired
 from convlens.server.front import Front
 from convlens.v1 import framing, result_pb2
+from convlens.v1.visualization_pb2 import SharedMemory
 
 _HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name
 _CHUNK: Final = result_pb2.ResultChunk.DESCRIPTOR.fields_by_name
@@ -22,10 +25,13 @@ Part = list[framing.Data]
 """The pieces of a serialized ResultHeader or ResultChunk."""
 
 
-async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[tuple[str, Part]]:
+async def parts(
+    front: Front, record: Record, offset: int = 0, memory: SharedMemory | None = None
+) -> AsyncIterator[tuple[str, Part]]:
     """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
 
-    Raises what the caller is to be told where there is no result. Memory: two chunks.
+    The bytes go to the caller's `memory` where it has some. Raises what the caller is to be told where there is no
+    result. Memory: two chunks.
     """
     if record.state is not State.SUCCEEDED:
         raise ended_without_result(record)
@@ -33,6 +39,9 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
         raise result_expired(record)
     try:
         whole = record.result_bytes + record.header_size
+        if memory and (told := await _moved(front, record, memory)):
+            yield "header", [*_completed(record, told), framing.number(_HEADER["in_shared_memory"].number, 1)]
+            return
         if not offset and whole <= front.settings.chunk_bytes:
             data = memoryview(await _read(front, record, 0, whole))
             body, header = data[: record.result_bytes], data[record.result_bytes :]
@@ -50,6 +59,14 @@ async def _read(front: Front, record: Record, offset: int, length: int) -> frami
     if front.ledger.payloads.waits:
         return await front.call(front.ledger.read_result, record, offset, length)
     return front.ledger.read_result(record, offset, length)
+
+
+async def _moved(front: Front, record: Record, memory: SharedMemory) -> bytes | None:
+    """Writes the result's bytes to its caller's memory; its header, or None where they do not fit there."""
+    read = functools.partial(front.ledger.read_result, record)
+    if front.ledger.payloads.waits or record.result_bytes > front.settings.chunk_bytes:
+        return await front.call(shared.moved, memory, read, record.result_bytes, record.header_size)
+    return shared.moved(memory, read, record.result_bytes, record.header_size)
 
 
 def _completed(record: Record, header: framing.Data) -> Part:

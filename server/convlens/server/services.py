@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
-from convlens.server import convert, results
+from convlens.server import convert, results, shared
 from convlens.server.auth import caller
 from convlens.server.errors import invalid
 from convlens.server.front import Front
@@ -63,14 +63,16 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
         """The parts of one answer, by their fields' names. Leaving early is one waiter less for the job."""
         front, tenant = self._front, caller().tenant
-        request_id = request.message.request_id
+        memory, request_id = request.memory, request.message.request_id
+        if memory and not (front.settings.shared_memory and shared.offered(context.peer())):
+            raise invalid("shared_memory", "is set; allowed: only where the server's trailing metadata offers it")
         call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining())
         with front.listening(call.job_id) as heard:
             async with front.waiting(front.submit(request, call)) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
-                async for part in results.parts(front, ended):
+                async for part in results.parts(front, ended, memory=memory):
                     yield part
 
 

@@ -9,7 +9,7 @@ from convlens.server.requests import job_request
 from convlens.v1 import framing, spec_pb2, tensor_pb2
 from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeStreamRequest
 
-READ = job_request(VisualizeRequest)
+READ = job_request(VisualizeRequest, small=0)
 
 
 def tensor(data=b"", **fields):
@@ -38,7 +38,8 @@ def test_the_bytes_are_views_of_what_was_received():
 
 def test_the_streams_requests_are_read_alike():
     spec = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=b"jpeg")])
-    request = job_request(VisualizeStreamRequest)(VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString())
+    received = VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString()
+    request = job_request(VisualizeStreamRequest, small=0)(received)
     assert held(request) == [b"jpeg"]
     assert request.message.sequence == 7
 

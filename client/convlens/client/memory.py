@@ -1,0 +1,122 @@
+"""Memory shared with a server on the same machine: images are handed over and results taken there, past gRPC.
+
+A server that can do it says so at the end of each call, so a client's first call goes as to any server. What cannot be
+had (another system than Linux, no more files, a server that may not open them) is done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from convlens.v1.framing import Data
+from convlens.v1.visualization_pb2 import SharedMemory
+
+OFFER: Final = "convlens-shared-memory"
+"""The metadata of a server that can do it."""
+REFUSED: Final = "SHARED_MEMORY_UNREADABLE"
+"""The reason of a server that cannot after all: another user's, or in a container."""
+CAPACITY: Final = 32 << 20
+"""Bytes that a call may have there; larger images and results go through gRPC."""
+KEPT_BYTES: Final = 128 << 20
+"""Of all files that wait for their next call together. Written anew they cost a quarter of new ones."""
+_IOV_MAX: Final = 1024
+
+
+class Region:
+    """An anonymous file that one call has to itself."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self._name = uuid.uuid4().hex
+        self._file = -1
+        self._file = os.memfd_create(f"convlens-{self._name}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes."""
+        return os.fstat(self._file).st_size
+
+    def write(self, images: Sequence[Data]) -> SharedMemory:
+        """Puts the images there: what tells the server of them. OSError where there is no memory left."""
+        offset = 0
+        for start in range(0, len(images), _IOV_MAX):
+            some = images[start : start + _IOV_MAX]
+            size = sum(map(len, some))
+            if os.pwritev(self._file, some, offset) != size:
+                raise OSError("there was no room for all images")
+            offset += size
+        return SharedMemory(
+            process=self.process, descriptor=self._file, name=self._name, sizes=map(len, images), capacity=CAPACITY
+        )
+
+    def read(self, into: Sequence[memoryview]) -> int:
+        """Fills the buffers, one after another, with what the server wrote; how many bytes there were."""
+        return sum(
+            os.preadv(self._file, into[start : start + _IOV_MAX], sum(map(len, into[:start])))
+            for start in range(0, len(into), _IOV_MAX)
+        )
+
+    def close(self) -> None:
+        """Gives the memory back, once the server is through with it, too."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    __del__ = close
+
+
+class Memory:
+    """The regions of one client; calls take turns with them. Safe across threads and forks."""
+
+    def __init__(self) -> None:
+        self._free: deque[Region] = deque()
+        self._offered = False
+        self._refused = not hasattr(os, "memfd_create")
+
+    def heard(self, trailing: Mapping[str, Any]) -> None:
+        """What the server said at the end of a call."""
+        self._offered = trailing.get(OFFER) == "memfd" and not self._refused
+
+    def refused(self) -> None:
+        """The server cannot do it after all."""
+        self._refused, self._offered = True, False
+
+    def region(self, images: Sequence[Data]) -> tuple[Region, SharedMemory] | None:
+        """A region with the images, and what tells the server of them; None where they are better sent."""
+        if not self._offered or sum(map(len, images)) > CAPACITY:
+            return None
+        with contextlib.suppress(OSError):
+            region = self._taken()
+            try:
+                return region, region.write(images)
+            except OSError:
+                region.close()
+        return None
+
+    def _taken(self) -> Region:
+        process = os.getpid()
+        with contextlib.suppress(IndexError):
+            while True:
+                region = self._free.pop()
+                if region.process == process:
+                    return region
+                region.close()  # the fork's other side has it
+        return Region(process)
+
+    def give(self, region: Region) -> None:
+        """Takes a region back whose call has ended well: the server is through with it."""
+        if self._offered and sum(it.size for it in [*self._free, region]) <= KEPT_BYTES:
+            self._free.append(region)
+        else:
+            region.close()
+
+    def close(self) -> None:
+        """Gives all back that waits; later calls would have new ones."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._free.pop().close()
