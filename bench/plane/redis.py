@@ -14,7 +14,7 @@ def command(folder: Path, port: int) -> list[str]:
     return [
         _binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
-        "--auto-aof-rewrite-min-size", "1gb",
+        "--auto-aof-rewrite-min-size", "2gb",
     ]  # fmt: skip
 
 

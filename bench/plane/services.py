@@ -10,12 +10,15 @@ from bench.plane import service
 from bench.plane.subject import Subject, peer
 
 OURS: Final = "Convlens"
+REMOTE: Final = "Convlens, through gRPC"
+"""As a caller on another machine has it: this one shares memory with the server otherwise."""
 IN_REDIS: Final = "Convlens, payloads in Redis"
 MOSEC: Final = "mosec"
 ECHO: Final = "gRPC echo"
 
 SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     OURS: lambda folder: service.up(OURS, folder, "--max-batch-size", "32"),
+    REMOTE: lambda folder: service.up(REMOTE, folder, "--max-batch-size", "32", "--no-shared-memory"),
     IN_REDIS: lambda folder: service.parts(IN_REDIS, folder, env={"CONVLENS_MAX_BATCH_SIZE": "32"}),
     f"{MOSEC} ×1": lambda folder: peer("mosec", folder, "1"),
     f"{MOSEC} ×2": lambda folder: peer("mosec", folder, "2"),

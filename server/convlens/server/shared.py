@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -88,18 +87,18 @@ def _opened(memory: SharedMemory) -> Iterator[int]:
     """The caller's file. OSError where it cannot be opened, a Refusal where it is not the one that is named."""
     if not re.fullmatch("[0-9a-f]{32}", memory.name):
         raise invalid("shared_memory.name", f"is {memory.name[:80]!r}; allowed: 32 lower-case hex digits")
-    path = Path(f"/proc/{memory.process}/fd/{memory.descriptor}")
+    path = f"/proc/{memory.process}/fd/{memory.descriptor}"
     _check(memory, path)
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        _check(memory, Path(f"/proc/self/fd/{file}"))  # it may have become another one meanwhile
+        _check(memory, f"/proc/self/fd/{file}")  # it may have become another one meanwhile
         yield file
     finally:
         os.close(file)
 
 
-def _check(memory: SharedMemory, path: Path) -> None:
-    if os.fspath(path.readlink()) != f"/memfd:convlens-{memory.name} (deleted)":
+def _check(memory: SharedMemory, path: str) -> None:
+    if os.readlink(path) != f"/memfd:convlens-{memory.name} (deleted)":
         raise _unreadable(memory, os.strerror(errno.ESTALE))
 
 
