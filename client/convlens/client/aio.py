@@ -285,17 +285,19 @@ class AsyncClient:
 
     async def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
         """The answer to a request, or of a job that has ended; resumed where it broke."""
-        attempts = Attempts(self._connection, timeout, request.request_id if request else "")
-        with Answer(self._connection.memory, request, job_id) as answer:
+        with Answer(self._connection, request, timeout, job_id) as answer:
             while True:
-                method, message = answer.next_call(self._stubs())
+                method, message, seconds = answer.next_call(self._stubs())
                 try:
-                    call = method(message, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                    async for part in call:
-                        answer.take(part)
+                    call = method(message, timeout=seconds, metadata=self._connection.metadata)
+                    if answer.unary:
+                        answer.take(await call)
+                    else:
+                        async for part in call:
+                            answer.take(part)
                     self._connection.heard(await call.trailing_metadata())
                 except grpc.RpcError as error:
-                    await asyncio.sleep(attempts.delay_after(error))
+                    await asyncio.sleep(answer.delay_after(error))
                 else:
                     return answer.result()
 

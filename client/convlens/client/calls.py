@@ -24,7 +24,7 @@ from convlens.client.errors import (
     from_rpc,
 )
 from convlens.client.images import Images, Outgoing, SentImage, pack
-from convlens.client.memory import REFUSED, Memory, Region
+from convlens.client.memory import Region
 from convlens.client.options import Targets, Visualization, targets_message
 from convlens.client.results import Assembler, Request, Result
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
@@ -47,6 +47,11 @@ class JobRequest:
     spec: spec_pb2.JobSpec
     """All of its spec but the images."""
     request_id: str
+
+    @property
+    def large(self) -> bool:
+        """True where the result may well be too large for one message."""
+        return any(it.WhichOneof("method") == "activations" for it in self.spec.visualizations)
 
     def sharing(self, memory: SharedMemory) -> bytes:
         """The VisualizeRequest, serialized, without the images' bytes, which are in `memory`."""
@@ -118,9 +123,6 @@ class Attempts:
         typed = from_rpc(error, self._connection.target, self._request_id)
         if self._told and isinstance(typed, DeadlineExceeded) and not typed.reason:
             raise self._told from error  # time ran out while it was tried again, for this reason
-        if typed.reason == REFUSED:
-            self._connection.memory.refused()
-            return 0.0
         if not isinstance(typed, Unavailable | Overloaded):
             raise typed from error
         self._told = typed
@@ -135,8 +137,12 @@ class Attempts:
 def _reader(response: Any) -> Callable[[bytes], tuple[Any, framing.Data]]:
     """What reads a serialized part of an answer: the message without the tensors' bytes, and these, where they are."""
     parts: dict[str, Any] = {"header": result_pb2.ResultHeader, "chunk": result_pb2.ResultChunk}
-    numbers = {name: response.DESCRIPTOR.fields_by_name[name].number for name in parts}
-    tree = {numbers[name]: {part.DESCRIPTOR.fields_by_name["data"].number: None} for name, part in parts.items()}
+    fields = response.DESCRIPTOR.fields_by_name
+    tree = {
+        fields[name].number: {part.DESCRIPTOR.fields_by_name["data"].number: None}
+        for name, part in parts.items()
+        if name in fields
+    }
 
     def read(received: bytes) -> tuple[Any, framing.Data]:
         pieces, data = framing.lifted(memoryview(received), tree)
@@ -145,7 +151,10 @@ def _reader(response: Any) -> Callable[[bytes], tuple[Any, framing.Data]]:
     return read
 
 
-_VISUALIZE, _READ_RESULT = map(_reader, (visualization_pb2.VisualizeResponse, job_pb2.ReadJobResultResponse))
+_UNARY, _VISUALIZE, _READ_RESULT = map(
+    _reader,
+    (visualization_pb2.VisualizeUnaryResponse, visualization_pb2.VisualizeResponse, job_pb2.ReadJobResultResponse),
+)
 
 
 class Answer:
@@ -154,20 +163,25 @@ class Answer:
     To be used in a `with`, at whose end its memory is given back.
     """
 
-    def __init__(self, memory: Memory, request: JobRequest | None, job_id: str = "") -> None:
-        self._memory = memory
+    def __init__(self, connection: Connection, request: JobRequest | None, timeout: float, job_id: str = "") -> None:
+        request_id = request.request_id if request else ""
+        self._connection = connection
+        self._attempts = Attempts(connection, timeout, request_id)
         self._region: Region | None = None
         self._request = request
-        self._assembler = Assembler(Request(request.images, request.request_id) if request else Request())
+        self._assembler = Assembler(Request(request.images, request_id) if request else Request())
         self._job_id = job_id
         self._began = bool(job_id)
+        self._streamed = request is None or request.large
+        self.unary = False
+        """Whether the next call has one answer, not a stream of them."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._region and kind is None:
-            self._memory.give(self._region)
+            self._connection.memory.give(self._region)
             self._region = None
         self._forget()
 
@@ -177,26 +191,44 @@ class Answer:
             self._region.close()
             self._region = None
 
-    def next_call(self, stubs: Any) -> tuple[Any, Any]:
-        """The method and its request: the whole job, or what is missing of its result."""
+    def next_call(self, stubs: Any) -> tuple[Any, Any, float]:
+        """The method, its request and the seconds left: the whole job, or what is missing of its result."""
         self._forget()
+        self.unary = False
+        left = self._attempts.remaining()
         if self._began or self._request is None:
             request = job_pb2.ReadJobResultRequest(id=self._job_id, offset=self._assembler.offset)
             self._read = _READ_RESULT
-            return stubs.read_result_bytes, request
-        self._read = _VISUALIZE
-        if found := self._memory.region([image.data for image in self._request.images]):
+            return stubs.read_result_bytes, request, left
+        sent = self._request.serialized
+        if found := self._connection.memory.region([image.data for image in self._request.images]):
             self._region, told = found
-            return stubs.visualize_bytes, self._request.sharing(told)
-        return stubs.visualize_bytes, self._request.serialized
+            sent = self._request.sharing(told)
+        if not self._streamed and (self._region or len(self._request.images) == 1):
+            self.unary = True
+            self._read = _UNARY
+            return stubs.visualize_unary_bytes, sent, left
+        self._read = _VISUALIZE
+        return stubs.visualize_bytes, sent, left
+
+    def delay_after(self, error: grpc.RpcError) -> float:
+        """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
+        reason = from_rpc(error, self._connection.target).reason
+        if self._region and reason == "SHARED_MEMORY_UNREADABLE":
+            self._connection.memory.refused()
+        elif self.unary and (reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED):
+            self._streamed = True  # also by a server that is too old for anything else
+        else:
+            return self._attempts.delay_after(error)
+        return 0.0
 
     def take(self, received: bytes) -> None:
-        """Takes one part of the stream, serialized. DataCorrupted when it is none, or not the next one."""
+        """Takes one part of the answer, serialized. DataCorrupted when it is none, or not the next one."""
         try:
             part, data = self._read(received)
         except (ValueError, DecodeError) as error:
             raise DataCorrupted(f"a part of the answer cannot be read: {error}", job_id=self._job_id) from error
-        match part.WhichOneof("part"):
+        match "header" if self.unary else part.WhichOneof("part"):
             case "job":
                 self._job_id = part.job.id
             case "header":

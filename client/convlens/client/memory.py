@@ -18,8 +18,6 @@ from convlens.v1.visualization_pb2 import SharedMemory
 
 OFFER: Final = "convlens-shared-memory"
 """The metadata of a server that can do it."""
-REFUSED: Final = "SHARED_MEMORY_UNREADABLE"
-"""The reason of a server that cannot after all: another user's, or in a container."""
 CAPACITY: Final = 32 << 20
 """Bytes that a call may have there; larger images and results go through gRPC."""
 KEPT_BYTES: Final = 128 << 20
@@ -83,7 +81,7 @@ class Memory:
         self._offered = trailing.get(OFFER) == "memfd" and not self._refused
 
     def refused(self) -> None:
-        """The server cannot do it after all."""
+        """The server cannot do it after all: it is another user's, or in a container."""
         self._refused, self._offered = True, False
 
     def region(self, images: Sequence[Data]) -> tuple[Region, SharedMemory] | None:

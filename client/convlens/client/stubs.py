@@ -19,16 +19,18 @@ class Stubs:
         self.visualizations: Any = visualization_pb2_grpc.VisualizationServiceStub(passing)
         self.jobs: Any = job_pb2_grpc.JobServiceStub(passing)
         self.models: Any = model_pb2_grpc.ModelServiceStub(passing)
-        self.visualize_bytes: Any = _giving_bytes(passing, visualization_pb2, "VisualizationService", "Visualize")
-        self.read_result_bytes: Any = _giving_bytes(passing, job_pb2, "JobService", "ReadJobResult")
+        self.visualize_unary_bytes = _giving_bytes(passing, visualization_pb2, "VisualizationService", "VisualizeUnary")
+        self.visualize_bytes = _giving_bytes(passing, visualization_pb2, "VisualizationService", "Visualize")
+        self.read_result_bytes = _giving_bytes(passing, job_pb2, "JobService", "ReadJobResult")
 
 
-def _giving_bytes(channel: _Passing, module: Any, service: str, method: str) -> Callable[..., Any]:
-    """A method with a stream of answers, which come as they are."""
+def _giving_bytes(channel: _Passing, module: Any, service: str, method: str) -> Any:
+    """A method whose answers, one or a stream, come as they are."""
     about = module.DESCRIPTOR.services_by_name[service]
-    serialize = getattr(module, about.methods_by_name[method].input_type.name).SerializeToString
-    call: Callable[..., Any] = channel.unary_stream(f"/{about.full_name}/{method}", request_serializer=serialize)
-    return call
+    described = about.methods_by_name[method]
+    serialize = getattr(module, described.input_type.name).SerializeToString
+    kind = channel.unary_stream if described.server_streaming else channel.unary_unary
+    return kind(f"/{about.full_name}/{method}", request_serializer=serialize)
 
 
 class _Passing:

@@ -280,17 +280,21 @@ class Client:
 
     def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
         """The answer to a request, or of a job that has ended; resumed where it broke."""
-        attempts = Attempts(self._connection, timeout, request.request_id if request else "")
-        with Answer(self._connection.memory, request, job_id) as answer:
+        with Answer(self._connection, request, timeout, job_id) as answer:
             while True:
-                method, message = answer.next_call(self._stubs())
+                method, message, seconds = answer.next_call(self._stubs())
+                options = {"timeout": seconds, "metadata": self._connection.metadata}
                 try:
-                    call = method(message, timeout=attempts.remaining(), metadata=self._connection.metadata)
-                    for part in call:
+                    if answer.unary:
+                        part, call = method.with_call(message, **options)
                         answer.take(part)
+                    else:
+                        call = method(message, **options)
+                        for part in call:
+                            answer.take(part)
                     self._connection.heard(call.trailing_metadata())
                 except grpc.RpcError as error:
-                    time.sleep(attempts.delay_after(error))
+                    time.sleep(answer.delay_after(error))
                 else:
                     return answer.result()
 

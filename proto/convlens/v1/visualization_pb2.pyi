@@ -125,6 +125,58 @@ class VisualizeResponse(google.protobuf.message.Message):
 global___VisualizeResponse = VisualizeResponse
 
 @typing.final
+class VisualizeUnaryRequest(google.protobuf.message.Message):
+    """Asks for one job and its result in one message."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SHARED_MEMORY_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """As in VisualizeRequest."""
+    @property
+    def spec(self) -> convlens.v1.spec_pb2.JobSpec:
+        """The job. Required."""
+
+    @property
+    def shared_memory(self) -> global___SharedMemory:
+        """As in VisualizeRequest."""
+
+    def __init__(
+        self,
+        *,
+        spec: convlens.v1.spec_pb2.JobSpec | None = ...,
+        request_id: builtins.str = ...,
+        shared_memory: global___SharedMemory | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["shared_memory", b"shared_memory", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "shared_memory", b"shared_memory", "spec", b"spec"]) -> None: ...
+
+global___VisualizeUnaryRequest = VisualizeUnaryRequest
+
+@typing.final
+class VisualizeUnaryResponse(google.protobuf.message.Message):
+    """The whole answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    @property
+    def header(self) -> convlens.v1.result_pb2.ResultHeader:
+        """The result. Its bytes are in data, or in the memory shared."""
+
+    def __init__(
+        self,
+        *,
+        header: convlens.v1.result_pb2.ResultHeader | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header"]) -> None: ...
+
+global___VisualizeUnaryResponse = VisualizeUnaryResponse
+
+@typing.final
 class VisualizeStreamRequest(google.protobuf.message.Message):
     """One job of a stream."""
 

@@ -40,6 +40,11 @@ class VisualizationServiceStub(object):
                 request_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeRequest.SerializeToString,
                 response_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeResponse.FromString,
                 _registered_method=True)
+        self.VisualizeUnary = channel.unary_unary(
+                '/convlens.v1.VisualizationService/VisualizeUnary',
+                request_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.SerializeToString,
+                response_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.FromString,
+                _registered_method=True)
         self.VisualizeStream = channel.stream_stream(
                 '/convlens.v1.VisualizationService/VisualizeStream',
                 request_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeStreamRequest.SerializeToString,
@@ -55,6 +60,15 @@ class VisualizationServiceServicer(object):
         """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
         the chunks in order, unless the header holds the bytes.
         A call that goes away cancels its job unless somebody else waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VisualizeUnary(self, request, context):
+        """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
+        would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
+        RESULT_TOO_LARGE: ask for it by Visualize.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +91,11 @@ def add_VisualizationServiceServicer_to_server(servicer, server):
                     servicer.Visualize,
                     request_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeRequest.FromString,
                     response_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeResponse.SerializeToString,
+            ),
+            'VisualizeUnary': grpc.unary_unary_rpc_method_handler(
+                    servicer.VisualizeUnary,
+                    request_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.FromString,
+                    response_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.SerializeToString,
             ),
             'VisualizeStream': grpc.stream_stream_rpc_method_handler(
                     servicer.VisualizeStream,
@@ -112,6 +131,33 @@ class VisualizationService(object):
             '/convlens.v1.VisualizationService/Visualize',
             convlens_dot_v1_dot_visualization__pb2.VisualizeRequest.SerializeToString,
             convlens_dot_v1_dot_visualization__pb2.VisualizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VisualizeUnary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/convlens.v1.VisualizationService/VisualizeUnary',
+            convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.SerializeToString,
+            convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

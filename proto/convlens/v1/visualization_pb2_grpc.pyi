@@ -30,6 +30,15 @@ class VisualizationServiceStub:
     A call that goes away cancels its job unless somebody else waits for it.
     """
 
+    VisualizeUnary: grpc.UnaryUnaryMultiCallable[
+        convlens.v1.visualization_pb2.VisualizeUnaryRequest,
+        convlens.v1.visualization_pb2.VisualizeUnaryResponse,
+    ]
+    """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
+    would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
+    RESULT_TOO_LARGE: ask for it by Visualize.
+    """
+
     VisualizeStream: grpc.StreamStreamMultiCallable[
         convlens.v1.visualization_pb2.VisualizeStreamRequest,
         convlens.v1.visualization_pb2.VisualizeStreamResponse,
@@ -50,6 +59,15 @@ class VisualizationServiceAsyncStub:
     """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
     the chunks in order, unless the header holds the bytes.
     A call that goes away cancels its job unless somebody else waits for it.
+    """
+
+    VisualizeUnary: grpc.aio.UnaryUnaryMultiCallable[
+        convlens.v1.visualization_pb2.VisualizeUnaryRequest,
+        convlens.v1.visualization_pb2.VisualizeUnaryResponse,
+    ]
+    """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
+    would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
+    RESULT_TOO_LARGE: ask for it by Visualize.
     """
 
     VisualizeStream: grpc.aio.StreamStreamMultiCallable[
@@ -74,6 +92,17 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
         """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
         the chunks in order, unless the header holds the bytes.
         A call that goes away cancels its job unless somebody else waits for it.
+        """
+
+    @abc.abstractmethod
+    def VisualizeUnary(
+        self,
+        request: convlens.v1.visualization_pb2.VisualizeUnaryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[convlens.v1.visualization_pb2.VisualizeUnaryResponse, collections.abc.Awaitable[convlens.v1.visualization_pb2.VisualizeUnaryResponse]]:
+        """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
+        would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
+        RESULT_TOO_LARGE: ask for it by Visualize.
         """
 
     @abc.abstractmethod

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 NEEDED: Final = {
     "/convlens.v1.VisualizationService/Visualize": Role.SUBMIT,
+    "/convlens.v1.VisualizationService/VisualizeUnary": Role.SUBMIT,
     "/convlens.v1.VisualizationService/VisualizeStream": Role.SUBMIT,
     "/convlens.v1.JobService/SubmitJob": Role.SUBMIT,
     "/convlens.v1.JobService/GetJob": Role.SUBMIT,

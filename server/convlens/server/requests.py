@@ -14,6 +14,7 @@ _IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
 _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
 _BYTES: Final = {_ENCODED: None, _PIXELS: {tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number: None}}
 
+_SHARING: Final = (visualization_pb2.VisualizeRequest, visualization_pb2.VisualizeUnaryRequest)
 SMALL: Final = 1 << 15
 """Bytes."""
 
@@ -23,7 +24,7 @@ class JobRequest:
     """A request for a job."""
 
     message: Any
-    """VisualizeRequest, VisualizeStreamRequest or SubmitJobRequest, without the images' bytes."""
+    """A message with a spec, without the images' bytes."""
     images: Sequence[framing.Data]
     """The bytes of each image of its spec."""
 
@@ -31,7 +32,7 @@ class JobRequest:
     def memory(self) -> visualization_pb2.SharedMemory | None:
         """Where its caller has the images instead, and takes the result; None: nowhere."""
         message = self.message
-        shares = isinstance(message, visualization_pb2.VisualizeRequest) and message.HasField("shared_memory")
+        shares = isinstance(message, _SHARING) and message.HasField("shared_memory")
         return message.shared_memory if shares else None
 
     @property

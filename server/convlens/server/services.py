@@ -49,6 +49,18 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 else:
                     yield _VISUALIZE[name](part)
 
+    async def VisualizeUnary(self, request: JobRequest, context: Context) -> bytes:  # type: ignore[override]  # noqa: N802
+        """One job, waited for, in one message."""
+        answer = b""
+        async with contextlib.aclosing(self._answer(request, context, whole=True)) as parts:
+            async for _, part in parts:
+                if isinstance(part, job_pb2.Job):
+                    continue
+                if answer:  # what fits into the caller's memory alone could not be written there
+                    raise shared.unreadable(request.message.shared_memory, "it cannot be written to")
+                answer = _UNARY(part)
+        return answer
+
     async def VisualizeStream(  # type: ignore[override]  # noqa: N802
         self, requests: AsyncIterator[JobRequest], context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse | bytes]:
@@ -59,14 +71,17 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 yield response
 
     async def _answer(
-        self, request: JobRequest, context: Context
+        self, request: JobRequest, context: Context, *, whole: bool = False
     ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
-        """The parts of one answer, by their fields' names. Leaving early is one waiter less for the job."""
+        """The parts of one answer, by their fields' names; refused at once unless it can be one, where it is to be `whole`.
+
+        Leaving early is one waiter less for the job.
+        """
         front, tenant = self._front, caller().tenant
         memory, request_id = request.memory, request.message.request_id
         if memory and not (front.settings.shared_memory and shared.offered(context.peer())):
             raise invalid("shared_memory", "is set; allowed: only where the server's trailing metadata offers it")
-        call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining())
+        call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining(), whole)
         with front.listening(call.job_id) as heard:
             async with front.waiting(front.submit(request, call)) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
@@ -77,6 +92,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
 
 
 _VISUALIZE: Final = {name: results.answered(visualization_pb2.VisualizeResponse, name) for name in ("header", "chunk")}
+_UNARY: Final = results.answered(visualization_pb2.VisualizeUnaryResponse, "header")
 _READ: Final = {name: results.answered(job_pb2.ReadJobResultResponse, name) for name in ("header", "chunk")}
 
 

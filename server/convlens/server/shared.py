@@ -51,7 +51,7 @@ def taken(request: JobRequest, most: int) -> JobRequest:
         with _opened(memory) as file:
             whole = memoryview(os.pread(file, total, 0))
     except OSError as error:
-        raise _unreadable(memory, error.strerror) from error
+        raise unreadable(memory, error.strerror) from error
     if len(whole) != total:
         raise invalid("shared_memory.sizes", f"is {total} bytes in all; the file has {len(whole)}")
     images = []
@@ -99,10 +99,11 @@ def _opened(memory: SharedMemory) -> Iterator[int]:
 
 def _check(memory: SharedMemory, path: str) -> None:
     if os.readlink(path) != f"/memfd:convlens-{memory.name} (deleted)":
-        raise _unreadable(memory, os.strerror(errno.ESTALE))
+        raise unreadable(memory, os.strerror(errno.ESTALE))
 
 
-def _unreadable(memory: SharedMemory, why: str | None) -> Refusal:
+def unreadable(memory: SharedMemory, why: str | None) -> Refusal:
+    """What tells a caller to do without."""
     return Refusal(
         grpc.StatusCode.FAILED_PRECONDITION,
         "SHARED_MEMORY_UNREADABLE",

@@ -41,6 +41,8 @@ class Call:
     """True for a job that is wanted whoever waits for it."""
     time_remaining: float | None = None
     """Seconds until nobody waits any more."""
+    whole: bool = False
+    """True where the result must be one message, or in memory that the caller shares."""
 
 
 def validate(
@@ -67,6 +69,15 @@ def validate(
             f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
             "images, layers, channels or targets a job",
         )
+    if call.whole and plan.result_bytes + plan.header_bytes > settings.chunk_bytes:
+        memory = request.memory
+        if memory is None or plan.result_bytes > memory.capacity:
+            raise Refusal(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "RESULT_TOO_LARGE",
+                f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
+                "Visualize gives it in several",
+            )
     if plan.passes > settings.max_passes:
         raise invalid(
             "spec.visualizations",

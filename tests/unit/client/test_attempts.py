@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from convlens.client import DeadlineExceeded, Unavailable
-from convlens.client.calls import Attempts
+from convlens.client import DeadlineExceeded, Saliency, Unavailable
+from convlens.client.calls import Answer, Attempts, job_request
 from convlens.client.connection import Connection
 
 
@@ -33,3 +33,19 @@ def test_time_that_ran_out_while_it_was_tried_again_does_not_hide_the_reason(att
 def test_time_that_ran_out_at_once_is_the_reason_itself(attempts):
     with pytest.raises(DeadlineExceeded):
         attempts.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
+
+
+def test_a_server_too_old_for_whole_answers_is_asked_for_a_stream():
+    class Stubs:
+        visualize_unary_bytes, visualize_bytes = "unary", "stream"
+
+    request = job_request(
+        b"image", [Saliency()], model="", target=None, scored_layer="", predictions=None, request_id=None,
+        priority="normal", fresh=False, timeout=None,
+    )  # fmt: skip
+    with Answer(Connection("localhost:1", None, None), request, 60) as answer:
+        assert answer.next_call(Stubs)[0] == "unary"
+        assert answer.delay_after(Failed(grpc.StatusCode.UNIMPLEMENTED)) == 0
+        assert answer.next_call(Stubs)[0] == "stream"
+        assert answer.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
+        assert answer.next_call(Stubs)[0] == "stream"
