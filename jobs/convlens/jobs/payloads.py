@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 from collections import deque
@@ -19,6 +20,8 @@ import redis
 from convlens.jobs import keys
 from convlens.jobs.connect import RedisClock, for_large_values
 from convlens.jobs.spares import Spares
+
+log = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
@@ -220,9 +223,12 @@ class DirectoryPayloads:
         return data if len(data) == length else None
 
     def delete(self, names: Sequence[str]) -> None:
-        """See PayloadStore."""
-        if names:
-            self._spares.give(map(self._path, names))
+        """See PayloadStore. What cannot be deleted is left to sweep(), once its time is over."""
+        try:
+            if names:
+                self._spares.give(map(self._path, names))
+        except OSError as error:
+            log.warning("payloads=%s are not deleted now: %s", ",".join(names), error.strerror)
 
     def sweep(self) -> None:
         """Deletes the files whose time is over; unfinished ones after an hour, those not written again in time."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import itertools
 import os
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -23,9 +20,9 @@ from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, certificates, client_words
 from convlens.local.children import Child, ChildFailed
+from convlens.local.folders import folders
 from convlens.local.settings import UpSettings
 
-SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
 WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
 
@@ -54,7 +51,7 @@ async def up(settings: UpSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told)
     stopped = asyncio.create_task(stop.wait())
-    with _folders(settings) as (data, payloads), tempfile.TemporaryDirectory(prefix="convlens-") as private:
+    with folders(settings) as (data, payloads), tempfile.TemporaryDirectory(prefix="convlens-") as private:
         health = settings.health_address or f"unix:{private}/health"
         starting = asyncio.create_task(_start(settings, data, payloads, health, children))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -166,27 +163,6 @@ async def _stop(settings: UpSettings, children: list[Child]) -> None:
     stores = [it for it in children if it not in (*servers, *workers)]
     for group, grace in ((servers, settings.drain_grace + 5), (workers, WORKER_GRACE), (stores, VALKEY_GRACE)):
         await asyncio.gather(*(child.stop(grace) for child in group))
-
-
-@contextlib.contextmanager
-def _folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
-    """Where Valkey and the payloads live: in the data folder where one is given, else in memory, gone at the end."""
-    if settings.data_dir is not None:
-        data = settings.data_dir.expanduser().resolve()
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        yield data, settings.payload_dir or data / "payloads"
-        return
-    data = Path(tempfile.mkdtemp(prefix="convlens-"))
-    # containers have 64 MiB of it, which is no place for tensors
-    shm = SHM / f"convlens-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
-    roomy = (
-        os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes
-    )
-    try:
-        yield data, settings.payload_dir or (shm if roomy else data / "payloads")
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
-        shutil.rmtree(shm, ignore_errors=True)
 
 
 if __name__ == "__main__":

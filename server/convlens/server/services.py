@@ -73,7 +73,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     async def _answer(
         self, request: JobRequest, context: Context, *, whole: bool = False
     ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
-        """The parts of one answer, by their fields' names; refused at once unless it can be one, where it is to be `whole`.
+        """The parts of one answer, by their fields' names. One that is to be `whole` and cannot be is refused at once.
 
         Leaving early is one waiter less for the job.
         """

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,6 +87,27 @@ def test_nothing_outlives_it_when_it_is_killed(tmp_path):
         process.kill()
         process.wait()
         until(lambda: not any(map(alive, found.values())))
+
+
+def test_what_one_that_was_killed_left_in_memory_is_deleted_by_the_next(tmp_path):
+    def kept():
+        return {*Path(tempfile.gettempdir()).glob("convlens-data-*"), *Path("/dev/shm").glob("convlens-*")}
+
+    before = kept()
+    with up(*NULL, log=tmp_path / "other.log") as (_, target):
+        others = kept() - before
+        with up(*NULL, log=tmp_path / "log") as (process, _):
+            left = kept() - others - before
+            assert left
+            process.kill()
+            process.wait()
+        assert left <= kept()
+        with up(*NULL, log=tmp_path / "next.log"):
+            until(lambda: not left & kept())
+        with Client(target, timeout=60) as client:
+            assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
+        assert others <= kept()
+    until(lambda: not others & kept())
 
 
 @pytest.mark.parametrize("victim", KINDS)

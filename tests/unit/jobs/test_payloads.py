@@ -112,6 +112,20 @@ def test_sweep_deletes_what_is_over_and_leaves_the_rest(store, tmp_path):
     assert {it.name for it in tmp_path.iterdir()} == {"lasts", ".spares"}
 
 
+def test_what_cannot_be_deleted_is_told_and_swept_when_its_time_is_over(store, tmp_path, caplog):
+    store.put("old", [b"x"], 60)
+    (tmp_path / ".spares").rmdir()
+    (tmp_path / ".spares").write_bytes(b"no folder")
+    store.delete(["old"])
+    assert "payloads=old are not deleted now: " in caplog.text
+    (tmp_path / ".spares").unlink()
+    (tmp_path / ".spares").mkdir()
+    os.utime(tmp_path / "old", (1, 1))
+    store.sweep()
+    with pytest.raises(PayloadGone):
+        store.read("old", 0, 1)
+
+
 @pytest.mark.parametrize(
     ("mounts", "folder", "waits"),
     [
