@@ -33,6 +33,7 @@ ROWS: Final[dict[str, Callable[[Bench], None]]] = {
     "map-jpeg": rates.MAP_JPEG,
     "map-photo": rates.MAP_PHOTO,
     "unary": rates.UNARY,
+    "others": rates.OTHERS,
     "ray": rates.RAY,
     "alone": alone,
     "poisson": poisson,

@@ -21,10 +21,12 @@ from typing import Final
 from bench.plane import measured
 from bench.plane.measured import Measured, Point
 from bench.plane.rows.device import BATCH_SECONDS, IMAGE_SECONDS, ONE, TWO, WIDE
-from bench.plane.services import IN_REDIS, OURS
+from bench.plane.services import IN_REDIS, OURS, REMOTE
 from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 
-CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
+FAR: Final = ((REMOTE, "raw"), (IN_REDIS, "raw"), (REMOTE, "jpeg"))
+"""Callers on other machines, which are what several of them are for."""
+CASES: Final = ((OURS, "raw"), (OURS, "jpeg"), *FAR)
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))
 """Fronts, Redis shards, workers."""
 IN_FLIGHT: Final = 256
@@ -83,7 +85,7 @@ def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
                     f"{service}, {kind}: {call}, {number} in flight",
                     replace(setup, in_flight=number, images_a_job=point.images_a_job), point,
                 )  # fmt: skip
-        if kind == "jpeg":
+        if (service, kind) == (OURS, "jpeg"):
             paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             for name, workers, batch in ((ONE, 1, setup.batch), (WIDE, 1, BATCH), (TWO, 2, setup.batch)):
                 if point := found.find(name, kind, "map", 256):
@@ -127,7 +129,7 @@ def larger(found: Measured) -> Table:
     """What follows for more processes, a core each, every worker at a device's pace: who is busy, who is full."""
     rows: list[Row] = []
     slower = stretch(found)
-    for service, kind in CASES:
+    for service, kind in FAR:
         if (setup := base(found, service, kind)) is None:
             continue
         for fronts, shards, workers in SIZES:
@@ -146,7 +148,7 @@ def larger(found: Measured) -> Table:
 def far(found: Measured) -> Table:
     """What a network's round trip costs, with so much in flight."""
     rows: list[Row] = []
-    if (setup := base(found, OURS, "jpeg")) is not None:
+    if (setup := base(found, REMOTE, "jpeg")) is not None:
         paced = replace(
             setup,
             cores=0,

@@ -131,6 +131,8 @@ def good(name: str, job_id: str):
             setattr(request, field, value)
     if "spec" in METHODS[name].input_type.fields_by_name:
         request.spec.CopyFrom(spec())
+    if name == "VisualizeUnary":  # whose result is to be small
+        del request.spec.images[1:]
     return request
 
 
@@ -156,7 +158,11 @@ def test_what_is_good_is_granted(ask, job_id, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_field_spoilt_by_each_value(ask, job_id, name):
-    if name in {"Visualize", "VisualizeStream"}:  # the same spec goes through SubmitJob, and there nobody waits
+    if name in {
+        "Visualize",
+        "VisualizeUnary",
+        "VisualizeStream",
+    }:  # the same spec goes through SubmitJob, and there nobody waits
         cases = [("", it) for _, it in hostile.spoilt(good(name, job_id)) if not it.HasField("spec")]
     else:
         cases = list(hostile.spoilt(good(name, job_id)))

@@ -37,7 +37,8 @@ class Client:
     """A connection to a Convlens server, made at the first call.
 
     `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise. Calls
-    raise the errors of convlens.client.errors. A client is shared by threads; it cannot be pickled.
+    raise the errors of convlens.client.errors. A client is shared by threads; it cannot be pickled. On the server's own
+    machine images and results go through memory that both share, where the server may have it (Linux, the same user).
     """
 
     def __init__(

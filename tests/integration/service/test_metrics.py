@@ -44,7 +44,7 @@ class Scraped:
 
 @pytest.fixture
 def service(tmp_path, valkey):
-    bounds = {"max_queued_bytes": 4 << 20, "tenant_share": 1, "lease": 15}
+    bounds = {"max_queued_bytes": 4 << 20, "tenant_share": 1, "lease": 15, "shared_memory": False}
     with running(tmp_path, valkey, metrics_address="127.0.0.1:0", **bounds) as service:
         yield service
 
@@ -72,11 +72,15 @@ def test_the_numbers_are_those_of_what_was_sent_and_the_page_has_every_metric(se
         assert [it.timing.batch_cause for it in results] == ["nothing_waited", "full"]
 
         # a call may have its answer a moment before it is counted
-        server = until(
-            lambda: (it := scrape("server"))("convlens_server_call_seconds_count", method=VISUALIZE) == 5 and it
-        )
-        assert server("convlens_server_calls_total", method=VISUALIZE, code="OK") == 3
-        assert server("convlens_server_calls_total", method=VISUALIZE, code="INVALID_ARGUMENT") == 2
+        def counted():
+            found = scrape("server")
+            timed = [found("convlens_server_call_seconds_count", method=it) for it in (VISUALIZE, UNARY)]
+            return timed == [2, 3] and found
+
+        server = until(counted)
+        for method, good in ((VISUALIZE, 1), (UNARY, 2)):
+            assert server("convlens_server_calls_total", method=method, code="OK") == good
+            assert server("convlens_server_calls_total", method=method, code="INVALID_ARGUMENT") == 1
         assert server("convlens_server_jobs_total", model="null", outcome="queued") == 3
         assert server("convlens_server_jobs_total", model="null", outcome="cached") == 1
         assert server("convlens_server_jobs_refused_total", bound="max_queued_bytes") == 1
@@ -114,6 +118,7 @@ def test_the_numbers_are_those_of_what_was_sent_and_the_page_has_every_metric(se
 
 
 VISUALIZE = "VisualizationService/Visualize"
+UNARY = "VisualizationService/VisualizeUnary"
 OLDEST = "convlens_queued_oldest_seconds"
 
 
