@@ -21,10 +21,10 @@ from typing import Final
 from bench.plane import measured
 from bench.plane.measured import Measured, Point
 from bench.plane.rows.device import BATCH_SECONDS, IMAGE_SECONDS, ONE, TWO, WIDE
-from bench.plane.services import IN_REDIS, OURS, REMOTE
+from bench.plane.services import OURS, REMOTE, REMOTE_IN_REDIS
 from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 
-FAR: Final = ((REMOTE, "raw"), (IN_REDIS, "raw"), (REMOTE, "jpeg"))
+FAR: Final = ((REMOTE, "raw"), (REMOTE_IN_REDIS, "raw"), (REMOTE, "jpeg"))
 """Callers on other machines, which are what several of them are for."""
 CASES: Final = ((OURS, "raw"), (OURS, "jpeg"), *FAR)
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))

@@ -9,7 +9,7 @@ from typing import Final
 from bench.plane.contest import Case, Result
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
-from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, REMOTE, SERVICES
+from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, REMOTE, REMOTE_IN_REDIS, SERVICES, TWO
 from bench.plane.table import Line
 
 BOTH: Final = (64, 256)
@@ -93,6 +93,7 @@ MAP_RAW: Final = Rates(
         Entry(OURS, "map", BOTH),
         Entry(REMOTE, "map", DEEP),
         Entry(IN_REDIS, "map", DEEP),
+        Entry(REMOTE_IN_REDIS, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
         Entry(ECHO, "map", BOTH),
@@ -103,6 +104,7 @@ MAP_RAW: Final = Rates(
         Aim(OURS, ECHO, 0.65),
         Aim(REMOTE, MOSEC, None),
         Aim(REMOTE, ECHO, None),
+        Aim(REMOTE_IN_REDIS, MOSEC, None),
     ),
 )
 MAP_JPEG: Final = Rates(
@@ -110,11 +112,12 @@ MAP_JPEG: Final = Rates(
     "jpeg",
     (
         Entry(OURS, "map", BOTH),
+        Entry(TWO, "map", (256, 512)),
         Entry(REMOTE, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
     ),
-    (Aim(OURS, MOSEC, 1.3), Aim(REMOTE, MOSEC, None)),
+    (Aim(TWO, MOSEC, 1.3), Aim(OURS, MOSEC, None), Aim(OURS, f"{MOSEC} ×1", None), Aim(REMOTE, MOSEC, None)),
 )
 MAP_PHOTO: Final = Rates(
     "map, JPEG of a whole photo in, uint8 out",

@@ -7,6 +7,7 @@ had (another system than Linux, no more files, a server that may not open them) 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import uuid
 from collections import deque
@@ -22,50 +23,55 @@ CAPACITY: Final = 32 << 20
 """Bytes that a call may have there; larger images and results go through gRPC."""
 KEPT_BYTES: Final = 128 << 20
 """Of all files that wait for their next call together. Written anew they cost a quarter of new ones."""
-_IOV_MAX: Final = 1024
 
 
 class Region:
-    """An anonymous file that one call has to itself."""
+    """An anonymous file that one call has to itself, mapped: copies take a quarter of the time of the system's calls."""
 
     def __init__(self, process: int) -> None:
         self.process = process
+        self.size = 0
+        """Bytes of it that were written to, which is what it takes."""
         self._name = uuid.uuid4().hex
         self._file = -1
         self._file = os.memfd_create(f"convlens-{self._name}")
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that it takes."""
-        return os.fstat(self._file).st_size
+        os.ftruncate(self._file, CAPACITY)
+        self._bytes = mmap.mmap(self._file, CAPACITY)
 
     def write(self, images: Sequence[Data]) -> SharedMemory:
-        """Puts the images there: what tells the server of them. OSError where there is no memory left."""
-        offset = 0
-        for start in range(0, len(images), _IOV_MAX):
-            some = images[start : start + _IOV_MAX]
-            size = sum(map(len, some))
-            if os.pwritev(self._file, some, offset) != size:
-                raise OSError("there was no room for all images")
-            offset += size
+        """Puts the images there, CAPACITY bytes at most: what tells the server of them."""
+        end = 0
+        with memoryview(self._bytes) as there:
+            for image in images:
+                begin, end = end, end + len(image)
+                there[begin:end] = image
+        self.size = max(self.size, end)
         return SharedMemory(
             process=self.process, descriptor=self._file, name=self._name, sizes=map(len, images), capacity=CAPACITY
         )
 
     def read(self, into: Sequence[memoryview]) -> int:
-        """Fills the buffers, one after another, with what the server wrote; how many bytes there were."""
-        return sum(
-            os.preadv(self._file, into[start : start + _IOV_MAX], sum(map(len, into[:start])))
-            for start in range(0, len(into), _IOV_MAX)
-        )
+        """Fills the buffers, one after another, with what the server wrote; how many bytes there can have been."""
+        end = 0
+        with memoryview(self._bytes) as there:
+            for view in into:
+                begin, end = end, end + len(view)
+                part = there[begin:end]
+                view[: len(part)] = part
+        end = min(end, CAPACITY)
+        self.size = max(self.size, end)
+        return end
 
     def close(self) -> None:
         """Gives the memory back, once the server is through with it, too."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+            self._bytes.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
 
 
 class Memory:
@@ -88,13 +94,11 @@ class Memory:
         """A region with the images, and what tells the server of them; None where they are better sent."""
         if not self._offered or sum(map(len, images)) > CAPACITY:
             return None
-        with contextlib.suppress(OSError):
+        try:
             region = self._taken()
-            try:
-                return region, region.write(images)
-            except OSError:
-                region.close()
-        return None
+        except OSError:
+            return None
+        return region, region.write(images)
 
     def _taken(self) -> Region:
         process = os.getpid()

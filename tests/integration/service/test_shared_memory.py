@@ -187,7 +187,7 @@ def _negative(memory):
 
 
 def _beyond_the_file(memory):
-    memory.sizes[0] += 1
+    memory.sizes[0] = CAPACITY
 
 
 def _beyond_the_limit(memory):
