@@ -26,7 +26,7 @@ KEPT_BYTES: Final = 128 << 20
 
 
 class Region:
-    """An anonymous file that one call has to itself, mapped: copies take a quarter of the time of the system's calls."""
+    """An anonymous file that one call has to itself, mapped: copying takes a quarter of the time of system calls."""
 
     def __init__(self, process: int) -> None:
         self.process = process
