@@ -30,6 +30,7 @@ from bench.plane.subject import DidNotRun
 
 ROWS: Final[dict[str, Callable[[Bench], None]]] = {
     "map-raw": rates.MAP_RAW,
+    "map-redis": rates.MAP_REDIS,
     "map-jpeg": rates.MAP_JPEG,
     "map-photo": rates.MAP_PHOTO,
     "unary": rates.UNARY,
