@@ -186,9 +186,8 @@ class Answer:
         self._forget()
 
     def _forget(self) -> None:
-        """Leaves the region of a call that broke, which the server may still write to, to nobody else."""
         if self._region:
-            self._region.close()
+            self._connection.memory.drop(self._region)
             self._region = None
 
     def next_call(self, stubs: Any) -> tuple[Any, Any, float]:

@@ -21,6 +21,8 @@ OFFER: Final = "convlens-shared-memory"
 """The metadata of a server that can do it."""
 CAPACITY: Final = 32 << 20
 """Bytes that a call may have there; larger images and results go through gRPC."""
+MOST: Final = 64
+"""Files at once, two descriptors each; more calls than that go through gRPC."""
 KEPT_BYTES: Final = 128 << 20
 """Of all files that wait for their next call together. Written anew they cost a quarter of new ones."""
 
@@ -75,10 +77,12 @@ class Region:
 
 
 class Memory:
-    """The regions of one client; calls take turns with them. Safe across threads and forks."""
+    """The regions of one client; calls take turns with them, or do without. Safe across threads and forks."""
 
     def __init__(self) -> None:
-        self._free: deque[Region] = deque()
+        self._process = os.getpid()
+        self._slots: deque[Region | None] = deque([None] * MOST)
+        """Regions that wait for a call, and places where one may be made, those first."""
         self._offered = False
         self._refused = not hasattr(os, "memfd_create")
 
@@ -94,31 +98,36 @@ class Memory:
         """A region with the images, and what tells the server of them; None where they are better sent."""
         if not self._offered or sum(map(len, images)) > CAPACITY:
             return None
+        if self._process != os.getpid():  # the fork's other side has what there was
+            self._process, self._slots = os.getpid(), deque([None] * MOST)
         try:
-            region = self._taken()
+            region = self._slots.pop() or Region(self._process)
+        except IndexError:
+            return None
         except OSError:
+            self._slots.appendleft(None)
             return None
         return region, region.write(images)
 
-    def _taken(self) -> Region:
-        process = os.getpid()
-        with contextlib.suppress(IndexError):
-            while True:
-                region = self._free.pop()
-                if region.process == process:
-                    return region
-                region.close()  # the fork's other side has it
-        return Region(process)
-
     def give(self, region: Region) -> None:
         """Takes a region back whose call has ended well: the server is through with it."""
-        if self._offered and sum(it.size for it in [*self._free, region]) <= KEPT_BYTES:
-            self._free.append(region)
+        if self._offered and sum(it.size for it in [*self._slots, region] if it) <= KEPT_BYTES:
+            self._slots.append(region)
         else:
-            region.close()
+            self.drop(region)
+
+    def drop(self, region: Region) -> None:
+        """Gives up a region whose call broke: the server may still write to it."""
+        region.close()
+        self._slots.appendleft(None)
 
     def close(self) -> None:
         """Gives all back that waits; later calls would have new ones."""
+        emptied = 0
         with contextlib.suppress(IndexError):
             while True:
-                self._free.pop().close()
+                region = self._slots.pop()
+                emptied += 1
+                if region:
+                    region.close()
+        self._slots.extendleft([None] * emptied)

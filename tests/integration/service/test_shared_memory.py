@@ -79,7 +79,11 @@ def stubs(service):
 
 def shared(client):
     """How many files of a client wait for the next call."""
-    return len(client._connection.memory._free)
+    return len(waiting(client))
+
+
+def waiting(client):
+    return [region for region in client._connection.memory._slots if region]
 
 
 def asked(memory, spec=SPEC):
@@ -258,14 +262,14 @@ def test_an_image_that_is_none_is_named(sharing):
 def test_a_forks_child_has_files_of_its_own(sharing):
     sharing.saliency(PIXELS, model="shapes")
     wanted = sharing.saliency(PIXELS[0], model="shapes", fresh=True)["saliency"]
-    (region,) = sharing._connection.memory._free
+    (region,) = waiting(sharing)
     child = os.fork()
     if not child:
         own, _ = sharing._connection.memory.region(BYTES)
         os._exit(0 if own.process == os.getpid() and own is not region else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     found = sharing.saliency(PIXELS[0], model="shapes", fresh=True)
-    assert sharing._connection.memory._free[0] is region
+    assert waiting(sharing) == [region]
     np.testing.assert_array_equal(found["saliency"], wanted)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convlens.client import memory
-from convlens.client.memory import CAPACITY, OFFER, Memory
+from convlens.client.memory import CAPACITY, MOST, OFFER, Memory
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
 
@@ -85,6 +85,21 @@ def test_what_waits_is_bounded(offered, monkeypatch):
     assert files() == before
 
 
+def test_calls_beyond_a_number_do_without(offered):
+    held = [offered.region([b"image"])[0] for _ in range(MOST)]
+    assert offered.region([b"image"]) is None
+    offered.drop(held.pop())
+    held.append(offered.region([b"image"])[0])
+    assert offered.region([b"image"]) is None
+    before = files()
+    for region in held:
+        offered.give(region)
+    assert files() == before
+    offered.close()
+    assert files() == before - MOST
+    assert len(offered._slots) == MOST
+
+
 def test_files_go_with_a_client_that_was_not_closed():
     before = files()
     lost = Memory()
@@ -103,6 +118,7 @@ def test_what_cannot_be_had_is_done_without(offered, monkeypatch):
 
     monkeypatch.setattr(os, "memfd_create", none)
     assert offered.region([b"image"]) is None
+    assert len(offered._slots) == MOST
 
 
 def test_a_system_without_anonymous_files_shares_nothing(monkeypatch):
