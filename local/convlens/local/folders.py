@@ -18,6 +18,8 @@ from typing import Final
 from convlens.local.settings import UpSettings
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
+PREFIX: Final = "convlens-up-"
+"""Of our own folders alone: what others have called convlens-something is theirs, payload folders among it."""
 
 
 @contextlib.contextmanager
@@ -29,10 +31,10 @@ def folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
         yield data, settings.payload_dir or data / "payloads"
         return
     with contextlib.ExitStack() as held:
-        data = held.enter_context(_held(Path(tempfile.gettempdir()), "convlens-data-"))
+        data = held.enter_context(_held(Path(tempfile.gettempdir())))
         payloads = settings.payload_dir
         if payloads is None and os.access(SHM, os.W_OK):
-            memory = held.enter_context(_held(SHM, "convlens-"))
+            memory = held.enter_context(_held(SHM))
             # containers have 64 MiB of it, which is no place for tensors
             if shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes:
                 payloads = memory
@@ -40,12 +42,12 @@ def folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
 
 
 @contextlib.contextmanager
-def _held(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder, locked while it lasts; those of the same prefix that nobody holds any more are deleted first."""
-    for old in parent.glob(f"{prefix}*"):
+def _held(parent: Path) -> Iterator[Path]:
+    """A new folder, locked while it lasts; those made here before that nobody holds any more are deleted first."""
+    for old in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(old):  # another user's, or held
             shutil.rmtree(old, ignore_errors=True)
-    name = f"{prefix}{secrets.token_hex(6)}"
+    name = f"{PREFIX}{secrets.token_hex(6)}"
     hidden = parent / f".{name}"  # nobody deletes it before it is locked
     hidden.mkdir(mode=0o700)
     with _locked(hidden):

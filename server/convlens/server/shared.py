@@ -46,7 +46,7 @@ def taken(request: JobRequest, most: int) -> JobRequest:
     if any(map(len, request.images)):
         raise invalid("spec.images", "have bytes of their own; allowed with shared_memory: none")
     if min(sizes, default=0) < 0 or (total := sum(sizes)) > most:
-        raise invalid("shared_memory.sizes", f"is {_some(sizes)}; allowed: none below 0, {most} bytes in all")
+        raise invalid("shared_memory.sizes", f"is {list(sizes)}; allowed: none below 0, {most} bytes in all")
     try:
         with _opened(memory) as file:
             whole = memoryview(os.pread(file, total, 0))
@@ -111,8 +111,3 @@ def unreadable(memory: SharedMemory, why: str | None) -> Refusal:
         "send the images themselves",
         field="shared_memory",
     )
-
-
-def _some(sizes: object) -> str:
-    text = str(sizes)
-    return text if len(text) < 80 else f"{text[:79]}…"

@@ -91,7 +91,7 @@ def test_nothing_outlives_it_when_it_is_killed(tmp_path):
 
 def test_what_one_that_was_killed_left_in_memory_is_deleted_by_the_next(tmp_path):
     def kept():
-        return {*Path(tempfile.gettempdir()).glob("convlens-data-*"), *Path("/dev/shm").glob("convlens-*")}
+        return {it for place in (tempfile.gettempdir(), "/dev/shm") for it in Path(place).glob("convlens-up-*")}
 
     before = kept()
     with up(*NULL, log=tmp_path / "other.log") as (_, target):
@@ -102,8 +102,12 @@ def test_what_one_that_was_killed_left_in_memory_is_deleted_by_the_next(tmp_path
             process.kill()
             process.wait()
         assert left <= kept()
-        with up(*NULL, log=tmp_path / "next.log"):
+        with (
+            tempfile.TemporaryDirectory(prefix="convlens-", dir="/dev/shm") as own,
+            up(*NULL, log=tmp_path / "next.log"),
+        ):
             until(lambda: not left & kept())
+            assert Path(own).exists()  # which somebody else made, such as a payload folder
         with Client(target, timeout=60) as client:
             assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
         assert others <= kept()
