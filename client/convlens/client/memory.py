@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from typing import Any, Final
 
 from convlens.v1.framing import Data
 from convlens.v1.visualization_pb2 import SharedMemory
+
+if sys.platform == "linux":
+    import fcntl
 
 OFFER: Final = "convlens-shared-memory"
 """The metadata of a server that can do it."""
@@ -36,8 +40,9 @@ class Region:
         """Bytes of it that were written to, which is what it takes."""
         self._name = uuid.uuid4().hex
         self._file = -1
-        self._file = os.memfd_create(f"convlens-{self._name}")
+        self._file = os.memfd_create(f"convlens-{self._name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._file, CAPACITY)
+        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # the server maps it, too
         self._bytes = mmap.mmap(self._file, CAPACITY)
 
     def write(self, images: Sequence[Data]) -> SharedMemory:

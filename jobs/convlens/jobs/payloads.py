@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import redis
 
@@ -25,12 +25,16 @@ log = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
+PART: Final = 4 * CHUNK
+"""Bytes of a payload that are fetched as one."""
 SPARES: Final = ".spares"
 """The folder's folder of files to be written again."""
 
 MOUNTS: Final = Path("/proc/self/mounts")
 """Where the system tells which file system is where."""
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+
+T = TypeVar("T")
 
 Data = bytes | memoryview
 Place = tuple[str, int, int]
@@ -63,6 +67,9 @@ class PayloadStore(Protocol):
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
+
+    def fill(self, name: str, into: Sequence[memoryview]) -> None:
+        """Fills buffers with a payload's first bytes, one after another. PayloadGone, as read()."""
 
     def read_many(self, wanted: Sequence[Place]) -> Sequence[Data | None]:
         """What read() gives of each place, in one go; None for what is gone."""
@@ -112,6 +119,14 @@ class RedisPayloads:
         """See PayloadStore."""
         (data,) = self.read_many([(name, offset, length)])
         return _there(data, name)
+
+    def fill(self, name: str, into: Sequence[memoryview]) -> None:
+        """See PayloadStore. So many bytes a round trip bound the memory."""
+        parts = _parts(name, into)
+        while some := list(itertools.islice(parts, 4)):
+            found = self.read_many([place for place, _ in some])
+            for (_, part), data in zip(some, found, strict=True):
+                part[:] = _there(data, name)
 
     def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
         """See PayloadStore. Each chunk is fetched once; whole ones are sent by Valkey without a copy."""
@@ -209,18 +224,28 @@ class DirectoryPayloads:
                 found += [memoryview(data)[start - offset : start - offset + length] for _, start, length in run]
         return found
 
+    def fill(self, name: str, into: Sequence[memoryview]) -> None:
+        """See PayloadStore."""
+        if self._seen(name, lambda file: os.preadv(file, into, 0)) != sum(map(len, into)):
+            raise _gone(name)
+
     def _read(self, name: str, offset: int, length: int) -> bytes | None:
+        data = self._seen(name, lambda file: os.pread(file, length, offset))
+        return data if data is not None and len(data) == length else None
+
+    def _seen(self, name: str, look: Callable[[int], T]) -> T | None:
+        """What is seen of a payload's file; None when it is gone."""
         path = self._path(name)
         try:
             file = os.open(path, os.O_RDONLY)
             try:
-                data = os.pread(file, length, offset)
+                found = look(file)
                 os.stat(path)  # a file that is gone by now may have been written again meanwhile
             finally:
                 os.close(file)
         except FileNotFoundError:
             return None
-        return data if len(data) == length else None
+        return found
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore. What cannot be deleted is left to sweep(), once its time is over."""
@@ -259,8 +284,12 @@ def _in_memory(folder: Path) -> bool:
 def _there(data: Data | None, name: str) -> Data:
     """`data`, when there is any. PayloadGone."""
     if data is None:
-        raise PayloadGone(f"payload {name} is gone, or is not as long as it was")
+        raise _gone(name)
     return data
+
+
+def _gone(name: str) -> PayloadGone:
+    return PayloadGone(f"payload {name} is gone, or is not as long as it was")
 
 
 def _later(end: Callable[[], Data]) -> Iterator[Data]:
@@ -286,6 +315,16 @@ def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int
     for number in range(offset // CHUNK, -(-(offset + length) // CHUNK)):
         start, end = (min(max(0, it - number * CHUNK), CHUNK) for it in (offset, offset + length))
         yield keys.payload(name, number), start, end
+
+
+def _parts(name: str, into: Sequence[memoryview]) -> Iterator[tuple[Place, memoryview]]:
+    """The buffers in pieces of PART bytes at most, each with its place in a payload that fills them all."""
+    offset = 0
+    for room in into:
+        for start in range(0, len(room), PART):
+            part = room[start : start + PART]
+            yield (name, offset, len(part)), part
+            offset += len(part)
 
 
 def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:

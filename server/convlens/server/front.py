@@ -20,11 +20,12 @@ from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, Submitted
-from convlens.server import convert, metrics, shared
+from convlens.server import convert, metrics
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
+from convlens.server.shared import MAPPED_SECONDS, Mapped
 from convlens.server.together import Together
 from convlens.server.validation import Call, validate
 from convlens.v1 import job_pb2, model_pb2
@@ -76,14 +77,19 @@ class Front:
         self._cards_until = 0.0
         self.seen: set[str] = set()
         """The models that were served at any time."""
+        self.shared = Mapped()
+        self._sweeping: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begins to listen and to reconcile."""
         self._notices.start()
         self._reconciler.start()
+        self._sweep()
 
     async def close(self) -> None:
         """Ends all threads, once those who leave have left."""
+        if self._sweeping:
+            self._sweeping.cancel()
         await self.call(self._light.close)
         await self.call(self._heavy.close)
         await self.call(self._leaving.close)
@@ -91,6 +97,10 @@ class Front:
         await self.call(self._notices.stop)
         await self.call(self._publisher.close)
         self._threads.shutdown()
+
+    def _sweep(self) -> None:
+        self.shared.sweep()
+        self._sweeping = self._loop.call_later(MAPPED_SECONDS, self._sweep)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in the pool."""
@@ -127,7 +137,7 @@ class Front:
         found: list[Submitted | Exception | None] = []
         for it in asked:
             try:
-                request = shared.taken(it.request, self.settings.max_request_bytes)
+                request = self.shared.taken(it.request, self.settings.max_request_bytes)
                 jobs.append(validate(request, it.call, it.cards, self.settings, self.seen))
                 found.append(None)
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import Record, State
-from convlens.server import shared
 from convlens.server.errors import ended_without_result, result_expired
 from convlens.server.front import Front
 from convlens.v1 import framing, result_pb2
@@ -61,12 +60,16 @@ async def _read(front: Front, record: Record, offset: int, length: int) -> frami
     return front.ledger.read_result(record, offset, length)
 
 
-async def _moved(front: Front, record: Record, memory: SharedMemory) -> bytes | None:
+async def _moved(front: Front, record: Record, memory: SharedMemory) -> memoryview | None:
     """Writes the result's bytes to its caller's memory; its header, or None where they do not fit there."""
-    read = functools.partial(front.ledger.read_result, record)
-    if front.ledger.payloads.waits or record.result_bytes > front.settings.chunk_bytes:
-        return await front.call(shared.moved, memory, read, record.result_bytes, record.header_size)
-    return shared.moved(memory, read, record.result_bytes, record.header_size)
+    header = memoryview(bytearray(record.header_size))
+
+    def fill(there: Sequence[memoryview]) -> None:
+        front.ledger.fill_result(record, [*there, header])
+
+    moved = functools.partial(front.shared.moved, memory, fill, record.result_bytes)
+    far = front.ledger.payloads.waits or record.result_bytes > front.settings.chunk_bytes
+    return header if (await front.call(moved) if far else moved()) else None
 
 
 def _completed(record: Record, header: framing.Data) -> Part:

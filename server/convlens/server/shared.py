@@ -2,30 +2,35 @@
 
 It is an anonymous file of the caller's, which is opened by way of /proc: where that is not allowed, or the caller sees
 other processes than we do, nothing is shared. A file is told by its name, which only its caller knows, so that nobody
-can have another's read or written, or anything else of ours. Linux alone has all that.
+can have another's read or written, or anything else of ours. It is mapped, and stays so for a while, since callers use
+it again; it has to be sealed against shrinking, so that its pages stay there. Linux alone has all that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import grpc
 
-from convlens.jobs.payloads import Data
 from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.v1.visualization_pb2 import SharedMemory
 
 OFFER: Final = ("convlens-shared-memory", "memfd")
 """The metadata that tells callers on this machine that they may share memory."""
-PIECE: Final = 1 << 18
-"""Bytes of a result that are moved at once: they stay in the processor's cache."""
+MAPPED_SECONDS: Final = 2.0
+"""How long memory stays mapped after its last use: its caller may be gone."""
+MOST: Final = 256
+"""So much of it is mapped at once, a descriptor each."""
 _HERE: Final = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:", "unix-abstract:")
 _SYSTEM_HAS_IT: Final = sys.platform == "linux"
 
@@ -35,56 +40,72 @@ def offered(peer: str) -> bool:
     return _SYSTEM_HAS_IT and peer.startswith(_HERE)
 
 
-def taken(request: JobRequest, most: int) -> JobRequest:
-    """The request with its images, read from its caller's memory where they are there, `most` bytes at most."""
-    memory = request.memory
-    if memory is None:
-        return request
-    sizes, count = memory.sizes, len(request.images)
-    if len(sizes) != count:
-        raise invalid("shared_memory.sizes", f"has {len(sizes)}; allowed: one an image, {count}")
-    if any(map(len, request.images)):
-        raise invalid("spec.images", "have bytes of their own; allowed with shared_memory: none")
-    if min(sizes, default=0) < 0 or (total := sum(sizes)) > most:
-        raise invalid("shared_memory.sizes", f"is {list(sizes)}; allowed: none below 0, {most} bytes in all")
-    try:
-        with _opened(memory) as file:
-            whole = memoryview(os.pread(file, total, 0))
-    except OSError as error:
-        raise unreadable(memory, error.strerror) from error
-    if len(whole) != total:
-        raise invalid("shared_memory.sizes", f"is {total} bytes in all; the file has {len(whole)}")
-    images = []
-    for size in sizes:
-        images.append(whole[:size])
-        whole = whole[size:]
-    return JobRequest(request.message, images)
+class Mapped:
+    """Callers' memory as this process has it, for any thread."""
 
+    def __init__(self) -> None:
+        self._maps: dict[tuple[int, int, str], tuple[mmap.mmap, float]] = {}
+        """With when each was used, the longest ago first."""
 
-def moved(memory: SharedMemory, read: Callable[[int, int], Data], total: int, behind: int) -> bytes | None:
-    """Writes the first `total` bytes that `read` gives to the caller's memory, and returns the `behind` that follow.
+    def taken(self, request: JobRequest, most: int) -> JobRequest:
+        """The request with its images, read from its caller's memory where they are there, `most` bytes at most."""
+        memory = request.memory
+        if memory is None:
+            return request
+        sizes, count = memory.sizes, len(request.images)
+        if len(sizes) != count:
+            raise invalid("shared_memory.sizes", f"has {len(sizes)}; allowed: one an image, {count}")
+        if any(map(len, request.images)):
+            raise invalid("spec.images", "have bytes of their own; allowed with shared_memory: none")
+        if min(sizes, default=0) < 0 or (total := sum(sizes)) > most:
+            raise invalid("shared_memory.sizes", f"is {list(sizes)}; allowed: none below 0, {most} bytes in all")
+        try:
+            whole = memoryview(self._map(memory)[:total])  # a copy, which its caller cannot change any more
+        except OSError as error:
+            raise unreadable(memory, error.strerror) from error
+        if len(whole) != total:
+            raise invalid("shared_memory.sizes", f"is {total} bytes in all; the file has {len(whole)}")
+        images = []
+        for size in sizes:
+            images.append(whole[:size])
+            whole = whole[size:]
+        return JobRequest(request.message, images)
 
-    None where they cannot be written there.
-    """
-    if total > memory.capacity:
-        return None
-    rest = b""
-    try:
-        with _opened(memory) as file:
-            for offset in range(0, total + behind, PIECE):
-                data = memoryview(read(offset, min(PIECE, total + behind - offset)))
-                inside = data[: max(0, total - offset)]
-                if os.pwrite(file, inside, offset) != len(inside):
-                    return None
-                rest += data[len(inside) :]
-    except (OSError, Refusal):
-        return None
-    return rest
+    def moved(self, memory: SharedMemory, fill: Callable[[Sequence[memoryview]], None], total: int) -> bool:
+        """Has `total` bytes filled of the caller's memory; False where it has no room for them, or is not to be had."""
+        try:
+            there = memoryview(self._map(memory))
+        except (OSError, Refusal):
+            return False
+        with there:
+            if total > min(memory.capacity, len(there)):
+                return False
+            with there[:total] as part:
+                fill([part])
+        return True
+
+    def sweep(self) -> None:
+        """Gives back what was not used for a while."""
+        before = time.monotonic() - MAPPED_SECONDS
+        for key, (_, used) in list(self._maps.items()):
+            if used < before:
+                self._maps.pop(key, None)
+
+    def _map(self, memory: SharedMemory) -> mmap.mmap:
+        """The caller's memory. OSError where it cannot be opened, a Refusal where it is not what is named."""
+        key = memory.process, memory.descriptor, memory.name
+        there, _ = self._maps.pop(key, (None, 0.0))
+        if there is None:
+            with _opened(memory) as file:
+                there = mmap.mmap(file, os.fstat(file).st_size)
+        self._maps[key] = there, time.monotonic()
+        if len(self._maps) > MOST:
+            self._maps.pop(next(iter(self._maps)), None)
+        return there
 
 
 @contextlib.contextmanager
 def _opened(memory: SharedMemory) -> Iterator[int]:
-    """The caller's file. OSError where it cannot be opened, a Refusal where it is not the one that is named."""
     if not re.fullmatch("[0-9a-f]{32}", memory.name):
         raise invalid("shared_memory.name", f"is {memory.name[:80]!r}; allowed: 32 lower-case hex digits")
     path = f"/proc/{memory.process}/fd/{memory.descriptor}"
@@ -92,6 +113,10 @@ def _opened(memory: SharedMemory) -> Iterator[int]:
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         _check(memory, f"/proc/self/fd/{file}")  # it may have become another one meanwhile
+        if not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            raise unreadable(memory, "it is not sealed against shrinking")
+        if os.fstatvfs(file).f_bsize != mmap.PAGESIZE:
+            raise unreadable(memory, "its pages are huge ones, of which there may be none left")
         yield file
     finally:
         os.close(file)

@@ -113,7 +113,7 @@ def test_files_go_with_a_client_that_was_not_closed():
 def test_what_cannot_be_had_is_done_without(offered, monkeypatch):
     assert offered.region([memoryview(bytearray(CAPACITY + 1))]) is None
 
-    def none(_name):
+    def none(_name, _flags):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "memfd_create", none)
