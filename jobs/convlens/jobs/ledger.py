@@ -10,7 +10,7 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
@@ -89,10 +89,11 @@ _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MAST
 
 @functools.cache
 def _source(name: str) -> str:
-    """A script's text: its first line (the flags), the common part, the rest."""
+    """A script's text: its first line (the flags), the common part, the rest, and what all do at their end."""
     folder = resources.files("convlens.jobs") / "lua"
     flags, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
-    return f"{flags}\n{(folder / 'common.lua').read_text()}{rest}"
+    common = (folder / "common.lua").read_text()
+    return f"{flags}\n{common}\nlocal function run()\n{rest}\nend\nlocal answer = run()\nsettle()\nreturn answer"
 
 
 class Ledger:
@@ -119,10 +120,15 @@ class Ledger:
 
     # --- what a front does ---
 
-    def submit(self, jobs: Sequence[NewJob], bounds: Bounds) -> list[Submitted | NotSubmitted]:
-        """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error."""
+    def submit(
+        self, jobs: Sequence[NewJob], bounds: Bounds, leaving: Sequence[str] = ()
+    ) -> list[Submitted | NotSubmitted]:
+        """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error.
+
+        One waiter of each job that is `leaving` leaves it before.
+        """
         known = [self._stored(job) for job in jobs]
-        found = self._submit(jobs, known, bounds)
+        found = self._submit(jobs, known, bounds, leaving)
         if gone := [i for i, it in enumerate(found) if it is None]:  # an image was there a moment ago
             again = self._submit([jobs[i] for i in gone], [frozenset()] * len(gone), bounds)
             for i, it in zip(gone, again, strict=True):
@@ -138,7 +144,7 @@ class Ledger:
         return frozenset(digest for digest, place in zip(digests, found, strict=True) if place)
 
     def _submit(
-        self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], bounds: Bounds
+        self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], bounds: Bounds, leaving: Sequence[str] = ()
     ) -> list[Submitted | NotSubmitted | None]:
         """As submit(), with the images of each that are not `known` in one payload; None where a known one is gone."""
         found: list[Submitted | NotSubmitted | None] = [None] * len(jobs)
@@ -156,12 +162,14 @@ class Ledger:
                     found[i] = error
                 else:
                     asked[i] = words(job, pack)
-            for i, (outcome, names, told) in zip(asked, self._queue(jobs, asked, bounds), strict=True):
+            answers = self._queue(jobs, asked, bounds, leaving)
+            for i, (outcome, names, told) in zip(asked, answers, strict=True):
                 unused.remove(asked[i]["pack"])
                 unused += map(bytes.decode, names)
                 found[i] = submitted(jobs[i], outcome, told)
         except redis.OutOfMemoryError:
             found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
+            self.leave(leaving)
         except (redis.ConnectionError, redis.TimeoutError):
             unused = []  # the jobs may be there; what is not needed has a time of its own
             raise
@@ -169,17 +177,22 @@ class Ledger:
             self.payloads.delete(unused)
         return found
 
-    def _queue(self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], bounds: Bounds) -> Any:
-        """Runs the script for those jobs that have words."""
+    def _queue(
+        self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], bounds: Bounds, leaving: Sequence[str]
+    ) -> Any:
+        """Runs the script for those jobs that have words, and for who leaves."""
+        if not asked:
+            self.leave(leaving)
+            return []
         result_ttl, tombstone_ttl = self._ttls
         all_of_them = {
-            "jobs": list(asked.values()), "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
+            "jobs": list(asked.values()), "leaving": leaving, "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
             "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
             "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
             "cached_bytes": bounds.cached_bytes,
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
-        return self._run("submit", json.dumps(all_of_them), *(jobs[i].spec for i in asked)) if asked else []
+        return self._run("submit", json.dumps(all_of_them), *(jobs[i].spec for i in asked))
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
@@ -238,9 +251,10 @@ class Ledger:
         """Counts one more caller who waits for the job; False for an unknown id."""
         return bool(self._run("join", job_id))
 
-    def leave(self, job_ids: Iterable[str]) -> None:
+    def leave(self, job_ids: Collection[str]) -> None:
         """Counts one caller less for each job. After the last one a job not kept is cancelled, or its result cached."""
-        self._run("leave", *self._ttls, *job_ids)
+        if job_ids:
+            self._run("leave", *self._ttls, *job_ids)
 
     def delete(self, job_id: str) -> None:
         """Forgets an ended job and its result. Raises JobLive while it is live."""

@@ -68,26 +68,26 @@ class Record:
     request_id: str
     created: float
     deadline: float
-    started: float | None
-    ended: float | None
-    expires: float | None
-    expired: bool
+    started: float | None = None
+    ended: float | None = None
+    expires: float | None = None
+    expired: bool = False
     """True when the time of its result was over when the record was read."""
-    attempts: int
-    token: str
+    attempts: int = 0
+    token: str = ""
     """The last claim's secret; its result is named after it."""
-    worker: str
-    result: str
+    worker: str = ""
+    result: str = ""
     """The payload: the tensors' bytes, then the header. Empty unless SUCCEEDED."""
-    result_bytes: int
+    result_bytes: int = 0
     """Of the tensors."""
-    header_size: int
-    cached: bool
+    header_size: int = 0
+    cached: bool = False
     """True when an equal request's result answers it."""
-    leader: str
+    leader: str = ""
     """The equal job under way that this one follows; empty for one that is computed itself."""
-    failure: JobFailure | None
-    progress: float
+    failure: JobFailure | None = None
+    progress: float = 0.0
     """0…1, as its worker last told."""
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 from convlens.jobs import keys
 from convlens.jobs.admission import Full
 from convlens.jobs.payloads import Data, StoreFull
-from convlens.jobs.record import Priority, Record, hash_fields
+from convlens.jobs.record import Priority, Record, State, hash_fields
 
 
 class RequestIdReused(ValueError):
@@ -88,4 +88,12 @@ def submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted |
             return Full.from_script(told)
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-    return Record.parse(job.id, hash_fields(told)), outcome == b"ANNOUNCE"
+        case b"CREATED" | b"ANNOUNCE":
+            flow, created, deadline = told
+            record = Record(
+                id=job.id, state=State.QUEUED, model=job.model, tenant=job.tenant, flow=flow.decode(),
+                priority=job.priority, images=len(job.images), request_id=job.request_id, created=int(created) / 1000,
+                deadline=int(deadline) / 1000,
+            )  # fmt: skip
+            return record, outcome == b"ANNOUNCE"
+    return Record.parse(job.id, hash_fields(told)), outcome == b"AGAIN"

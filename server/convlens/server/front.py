@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from convlens.jobs import cards, keys
 from convlens.jobs.admission import Full
@@ -39,6 +41,10 @@ CARDS_SECONDS: Final = 1.0
 
 HEAVY_BYTES: Final = 1 << 20
 """Jobs with more bytes of images go by themselves, and no other has to wait until they are stored."""
+LEAVING_SECONDS: Final = 0.05
+"""Who has a result leaves its job with the next submission, or this much later."""
+MOST_LEAVING: Final = 64
+"""Who leaves at once."""
 PATIENT_WRITERS: Final = 4
 """Threads that store images where that has to wait."""
 
@@ -70,9 +76,11 @@ class Front:
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
         writers = PATIENT_WRITERS if self.ledger.payloads.waits else 1
+        self._leaving: deque[str] = deque()
+        """Jobs that have one waiter less, which Redis was not told yet."""
+        self._telling: asyncio.TimerHandle | None = None
         self._light = Together(self._loop, "submit", self._submitted, threads=writers)
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
-        self._leaving = Together(self._loop, "leave", self._left)
         self._cards: dict[str, model_pb2.Model] = {}
         self._cards_until = 0.0
         self.seen: set[str] = set()
@@ -90,11 +98,11 @@ class Front:
         """Ends all threads, once those who leave have left."""
         if self._sweeping:
             self._sweeping.cancel()
-        await self.call(self._light.close)
         await self.call(self._heavy.close)
-        await self.call(self._leaving.close)
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
+        self._tell_who_left()
+        await self.call(self._light.close)  # last: who is told of a job meanwhile leaves it by this thread
         await self.call(self._publisher.close)
         self._threads.shutdown()
 
@@ -120,7 +128,7 @@ class Front:
         asked = Asked(request, call, await self.cards())
         submitted = self._heavy if request.size > HEAVY_BYTES else self._light
         try:
-            record, announce = await submitted(asked)
+            record, announce = cast("Submitted", await submitted(asked))
         except Full as error:
             metrics.REFUSED.labels(error.limit).inc()
             raise
@@ -131,41 +139,63 @@ class Front:
         log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
         return record
 
-    def _submitted(self, asked: Sequence[Asked]) -> Sequence[Submitted | Exception]:
-        """What becomes of several requests, in a thread."""
+    def _submitted(self, items: Sequence[Asked | None]) -> Sequence[Submitted | Exception | None]:
+        """What becomes of several requests, in a thread. Those who left are told of along the way, or for None."""
         jobs: list[NewJob] = []
-        found: list[Submitted | Exception | None] = []
-        for it in asked:
+        refused: dict[int, Exception] = {}
+        for place, it in enumerate(items):
             try:
-                request = self.shared.taken(it.request, self.settings.max_request_bytes)
-                jobs.append(validate(request, it.call, it.cards, self.settings, self.seen))
-                found.append(None)
+                if it:
+                    request = self.shared.taken(it.request, self.settings.max_request_bytes)
+                    jobs.append(validate(request, it.call, it.cards, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
-                found.append(error)
-        queued = iter(self.ledger.submit(jobs, self.settings.bounds))
-        return [it or next(queued) for it in found]
+                refused[place] = error
+        leaving: list[str] = []
+        with contextlib.suppress(IndexError):
+            while len(leaving) < MOST_LEAVING:
+                leaving.append(self._leaving.popleft())
+        queued: Iterator[Submitted | Exception]
+        try:
+            queued = iter(self.ledger.submit(jobs, self.settings.bounds, leaving))
+        except LedgerUnavailable as error:  # the deadlines of jobs that are left end them then
+            queued = itertools.repeat(error)
+        return [refused.get(place) or next(queued) if it else None for place, it in enumerate(items)]
 
     @contextlib.asynccontextmanager
     async def waiting(self, joining: Coroutine[Any, Any, Record]) -> AsyncIterator[Record]:
         """A job that `joining` makes its caller wait for: one waiter less at the end, come what may.
 
-        A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving.
+        A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving, which is
+        urgent only for one that goes away: the job may be live.
         """
         joined = asyncio.ensure_future(joining)
         try:
             yield await asyncio.shield(joined)
-        finally:
-            joined.add_done_callback(self._leave)
+        except BaseException:
+            joined.add_done_callback(self._leave_now)
+            raise
+        joined.add_done_callback(self._leave)
 
     def _leave(self, joined: asyncio.Future[Record]) -> None:
-        """Has one waiter less counted; nobody waits for it."""
-        if not (joined.cancelled() or joined.exception()):
-            self._leaving(joined.result().id)
+        if joined.cancelled() or joined.exception():
+            return
+        self._leaving.append(joined.result().id)
+        if not self._telling:
+            self._telling = self._loop.call_later(LEAVING_SECONDS, self._tell_who_left)
 
-    def _left(self, ids: Sequence[str]) -> Sequence[None]:
-        with contextlib.suppress(LedgerUnavailable):  # the jobs' own deadlines end them then
-            self.ledger.leave(ids)
-        return [None] * len(ids)
+    def _leave_now(self, joined: asyncio.Future[Record]) -> None:
+        self._leave(joined)
+        self._tell_who_left()
+
+    def _tell_who_left(self) -> None:
+        """Has Redis told, and looks again where some may be left."""
+        if self._telling:
+            self._telling.cancel()
+        self._telling = None
+        if self._leaving:
+            self._light(None)
+            if len(self._leaving) > MOST_LEAVING:
+                self._telling = self._loop.call_later(LEAVING_SECONDS, self._tell_who_left)
 
     async def record(self, job_id: str, caller: Caller) -> Record:
         """The record of `job_id`; a Refusal when there is none that the caller may know of."""

@@ -19,11 +19,12 @@ end
 if #taken > 0 then return taken end
 
 for _, it in ipairs({'one', 'many'}) do redis.call('ZREM', idle(model, it), hand) end
+local served, ids, leases = nil, {}, {}
 while room > 0 do
   local flow, tag = unpack(redis.call('ZRANGE', flows(model), skipped, skipped, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority')
+  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'watched')
   if not id then
     redis.call('ZREM', flows(model), flow)
     redis.call('HSET', tags(model), flow, tag)
@@ -39,19 +40,24 @@ while room > 0 do
     if room < 0 and #taken > 0 then break end
     redis.call('ZREM', queued(flow), id)
     if kind(r[3], r[4]) == 'many' then many = many - 1 end
-    local served = tonumber(redis.call('HGET', tags(model), '') or 0)
-    redis.call('HSET', tags(model), '', math.max(served, tonumber(tag))) -- one that had been skipped turns nothing back
+    -- One that had been skipped turns nothing back.
+    served = math.max(served or tonumber(redis.call('HGET', tags(model), '') or 0), tonumber(tag))
     redis.call('ZADD', flows(model), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
-    redis.call('HSET', key(id), 'token', secret .. '-' .. id, 'worker', worker)
-    redis.call('HINCRBY', key(id), 'attempts', 1)
-    redis.call('ZADD', RUNNING, text(now + lease), id)
-    redis.call('RPUSH', P .. 'claim:' .. secret, id)
-    tell(id, RUNNING_, 'started', text(now), 'progress', '')
-    taken[#taken + 1] = id
-    taken[#taken + 1] = record(id)
+    redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'attempts',
+               text(r[6] + 1), 'started', text(now), 'progress', '')
+    if r[7] then notify(id, RUNNING_) end
+    tell_followers(id, RUNNING_, 'started', text(now), 'progress', '')
+    ids[#ids + 1] = id
+    leases[#leases + 1], leases[#leases + 2] = text(now + lease), id
+    taken[#taken + 1], taken[#taken + 2] = id, record(id)
   end
 end
-if #taken > 0 then redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000) end
+if #ids > 0 then
+  redis.call('HSET', tags(model), '', served)
+  in_pieces(leases, function(...) redis.call('ZADD', RUNNING, ...) end)
+  in_pieces(ids, function(...) redis.call('RPUSH', P .. 'claim:' .. secret, ...) end)
+  redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000)
+end
 if #taken == 0 and after == 'rest' then
   redis.call('ZREM', awake(model), hand)
 else

@@ -1,5 +1,6 @@
 -- What every script begins with: keys, time, and the few things that happen in several of them. Times are milliseconds of
--- Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its answer.
+-- Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its answer. What is counted
+-- for all of a script's jobs is written once, at its end (see settle). A call to Redis costs more than what it does.
 local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
 local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
@@ -21,9 +22,13 @@ local function idle(model, kind) return P .. 'idle:' .. model .. ':' .. kind end
 local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
+local time
 local function clock()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not time then
+    local t = redis.call('TIME')
+    time = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return time
 end
 
 -- Those who wait for a job hear of its end, those who watch it of every change, its worker of an end that it did not make.
@@ -35,25 +40,42 @@ end
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
 -- A live job's state, and what else of it is told, which are those of the equal jobs that follow it, too.
-local function tell(id, state, ...)
-  local every = redis.call('LRANGE', followers(id), 0, -1)
-  every[#every + 1] = id
-  for _, it in ipairs(every) do
+local function tell_followers(id, state, ...)
+  for _, it in ipairs(redis.call('LRANGE', followers(id), 0, -1)) do
     local r = redis.call('HMGET', key(it), 'state', 'watched', 'leader')
-    if is_live(r[1]) and (it == id or r[3] == id) then
+    if is_live(r[1]) and r[3] == id then
       redis.call('HSET', key(it), 'state', state, ...)
       if r[2] then notify(it, state) end
     end
   end
 end
 
--- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all.
+local function tell(id, state, ...)
+  local r = redis.call('HMGET', key(id), 'state', 'watched')
+  if is_live(r[1]) then
+    redis.call('HSET', key(id), 'state', state, ...)
+    if r[2] then notify(id, state) end
+  end
+  tell_followers(id, state, ...)
+end
+
+-- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all. `more` is
+-- what this script adds to it.
+local more = {}
 local function count(what, tenant, amount)
-  redis.call('HINCRBY', LOAD, what, text(amount))
+  more[what] = (more[what] or 0) + amount
   if tenant and tenant ~= '' then
     local field = what .. ':' .. tenant
-    if redis.call('HINCRBY', LOAD, field, text(amount)) == 0 then redis.call('HDEL', LOAD, field) end
+    more[field] = (more[field] or 0) + amount
   end
+end
+
+local function load_of(fields)
+  local load = {}
+  for i, value in ipairs(redis.call('HMGET', LOAD, unpack(fields))) do
+    load[fields[i]] = tonumber(value or 0) + (more[fields[i]] or 0)
+  end
+  return load
 end
 
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
@@ -72,11 +94,12 @@ local function enqueue(model, flow, id, sequence, now)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
   local hand
-  local few = kind(unpack(redis.call('HMGET', key(id), 'cost', 'count'))) == 'one'
-  for _, able in ipairs(few and {'one', 'many'} or {'many'}) do
-    redis.call('ZREMRANGEBYSCORE', idle(model, able), '-inf', text(now))
-    hand = redis.call('ZPOPMAX', idle(model, able))[1]
-    if hand then break end
+  for _, able in ipairs(string.find(flow, '^[^/]*/%d/one/') and {'one', 'many'} or {'many'}) do
+    local latest = redis.call('ZPOPMAX', idle(model, able))
+    if latest[1] and tonumber(latest[2]) > now then
+      hand = latest[1]
+      break
+    end
   end
   local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
@@ -87,8 +110,7 @@ end
 -- How many hands will look for a model's jobs before they rest, messages that will wake some included. AWAKE has them by
 -- when they are believed no more.
 local function expected(model, queue, now)
-  redis.call('ZREMRANGEBYSCORE', awake(model), '-inf', text(now))
-  return redis.call('ZCARD', awake(model)) + redis.call('LLEN', queue)
+  return redis.call('ZCOUNT', awake(model), '(' .. text(now), '+inf') + redis.call('LLEN', queue)
 end
 
 -- Calls `use` with some values at a time, since Lua's stack is bounded.
@@ -113,8 +135,8 @@ local function stored_images(digests, needed_until)
   return found
 end
 
-local function store_pack(pack, bytes, expires, places)
-  local inside, latest = {'bytes', text(bytes), 'expires', text(expires)}, {}
+local function store_pack(pack, bytes, expires, held, places)
+  local inside, latest = {'bytes', text(bytes), 'expires', text(expires), 'held', held}, {}
   for digest, offset in pairs(places) do
     inside[#inside + 1], inside[#inside + 2] = digest, text(offset)
     latest[#latest + 1], latest[#latest + 2] = digest, pack
@@ -124,9 +146,13 @@ local function store_pack(pack, bytes, expires, places)
 end
 
 local function drop_pack(pack, tenant)
-  local digests = {}
-  for _, digest in ipairs(redis.call('HKEYS', pack_of(pack))) do
-    if digest ~= 'held' and digest ~= 'bytes' and digest ~= 'expires' then digests[#digests + 1] = digest end
+  local digests, bytes, all = {}, 0, redis.call('HGETALL', pack_of(pack))
+  for i = 1, #all, 2 do
+    if all[i] == 'bytes' then
+      bytes = tonumber(all[i + 1])
+    elseif all[i] ~= 'held' and all[i] ~= 'expires' then
+      digests[#digests + 1] = all[i]
+    end
   end
   in_pieces(digests, function(...)
     local some = {...}
@@ -134,7 +160,7 @@ local function drop_pack(pack, tenant)
       if latest == pack then redis.call('HDEL', IMAGES, some[i]) end
     end
   end)
-  count('image_bytes', tenant, -(redis.call('HGET', pack_of(pack), 'bytes') or 0))
+  count('image_bytes', tenant, -bytes)
   redis.call('DEL', pack_of(pack))
   redis.call('RPUSH', GARBAGE, pack)
 end
@@ -153,16 +179,15 @@ local function result_size(name)
   return string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
 end
 
--- Forgets a result; its payload's name is the caller's to get rid of.
+-- Forgets a result, and returns how many bytes less are cached; its payload's name is the caller's to get rid of.
 local function drop_result(name)
   local size, tenant = result_size(name)
-  if size then
-    if redis.call('ZREM', CACHED, name) == 1 then count('cached_bytes', nil, -size)
-    else count('result_bytes', tenant, -size) end
-  end
+  local cached = size and redis.call('ZREM', CACHED, name) == 1
+  if cached then count('cached_bytes', nil, -size) elseif size then count('result_bytes', tenant, -size) end
   redis.call('HDEL', RESULT_SIZES, name)
   redis.call('HDEL', RESULT_REFS, name)
   redis.call('ZREM', RESULTS, name)
+  return cached and tonumber(size) or 0
 end
 
 -- Records hold the result that they answer with. One that no record holds any more was got by its callers, and only answers
@@ -195,7 +220,19 @@ local function drain_rate(now)
   return tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
 end
 
-local function drained(now) redis.call('HSET', DRAIN, 'at', text(now), 'rate', tostring(drain_rate(now) + 0.1)) end
+local ended = 0 -- so many by this script
+
+-- What every script does at its end.
+local function settle()
+  for field, amount in pairs(more) do
+    if amount ~= 0 and redis.call('HINCRBY', LOAD, field, text(amount)) == 0 and string.find(field, ':', 1, true) then
+      redis.call('HDEL', LOAD, field)
+    end
+  end
+  if ended > 0 then
+    redis.call('HSET', DRAIN, 'at', text(clock()), 'rate', tostring(drain_rate(clock()) + 0.1 * ended))
+  end
+end
 
 -- Ends a live job: the first final state wins, because callers come here only with live ones. `result` is a table of the
 -- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
@@ -207,30 +244,32 @@ local function finish(id, now, state, why, result, ttls)
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
   drop_images(r[4], tenant)
-  drained(now)
+  ended = ended + 1
   local expires = text(now + ttls.result)
   local changed = {'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '', 'message',
                    why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0}
-  local more
+  local told
   local freed = tonumber(r[5])
   if state == SUCCEEDED_ then
     local size = result.result_bytes + result.header_size
     if redis.call('HSETNX', RESULT_SIZES, result.result, text(size) .. ' ' .. tenant) == 1 then
       redis.call('ZADD', RESULTS, expires, result.result)
+      redis.call('HSET', RESULT_REFS, result.result, 1)
       freed = freed - size
+    else
+      hold_result(result.result)
     end
-    hold_result(result.result)
     for _, it in ipairs({'held', '1', 'result', result.result, 'result_bytes', result.result_bytes, 'header_size',
                          result.header_size, 'cached', result.cached}) do
       changed[#changed + 1] = it
     end
-    more = table.concat({'', result.result, result.result_bytes, result.header_size, result.cached, text(now), expires}, ' ')
+    told = table.concat({'', result.result, result.result_bytes, result.header_size, result.cached, text(now), expires}, ' ')
   end
   redis.call('HSET', k, unpack(changed))
   if freed ~= 0 then count('result_bytes', tenant, -freed) end
   redis.call('PEXPIRE', k, text(ttls.result + ttls.tombstone + 60000)) -- should nobody reconcile
   redis.call('ZADD', FORGET, text(now + ttls.result + ttls.tombstone), id)
-  notify(id, state, more)
+  notify(id, state, told)
 
   local waiting = redis.call('LRANGE', followers(id), 0, -1)
   if #waiting > 0 then redis.call('DEL', followers(id)) end
@@ -260,3 +299,18 @@ end
 
 -- The record as it is now, as HGETALL gives it.
 local function record(id) return redis.call('HGETALL', key(id)) end
+
+-- One waiter less. After the last one, what nobody asked to keep goes: a live job is cancelled, a result only answers equal
+-- requests any more.
+local function leave(id, now, ttls)
+  local k = key(id)
+  local r = redis.call('HMGET', k, 'state', 'keep', 'result', 'held', 'waiters')
+  if not r[1] then return end
+  local waiters = tonumber(r[5]) - 1
+  local held = waiters <= 0 and r[2] == '0' and not is_live(r[1]) and r[4] == '1'
+  redis.call('HSET', k, 'waiters', text(waiters), unpack(held and {'held', '0'} or {}))
+  if held then release_result(r[3], now) end
+  if waiters <= 0 and r[2] == '0' and is_live(r[1]) then
+    finish(id, now, CANCELLED_, {reason = 'ABANDONED', message = 'everybody who waited for the job went away'}, nil, ttls)
+  end
+end

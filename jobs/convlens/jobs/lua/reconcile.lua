@@ -35,6 +35,7 @@ for i = 6, #ARGV, 2 do
     waiting = waiting + redis.call('ZCARD', queued(flow))
     if id and tonumber(redis.call('HGET', key(id), 'queued') or 0) < now - grace then old = id end
   end
+  redis.call('ZREMRANGEBYSCORE', awake(model), '-inf', text(now))
   redis.call('ZREMRANGEBYSCORE', awake(model), text(now + 10000), '+inf') -- of a time that Redis' clock went back from
   if waiting == 0 then
     redis.call('SREM', QUEUES, model)

@@ -1,9 +1,10 @@
 #!lua
 -- Writes records, or finds the earlier ones of the same ids. Without flags: refused when Redis is full.
--- ARGV: the jobs and what holds for all of them as JSON (see Ledger.submit), then their specs. Returns for each job the
--- outcome, the names of payloads that nobody needs, then the record; for FULL what Full.from_script reads. Outcomes: CREATED,
--- ANNOUNCE (created, and a message is to wake a hand for it), FOLLOWS (an equal job under way), ANSWERED (by an equal one's
--- result), EXISTS (the id), REUSED (the id, by another request), GONE (an image is neither stored nor in the job's pack), FULL.
+-- ARGV: the jobs, who leaves which, and what holds for all of them as JSON (see Ledger.submit), then the jobs' specs. Returns
+-- for each job the outcome, the names of payloads that nobody needs, then what is told of it: mostly the record. Outcomes:
+-- CREATED and ANNOUNCE (created, and a message is to wake a hand for it), both with flow, created, deadline; FOLLOWS (an equal
+-- job under way), ANSWERED (by an equal one's result), EXISTS (the id), AGAIN (this very call came before), REUSED (the id, by
+-- another request), GONE (an image is neither stored nor in the job's pack), FULL with what Full.from_script reads.
 local asked, now, answers = cjson.decode(ARGV[1]), clock(), {}
 
 local function submit(job, spec)
@@ -14,7 +15,7 @@ local function submit(job, spec)
   local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
   if old[1] then
     if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
-    if old[4] == job.nonce then return {'ANNOUNCE', {}, record(id)} end -- this very call, sent again by the client library
+    if old[4] == job.nonce then return {'AGAIN', {}, record(id)} end -- sent again by the client library
     if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
       if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
       return {'EXISTS', ours, record(id)}
@@ -47,12 +48,12 @@ local function submit(job, spec)
       end
     end
     local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved}
-    local fields, load = {}, {}
+    local fields = {'cached_bytes'}
     for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
       fields[#fields + 1] = what
       fields[#fields + 1] = what .. ':' .. tenant
     end
-    for i, value in ipairs(redis.call('HMGET', LOAD, unpack(fields))) do load[fields[i]] = tonumber(value or 0) end
+    local load = load_of(fields)
     local function full(what, of, allowed)
       return {'FULL', ours, {what, of, text(load[what .. of]), text(wanted[what]), text(allowed),
                              text(load.jobs), tostring(drain_rate(now))}}
@@ -74,13 +75,11 @@ local function submit(job, spec)
       paid = paid + job.cost * 1000 / asked.tenant_rate
       redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
     end
-    while true do
-      local cached = tonumber(redis.call('HGET', LOAD, 'cached_bytes') or 0)
-      local room = asked.bounds.result_bytes - load.result_bytes - job.reserved
-      if cached <= math.min(asked.cached_bytes, room) then break end
+    local excess = load.cached_bytes - math.min(asked.cached_bytes, asked.bounds.result_bytes - load.result_bytes - job.reserved)
+    while excess > 0 do
       local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
       if not oldest then break end
-      drop_result(oldest)
+      excess = excess - drop_result(oldest)
       unused[#unused + 1] = oldest
     end
   end
@@ -91,11 +90,18 @@ local function submit(job, spec)
     redis.call('DEL', k)
     redis.call('ZREM', FORGET, id)
   end
+  local images, held = {}, {}
+  for i, image in ipairs(answered and {} or job.images) do
+    local place = found[image[1]]
+    images[i] = {image[1], place.pack, place.offset, image[2]}
+    held[place.pack] = (held[place.pack] or 0) + 1
+  end
   redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
              'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
-             'count', #job.images, 'cost', job.cost, 'reserved', 0, 'request_id', job.request_id, 'sequence',
-             text(sequence), 'created', text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
-             'images', '[]')
+             'count', #job.images, 'cost', job.cost, 'request_id', job.request_id, 'sequence', text(sequence), 'created',
+             text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
+             'spec', answered and '' or spec, 'reserved', answered and 0 or text(job.reserved),
+             'images', answered and '[]' or cjson.encode(images))
   redis.call('ZADD', JOBS, text(sequence), id)
   if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
   count('jobs', tenant, 1)
@@ -107,21 +113,15 @@ local function submit(job, spec)
     return {'ANSWERED', unused, record(id)}
   end
 
-  local images, held = {}, {}
-  for i, image in ipairs(job.images) do
-    local place = found[image[1]]
-    images[i] = {image[1], place.pack, place.offset, image[2]}
-    held[place.pack] = (held[place.pack] or 0) + 1
-  end
-  for pack, number in pairs(held) do redis.call('HINCRBY', pack_of(pack), 'held', number) end
   if next(new) then
-    store_pack(job.pack, job.pack_bytes, now + job.timeout + asked.result_ttl / 2, new)
+    store_pack(job.pack, job.pack_bytes, now + job.timeout + asked.result_ttl / 2, held[job.pack], new)
+    held[job.pack] = nil
     count('image_bytes', tenant, job.pack_bytes)
   else
     unused[#unused + 1] = job.pack
   end
+  for pack, number in pairs(held) do redis.call('HINCRBY', pack_of(pack), 'held', number) end
   count('result_bytes', tenant, job.reserved)
-  redis.call('HSET', k, 'spec', spec, 'images', cjson.encode(images), 'reserved', text(job.reserved))
   redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
   if leader then
     local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
@@ -130,12 +130,14 @@ local function submit(job, spec)
     return {'FOLLOWS', unused, record(id)}
   end
   redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
+  local told = {flow, text(now), text(now + job.timeout)}
   if enqueue(job.model, flow, id, text(sequence), now) or expected(job.model, job.queue, now) >= job.hands then
-    return {'CREATED', unused, record(id)}
+    return {'CREATED', unused, told}
   end
   redis.call('ZADD', awake(job.model), text(now + asked.awake / 3), 'message:' .. id)
-  return {'ANNOUNCE', unused, record(id)}
+  return {'ANNOUNCE', unused, told}
 end
 
+for _, id in ipairs(asked.leaving) do leave(id, now, {result = asked.result_ttl, tombstone = asked.tombstone_ttl}) end
 for i, job in ipairs(asked.jobs) do answers[i] = submit(job, ARGV[i + 1]) end
 return answers
