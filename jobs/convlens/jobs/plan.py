@@ -6,6 +6,7 @@ names and shapes its results with it. Knows the wire's messages and a model card
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ PREDICTED: Final = -2
 MAX_PREDICTIONS: Final = 1000
 DEFAULT_PREDICTIONS: Final = 5
 MAX_SIDE: Final = 4096
+REMEMBERED: Final = 256
+"""Plans, since programs ask for the same again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,29 @@ class JobPlan:
     def passes(self) -> int:
         """Images that pass through the model: the job's own, and the variants of them that methods look at."""
         return len(self.targets) * (1 + sum(tensor.method.passes for tensor in self.tensors))
+
+
+class _Card:
+    """A card as a key: equal to itself alone."""
+
+    def __init__(self, message: model_pb2.Model) -> None:
+        self.message = message
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Card) and self.message is other.message
+
+    def __hash__(self) -> int:
+        return id(self.message)
+
+
+def planned(spec: bytes, card: model_pb2.Model) -> JobPlan:
+    """What make_plan() makes of a serialized JobSpec. The card is not to be changed afterwards."""
+    return _planned(spec, _Card(card))
+
+
+@functools.lru_cache(REMEMBERED)
+def _planned(spec: bytes, card: _Card) -> JobPlan:
+    return make_plan(spec_pb2.JobSpec.FromString(spec), card.message)
 
 
 def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:

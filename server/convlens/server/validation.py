@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from convlens.jobs.hands import HANDS
 from convlens.jobs.payloads import Data
-from convlens.jobs.plan import make_plan
+from convlens.jobs.plan import planned
 from convlens.jobs.record import Priority
 from convlens.jobs.submission import NewJob
 from convlens.server.errors import Refusal, invalid
@@ -27,7 +27,6 @@ from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
 
 IMAGE_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
-_JOB_IDS: Final = uuid.UUID("6f0c1b52-8a5e-4d5b-9d4b-6a3f6f0b7c11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,17 @@ def validate(
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
     for i, (image, data) in enumerate(zip(spec.images, request.images, strict=True)):
         _image(image, data, f"spec.images[{i}]", settings)
-    plan = make_plan(spec, card)
+    if spec.priority not in _PRIORITIES:
+        raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
+    priority = Priority(spec.priority or Priority.NORMAL)
+    timeout = _timeout(spec, settings)
+    if call.time_remaining is not None:
+        timeout = max(0.001, min(timeout, call.time_remaining))
+    fresh = spec.fresh
+    for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
+        spec.ClearField(name)
+    asked = spec.SerializeToString(deterministic=True)
+    plan = planned(asked, card)
     if len(plan.targets[0]) > settings.max_targets:
         raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
     if plan.result_bytes > settings.max_result_bytes:
@@ -84,16 +93,6 @@ def validate(
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
         )
-    if spec.priority not in _PRIORITIES:
-        raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
-    priority = Priority(spec.priority or Priority.NORMAL)
-    timeout = _timeout(spec, settings)
-    if call.time_remaining is not None:
-        timeout = max(0.001, min(timeout, call.time_remaining))
-    fresh = spec.fresh
-    for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
-        spec.ClearField(name)
-    asked = spec.SerializeToString(deterministic=True)
     owner = blake3(call.tenant.encode()).digest()
     found = [(blake3(data, key=owner).hexdigest(), data) for data in request.images]
     whole = "".join([card.digest, *(digest for digest, _ in found)]).encode() + asked
@@ -148,7 +147,7 @@ def job_id(request_id: str, tenant: str) -> str:
         parsed = uuid.UUID(request_id)
     except ValueError:
         raise invalid("request_id", f"{request_id[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed") from None
-    return uuid.uuid5(_JOB_IDS, f"{tenant}/{parsed.hex}").hex
+    return blake3(f"{tenant}/{parsed.hex}".encode()).hexdigest(16)
 
 
 def valid_job_id(text: str) -> str:

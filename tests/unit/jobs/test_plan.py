@@ -9,7 +9,7 @@ import pytest
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.jobs.fields import SpecError
 from convlens.jobs.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.plan import ALL_UNITS, PREDICTED, make_plan
+from convlens.jobs.plan import ALL_UNITS, PREDICTED, make_plan, planned
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 
 LAYERS = {
@@ -274,3 +274,16 @@ def test_a_long_list_of_layers_is_cut_in_a_message():
     card = model_pb2.Model(name="deep", input_shape=(4, 4, 3), layers=layers, score_layer="c89")
     with pytest.raises(SpecError, match=r"allowed: c0, .*, c39, …$"):
         make_plan(spec_pb2.JobSpec(scored_layer="x", images=[spec_pb2.Image()]), card)
+
+
+def test_what_was_planned_is_remembered_for_its_card_alone():
+    spec = spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()])
+    other = model_pb2.Model()
+    other.CopyFrom(CARD)
+    other.layers[0].shape[-1] += 1
+    first = planned(spec.SerializeToString(), CARD)
+    assert first == make_plan(spec, CARD)
+    assert planned(spec.SerializeToString(), CARD) is first
+    assert planned(spec.SerializeToString(), other) == make_plan(spec, other) != first
+    spec.images.add()
+    assert planned(spec.SerializeToString(), CARD) == make_plan(spec, CARD) != first

@@ -18,7 +18,7 @@ from convlens.jobs.hands import Hand, Hands, Then
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ended, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
-from convlens.jobs.plan import JobPlan, make_plan
+from convlens.jobs.plan import JobPlan, planned
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
 from convlens.worker import metrics
@@ -253,7 +253,7 @@ class Runner:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = make_plan(spec, serving.card)
+            plan = planned(claim.spec, serving.card)
             targets = np.array(plan.targets, np.int32)
             asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
             maps, sampled = split(asked)
