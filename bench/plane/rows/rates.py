@@ -121,7 +121,7 @@ MAP_JPEG: Final = Rates(
     "jpeg",
     (
         Entry(OURS, "map", BOTH),
-        Entry(TWO, "map", (256, 512)),
+        Entry(TWO, "map", (256, 1024)),
         Entry(REMOTE, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),

@@ -75,22 +75,20 @@ class Outgoing:
         self._file.write(framing.tag(_SPEC) + framing.patched(0))
         self._begin = self._file.tell()
         self._places: list[tuple[tensor_pb2.Tensor | None, int, int]] = []
+        self.size = 0
+        """Bytes of the images."""
         for image in images:
             self.add(image)
 
     def __len__(self) -> int:
         return len(self._places)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the images."""
-        return sum(end - start for _, start, end in self._places)
-
     def add(self, image: SentImage) -> None:
         """One image more; what it is made of may change afterwards."""
         self._file.writelines(framing.field(_IMAGES, *image.pieces))
         end = self._file.tell()
         self._places.append((image.about, end - len(image.data), end))
+        self.size += len(image.data)
 
     def finished(self, spec: bytes, *rest: framing.Data) -> bytes:
         """The request, with the other fields of its JobSpec and those behind that. Nothing can be added to it."""

@@ -5,6 +5,7 @@ A serialized message is its fields one after another, in any order; of a field t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -20,6 +21,7 @@ def field(number: int, *parts: Data) -> list[Data]:
     return [tag(number) + varint(sum(map(len, parts))), *parts]
 
 
+@functools.cache
 def tag(number: int) -> bytes:
     """What such a field begins with, before its length."""
     return varint(number << 3 | 2)
