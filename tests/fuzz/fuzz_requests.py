@@ -37,7 +37,7 @@ def once(data: bytes) -> None:
     for image, content in zip(same.spec.images, request.images, strict=True):
         assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
-        valid = validate(request, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
+        valid = validate(request, request.images, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
     except (Refusal, SpecError) as error:
         refusal = refusal_of(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}

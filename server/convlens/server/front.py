@@ -146,8 +146,8 @@ class Front:
         for place, it in enumerate(items):
             try:
                 if it:
-                    request = self.shared.taken(it.request, self.settings.max_request_bytes)
-                    jobs.append(validate(request, it.call, it.cards, self.settings, self.seen))
+                    with self.shared.images(it.request, self.settings.max_request_bytes) as images:
+                        jobs.append(validate(it.request, images, it.call, it.cards, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
                 refused[place] = error
         leaving: list[str] = []

@@ -16,11 +16,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 import grpc
 
+from convlens.jobs.payloads import Data
 from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.v1.visualization_pb2 import SharedMemory
@@ -47,11 +48,16 @@ class Mapped:
         self._maps: dict[tuple[int, int, str], tuple[mmap.mmap, float]] = {}
         """With when each was used, the longest ago first."""
 
-    def taken(self, request: JobRequest, most: int) -> JobRequest:
-        """The request with its images, read from its caller's memory where they are there, `most` bytes at most."""
+    @contextlib.contextmanager
+    def images(self, request: JobRequest, most: int) -> Iterator[Iterable[Data]]:
+        """The request's images, from its caller's memory where they are there, `most` bytes at most.
+
+        Each is copied when its turn comes: what is made of it then finds it in the processor's cache.
+        """
         memory = request.memory
         if memory is None:
-            return request
+            yield request.images
+            return
         sizes, count = memory.sizes, len(request.images)
         if len(sizes) != count:
             raise invalid("shared_memory.sizes", f"has {len(sizes)}; allowed: one an image, {count}")
@@ -60,16 +66,15 @@ class Mapped:
         if min(sizes, default=0) < 0 or (total := sum(sizes)) > most:
             raise invalid("shared_memory.sizes", f"is {list(sizes)}; allowed: none below 0, {most} bytes in all")
         try:
-            whole = memoryview(self._map(memory)[:total])  # a copy, which its caller cannot change any more
+            there = self._map(memory)
         except OSError as error:
             raise unreadable(memory, error.strerror) from error
-        if len(whole) != total:
-            raise invalid("shared_memory.sizes", f"is {total} bytes in all; the file has {len(whole)}")
-        images = []
-        for size in sizes:
-            images.append(whole[:size])
-            whole = whole[size:]
-        return JobRequest(request.message, images)
+        with contextlib.closing(_copies(there, sizes)) as images:
+            has = len(there)
+            del there  # an error's traceback would keep it mapped
+            if total > has:
+                raise invalid("shared_memory.sizes", f"is {total} bytes in all; the file has {has}")
+            yield images
 
     def moved(self, memory: SharedMemory, fill: Callable[[Sequence[memoryview]], None], total: int) -> bool:
         """Has `total` bytes filled of the caller's memory; False where it has no room for them, or is not to be had."""
@@ -102,6 +107,14 @@ class Mapped:
         if len(self._maps) > MOST:
             self._maps.pop(next(iter(self._maps)), None)
         return there
+
+
+def _copies(there: mmap.mmap, sizes: Sequence[int]) -> Generator[bytes]:
+    """The images that lie there; their caller cannot change them any more."""
+    end = 0
+    for size in sizes:
+        begin, end = end, end + size
+        yield there[begin:end]
 
 
 @contextlib.contextmanager

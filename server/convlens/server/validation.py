@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,19 +46,23 @@ class Call:
 
 def validate(
     request: JobRequest,
+    images: Iterable[Data],
     call: Call,
     cards: Mapping[str, model_pb2.Model],
     settings: ServerSettings,
     seen: Collection[str] = (),
 ) -> NewJob:
-    """The job that `request` asks for. Raises Refusal or SpecError. Its spec is used up."""
+    """The job that `request` asks for, with its `images`. Raises Refusal or SpecError. Its spec is used up."""
     spec: spec_pb2.JobSpec = request.message.spec
     card = find_model(spec.model, cards, "spec.model", seen)
     spec.model = card.name
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
-    for i, (image, data) in enumerate(zip(spec.images, request.images, strict=True)):
+    owner = blake3(call.tenant.encode()).digest()
+    found = []
+    for i, (image, data) in enumerate(zip(spec.images, images, strict=True)):
         _image(image, data, f"spec.images[{i}]", settings)
+        found.append((blake3(data, key=owner).hexdigest(), data))
     if spec.priority not in _PRIORITIES:
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
     priority = Priority(spec.priority or Priority.NORMAL)
@@ -93,8 +97,6 @@ def validate(
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
         )
-    owner = blake3(call.tenant.encode()).digest()
-    found = [(blake3(data, key=owner).hexdigest(), data) for data in request.images]
     whole = "".join([card.digest, *(digest for digest, _ in found)]).encode() + asked
     return NewJob(
         id=call.job_id,

@@ -155,10 +155,11 @@ local function drop_pack(pack, tenant)
     end
   end
   in_pieces(digests, function(...)
-    local some = {...}
+    local some, ours = {...}, {}
     for i, latest in ipairs(redis.call('HMGET', IMAGES, ...)) do
-      if latest == pack then redis.call('HDEL', IMAGES, some[i]) end
+      if latest == pack then ours[#ours + 1] = some[i] end
     end
+    if #ours > 0 then redis.call('HDEL', IMAGES, unpack(ours)) end
   end)
   count('image_bytes', tenant, -bytes)
   redis.call('DEL', pack_of(pack))
