@@ -269,6 +269,26 @@ def test_pixels_of_the_right_size_pass_untouched():
     np.testing.assert_array_equal(read_pixels(floats), floats)
 
 
+def test_pixels_that_lie_in_one_pack_are_not_copied():
+    pack = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
+    whole = b"before" + pack.tobytes() + b"behind"
+    size = pack[0].nbytes
+    image = spec_pb2.Image(pixels=codec.encode(pack[0]))
+    lying = [memoryview(whole)[6 + i * size :][:size] for i in range(4)]
+
+    def found(*data):
+        return READER.read([image] * len(data), data, HEIGHT, WIDTH)
+
+    for some in (slice(4), slice(1, 3), slice(2, 3)):
+        assert np.shares_memory(found(*lying[some]), np.frombuffer(whole, np.uint8))
+        np.testing.assert_array_equal(found(*lying[some]), pack[some])
+    for order in ([1, 0], [0, 2], [3, 3], [0, 1, 1]):
+        np.testing.assert_array_equal(found(*(lying[i] for i in order)), pack[order])
+    apart = [bytes(it) for it in lying]
+    np.testing.assert_array_equal(found(*apart), pack)
+    np.testing.assert_array_equal(found(lying[0], apart[1]), pack[:2])
+
+
 def test_pixels_are_resized_as_a_file_is_and_floats_are_not_rounded():
     np.testing.assert_array_equal(read_pixels(NOISE, 20, 30), read(LOSSLESS["PNG"][0], 20, 30))
     floats = read_pixels(NOISE.astype(np.float32), 20, 30)
