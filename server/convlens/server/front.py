@@ -8,10 +8,10 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Final, ParamSpec, TypeVar, cast
 
 from convlens.jobs import cards, keys
 from convlens.jobs.admission import Full
@@ -21,7 +21,7 @@ from convlens.jobs.ledger import Ledger
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
-from convlens.jobs.submission import NewJob, Submitted
+from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
 from convlens.server.errors import unknown_job
@@ -123,23 +123,15 @@ class Front:
             self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
         return self._cards
 
-    async def submit(self, request: JobRequest, call: Call) -> Record:
-        """Validates and queues a job, or finds the one that the same request id made before."""
-        asked = Asked(request, call, await self.cards())
-        submitted = self._heavy if request.size > HEAVY_BYTES else self._light
-        try:
-            record, announce = cast("Submitted", await submitted(asked))
-        except Full as error:
-            metrics.REFUSED.labels(error.limit).inc()
-            raise
-        outcome = "cached" if record.cached else "follows" if record.leader else "queued"
-        metrics.JOBS.labels(record.model, outcome).inc()
-        if announce:
-            self._publisher.put(record.model)
-        log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
-        return record
+    async def submit(self, request: JobRequest, call: Call) -> asyncio.Future[Record]:
+        """Has a job validated and queued, or the one found that the same request id made before.
 
-    def _submitted(self, items: Sequence[Asked | None]) -> Sequence[Submitted | Exception | None]:
+        It is queued though nobody waits for the record any more.
+        """
+        submitted = self._heavy if request.size > HEAVY_BYTES else self._light
+        return cast("asyncio.Future[Record]", submitted(Asked(request, call, await self.cards())))
+
+    def _submitted(self, items: Sequence[Asked | None]) -> Sequence[Record | Exception | None]:
         """What becomes of several requests, in a thread. Those who left are told of along the way, or for None."""
         jobs: list[NewJob] = []
         refused: dict[int, Exception] = {}
@@ -154,21 +146,34 @@ class Front:
         with contextlib.suppress(IndexError):
             while len(leaving) < MOST_LEAVING:
                 leaving.append(self._leaving.popleft())
-        queued: Iterator[Submitted | Exception]
+        queued: Iterator[Record | Exception]
         try:
-            queued = iter(self.ledger.submit(jobs, self.settings.bounds, leaving))
+            queued = map(self._queued, self.ledger.submit(jobs, self.settings.bounds, leaving))
         except LedgerUnavailable as error:  # the deadlines of jobs that are left end them then
             queued = itertools.repeat(error)
         return [refused.get(place) or next(queued) if it else None for place, it in enumerate(items)]
 
+    def _queued(self, found: Submitted | NotSubmitted) -> Record | Exception:
+        """What is told to the caller; a hand is woken where there is need."""
+        if isinstance(found, Exception):
+            if isinstance(found, Full):
+                metrics.REFUSED.labels(found.limit).inc()
+            return found
+        record, announce = found
+        outcome = "cached" if record.cached else "follows" if record.leader else "queued"
+        metrics.JOBS.labels(record.model, outcome).inc()
+        if announce:
+            self._publisher.put(record.model)
+        log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
+        return record
+
     @contextlib.asynccontextmanager
-    async def waiting(self, joining: Coroutine[Any, Any, Record]) -> AsyncIterator[Record]:
-        """A job that `joining` makes its caller wait for: one waiter less at the end, come what may.
+    async def waiting(self, joined: asyncio.Future[Record]) -> AsyncIterator[Record]:
+        """A job that its caller has joined, once it has: one waiter less at the end, come what may.
 
         A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving, which is
         urgent only for one that goes away: the job may be live.
         """
-        joined = asyncio.ensure_future(joining)
         try:
             yield await asyncio.shield(joined)
         except BaseException:

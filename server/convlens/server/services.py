@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -83,7 +84,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
             raise invalid("shared_memory", "is set; allowed: only where the server's trailing metadata offers it")
         call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining(), whole)
         with front.listening(call.job_id) as heard:
-            async with front.waiting(front.submit(request, call)) as record:
+            async with front.waiting(await front.submit(request, call)) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
@@ -106,7 +107,8 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Queues a job that is kept until it ends."""
         tenant = caller().tenant
         request_id = request.message.request_id
-        record = await self._front.submit(request, Call(job_id(request_id, tenant), request_id, tenant, keep=True))
+        call = Call(job_id(request_id, tenant), request_id, tenant, keep=True)
+        record = await (await self._front.submit(request, call))
         return job_pb2.SubmitJobResponse(job=await self._front.describe(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002
@@ -121,7 +123,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     ) -> AsyncIterator[job_pb2.WatchJobResponse]:
         """The job at every change."""
         front = self._front
-        async with front.waiting(self._joined(request.id)) as record:
+        async with front.waiting(asyncio.ensure_future(self._joined(request.id))) as record:
             async for changed in front.changes(record.id):
                 yield job_pb2.WatchJobResponse(job=await front.describe(changed))
 
