@@ -147,12 +147,13 @@ class Result(Mapping[str, Array]):
 
     def split(self) -> list[Result]:
         """One result an image; the arrays are views of these."""
-        return [self._only(row) for row in range(len(self._reports))]
-
-    def _only(self, row: int) -> Result:
-        part = Result.__new__(Result)
         lazy = {"predictions", "explained"}
-        part.__dict__ = {name: value for name, value in self.__dict__.items() if name not in lazy}
+        common = {name: value for name, value in self.__dict__.items() if name not in lazy}
+        return [self._only(row, common) for row in range(len(self._reports))]
+
+    def _only(self, row: int, common: dict[str, Any]) -> Result:
+        part = Result.__new__(Result)
+        part.__dict__ = common.copy()
         part._arrays = {name: array[row : row + 1] for name, array in self._arrays.items()}
         part._scales = {}
         for name, (scale, offset) in self._scales.items():

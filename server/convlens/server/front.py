@@ -118,7 +118,9 @@ class Front:
         """The cards of the models served now, a second old at most."""
         now = time.monotonic()
         if now >= self._cards_until:
-            self._cards = await self.call(cards.live, self.ledger.redis)
+            live = await self.call(cards.live, self.ledger.redis)
+            known = self._cards  # plans are remembered by cards, so that one that did not change stays the same
+            self._cards = {name: known[name] if known.get(name) == card else card for name, card in live.items()}
             self.seen |= self._cards.keys()
             self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
         return self._cards

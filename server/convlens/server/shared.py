@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
@@ -47,6 +48,7 @@ class Mapped:
     def __init__(self) -> None:
         self._maps: dict[tuple[int, int, str], tuple[mmap.mmap, float]] = {}
         """With when each was used, the longest ago first."""
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def images(self, request: JobRequest, most: int) -> Iterator[Iterable[Data]]:
@@ -92,20 +94,22 @@ class Mapped:
     def sweep(self) -> None:
         """Gives back what was not used for a while."""
         before = time.monotonic() - MAPPED_SECONDS
-        for key, (_, used) in list(self._maps.items()):
-            if used < before:
-                self._maps.pop(key, None)
+        with self._lock:
+            for key in [key for key, (_, used) in self._maps.items() if used < before]:
+                del self._maps[key]
 
     def _map(self, memory: SharedMemory) -> mmap.mmap:
         """The caller's memory. OSError where it cannot be opened, a Refusal where it is not what is named."""
         key = memory.process, memory.descriptor, memory.name
-        there, _ = self._maps.pop(key, (None, 0.0))
+        with self._lock:
+            there, _ = self._maps.pop(key, (None, 0.0))
         if there is None:
             with _opened(memory) as file:
                 there = mmap.mmap(file, os.fstat(file).st_size)
-        self._maps[key] = there, time.monotonic()
-        if len(self._maps) > MOST:
-            self._maps.pop(next(iter(self._maps)), None)
+        with self._lock:
+            self._maps[key] = there, time.monotonic()
+            if len(self._maps) > MOST:
+                del self._maps[next(iter(self._maps))]
         return there
 
 

@@ -35,7 +35,7 @@ from convlens.worker.room import Room
 
 log = logging.getLogger(__name__)
 
-TOGETHER: Final = 8
+TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
 
 T = TypeVar("T")
