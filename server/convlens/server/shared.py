@@ -105,7 +105,9 @@ class Mapped:
             there, _ = self._maps.pop(key, (None, 0.0))
         if there is None:
             with _opened(memory) as file:
-                there = mmap.mmap(file, os.fstat(file).st_size)
+                if not (size := os.fstat(file).st_size):
+                    raise unreadable(memory, "it is empty")
+                there = mmap.mmap(file, size)
         with self._lock:
             self._maps[key] = there, time.monotonic()
             if len(self._maps) > MOST:

@@ -180,6 +180,11 @@ def _that_may_shrink(memory):
     os.truncate(memory.descriptor, CAPACITY)
 
 
+def _empty(memory):
+    memory.descriptor = os.memfd_create(f"convlens-{memory.name}", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(memory.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+
+
 def _of_huge_pages(memory):
     flags = os.MFD_ALLOW_SEALING | os.MFD_HUGETLB
     memory.descriptor = os.memfd_create(f"convlens-{memory.name}", flags)
@@ -216,6 +221,7 @@ WRONG = {
     _closed: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
     _an_ordinary_file: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
     _that_may_shrink: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
+    _empty: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
     _of_huge_pages: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
     _of_another_name: ("SHARED_MEMORY_UNREADABLE", "shared_memory"),
     _no_name: ("INVALID_FIELD", "shared_memory.name"),
