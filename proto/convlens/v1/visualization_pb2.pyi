@@ -53,7 +53,8 @@ class SharedMemory(google.protobuf.message.Message):
     """Memory of the caller's that a server on the same machine reads the images from and writes the result to, so that they
     do not pass through gRPC: a file that the caller made by memfd_create, as "convlens-NAME", and sealed by F_SEAL_SHRINK.
     Only where the trailing metadata of an earlier call had convlens-shared-memory. One that the server cannot open,
-    because it runs as another user or in a container, is refused with the reason SHARED_MEMORY_UNREADABLE; the call may be repeated without.
+    because it runs as another user or in a container, is refused with the reason SHARED_MEMORY_UNREADABLE; the call may be
+    repeated without.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

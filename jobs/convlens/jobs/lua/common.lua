@@ -80,10 +80,10 @@ end
 
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
--- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves.
--- A hand that waits for work of its kind is told; returns its name, or nothing where none waits. The first job of a flow while
--- others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it
--- all the same.
+-- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
+-- its kind, which the flow's name tells, is told; returns its name, or nothing where none waits. The first job of a flow
+-- while others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to
+-- take it all the same.
 local function enqueue(model, flow, id, sequence, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
