@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import grpc
 import pytest
 
@@ -28,6 +30,20 @@ def test_time_that_ran_out_while_it_was_tried_again_does_not_hide_the_reason(att
     assert attempts.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
     with pytest.raises(Unavailable, match="no Convlens server answers"):
         attempts.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
+
+
+def test_the_delays_grow_to_two_seconds_and_end_with_the_time_there_is(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("convlens.client.calls.time", types.SimpleNamespace(monotonic=lambda: now))
+    attempts, delays = Attempts(Connection("localhost:1", None, None), 60), []
+    with pytest.raises(Unavailable):
+        while True:
+            delays.append(attempts.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)))
+            now += delays[-1]
+    assert 58 <= now < 60
+    for n, delay in enumerate(delays):
+        longest = min(2.0, 0.1 * 2**n)
+        assert longest / 2 <= delay <= longest
 
 
 def test_time_that_ran_out_at_once_is_the_reason_itself(attempts):
