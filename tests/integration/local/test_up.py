@@ -191,7 +191,7 @@ def test_with_a_tls_dir_it_makes_certificates_keeps_them_and_serves_only_who_has
             with Client(target, tls=tls, timeout=60) as client:
                 assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
             for shown in (TLS(folder / "ca.pem"), None):
-                with Client(target, tls=shown, timeout=1) as client, pytest.raises(Unavailable):
+                with Client(target, tls=shown, timeout=3) as client, pytest.raises(Unavailable):
                     client.models()
             process.terminate()
             assert process.wait(60) == 0

@@ -44,8 +44,8 @@ def test_a_killed_workers_job_is_computed_by_another_and_ends_once(tmp_path, val
             until(client.models)
             job = client.submit(IMAGE, [GradCAM()])
             until(lambda: job.status().state == job_pb2.JOB_STATE_RUNNING)
-            service.worker("null=null")
             first.kill()
+            service.worker("null=null")
             result = job.result()
             status = job.status()
         assert result["grad_cam"].shape == (1, 14, 14)
@@ -54,7 +54,7 @@ def test_a_killed_workers_job_is_computed_by_another_and_ends_once(tmp_path, val
 
 def test_a_late_worker_that_was_paused_cannot_overwrite_and_goes_on_working(tmp_path, valkey):
     with running(tmp_path, valkey, lease=1) as service:
-        late = service.worker("null=null,device_ms=1000+0")
+        late = service.worker("null=null,device_ms=2000+0")
         _, target = service.server()
         with Client(target, timeout=60) as client:
             until(client.models)

@@ -42,7 +42,7 @@ def test_certificates_are_replaced_while_it_serves(tmp_path, start_service):
     target = start_service(**{name: used / file for name, file in files.items()}).server()[1]
 
     def served(tls):
-        with Client(target, tls=tls, timeout=1.5) as client:
+        with Client(target, tls=tls, timeout=3) as client:
             try:
                 return bool(client.server_info().version)
             except (Unauthenticated, Unavailable):

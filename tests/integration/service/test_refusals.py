@@ -257,14 +257,14 @@ def test_an_image_broken_inside_fails_its_job_alone(client):
 def test_no_workers_and_a_full_queue_are_told_with_when_to_try_again(tmp_path, valkey):
     with running(tmp_path, valkey, max_jobs=2) as service:
         _, target = service.server()
-        with Client(target, timeout=1) as client, pytest.raises(Unavailable, match="convlens worker") as refused:
+        with Client(target, timeout=3) as client, pytest.raises(Unavailable, match="convlens worker") as refused:
             client.saliency(PIXELS)
         assert (refused.value.reason, refused.value.retry_after) == ("NO_WORKERS", 1.0)
-        worker = service.worker("null=null,device_ms=700+0", flags=("--max-batch-size", "1"))
+        worker = service.worker("null=null,device_ms=3000+0", flags=("--max-batch-size", "1"))
         with Client(target, timeout=30) as client:
             until(client.models)
             jobs = [client.submit(PIXELS, [Saliency()]) for _ in range(2)]
-            with Client(target, timeout=0.5) as impatient, pytest.raises(Overloaded) as refused:
+            with Client(target, timeout=2) as impatient, pytest.raises(Overloaded) as refused:
                 impatient.visualize(PIXELS, [GradCAM()])
             assert refused.value.reason == "QUEUE_FULL"
             assert refused.value.retry_after > 0

@@ -110,7 +110,7 @@ def test_no_client_without_a_certificate_gets_in_whatever_its_token(secured, oth
         "another authority's": TLS(ca, other_ca.client.certificate, other_ca.client.key),
         "plaintext": None,
     }[shown]
-    with secured.client(secured.boss, tls=tls, timeout=1.5) as client, pytest.raises(Unavailable):
+    with secured.client(secured.boss, tls=tls, timeout=3) as client, pytest.raises(Unavailable):
         client.models()
 
 
