@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from convlens.jobs import logs, memory
+from convlens.jobs import logs, memory, scheduling
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
 
@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     memory.keep()
+    scheduling.batch()
     status: int = uvloop.run(serve(settings))
     return status
 

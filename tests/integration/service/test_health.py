@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -71,6 +73,18 @@ def test_the_server_knows_no_tensorflow_and_starts_at_once(tmp_path, own_valkey)
         began = time.monotonic()
         service.server()
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such policy")
+def test_no_thread_of_a_server_or_a_worker_interrupts_others_when_it_is_woken(tmp_path, own_valkey):
+    with running(tmp_path, own_valkey) as service:
+        worker = service.worker("null=null")
+        server, target = service.server()
+        with Client(target, timeout=60) as client:
+            client.grad_cam(IMAGE)
+        for process in (server, worker):
+            threads = [int(it.name) for it in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
 def test_sigterm_lets_calls_under_way_end_and_exits_cleanly(tmp_path, valkey):

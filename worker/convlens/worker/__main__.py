@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from convlens.jobs import cards, logs, memory, scrape
+from convlens.jobs import cards, logs, memory, scheduling, scrape
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
 from convlens.jobs.hands import Hands
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     memory.keep()
+    scheduling.batch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
     name = settings.name or f"{platform.node()}-{os.getpid()}"
     serving = load_models(settings)
