@@ -272,9 +272,10 @@ class Ledger:
     # --- what a worker does ---
 
     def claim(self, model: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
-        """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least.
+        """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
 
-        No more than `many` of them take many passes. `then` is what the hand will do should there be none.
+        No more than `many` of them take many passes. `then` is what the hand will do should there be none. A hand that
+        waits is told of jobs that are left.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 
 import pytest
 from processes import until
@@ -15,6 +16,11 @@ from convlens.jobs.hands import Hands, Then
 def announced(jobs, **changes) -> bool:
     """Queues a job; True when a message is to wake a hand for it."""
     return jobs.announced(jobs.new(**changes))[1]
+
+
+def single():
+    """The one image of a job."""
+    return [(uuid.uuid4().hex, b"image")]
 
 
 def look(jobs, hand, then, images=1000):
@@ -52,7 +58,7 @@ def test_a_hand_that_found_something_does_not_rest(jobs):
     assert not announced(jobs, hands=1)
 
 
-def test_one_waiting_hand_is_told_of_each_job(jobs):
+def test_one_waiting_hand_is_told_of_each_job_of_several_images(jobs):
     mine = Hands(jobs.ledger.redis, 2)
     mine.start()
     urged = threading.Event()
@@ -66,11 +72,34 @@ def test_one_waiting_hand_is_told_of_each_job(jobs):
         for hand in (first, second):
             look(jobs, hand.name, Then.WAIT)
         assert [announced(jobs, hands=9) for _ in range(3)] == [False, False, True]  # the third finds nobody waiting
-        assert first.told()
-        assert second.told()
+        until(first.told)
+        until(second.told)
         assert not urged.is_set()
         mine.stop()
         assert first.stopping
+    mine.close()
+
+
+@pytest.mark.parametrize(("images", "taken"), [(1, 1), (0, 0), (9, 3)])
+def test_one_hand_is_told_of_single_images_and_tells_another_of_those_it_leaves(jobs, images, taken, monkeypatch):
+    monkeypatch.setattr("convlens.jobs.ledger.LINGER", 30)  # so long are they believed to wait
+    mine = Hands(jobs.ledger.redis, 2)
+    mine.start()
+    urged = threading.Event()
+    with mine.woken("m", urged.set) as one, mine.woken("m", urged.set) as other:
+        until(lambda: jobs.ledger.redis.publish(keys.wake(one.name.split(":")[0]), "nobody"))  # it listens
+        for hand in (one, other):
+            look(jobs, hand.name, Then.WAIT)
+        assert [announced(jobs, hands=2, images=single(), cost=1) for _ in range(3)] == [False] * 3
+        told = until(lambda: next((hand for hand in (one, other) if hand.told()), None))
+        (untold,) = {one, other} - {told}
+        assert not untold.told()
+        assert len(look(jobs, told.name, Then.WORK, images)) == taken
+        if taken < 3:
+            until(untold.told)
+        else:
+            assert not untold.told()
+        mine.stop()
     mine.close()
 
 
@@ -92,7 +121,7 @@ def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
         look(jobs, hand.name, Then.WORK, images=1)
         assert not urged.wait(0.1)
         one = jobs.submit(tenant="one")
-        assert urged.wait(5)
+        assert urged.wait(60)
         assert [it.record.id for it in look(jobs, hand.name, Then.WORK, images=1)] == [one.id]
         mine.stop()
     mine.close()

@@ -133,7 +133,7 @@ class Runner:
                 if not claims and not begun:
                     if then is Then.REST:
                         return
-                    then = Then.WAIT if hand.told() or not free() else Then.REST
+                    then = Then.WAIT if self._told(serving, hand) or not free() else Then.REST
                 while begun and (
                     not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
                 ):
@@ -145,6 +145,13 @@ class Runner:
         finally:
             while begun:
                 self._end(_computed(begun))
+
+    def _told(self, serving: Serving, hand: Hand) -> bool:
+        """Waits to be told of work; another hand is told of it, too, where this worker has no room for it now."""
+        told = hand.told()
+        if told and serving.room.full:
+            self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.WORK)
+        return told
 
     def _claim(
         self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], many: Callable[[], bool]

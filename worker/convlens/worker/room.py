@@ -40,6 +40,11 @@ class Room:
         self._urgent = False
         self._changed = threading.Condition()
 
+    @property
+    def full(self) -> bool:
+        """True while there is none; a moment later that may be otherwise."""
+        return self._free <= 0
+
     @contextlib.contextmanager
     def taken(self, called: Callable[[], bool] = lambda: False) -> Iterator[Taken]:
         """All that is free, one image at least; what is not used is free again afterwards.

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Takes the jobs of a model whose turn it is, for a hand. ARGV: model, worker, lease, most images, secret, hand, what it does
 -- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, tombstone_ttl. Returns id, record
--- pairs; a job's token is the secret and its id. One job is taken whatever its images. A replay of the call finds what it
--- took.
+-- pairs; a job's token is the secret and its id. One job is taken whatever its images, but none for 0. What is left is told to
+-- another hand that waits. A replay of the call finds what it took.
 local model, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
   ARGV[6], ARGV[7]
 local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -51,6 +51,10 @@ while room > 0 do
     leases[#leases + 1], leases[#leases + 2] = text(now + lease), id
     taken[#taken + 1], taken[#taken + 2] = id, record(id)
   end
+end
+if room <= 0 and redis.call('ZCARD', flows(model)) > skipped then
+  local other = idle_hand(model, {'one', 'many'}, now)
+  if other then tell_hand(other) end
 end
 if #ids > 0 then
   redis.call('HSET', tags(model), '', served)

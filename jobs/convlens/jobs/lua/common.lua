@@ -78,13 +78,25 @@ local function load_of(fields)
   return load
 end
 
+-- A hand that waits for work of one of these kinds, which is to be told; nothing where none does.
+local function idle_hand(model, kinds, now)
+  for _, able in ipairs(kinds) do
+    local latest = redis.call('ZPOPMAX', idle(model, able))
+    if latest[1] and tonumber(latest[2]) > now then return latest[1] end
+  end
+end
+
+local function tell_hand(hand, urgent)
+  redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand .. (urgent and ' urgent' or ''))
+end
+
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
--- its kind, which the flow's name tells, is told; returns its name, or nothing where none waits. The first job of a flow
--- while others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to
--- take it all the same.
-local function enqueue(model, flow, id, sequence, now)
+-- its kind, which the flow's name tells, is told; returns its name, or nothing where none waits. Not so of a single image
+-- behind others: who was told of these takes it, too, or tells another hand. The first job of a flow while others have jobs
+-- waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it all the same.
+local function enqueue(model, flow, id, sequence, images, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
   if not redis.call('ZSCORE', flows(model), flow) then
@@ -93,17 +105,12 @@ local function enqueue(model, flow, id, sequence, now)
     redis.call('HDEL', tags(model), flow)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
-  local hand
-  for _, able in ipairs(string.find(flow, '^[^/]*/%d/one/') and {'one', 'many'} or {'many'}) do
-    local latest = redis.call('ZPOPMAX', idle(model, able))
-    if latest[1] and tonumber(latest[2]) > now then
-      hand = latest[1]
-      break
-    end
-  end
-  local urgent = redis.call('ZCARD', queued(flow)) == 1 and redis.call('ZCARD', flows(model)) > 1
+  local first = redis.call('ZCARD', queued(flow)) == 1
+  if not first and tonumber(images) == 1 then return end
+  local hand = idle_hand(model, string.find(flow, '^[^/]*/%d/one/') and {'one', 'many'} or {'many'}, now)
+  local urgent = first and redis.call('ZCARD', flows(model)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
-  if told then redis.call('PUBLISH', P .. 'wake:' .. string.match(told, '[^:]+'), told .. (urgent and ' urgent' or '')) end
+  if told then tell_hand(told, urgent) end
   return hand
 end
 
@@ -277,7 +284,7 @@ local function finish(id, now, state, why, result, ttls)
   if state ~= SUCCEEDED_ and redis.call('GET', same(fingerprint)) == id then redis.call('DEL', same(fingerprint)) end
   local heir
   for _, other in ipairs(waiting) do
-    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader')
+    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader', 'count')
     if is_live(o[1]) and o[4] == id then
       if state == SUCCEEDED_ then
         finish(other, now, state, why, {result = result.result, result_bytes = result.result_bytes,
@@ -290,7 +297,7 @@ local function finish(id, now, state, why, result, ttls)
       else
         heir = other
         redis.call('HDEL', key(other), 'leader')
-        enqueue(model, o[2], other, o[3], now)
+        enqueue(model, o[2], other, o[3], o[5], now)
         redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
       end
     end

@@ -15,14 +15,14 @@ for _, id in ipairs(due(DEADLINES)) do
 end
 
 for _, id in ipairs(due(RUNNING)) do
-  local r = redis.call('HMGET', key(id), 'attempts', 'model', 'flow', 'sequence', 'worker')
+  local r = redis.call('HMGET', key(id), 'attempts', 'model', 'flow', 'sequence', 'worker', 'count')
   if tonumber(r[1]) >= max_attempts then
     local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[5]
     finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
     redis.call('HSET', key(id), 'token', '', 'queued', '0')
-    enqueue(r[2], r[3], id, r[4], now)
+    enqueue(r[2], r[3], id, r[4], r[6], now)
     tell(id, QUEUED_)
   end
 end

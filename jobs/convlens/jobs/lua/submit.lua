@@ -131,7 +131,7 @@ local function submit(job, spec)
   end
   redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
   local told = {flow, text(now), text(now + job.timeout)}
-  if enqueue(job.model, flow, id, text(sequence), now) or expected(job.model, job.queue, now) >= job.hands then
+  if enqueue(job.model, flow, id, text(sequence), #job.images, now) or expected(job.model, job.queue, now) >= job.hands then
     return {'CREATED', unused, told}
   end
   redis.call('ZADD', awake(job.model), text(now + asked.awake / 3), 'message:' .. id)
