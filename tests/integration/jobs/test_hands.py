@@ -110,6 +110,24 @@ def test_a_hand_that_has_a_job_of_many_passes_is_told_of_others_only(jobs):
     assert announced(jobs, hands=9)
 
 
+def test_each_job_of_many_passes_is_told_to_a_hand_of_its_own(jobs):
+    for hand in ("w:1", "w:2"):
+        look(jobs, hand, Then.WAIT)
+    assert [announced(jobs, hands=9, images=single(), cost=50) for _ in range(3)] == [False, False, True]
+
+
+def test_what_is_left_is_told_to_a_hand_that_may_take_it(jobs, monkeypatch):
+    monkeypatch.setattr("convlens.jobs.ledger.LINGER", 30)  # so long are they believed to wait
+    jobs.ledger.claim("m", "w1", 1000, "busy:1", Then.WAIT, many=0)
+    look(jobs, "free:1", Then.WAIT)
+    jobs.ledger.redis.zrem(f"{keys.PREFIX}idle:m:many", "free:1")  # as if it had been told
+    jobs.submit(images=single(), cost=50)
+    jobs.ledger.redis.zadd(f"{keys.PREFIX}idle:m:many", {"free:1": 1e15})
+    assert look(jobs, "w:1", Then.WORK, images=0) == []
+    idle = {kind: jobs.ledger.redis.zcard(f"{keys.PREFIX}idle:m:{kind}") for kind in ("one", "many")}
+    assert idle == {"one": 1, "many": 0}
+
+
 def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
     mine = Hands(jobs.ledger.redis, 1)
     mine.start()

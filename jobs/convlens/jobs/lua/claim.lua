@@ -52,8 +52,9 @@ while room > 0 do
     taken[#taken + 1], taken[#taken + 2] = id, record(id)
   end
 end
-if room <= 0 and redis.call('ZCARD', flows(model)) > skipped then
-  local other = idle_hand(model, {'one', 'many'}, now)
+if room <= 0 then
+  local flow = redis.call('ZRANGE', flows(model), skipped, skipped)[1]
+  local other = flow and idle_hand(model, flow, now)
   if other then tell_hand(other) end
 end
 if #ids > 0 then

@@ -78,9 +78,12 @@ local function load_of(fields)
   return load
 end
 
--- A hand that waits for work of one of these kinds, which is to be told; nothing where none does.
-local function idle_hand(model, kinds, now)
-  for _, able in ipairs(kinds) do
+-- True for a flow of jobs of one pass, which its name tells.
+local function is_one(flow) return string.find(flow, '^[^/]*/%d/one/') end
+
+-- A hand that waits for work of a flow's kind, which is to be told of it; nothing where none does.
+local function idle_hand(model, flow, now)
+  for _, able in ipairs(is_one(flow) and {'one', 'many'} or {'many'}) do
     local latest = redis.call('ZPOPMAX', idle(model, able))
     if latest[1] and tonumber(latest[2]) > now then return latest[1] end
   end
@@ -93,9 +96,9 @@ end
 -- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
--- its kind, which the flow's name tells, is told; returns its name, or nothing where none waits. Not so of a single image
--- behind others: who was told of these takes it, too, or tells another hand. The first job of a flow while others have jobs
--- waiting is urgent: it is next in turn, but workers have all in hand that they want, and one is to take it all the same.
+-- its kind is told; returns its name, or nothing where none waits. Not so of a single image of one pass behind others: who was
+-- told of these takes it, too, or tells another hand. The first job of a flow while others have jobs waiting is urgent: it is
+-- next in turn, but workers have all in hand that they want, and one is to take it all the same.
 local function enqueue(model, flow, id, sequence, images, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, model)
@@ -106,8 +109,8 @@ local function enqueue(model, flow, id, sequence, images, now)
     redis.call('ZADD', flows(model), math.max(served, own), flow)
   end
   local first = redis.call('ZCARD', queued(flow)) == 1
-  if not first and tonumber(images) == 1 then return end
-  local hand = idle_hand(model, string.find(flow, '^[^/]*/%d/one/') and {'one', 'many'} or {'many'}, now)
+  if not first and tonumber(images) == 1 and is_one(flow) then return end
+  local hand = idle_hand(model, flow, now)
   local urgent = first and redis.call('ZCARD', flows(model)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
   if told then tell_hand(told, urgent) end
