@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -25,6 +26,21 @@ def single():
 
 def look(jobs, hand, then, images=1000):
     return jobs.ledger.claim("m", "w1", images, hand, then)
+
+
+@contextlib.contextmanager
+def listening(jobs, most):
+    """A worker's hands once they hear what they are told: all of them, each, and whether one was urged."""
+    mine = Hands(jobs.ledger.redis, most)
+    mine.start()
+    urged = threading.Event()
+    with contextlib.ExitStack() as stack:
+        hands = [stack.enter_context(mine.woken("m", urged.set)) for _ in range(most)]
+        until(lambda: jobs.ledger.redis.publish(keys.wake(hands[0].name.split(":")[0]), "nobody"))
+        yield mine, hands, urged
+        mine.stop()
+        assert hands[0].stopping
+    mine.close()
 
 
 def test_messages_wake_as_many_hands_as_there_may_be(jobs):
@@ -59,48 +75,31 @@ def test_a_hand_that_found_something_does_not_rest(jobs):
 
 
 def test_one_waiting_hand_is_told_of_each_job_of_several_images(jobs):
-    mine = Hands(jobs.ledger.redis, 2)
-    mine.start()
-    urged = threading.Event()
-    with (
-        mine.woken("m", urged.set) as first,
-        mine.woken("m", urged.set) as second,
-        mine.woken("m", urged.set) as third,
-    ):
+    with listening(jobs, 2) as (mine, (first, second), urged), mine.woken("m", urged.set) as third:
         assert third is None
-        until(lambda: jobs.ledger.redis.publish(keys.wake(first.name.split(":")[0]), "nobody"))  # it listens
         for hand in (first, second):
             look(jobs, hand.name, Then.WAIT)
         assert [announced(jobs, hands=9) for _ in range(3)] == [False, False, True]  # the third finds nobody waiting
         until(first.told)
         until(second.told)
         assert not urged.is_set()
-        mine.stop()
-        assert first.stopping
-    mine.close()
 
 
 @pytest.mark.parametrize(("images", "taken"), [(1, 1), (0, 0), (9, 3)])
 def test_one_hand_is_told_of_single_images_and_tells_another_of_those_it_leaves(jobs, images, taken, monkeypatch):
     monkeypatch.setattr("convlens.jobs.ledger.LINGER", 30)  # so long are they believed to wait
-    mine = Hands(jobs.ledger.redis, 2)
-    mine.start()
-    urged = threading.Event()
-    with mine.woken("m", urged.set) as one, mine.woken("m", urged.set) as other:
-        until(lambda: jobs.ledger.redis.publish(keys.wake(one.name.split(":")[0]), "nobody"))  # it listens
-        for hand in (one, other):
+    with listening(jobs, 2) as (_, hands, _):
+        for hand in hands:
             look(jobs, hand.name, Then.WAIT)
         assert [announced(jobs, hands=2, images=single(), cost=1) for _ in range(3)] == [False] * 3
-        told = until(lambda: next((hand for hand in (one, other) if hand.told()), None))
-        (untold,) = {one, other} - {told}
+        told = until(lambda: next((hand for hand in hands if hand.told()), None))
+        (untold,) = {*hands} - {told}
         assert not untold.told()
         assert len(look(jobs, told.name, Then.WORK, images)) == taken
         if taken < 3:
             until(untold.told)
         else:
             assert not untold.told()
-        mine.stop()
-    mine.close()
 
 
 def test_a_hand_that_has_a_job_of_many_passes_is_told_of_others_only(jobs):
@@ -129,11 +128,7 @@ def test_what_is_left_is_told_to_a_hand_that_may_take_it(jobs, monkeypatch):
 
 
 def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
-    mine = Hands(jobs.ledger.redis, 1)
-    mine.start()
-    urged = threading.Event()
-    with mine.woken("m", urged.set) as hand:
-        until(lambda: jobs.ledger.redis.publish(keys.wake(hand.name.split(":")[0]), "nobody"))  # it listens
+    with listening(jobs, 1) as (_, (hand,), urged):
         for _ in range(3):
             jobs.submit(tenant="flood")
         look(jobs, hand.name, Then.WORK, images=1)
@@ -141,8 +136,6 @@ def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
         one = jobs.submit(tenant="one")
         assert urged.wait(60)
         assert [it.record.id for it in look(jobs, hand.name, Then.WORK, images=1)] == [one.id]
-        mine.stop()
-    mine.close()
 
 
 def test_a_hand_that_died_is_not_counted_on_for_long(jobs, monkeypatch):
