@@ -9,36 +9,10 @@ from collections.abc import Sequence
 import redis
 
 from convlens.jobs import keys
+from convlens.jobs.scripts import Scripts
 from convlens.v1 import model_pb2
 
 log = logging.getLogger(__name__)
-
-
-class CardConflict(RuntimeError):
-    """Live workers serve other weights under the same name."""
-
-
-def publish(client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], ttl: float) -> None:
-    """Says that `worker` serves these models for `ttl` seconds more.
-
-    Raises CardConflict when another live worker serves a model of the same name and another digest.
-    """
-    now = _now(client)
-    for card in cards:
-        others = set(client.zrangebyscore(keys.serving(card.name), now, "+inf")) - {worker.encode()}
-        published = client.get(keys.card(card.name))
-        if others and published and model_pb2.Model.FromString(published).digest != card.digest:
-            raise CardConflict(
-                f"model {card.name!r} is served with other weights by {min(others).decode()}; "
-                "give this one another name, or stop that worker"
-            )
-        with client.pipeline() as pipe:
-            pipe.set(keys.card(card.name), card.SerializeToString(), px=int(ttl * 1000))
-            pipe.zremrangebyscore(keys.serving(card.name), "-inf", now)
-            pipe.zadd(keys.serving(card.name), {worker: now + ttl})
-            pipe.pexpire(keys.serving(card.name), int(ttl * 1000))
-            pipe.zadd(keys.MODELS, {card.name: now + ttl}, gt=True)
-            pipe.execute()
 
 
 def withdraw(client: redis.Redis, worker: str, names: Sequence[str]) -> None:
@@ -48,7 +22,11 @@ def withdraw(client: redis.Redis, worker: str, names: Sequence[str]) -> None:
 
 
 def live(client: redis.Redis) -> dict[str, model_pb2.Model]:
-    """The cards of all models with a live worker, by name; `workers` is filled in."""
+    """The cards of all models with a live worker, by name; `workers` is filled in.
+
+    LedgerUnavailable also while Redis takes no writes: workers cannot say then that they are there.
+    """
+    client.ping()  # which is refused then, too
     now = _now(client)
     names = [name.decode() for name in client.zrangebyscore(keys.MODELS, now, "+inf")]
     with client.pipeline(transaction=False) as pipe:
@@ -80,10 +58,11 @@ def _now(client: redis.Redis) -> float:
 
 
 class Herald:
-    """A thread that publishes a worker's cards again and again, and withdraws them at the end."""
+    """A thread that publishes a worker's cards, each for `ttl` seconds, until they are withdrawn at the end."""
 
     def __init__(self, client: redis.Redis, worker: str, cards: Sequence[model_pb2.Model], ttl: float) -> None:
         self._redis = client
+        self._scripts = Scripts(client)
         self._worker = worker
         self._cards = cards
         self._ttl = ttl
@@ -110,8 +89,15 @@ class Herald:
             self._say()
 
     def _say(self) -> None:
+        ttl = int(self._ttl * 1000)
         for card in self._cards:
             try:
-                publish(self._redis, self._worker, [card], self._ttl)
-            except (redis.RedisError, CardConflict) as error:
+                other = self._scripts("publish", self._worker, card.name, card.digest, card.SerializeToString(), ttl)
+            except redis.RedisError as error:
                 log.warning("model=%s card not published: %s", card.name, error)
+                continue
+            if other:
+                log.warning(
+                    "model=%s card not published: served with other weights by %s; give this one another name, or stop "
+                    "that worker", card.name, other.decode()
+                )  # fmt: skip

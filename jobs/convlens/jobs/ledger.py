@@ -6,14 +6,12 @@ first final state wins, and every script is safe to replay. Sync and thread-safe
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import redis
 
@@ -22,12 +20,9 @@ from convlens.jobs.admission import Bounds
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
 from convlens.jobs.payloads import Data, StoreFull, open_store
 from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fields
+from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, submitted, words
-
-
-class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
-    """A mistake in a script: no state of Redis that passes."""
 
 
 class JobLive(RuntimeError):
@@ -83,19 +78,6 @@ class Ended:
         )  # fmt: skip
 
 
-_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
-"""What Redis answers for a while: it cannot write, is not the master, is starting."""
-
-
-@functools.cache
-def _source(name: str) -> str:
-    """A script's text: its first line (the flags), the common part, the rest, and what all do at their end."""
-    folder = resources.files("convlens.jobs") / "lua"
-    flags, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
-    common = (folder / "common.lua").read_text()
-    return f"{flags}\n{common}\nlocal function run()\n{rest}\nend\nlocal answer = run()\nsettle()\nreturn answer"
-
-
 class Ledger:
     """Jobs by their ids. Raises redis.RedisError when Redis cannot be reached."""
 
@@ -103,16 +85,7 @@ class Ledger:
         self.redis = client
         self.settings = settings
         self.payloads = open_store(client, settings.payload_dir)
-        self._scripts: dict[str, Callable[..., Any]] = {}
-
-    def _run(self, name: str, *args: str | int | bytes) -> Any:
-        script = self._scripts.get(name) or self._scripts.setdefault(name, self.redis.register_script(_source(name)))
-        try:
-            return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
-        except redis.ResponseError as error:
-            if isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_PASSING):
-                raise
-            raise ScriptFailed(f"{name}.lua: {error}") from error
+        self._run = Scripts(client)
 
     @property
     def _ttls(self) -> tuple[int, int]:

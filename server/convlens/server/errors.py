@@ -13,9 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from convlens.jobs.admission import Full
 from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.fields import SpecError
-from convlens.jobs.ledger import JobLive, ScriptFailed
+from convlens.jobs.ledger import JobLive
 from convlens.jobs.payloads import PayloadGone, StoreFull
 from convlens.jobs.record import JobFailure, Record, State
+from convlens.jobs.scripts import ScriptFailed
 from convlens.jobs.submission import RequestIdReused
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from processes import until
 from chaos.hurt import running
 from chaos.load import Load
 from chaos.questions import TINY, slow
-from chaos.stack import Stack
+from chaos.stack import LEASE, Stack
 from convlens.client import Client, ConvlensError, GradCAM, Overloaded, Unavailable
+from convlens.jobs import cards, keys
 from convlens.v1 import job_pb2
 
 HOURS = 2 * 3600
@@ -32,14 +33,22 @@ def _refused(stack: Stack, error: type[ConvlensError], reason: str) -> bool:
     return False
 
 
+def _serves_until(stack: Stack) -> float:
+    """When the workers of the model null are taken for gone unless they are heard of before."""
+    return max(ends for _, ends in stack.redis.zrange(keys.serving("null"), 0, -1, withscores=True))
+
+
 def redis_full(stack: Stack, load: Load) -> None:
-    """Admission refuses with when to try again; what is under way still ends, before there is room again."""
+    """Admission refuses with when to try again, a lease later, too; what is under way ends before there is room."""
     job = load.begin(slow(201))
     until(lambda: running(job))
     load.strike()
     stack.redis.config_set("maxmemory", 1)
     try:
         until(lambda: _refused(stack, Overloaded, "STORE_FULL"))
+        ends = _serves_until(stack)
+        until(lambda: _serves_until(stack) > ends + LEASE)
+        assert _refused(stack, Overloaded, "STORE_FULL")  # workers are still known
         ended = job.wait()
         assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
     finally:
@@ -60,12 +69,14 @@ def _no_room(stack: Stack) -> Iterator[None]:
 
 
 def disk_full(stack: Stack, load: Load) -> None:
-    """Valkey takes no writes while it cannot log them, and the front says so."""
+    """Valkey takes no writes while it cannot log them, and the front says so, also once no worker is known any more."""
     job = load.begin(slow(202))
     until(lambda: running(job))
     load.strike()
     with _no_room(stack):
         until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))
+        until(lambda: not cards.workers(stack.redis))
+        assert _refused(stack, Unavailable, "REDIS_UNAVAILABLE")  # and not for want of workers
     job.wait()
 
 

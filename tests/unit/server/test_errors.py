@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from convlens.jobs.connect import LedgerUnavailable
-from convlens.jobs.ledger import ScriptFailed
+from convlens.jobs.scripts import ScriptFailed
 from convlens.server.errors import refusal_of
 
 
