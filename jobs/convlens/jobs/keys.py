@@ -19,8 +19,6 @@ GARBAGE: Final = PREFIX + "garbage"
 """List: payloads nobody needs any more."""
 QUEUES: Final = PREFIX + "queues"
 """Set: the models with jobs QUEUED."""
-RECONCILER: Final = PREFIX + "reconciler"
-"""Lock: the front that reconciles."""
 MODELS: Final = PREFIX + "models"
 """Sorted set: the models' names, by when the last of their cards expires."""
 

@@ -312,6 +312,10 @@ class Ledger:
 
     # --- what the reconciler does ---
 
+    def elect(self, front: str, seconds: float) -> bool:
+        """True for the one front that reconciles, until it is silent for so long; with 0 seconds it steps down."""
+        return bool(self._run("elect", front, int(seconds * 1000)))
+
     def reconcile(self, limit: int = 200) -> dict[str, int]:
         """One bounded look for jobs that lost their message, their worker or their time.
 

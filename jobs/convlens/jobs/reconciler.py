@@ -1,17 +1,16 @@
 """The reconciler: what lost its message or its worker is delivered again, what lost its time ends.
 
-One front at a time does it, elected by a lock in Redis; the others stand by.
+One front at a time does it, elected in Redis; the others stand by.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import uuid
 
 import redis
-from redis.exceptions import LockError
 
-from convlens.jobs import keys
 from convlens.jobs.broker import Publisher
 from convlens.jobs.ledger import Ledger
 
@@ -26,7 +25,7 @@ class Reconciler:
         self._publisher = publisher
         self._interval = ledger.settings.reconcile_interval
         self._stop = threading.Event()
-        self._lock = ledger.redis.lock(keys.RECONCILER, timeout=5 * self._interval + 5, blocking=False)
+        self._name = uuid.uuid4().hex
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
@@ -39,30 +38,20 @@ class Reconciler:
         self._thread.join()
 
     def _run(self) -> None:
-        elected = failing = False
+        failing = False
         while not self._stop.wait(self._interval):
             try:
-                elected = self._elected(elected)
-                if elected:
+                if self._ledger.elect(self._name, 5 * self._interval + 5):
                     self._once()
                 failing = False
             except redis.RedisError as error:
                 if not failing:
                     log.warning("reconciler: %s", error)
                 failing = True
-        if elected:
-            try:
-                self._lock.release()
-            except redis.RedisError as error:
-                log.info("reconciler: the lock is left to expire: %s", error)
-
-    def _elected(self, before: bool) -> bool:
-        if before:
-            try:
-                return bool(self._lock.reacquire())
-            except LockError:
-                log.warning("reconciler: another front took over")
-        return bool(self._lock.acquire())
+        try:
+            self._ledger.elect(self._name, 0)
+        except redis.RedisError as error:
+            log.info("reconciler: another front will take over later: %s", error)
 
     def _once(self) -> None:
         for model, messages in self._ledger.reconcile().items():

@@ -250,3 +250,18 @@ def test_jobs_that_end_together_end_each_for_itself(jobs):
     with pytest.raises(PayloadGone):
         jobs.ledger.payloads.read(claims[2].token, 0, 1)
     assert jobs.ledger.finish([]) == []
+
+
+def test_one_front_reconciles_and_another_once_it_stepped_down_or_fell_silent_also_over_a_full_redis(jobs):
+    assert jobs.ledger.elect("f1", 60)
+    assert not jobs.ledger.elect("f2", 60)
+    jobs.ledger.elect("f2", 0)
+    jobs.ledger.redis.config_set("maxmemory", 1)
+    try:
+        assert jobs.ledger.elect("f1", 60)
+        jobs.ledger.elect("f1", 0)
+        assert jobs.ledger.elect("f2", 0.1)
+        until(lambda: jobs.ledger.elect("f3", 60))
+    finally:
+        jobs.ledger.redis.config_set("maxmemory", 0)
+    assert not jobs.ledger.elect("f1", 60)
