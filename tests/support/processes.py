@@ -32,6 +32,16 @@ def durable_valkey(folder, port=None):
         server.stop()
 
 
+@contextlib.contextmanager
+def full(client):
+    """The Redis of `client` is full for the length of a `with`."""
+    client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
+
+
 class Service:
     """Starts servers and workers with settings in common, and ends what still runs."""
 

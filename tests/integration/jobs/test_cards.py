@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from processes import until
+from processes import full, until
 
 from convlens.jobs import cards
 from convlens.jobs.connect import connect
@@ -55,9 +55,5 @@ def test_a_worker_that_falls_silent_is_forgotten(client):
 
 
 def test_a_full_redis_takes_cards(client):
-    client.config_set("maxmemory", 1)
-    try:
-        with heralded(client, "w1"):
-            assert cards.workers(client) == {"w1"}
-    finally:
-        client.config_set("maxmemory", 0)
+    with full(client), heralded(client, "w1"):
+        assert cards.workers(client) == {"w1"}

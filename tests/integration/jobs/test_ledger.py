@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from processes import until
+from processes import full, until
 
 from convlens.jobs.admission import Full
 from convlens.jobs.hands import Then
@@ -256,12 +256,9 @@ def test_one_front_reconciles_and_another_once_it_stepped_down_or_fell_silent_al
     assert jobs.ledger.elect("f1", 60)
     assert not jobs.ledger.elect("f2", 60)
     jobs.ledger.elect("f2", 0)
-    jobs.ledger.redis.config_set("maxmemory", 1)
-    try:
+    with full(jobs.ledger.redis):
         assert jobs.ledger.elect("f1", 60)
         jobs.ledger.elect("f1", 0)
         assert jobs.ledger.elect("f2", 0.1)
         until(lambda: jobs.ledger.elect("f3", 60))
-    finally:
-        jobs.ledger.redis.config_set("maxmemory", 0)
     assert not jobs.ledger.elect("f1", 60)

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Iterator
 
-from processes import until
+from processes import full, until
 
 from chaos.hurt import running
 from chaos.load import Load
@@ -34,8 +34,8 @@ def _refused(stack: Stack, error: type[ConvlensError], reason: str) -> bool:
 
 
 def _serves_until(stack: Stack) -> float:
-    """When the workers of the model null are taken for gone unless they are heard of before."""
-    return max(ends for _, ends in stack.redis.zrange(keys.serving("null"), 0, -1, withscores=True))
+    """When the workers of the model null are taken for gone unless they are heard of before; 0 without any."""
+    return max((ends for _, ends in stack.redis.zrange(keys.serving("null"), 0, -1, withscores=True)), default=0.0)
 
 
 def redis_full(stack: Stack, load: Load) -> None:
@@ -46,10 +46,9 @@ def redis_full(stack: Stack, load: Load) -> None:
     job = load.begin(slow(201))
     until(lambda: running(job))
     load.strike()
-    stack.redis.config_set("maxmemory", 1)
-    try:
+    with full(stack.redis):
         until(lambda: _refused(stack, Overloaded, "STORE_FULL"))
-        ends = _serves_until(stack)
+        ends = until(lambda: _serves_until(stack))
         until(lambda: _serves_until(stack) > ends + LEASE)
         until(lambda: _refused(stack, Overloaded, "STORE_FULL"))  # workers are still known
         ended = job.wait()
@@ -59,8 +58,6 @@ def redis_full(stack: Stack, load: Load) -> None:
             part.launch()
         stack.server.await_ready()
         until(lambda: _refused(stack, Overloaded, "STORE_FULL"))
-    finally:
-        stack.redis.config_set("maxmemory", 0)
     stack.victim.await_ready()
 
 
