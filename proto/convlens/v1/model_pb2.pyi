@@ -61,10 +61,15 @@ class Layer(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     SHAPE_FIELD_NUMBER: builtins.int
+    TAPED_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The Keras name of the layer, unique within the model."""
     kind: builtins.str
     """The Keras class of the layer: Conv2D, MaxPooling2D, Dense…"""
+    taped: builtins.bool
+    """True where its gradient is TensorFlow's own, since it is a layer, or a region of several that ends with it, that
+    Convlens has no rule of its own for. Maps are as exact as elsewhere.
+    """
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The shape of its output without the batch axis: (height, width, channels) or (units)."""
@@ -75,8 +80,9 @@ class Layer(google.protobuf.message.Message):
         name: builtins.str = ...,
         kind: builtins.str = ...,
         shape: collections.abc.Iterable[builtins.int] | None = ...,
+        taped: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["kind", b"kind", "name", b"name", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "name", b"name", "shape", b"shape", "taped", b"taped"]) -> None: ...
 
 global___Layer = Layer
 
@@ -85,6 +91,22 @@ class Model(google.protobuf.message.Message):
     """A model card: what a worker publishes about a model it serves, and what requests are validated against."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class UnavailableMethodsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     NAME_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
@@ -101,6 +123,12 @@ class Model(google.protobuf.message.Message):
     WORKERS_FIELD_NUMBER: builtins.int
     HAS_PROBABILITY_FIELD_NUMBER: builtins.int
     METHODS_FIELD_NUMBER: builtins.int
+    PREPROCESS_ASSUMED_FIELD_NUMBER: builtins.int
+    PREPROCESS_REASON_FIELD_NUMBER: builtins.int
+    PREPROCESS_MEAN_FIELD_NUMBER: builtins.int
+    PREPROCESS_STD_FIELD_NUMBER: builtins.int
+    UNAVAILABLE_METHODS_FIELD_NUMBER: builtins.int
+    CLASSES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The name it is served under: a letter or digit, then letters, digits, '.', '_' or '-'; 64 characters at most."""
     source: builtins.str
@@ -108,13 +136,15 @@ class Model(google.protobuf.message.Message):
     digest: builtins.str
     """SHA-256 of the architecture and weights, lower-case hex. Empty for null models."""
     preprocess: builtins.str
-    """How RGB in 0…255 becomes the network's input: caffe, unit or none."""
+    """How RGB in 0…255 becomes the network's input: caffe, tf, torch, unit or none; custom: (RGB − preprocess_mean) /
+    preprocess_std.
+    """
     precision: global___Precision.ValueType
     """The arithmetic."""
     score_layer: builtins.str
     """The layer whose output before softmax is the default score."""
     cam_layer: builtins.str
-    """The layer Grad-CAM reads by default: the last convolution with a spatial extent."""
+    """The layer Grad-CAM reads by default: the last convolution of more than one place, or the activation behind it."""
     synthetic: builtins.bool
     """True when weights are random or nothing is computed: good for load tests, never for looking at."""
     max_batch_size: builtins.int
@@ -123,9 +153,17 @@ class Model(google.protobuf.message.Message):
     """Live workers that serve it now. Set by the server, not by the worker."""
     has_probability: builtins.bool
     """True when the last layer ends in softmax or sigmoid, so that a unit of it has a probability."""
+    preprocess_assumed: builtins.bool
+    """True where the model's file does not say what preprocess should be: the worker assumed it, and maps are wrong where
+    the model was trained with another one.
+    """
+    preprocess_reason: builtins.str
+    """Why it is what it is, for people: "stated by the worker's settings", "the model rescales its own input"…"""
+    classes: builtins.int
+    """The classes that can be targets: the units of score_layer, or 2 where that has one unit with a sigmoid."""
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The input an image is resized to: height, width, 3."""
+        """The input an image is resized to: height, width, and 3 channels or 1 of a model of grey images."""
 
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Layer]:
@@ -138,6 +176,18 @@ class Model(google.protobuf.message.Message):
     @property
     def methods(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The methods that its workers can compute: vanilla, guided, grad_cam, occlusion, activations…"""
+
+    @property
+    def preprocess_mean(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of preprocess custom: what is subtracted from each channel in 0…255."""
+
+    @property
+    def preprocess_std(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of preprocess custom: what each channel is then divided by."""
+
+    @property
+    def unavailable_methods(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Methods that it cannot be explained by, and why, for people."""
 
     def __init__(
         self,
@@ -157,10 +207,46 @@ class Model(google.protobuf.message.Message):
         workers: builtins.int = ...,
         has_probability: builtins.bool = ...,
         methods: collections.abc.Iterable[builtins.str] | None = ...,
+        preprocess_assumed: builtins.bool = ...,
+        preprocess_reason: builtins.str = ...,
+        preprocess_mean: collections.abc.Iterable[builtins.float] | None = ...,
+        preprocess_std: collections.abc.Iterable[builtins.float] | None = ...,
+        unavailable_methods: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        classes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "methods", b"methods", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "classes", b"classes", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "methods", b"methods", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "preprocess_mean", b"preprocess_mean", "preprocess_reason", b"preprocess_reason", "preprocess_std", b"preprocess_std", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "unavailable_methods", b"unavailable_methods", "workers", b"workers"]) -> None: ...
 
 global___Model = Model
+
+@typing.final
+class RefusedModel(google.protobuf.message.Message):
+    """A model that a worker was told to serve, and cannot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    WORKER_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name it would be served under."""
+    source: builtins.str
+    """Where it came from, as on a model card."""
+    reason: builtins.str
+    """Why it is not served and what to do, for people."""
+    worker: builtins.str
+    """The worker that refused it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        source: builtins.str = ...,
+        reason: builtins.str = ...,
+        worker: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "reason", b"reason", "source", b"source", "worker", b"worker"]) -> None: ...
+
+global___RefusedModel = RefusedModel
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
@@ -181,16 +267,22 @@ class ListModelsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Model]:
         """Sorted by name."""
+
+    @property
+    def refused(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RefusedModel]:
+        """Those that live workers refused to serve, sorted by name."""
 
     def __init__(
         self,
         *,
         models: collections.abc.Iterable[global___Model] | None = ...,
+        refused: collections.abc.Iterable[global___RefusedModel] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models", "refused", b"refused"]) -> None: ...
 
 global___ListModelsResponse = ListModelsResponse
 

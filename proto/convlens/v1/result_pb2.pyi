@@ -118,6 +118,8 @@ class ResultHeader(google.protobuf.message.Message):
     CACHED_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     IN_SHARED_MEMORY_FIELD_NUMBER: builtins.int
+    PREPROCESS_FIELD_NUMBER: builtins.int
+    PREPROCESS_ASSUMED_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job's id."""
     model: builtins.str
@@ -136,6 +138,10 @@ class ResultHeader(google.protobuf.message.Message):
     """All of the result's bytes, where they are few: no chunk follows. Empty: they follow in chunks."""
     in_shared_memory: builtins.bool
     """True: all of the result's bytes are in the memory that the caller shared, and no chunk follows."""
+    preprocess: builtins.str
+    """How RGB in 0…255 became the network's input, as on the model's card."""
+    preprocess_assumed: builtins.bool
+    """True where that was assumed, as on the model's card."""
     @property
     def tensors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[convlens.v1.tensor_pb2.TensorSpec]:
         """The arrays, in the order of their bytes."""
@@ -163,9 +169,11 @@ class ResultHeader(google.protobuf.message.Message):
         cached: builtins.bool = ...,
         data: builtins.bytes = ...,
         in_shared_memory: builtins.bool = ...,
+        preprocess: builtins.str = ...,
+        preprocess_assumed: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "in_shared_memory", b"in_shared_memory", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "in_shared_memory", b"in_shared_memory", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ResultHeader = ResultHeader
 

@@ -26,47 +26,51 @@ from convlens.v1 import tensor_pb2 as convlens_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onvlens/v1/spec.proto\x12\x0b\x63onvlens.v1\x1a\x18\x63onvlens/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xba\x02\n\x07JobSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06images\x18\x02 \x03(\x0b\x32\x12.convlens.v1.Image\x12\x32\n\x0evisualizations\x18\x03 \x03(\x0b\x32\x1a.convlens.v1.Visualization\x12$\n\x07targets\x18\x04 \x03(\x0b\x32\x13.convlens.v1.Target\x12\x14\n\x0cscored_layer\x18\x05 \x01(\t\x12\x18\n\x0bpredictions\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x08priority\x18\x07 \x01(\x0e\x32\x15.convlens.v1.Priority\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66resh\x18\t \x01(\x08\x42\x0e\n\x0c_predictions\"K\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12%\n\x06pixels\x18\x02 \x01(\x0b\x32\x13.convlens.v1.TensorH\x00\x42\x08\n\x06source\"\xf1\x01\n\rVisualization\x12)\n\x08saliency\x18\x01 \x01(\x0b\x32\x15.convlens.v1.SaliencyH\x00\x12(\n\x08grad_cam\x18\x02 \x01(\x0b\x32\x14.convlens.v1.GradCamH\x00\x12/\n\x0b\x61\x63tivations\x18\x03 \x01(\x0b\x32\x18.convlens.v1.ActivationsH\x00\x12+\n\tocclusion\x18\x04 \x01(\x0b\x32\x16.convlens.v1.OcclusionH\x00\x12#\n\x06output\x18\x05 \x01(\x0b\x32\x13.convlens.v1.OutputB\x08\n\x06method\"\x83\x01\n\x06Output\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x31\n\rnormalization\x18\x03 \x01(\x0e\x32\x1a.convlens.v1.Normalization\x12\'\n\x08\x64\x61tatype\x18\x04 \x01(\x0e\x32\x15.convlens.v1.DataType\"1\n\x05\x43olor\x12\x0b\n\x03red\x18\x01 \x01(\x02\x12\r\n\x05green\x18\x02 \x01(\x02\x12\x0c\n\x04\x62lue\x18\x03 \x01(\x02\"G\n\x08\x42\x61seline\x12#\n\x05\x63olor\x18\x01 \x01(\x0b\x32\x12.convlens.v1.ColorH\x00\x12\x0e\n\x04\x62lur\x18\x02 \x01(\x02H\x00\x42\x06\n\x04kind\"\xd1\x01\n\x08Saliency\x12+\n\x06method\x18\x01 \x01(\x0e\x32\x1b.convlens.v1.SaliencyMethod\x12\x30\n\treduction\x18\x02 \x01(\x0e\x32\x1d.convlens.v1.ChannelReduction\x12\x0f\n\x07samples\x18\x03 \x01(\x05\x12\x12\n\x05noise\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05steps\x18\x05 \x01(\x05\x12(\n\tbaselines\x18\x06 \x03(\x0b\x32\x15.convlens.v1.BaselineB\x08\n\x06_noise\"t\n\x07GradCam\x12\r\n\x05layer\x18\x01 \x01(\t\x12\"\n\x04size\x18\x02 \x01(\x0e\x32\x14.convlens.v1.MapSize\x12&\n\x06method\x18\x03 \x01(\x0e\x32\x16.convlens.v1.CamMethod\x12\x0e\n\x06signed\x18\x04 \x01(\x08\"M\n\tOcclusion\x12\r\n\x05patch\x18\x01 \x01(\x05\x12\x0e\n\x06stride\x18\x02 \x01(\x05\x12!\n\x05\x63olor\x18\x03 \x01(\x0b\x32\x12.convlens.v1.Color\"a\n\x0b\x41\x63tivations\x12\x0e\n\x06layers\x18\x01 \x03(\t\x12\x10\n\x08\x63hannels\x18\x02 \x03(\x05\x12\x30\n\treduction\x18\x03 \x01(\x0e\x32\x1d.convlens.v1.ChannelReduction\"\x89\x01\n\x06Target\x12\x13\n\tpredicted\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05index\x18\x02 \x01(\x05H\x00\x12+\n\x07indices\x18\x03 \x01(\x0b\x32\x18.convlens.v1.UnitIndicesH\x00\x12\x0f\n\x05top_k\x18\x04 \x01(\x05H\x00\x12\x13\n\tall_units\x18\x05 \x01(\x08H\x00\x42\x06\n\x04kind\"\x1d\n\x0bUnitIndices\x12\x0e\n\x06values\x18\x01 \x03(\x05*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*|\n\rNormalization\x12\x1d\n\x19NORMALIZATION_UNSPECIFIED\x10\x00\x12\x16\n\x12NORMALIZATION_NONE\x10\x01\x12\x19\n\x15NORMALIZATION_MIN_MAX\x10\x02\x12\x19\n\x15NORMALIZATION_MAX_ABS\x10\x03*\x80\x03\n\x0eSaliencyMethod\x12\x1f\n\x1bSALIENCY_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17SALIENCY_METHOD_VANILLA\x10\x01\x12\x1a\n\x16SALIENCY_METHOD_GUIDED\x10\x02\x12\x1d\n\x19SALIENCY_METHOD_DECONVNET\x10\x03\x12$\n SALIENCY_METHOD_GRADIENT_X_INPUT\x10\x04\x12#\n\x1fSALIENCY_METHOD_GUIDED_GRAD_CAM\x10\x05\x12\x1f\n\x1bSALIENCY_METHOD_SMOOTH_GRAD\x10\x06\x12\'\n#SALIENCY_METHOD_SMOOTH_GRAD_SQUARED\x10\x07\x12\x1c\n\x18SALIENCY_METHOD_VAR_GRAD\x10\x08\x12(\n$SALIENCY_METHOD_INTEGRATED_GRADIENTS\x10\t\x12\x18\n\x14SALIENCY_METHOD_XRAI\x10\n*\xde\x01\n\x10\x43hannelReduction\x12!\n\x1d\x43HANNEL_REDUCTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43HANNEL_REDUCTION_ABS_MAX\x10\x01\x12\x1a\n\x16\x43HANNEL_REDUCTION_NONE\x10\x02\x12\x19\n\x15\x43HANNEL_REDUCTION_SUM\x10\x03\x12\x1a\n\x16\x43HANNEL_REDUCTION_MEAN\x10\x04\x12\x19\n\x15\x43HANNEL_REDUCTION_MAX\x10\x05\x12\x1a\n\x16\x43HANNEL_REDUCTION_NORM\x10\x06*\xb1\x01\n\tCamMethod\x12\x1a\n\x16\x43\x41M_METHOD_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41M_METHOD_GRAD_CAM\x10\x01\x12!\n\x1d\x43\x41M_METHOD_GRAD_CAM_PLUS_PLUS\x10\x02\x12\x18\n\x14\x43\x41M_METHOD_HIRES_CAM\x10\x03\x12\x18\n\x14\x43\x41M_METHOD_LAYER_CAM\x10\x04\x12\x18\n\x14\x43\x41M_METHOD_SCORE_CAM\x10\x05*K\n\x07MapSize\x12\x18\n\x14MAP_SIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eMAP_SIZE_LAYER\x10\x01\x12\x12\n\x0eMAP_SIZE_INPUT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onvlens/v1/spec.proto\x12\x0b\x63onvlens.v1\x1a\x18\x63onvlens/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xba\x02\n\x07JobSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06images\x18\x02 \x03(\x0b\x32\x12.convlens.v1.Image\x12\x32\n\x0evisualizations\x18\x03 \x03(\x0b\x32\x1a.convlens.v1.Visualization\x12$\n\x07targets\x18\x04 \x03(\x0b\x32\x13.convlens.v1.Target\x12\x14\n\x0cscored_layer\x18\x05 \x01(\t\x12\x18\n\x0bpredictions\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x08priority\x18\x07 \x01(\x0e\x32\x15.convlens.v1.Priority\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66resh\x18\t \x01(\x08\x42\x0e\n\x0c_predictions\"y\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12%\n\x06pixels\x18\x02 \x01(\x0b\x32\x13.convlens.v1.TensorH\x00\x12,\n\x0bvalue_range\x18\x03 \x01(\x0e\x32\x17.convlens.v1.ValueRangeB\x08\n\x06source\"\xf1\x01\n\rVisualization\x12)\n\x08saliency\x18\x01 \x01(\x0b\x32\x15.convlens.v1.SaliencyH\x00\x12(\n\x08grad_cam\x18\x02 \x01(\x0b\x32\x14.convlens.v1.GradCamH\x00\x12/\n\x0b\x61\x63tivations\x18\x03 \x01(\x0b\x32\x18.convlens.v1.ActivationsH\x00\x12+\n\tocclusion\x18\x04 \x01(\x0b\x32\x16.convlens.v1.OcclusionH\x00\x12#\n\x06output\x18\x05 \x01(\x0b\x32\x13.convlens.v1.OutputB\x08\n\x06method\"\x83\x01\n\x06Output\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x31\n\rnormalization\x18\x03 \x01(\x0e\x32\x1a.convlens.v1.Normalization\x12\'\n\x08\x64\x61tatype\x18\x04 \x01(\x0e\x32\x15.convlens.v1.DataType\"1\n\x05\x43olor\x12\x0b\n\x03red\x18\x01 \x01(\x02\x12\r\n\x05green\x18\x02 \x01(\x02\x12\x0c\n\x04\x62lue\x18\x03 \x01(\x02\"G\n\x08\x42\x61seline\x12#\n\x05\x63olor\x18\x01 \x01(\x0b\x32\x12.convlens.v1.ColorH\x00\x12\x0e\n\x04\x62lur\x18\x02 \x01(\x02H\x00\x42\x06\n\x04kind\"\xd1\x01\n\x08Saliency\x12+\n\x06method\x18\x01 \x01(\x0e\x32\x1b.convlens.v1.SaliencyMethod\x12\x30\n\treduction\x18\x02 \x01(\x0e\x32\x1d.convlens.v1.ChannelReduction\x12\x0f\n\x07samples\x18\x03 \x01(\x05\x12\x12\n\x05noise\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05steps\x18\x05 \x01(\x05\x12(\n\tbaselines\x18\x06 \x03(\x0b\x32\x15.convlens.v1.BaselineB\x08\n\x06_noise\"t\n\x07GradCam\x12\r\n\x05layer\x18\x01 \x01(\t\x12\"\n\x04size\x18\x02 \x01(\x0e\x32\x14.convlens.v1.MapSize\x12&\n\x06method\x18\x03 \x01(\x0e\x32\x16.convlens.v1.CamMethod\x12\x0e\n\x06signed\x18\x04 \x01(\x08\"M\n\tOcclusion\x12\r\n\x05patch\x18\x01 \x01(\x05\x12\x0e\n\x06stride\x18\x02 \x01(\x05\x12!\n\x05\x63olor\x18\x03 \x01(\x0b\x32\x12.convlens.v1.Color\"a\n\x0b\x41\x63tivations\x12\x0e\n\x06layers\x18\x01 \x03(\t\x12\x10\n\x08\x63hannels\x18\x02 \x03(\x05\x12\x30\n\treduction\x18\x03 \x01(\x0e\x32\x1d.convlens.v1.ChannelReduction\"\xc5\x01\n\x06Target\x12\x13\n\tpredicted\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05index\x18\x02 \x01(\x05H\x00\x12+\n\x07indices\x18\x03 \x01(\x0b\x32\x18.convlens.v1.UnitIndicesH\x00\x12\x0f\n\x05top_k\x18\x04 \x01(\x05H\x00\x12\x13\n\tall_units\x18\x05 \x01(\x08H\x00\x12\x0f\n\x05label\x18\x06 \x01(\tH\x00\x12)\n\x06labels\x18\x07 \x01(\x0b\x32\x17.convlens.v1.UnitLabelsH\x00\x42\x06\n\x04kind\"\x1c\n\nUnitLabels\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1d\n\x0bUnitIndices\x12\x0e\n\x06values\x18\x01 \x03(\x05*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*p\n\nValueRange\x12\x1b\n\x17VALUE_RANGE_UNSPECIFIED\x10\x00\x12\x15\n\x11VALUE_RANGE_0_255\x10\x01\x12\x13\n\x0fVALUE_RANGE_0_1\x10\x02\x12\x19\n\x15VALUE_RANGE_MINUS_1_1\x10\x03*|\n\rNormalization\x12\x1d\n\x19NORMALIZATION_UNSPECIFIED\x10\x00\x12\x16\n\x12NORMALIZATION_NONE\x10\x01\x12\x19\n\x15NORMALIZATION_MIN_MAX\x10\x02\x12\x19\n\x15NORMALIZATION_MAX_ABS\x10\x03*\x80\x03\n\x0eSaliencyMethod\x12\x1f\n\x1bSALIENCY_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17SALIENCY_METHOD_VANILLA\x10\x01\x12\x1a\n\x16SALIENCY_METHOD_GUIDED\x10\x02\x12\x1d\n\x19SALIENCY_METHOD_DECONVNET\x10\x03\x12$\n SALIENCY_METHOD_GRADIENT_X_INPUT\x10\x04\x12#\n\x1fSALIENCY_METHOD_GUIDED_GRAD_CAM\x10\x05\x12\x1f\n\x1bSALIENCY_METHOD_SMOOTH_GRAD\x10\x06\x12\'\n#SALIENCY_METHOD_SMOOTH_GRAD_SQUARED\x10\x07\x12\x1c\n\x18SALIENCY_METHOD_VAR_GRAD\x10\x08\x12(\n$SALIENCY_METHOD_INTEGRATED_GRADIENTS\x10\t\x12\x18\n\x14SALIENCY_METHOD_XRAI\x10\n*\xde\x01\n\x10\x43hannelReduction\x12!\n\x1d\x43HANNEL_REDUCTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43HANNEL_REDUCTION_ABS_MAX\x10\x01\x12\x1a\n\x16\x43HANNEL_REDUCTION_NONE\x10\x02\x12\x19\n\x15\x43HANNEL_REDUCTION_SUM\x10\x03\x12\x1a\n\x16\x43HANNEL_REDUCTION_MEAN\x10\x04\x12\x19\n\x15\x43HANNEL_REDUCTION_MAX\x10\x05\x12\x1a\n\x16\x43HANNEL_REDUCTION_NORM\x10\x06*\xb1\x01\n\tCamMethod\x12\x1a\n\x16\x43\x41M_METHOD_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41M_METHOD_GRAD_CAM\x10\x01\x12!\n\x1d\x43\x41M_METHOD_GRAD_CAM_PLUS_PLUS\x10\x02\x12\x18\n\x14\x43\x41M_METHOD_HIRES_CAM\x10\x03\x12\x18\n\x14\x43\x41M_METHOD_LAYER_CAM\x10\x04\x12\x18\n\x14\x43\x41M_METHOD_SCORE_CAM\x10\x05*K\n\x07MapSize\x12\x18\n\x14MAP_SIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eMAP_SIZE_LAYER\x10\x01\x12\x12\n\x0eMAP_SIZE_INPUT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convlens.v1.spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=1672
-  _globals['_PRIORITY']._serialized_end=1766
-  _globals['_NORMALIZATION']._serialized_start=1768
-  _globals['_NORMALIZATION']._serialized_end=1892
-  _globals['_SALIENCYMETHOD']._serialized_start=1895
-  _globals['_SALIENCYMETHOD']._serialized_end=2279
-  _globals['_CHANNELREDUCTION']._serialized_start=2282
-  _globals['_CHANNELREDUCTION']._serialized_end=2504
-  _globals['_CAMMETHOD']._serialized_start=2507
-  _globals['_CAMMETHOD']._serialized_end=2684
-  _globals['_MAPSIZE']._serialized_start=2686
-  _globals['_MAPSIZE']._serialized_end=2761
+  _globals['_PRIORITY']._serialized_start=1808
+  _globals['_PRIORITY']._serialized_end=1902
+  _globals['_VALUERANGE']._serialized_start=1904
+  _globals['_VALUERANGE']._serialized_end=2016
+  _globals['_NORMALIZATION']._serialized_start=2018
+  _globals['_NORMALIZATION']._serialized_end=2142
+  _globals['_SALIENCYMETHOD']._serialized_start=2145
+  _globals['_SALIENCYMETHOD']._serialized_end=2529
+  _globals['_CHANNELREDUCTION']._serialized_start=2532
+  _globals['_CHANNELREDUCTION']._serialized_end=2754
+  _globals['_CAMMETHOD']._serialized_start=2757
+  _globals['_CAMMETHOD']._serialized_end=2934
+  _globals['_MAPSIZE']._serialized_start=2936
+  _globals['_MAPSIZE']._serialized_end=3011
   _globals['_JOBSPEC']._serialized_start=98
   _globals['_JOBSPEC']._serialized_end=412
   _globals['_IMAGE']._serialized_start=414
-  _globals['_IMAGE']._serialized_end=489
-  _globals['_VISUALIZATION']._serialized_start=492
-  _globals['_VISUALIZATION']._serialized_end=733
-  _globals['_OUTPUT']._serialized_start=736
-  _globals['_OUTPUT']._serialized_end=867
-  _globals['_COLOR']._serialized_start=869
-  _globals['_COLOR']._serialized_end=918
-  _globals['_BASELINE']._serialized_start=920
-  _globals['_BASELINE']._serialized_end=991
-  _globals['_SALIENCY']._serialized_start=994
-  _globals['_SALIENCY']._serialized_end=1203
-  _globals['_GRADCAM']._serialized_start=1205
-  _globals['_GRADCAM']._serialized_end=1321
-  _globals['_OCCLUSION']._serialized_start=1323
-  _globals['_OCCLUSION']._serialized_end=1400
-  _globals['_ACTIVATIONS']._serialized_start=1402
-  _globals['_ACTIVATIONS']._serialized_end=1499
-  _globals['_TARGET']._serialized_start=1502
-  _globals['_TARGET']._serialized_end=1639
-  _globals['_UNITINDICES']._serialized_start=1641
-  _globals['_UNITINDICES']._serialized_end=1670
+  _globals['_IMAGE']._serialized_end=535
+  _globals['_VISUALIZATION']._serialized_start=538
+  _globals['_VISUALIZATION']._serialized_end=779
+  _globals['_OUTPUT']._serialized_start=782
+  _globals['_OUTPUT']._serialized_end=913
+  _globals['_COLOR']._serialized_start=915
+  _globals['_COLOR']._serialized_end=964
+  _globals['_BASELINE']._serialized_start=966
+  _globals['_BASELINE']._serialized_end=1037
+  _globals['_SALIENCY']._serialized_start=1040
+  _globals['_SALIENCY']._serialized_end=1249
+  _globals['_GRADCAM']._serialized_start=1251
+  _globals['_GRADCAM']._serialized_end=1367
+  _globals['_OCCLUSION']._serialized_start=1369
+  _globals['_OCCLUSION']._serialized_end=1446
+  _globals['_ACTIVATIONS']._serialized_start=1448
+  _globals['_ACTIVATIONS']._serialized_end=1545
+  _globals['_TARGET']._serialized_start=1548
+  _globals['_TARGET']._serialized_end=1745
+  _globals['_UNITLABELS']._serialized_start=1747
+  _globals['_UNITLABELS']._serialized_end=1775
+  _globals['_UNITINDICES']._serialized_start=1777
+  _globals['_UNITINDICES']._serialized_end=1806
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,34 @@ PRIORITY_LOW: Priority.ValueType  # 3
 """Bulk work."""
 global___Priority = Priority
 
+class _ValueRange:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ValueRangeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ValueRange.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VALUE_RANGE_UNSPECIFIED: _ValueRange.ValueType  # 0
+    """Taken as VALUE_RANGE_0_255; but FP32 pixels of which none exceeds 1 are refused, since they are more likely in 0…1."""
+    VALUE_RANGE_0_255: _ValueRange.ValueType  # 1
+    """0…255, whatever the values are."""
+    VALUE_RANGE_0_1: _ValueRange.ValueType  # 2
+    """0…1: a value v stands for 255·v."""
+    VALUE_RANGE_MINUS_1_1: _ValueRange.ValueType  # 3
+    """−1…1: a value v stands for 127.5·(v + 1)."""
+
+class ValueRange(_ValueRange, metaclass=_ValueRangeEnumTypeWrapper):
+    """The values that FP32 pixels span from black to white. UINT8 pixels and files always span 0…255."""
+
+VALUE_RANGE_UNSPECIFIED: ValueRange.ValueType  # 0
+"""Taken as VALUE_RANGE_0_255; but FP32 pixels of which none exceeds 1 are refused, since they are more likely in 0…1."""
+VALUE_RANGE_0_255: ValueRange.ValueType  # 1
+"""0…255, whatever the values are."""
+VALUE_RANGE_0_1: ValueRange.ValueType  # 2
+"""0…1: a value v stands for 255·v."""
+VALUE_RANGE_MINUS_1_1: ValueRange.ValueType  # 3
+"""−1…1: a value v stands for 127.5·(v + 1)."""
+global___ValueRange = ValueRange
+
 class _Normalization:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -335,20 +363,24 @@ class Image(google.protobuf.message.Message):
 
     ENCODED_FIELD_NUMBER: builtins.int
     PIXELS_FIELD_NUMBER: builtins.int
+    VALUE_RANGE_FIELD_NUMBER: builtins.int
     encoded: builtins.bytes
-    """An image file: JPEG, PNG, WebP, GIF (first frame) or BMP; EXIF orientation is honoured."""
+    """An image file: JPEG, PNG, WebP, GIF (first frame), BMP, 8-bit TIFF, JPEG 2000 or AVIF; EXIF orientation is honoured."""
+    value_range: global___ValueRange.ValueType
+    """What FP32 pixels span. Refused for any other image."""
     @property
     def pixels(self) -> convlens.v1.tensor_pb2.Tensor:
-        """RGB pixels: UINT8, or FP32 in 0…255 and finite; shape (height, width, 3)."""
+        """RGB or grey pixels: UINT8, or FP32, finite and within value_range; shape (height, width, 3) or (height, width, 1)."""
 
     def __init__(
         self,
         *,
         encoded: builtins.bytes = ...,
         pixels: convlens.v1.tensor_pb2.Tensor | None = ...,
+        value_range: global___ValueRange.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["encoded", b"encoded", "pixels", b"pixels", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoded", b"encoded", "pixels", b"pixels", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoded", b"encoded", "pixels", b"pixels", "source", b"source", "value_range", b"value_range"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["source", b"source"]) -> typing.Literal["encoded", "pixels"] | None: ...
 
 global___Image = Image
@@ -643,6 +675,8 @@ class Target(google.protobuf.message.Message):
     INDICES_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     ALL_UNITS_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     predicted: builtins.bool
     """The unit with the highest score. The value is ignored."""
     index: builtins.int
@@ -651,9 +685,17 @@ class Target(google.protobuf.message.Message):
     """The k units of the highest score, descending; 1…max_targets."""
     all_units: builtins.bool
     """The mean over all units, which is keras-vis's filter_indices=None. The value is ignored."""
+    label: builtins.str
+    """One unit by its label on the model's card, in any case; one that is unknown or not unique is refused, and the
+    nearest are named.
+    """
     @property
     def indices(self) -> global___UnitIndices:
         """Several units, in this order, each explained by itself."""
+
+    @property
+    def labels(self) -> global___UnitLabels:
+        """Several units by their labels, in this order, each explained by itself."""
 
     def __init__(
         self,
@@ -663,12 +705,34 @@ class Target(google.protobuf.message.Message):
         indices: global___UnitIndices | None = ...,
         top_k: builtins.int = ...,
         all_units: builtins.bool = ...,
+        label: builtins.str = ...,
+        labels: global___UnitLabels | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["all_units", b"all_units", "index", b"index", "indices", b"indices", "kind", b"kind", "predicted", b"predicted", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["all_units", b"all_units", "index", b"index", "indices", b"indices", "kind", b"kind", "predicted", b"predicted", "top_k", b"top_k"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["predicted", "index", "indices", "top_k", "all_units"] | None: ...
+    def HasField(self, field_name: typing.Literal["all_units", b"all_units", "index", b"index", "indices", b"indices", "kind", b"kind", "label", b"label", "labels", b"labels", "predicted", b"predicted", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_units", b"all_units", "index", b"index", "indices", b"indices", "kind", b"kind", "label", b"label", "labels", b"labels", "predicted", b"predicted", "top_k", b"top_k"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["predicted", "index", "indices", "top_k", "all_units", "label", "labels"] | None: ...
 
 global___Target = Target
+
+@typing.final
+class UnitLabels(google.protobuf.message.Message):
+    """Several units by their labels."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """1…max_targets labels, none twice."""
+
+    def __init__(
+        self,
+        *,
+        values: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["values", b"values"]) -> None: ...
+
+global___UnitLabels = UnitLabels
 
 @typing.final
 class UnitIndices(google.protobuf.message.Message):

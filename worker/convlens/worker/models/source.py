@@ -32,7 +32,14 @@ class Source:
     argument: str = ""
     """random's seed, or the file's path."""
     preprocess: str | None = None
-    """None: the kind's own."""
+    """A key of engine.preprocess.PREPROCESS; None: what the kind or the file says, else an assumption."""
+    mean: tuple[float, ...] | None = None
+    """With `std`, in the place of `preprocess`: (RGB − mean) / std, in 0…255, a value a channel."""
+    std: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) of the input, for a model that takes any."""
+    output: str | None = None
+    """The output layer to explain, of a model that has several."""
     labels: Path | None = None
     """A text file with a label a line."""
     precision: str = "float32"
