@@ -1,24 +1,23 @@
-"""Walks a Keras model and gives the chain of operations it is: layer by layer, nested models included.
+"""Walks a Keras model and gives the chain of operations it is, nested models included.
 
-What has no rule here is refused by its name: a wrong map is worse than none.
+A layer with a rule here is written out, with a backward pass of its own. Whatever else there is between two tensors
+that every path passes, a layer or a region of several, is one taped step: Keras' own forward pass, TensorFlow's
+gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import keras
 import numpy as np
 
 from convlens.worker.engine import ops
-
-Layer = Any
-
-
-class UnsupportedLayer(ValueError):
-    """A layer, activation or structure that has no exact rule."""
+from convlens.worker.engine.graph import Layer, Segment, UnsupportedLayer, is_keras_own, is_model, kind_of, segments
+from convlens.worker.engine.kinds import KEEPS_RANGE, LINEAR, RESCALES
+from convlens.worker.engine.rules import NoRule, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,194 +26,113 @@ class Step:
 
     op: ops.Op
     layer: str | None
-    """The Keras layer whose output this is; None for an inner operation of a layer."""
-    kind: str
-    """The Keras class of the layer."""
+    """The Keras layer whose output this is, with #2, #3… for further uses; None for an inner operation of a layer."""
+    kinds: tuple[str, ...]
+    """The Keras classes of what it computes; the last one is that of the layer."""
+
+    @property
+    def kind(self) -> str:
+        """The Keras class of the layer whose output this is."""
+        return self.kinds[-1]
+
+    @property
+    def is_convolution(self) -> bool:
+        """True where it ends a convolution's layer, or a region with one inside."""
+        return any("Conv" in kind for kind in self.kinds)
 
 
-def walk(model: Layer) -> list[Step]:
-    """The steps of `model`, in the order the data passes. Raises UnsupportedLayer naming what has no rule."""
-    steps: list[Step] = []
-    for layer in _flat(model):
-        rule = RULES.get(type(layer))
-        if rule is None:
+def walk(model: Layer, output: str | None = None) -> list[Step]:
+    """The steps of `model` to its output, or to the one named `output`, in the order the data passes.
+
+    Raises UnsupportedLayer naming what cannot be explained.
+    """
+    uses: Counter[str] = Counter()
+    steps = [step for segment in _flat(segments(model, output)) for step in _steps(segment, uses)]
+    head = next((i for i in reversed(range(len(steps))) if not isinstance(steps[i].op, _SHAPES)), 0)
+    return [step if i >= head else _without_probability(step) for i, step in enumerate(steps)]
+
+
+def rescaling_layer(model: Layer, output: str | None = None) -> str:
+    """The name of the layer by which a model brings pixels to its own range; empty for one that expects it done."""
+    for segment in _flat(segments(model, output)):
+        kinds = set(map(kind_of, _leaves(segment.operations)))
+        if not kinds <= KEEPS_RANGE:
+            return segment.operations[-1].name if kinds <= KEEPS_RANGE | RESCALES else ""
+    return ""
+
+
+_SHAPES: Final = (ops.Identity, ops.Reshape)
+"""What may follow the probabilities at the end of a model."""
+
+
+def _flat(found: list[Segment]) -> Iterator[Segment]:
+    """The segments, nested models opened."""
+    for segment in found:
+        if segment.trains:
             raise UnsupportedLayer(
-                f"layer {layer.name!r} ({type(layer).__name__}) has no rule; supported are "
-                f"{', '.join(sorted(kind.__name__ for kind in RULES))}"
+                f"layer {segment.trains!r} is called with training=True: what it gives changes from call to call"
             )
-        found = rule(layer)
-        steps += [Step(op, layer.name if op is found[-1] else None, type(layer).__name__) for op in found]
-    names = [step.layer for step in steps if step.layer]
-    for name in names:
-        if names.count(name) > 1:
-            raise UnsupportedLayer(f"layer name {name!r} stands twice; layers must have names of their own")
-    for step in steps[:-1]:
-        if isinstance(step.op, ops.Probability):
-            raise UnsupportedLayer(f"layer {step.layer!r}: {step.op.kind} has a rule only at the very end")
-    return steps
-
-
-def _flat(model: Layer) -> Iterator[Layer]:
-    """The layers of a chain, nested models opened."""
-    layers = model.layers if isinstance(model, keras.Sequential) else _functional_chain(model)
-    for layer in layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if isinstance(layer, keras.Model):
-            yield from _flat(layer)
+        inner = segment.single
+        if inner is not None and is_model(inner) and len(inner.inputs or ()) == len(inner.outputs or ()) == 1:
+            yield from _flat(segments(inner))
         else:
-            yield layer
+            yield segment
 
 
-def _functional_chain(model: Layer) -> list[Layer]:
-    """The layers of a functional model from input to output, refusing whatever is not one chain."""
-    if not isinstance(model, keras.models.Model) or not hasattr(model, "operations"):
-        raise UnsupportedLayer(
-            f"model {model.name!r} ({type(model).__name__}) is subclassed; only chains of layers are"
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UnsupportedLayer(f"model {model.name!r} has {len(model.inputs)} inputs, {len(model.outputs)} outputs")
-    chain: list[Layer] = []
-    tensor = model.outputs[0]
-    while tensor is not model.inputs[0]:
-        operation, node, _ = tensor._keras_history  # noqa: SLF001 - how Keras tells where a tensor came from
-        inputs = operation._inbound_nodes[node].input_tensors  # noqa: SLF001
-        if len(inputs) != 1:
+def _steps(segment: Segment, uses: Counter[str]) -> list[Step]:
+    """The steps of a segment: its only layer's by its rule, or one that is taped."""
+    for operation in segment.operations:
+        _refuse(operation)
+    layer = segment.single
+    last = segment.operations[-1]
+    uses[last.name] += 1
+    name = last.name if uses[last.name] == 1 else f"{last.name}#{uses[last.name]}"
+    try:
+        found = written(layer)
+    except NoRule:
+        return [Step(_taped(segment), name, tuple(map(kind_of, _leaves(segment.operations))))]
+    return [Step(op, name if op is found[-1] else None, (kind_of(layer),)) for op in found]
+
+
+def _taped(segment: Segment) -> ops.Taped:
+    """A segment as one step."""
+    weights = [np.asarray(it) for layer in segment.operations for it in getattr(layer, "weights", ())]
+    configs = [it.get_config() for it in segment.operations if hasattr(it, "weights")]
+    hidden = [it.name for it in _leaves(segment.operations) if _hides_activation(it)]
+    return ops.Taped(segment.function(), f"{list(segment.wiring())} {configs}", weights, hidden)
+
+
+def _without_probability(step: Step) -> Step:
+    """A step inside of the chain, where softmax and sigmoid are activations like others."""
+    if not isinstance(step.op, ops.Probability):
+        return step
+    return Step(ops.Taped(step.op.forward, step.op.kind, hidden=[step.layer or step.op.kind]), step.layer, step.kinds)
+
+
+def _leaves(operations: list[Layer]) -> Iterator[Layer]:
+    """The operations, and in the place of a nested model those inside it."""
+    for operation in operations:
+        if is_model(operation):
+            yield from _leaves([it for it in operation.layers if type(it).__name__ != "InputLayer"])
+        else:
+            yield operation
+
+
+def _refuse(operation: Layer) -> None:
+    for it in _leaves([operation]):
+        if type(it).__name__ == "Lambda":
             raise UnsupportedLayer(
-                f"layer {operation.name!r} ({type(operation).__name__}) joins {len(inputs)} branches"
+                f"layer {it.name!r} is a Lambda, whose function cannot be known to be safe; replace it by Rescaling, "
+                "another layer or an operation of keras.ops"
             )
-        chain.insert(0, operation)
-        tensor = inputs[0]
-    aside = [layer.name for layer in model.layers if layer not in chain and not _is_input(layer)]
-    if aside:
-        raise UnsupportedLayer(f"layers {', '.join(map(repr, aside))} stand aside of the chain; branches have no rule")
-    return chain
-
-
-def _is_input(layer: Layer) -> bool:
-    return isinstance(layer, keras.layers.InputLayer)
-
-
-def _weight(variable: Any, default: np.ndarray[Any, Any] | None = None) -> ops.Weights:
-    return np.asarray(default if variable is None else variable, np.float32)
-
-
-def _only(layer: Layer, **wanted: object) -> None:
-    """UnsupportedLayer unless the layer's options are the ones the rule is written for."""
-    for option, value in wanted.items():
-        if getattr(layer, option) != value:
+        if getattr(it, "data_format", None) == "channels_first":
             raise UnsupportedLayer(
-                f"layer {layer.name!r} ({type(layer).__name__}) with {option}={getattr(layer, option)!r} has no rule; "
-                f"{option}={value!r} has"
+                f"layer {it.name!r} ({type(it).__name__}) has data_format='channels_first'; 'channels_last' is needed"
             )
 
 
-def _activation(layer: Layer) -> list[ops.Op]:
-    name = getattr(layer.activation, "__name__", str(layer.activation))
-    if name not in ACTIVATIONS or layer.activation is not getattr(keras.activations, name):
-        raise UnsupportedLayer(
-            f"layer {layer.name!r} ({type(layer).__name__}) has activation {name!r}, which has no rule; "
-            f"supported are {', '.join(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[name]()
-
-
-def _convolution(layer: Layer) -> list[ops.Op]:
-    _only(layer, data_format="channels_last", dilation_rate=(1, 1), groups=1)
-    kernel = _weight(layer.kernel)
-    bias = _weight(layer.bias, np.zeros(kernel.shape[-1]))
-    return [ops.Convolution(kernel, bias, tuple(layer.strides), layer.padding.upper()), *_activation(layer)]
-
-
-def _dense(layer: Layer) -> list[ops.Op]:
-    if layer.input_spec is not None and len(layer.kernel.shape) != 2:
-        raise UnsupportedLayer(f"layer {layer.name!r} (Dense) has a kernel of {len(layer.kernel.shape)} axes")
-    kernel = _weight(layer.kernel)
-    return [ops.Dense(kernel, _weight(layer.bias, np.zeros(kernel.shape[-1]))), *_activation(layer)]
-
-
-def _pool(kind: Callable[..., ops.Op]) -> Callable[[Layer], list[ops.Op]]:
-    def rule(layer: Layer) -> list[ops.Op]:
-        _only(layer, data_format="channels_last")
-        return [kind(tuple(layer.pool_size), tuple(layer.strides), layer.padding.upper())]
-
-    return rule
-
-
-def _global_pool(kind: Callable[..., ops.Op]) -> Callable[[Layer], list[ops.Op]]:
-    def rule(layer: Layer) -> list[ops.Op]:
-        _only(layer, data_format="channels_last")
-        return [kind(layer.keepdims)]
-
-    return rule
-
-
-def _batch_normalization(layer: Layer) -> list[ops.Op]:
-    rank = len(layer.input_spec.axes) and layer.input_spec.ndim
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-    if axis not in {-1, (rank or 0) - 1}:
-        raise UnsupportedLayer(f"layer {layer.name!r} (BatchNormalization) along axis {axis} has no rule; the last has")
-    mean, variance = _weight(layer.moving_mean), _weight(layer.moving_variance)
-    scale = _weight(layer.gamma, np.ones_like(mean)) / np.sqrt(variance + np.float32(layer.epsilon))
-    return [ops.Affine(scale, _weight(layer.beta, np.zeros_like(mean)) - mean * scale)]
-
-
-def _relu(layer: Layer) -> list[ops.Op]:
-    _only(layer, max_value=None, threshold=0.0)
-    slope = float(layer.negative_slope)
-    return [ops.LeakyRelu(slope) if slope else ops.Relu()]
-
-
-def _reshape(layer: Layer) -> list[ops.Op]:
-    return [ops.Reshape(tuple(layer.target_shape))]
-
-
-def _flatten(layer: Layer) -> list[ops.Op]:
-    _only(layer, data_format="channels_last")
-    return [ops.Reshape((-1,))]
-
-
-def _rescaling(layer: Layer) -> list[ops.Op]:
-    return [ops.Affine(_weight(layer.scale), _weight(layer.offset))]
-
-
-def _zero_padding(layer: Layer) -> list[ops.Op]:
-    _only(layer, data_format="channels_last")
-    (top, bottom), (left, right) = layer.padding
-    return [ops.Pad(((top, bottom), (left, right)))]
-
-
-def _softmax(layer: Layer) -> list[ops.Op]:
-    _only(layer, axis=-1)
-    return [ops.Probability("softmax")]
-
-
-ACTIVATIONS: Final[dict[str, Callable[[], list[ops.Op]]]] = {
-    "linear": lambda: [ops.Identity()],
-    "relu": lambda: [ops.Relu()],
-    "leaky_relu": lambda: [ops.LeakyRelu(0.2)],
-    "softmax": lambda: [ops.Probability("softmax")],
-    "sigmoid": lambda: [ops.Probability("sigmoid")],
-}
-"""One row an activation, by its Keras name."""
-
-RULES: Final[dict[type, Callable[[Layer], list[ops.Op]]]] = {
-    keras.layers.Conv2D: _convolution,
-    keras.layers.Dense: _dense,
-    keras.layers.MaxPooling2D: _pool(ops.MaxPool),
-    keras.layers.AveragePooling2D: _pool(ops.AveragePool),
-    keras.layers.GlobalAveragePooling2D: _global_pool(ops.GlobalAverage),
-    keras.layers.GlobalMaxPooling2D: _global_pool(ops.GlobalMax),
-    keras.layers.BatchNormalization: _batch_normalization,
-    keras.layers.Dropout: lambda _: [ops.Identity()],
-    keras.layers.SpatialDropout2D: lambda _: [ops.Identity()],
-    keras.layers.Activation: _activation,
-    keras.layers.ReLU: _relu,
-    keras.layers.LeakyReLU: lambda layer: [ops.LeakyRelu(float(layer.negative_slope))],
-    keras.layers.Softmax: _softmax,
-    keras.layers.Flatten: _flatten,
-    keras.layers.Reshape: _reshape,
-    keras.layers.Rescaling: _rescaling,
-    keras.layers.ZeroPadding2D: _zero_padding,
-}
-"""One row a layer, by its exact class: a subclass may compute something else."""
+def _hides_activation(operation: Layer) -> bool:
+    """True unless it is known that a taped operation has no activation in it."""
+    activation = getattr(operation, "activation", None)
+    is_linear = activation is None or getattr(activation, "__name__", "") == "linear"
+    return not (is_linear and is_keras_own(operation) and kind_of(operation) in LINEAR)

@@ -7,6 +7,7 @@ its way, and is plain, guided or a deconvnet's without touching the model.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ import tensorflow.experimental.numpy as tnp
 
 from convlens.worker.engine import ops
 from convlens.worker.engine.cams import CAMS
-from convlens.worker.engine.chain import UnsupportedLayer, walk
+from convlens.worker.engine.chain import walk
+from convlens.worker.engine.graph import UnsupportedLayer, input_shape
 from convlens.worker.engine.outputs import Outputs
 from convlens.worker.engine.plan import (
     PREDICTED,
@@ -33,13 +35,18 @@ from convlens.worker.engine.plan import (
     Score,
 )
 from convlens.worker.engine.precision import PRECISIONS
-from convlens.worker.engine.preprocess import PREPROCESS
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess
 
 Tensor = Any
 Ints = npt.NDArray[np.int32]
 
 MAX_TRACES: Final = 64
 """Compiled plans kept; the least recently used one goes."""
+
+
+_ACTIVATIONS: Final = (ops.Relu, ops.LeakyRelu, ops.Taped)
+_KEEP_CONVOLUTION: Final = (*_ACTIVATIONS, ops.Affine, ops.Identity)
+"""What may stand between a convolution and the activation that belongs to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +58,51 @@ class LayerInfo:
     """Its Keras class."""
     shape: tuple[int, ...]
     """Its output without the batch axis."""
+    is_taped: bool = False
+    """True where its gradient is TensorFlow's own, with no rule written for it."""
+
+    @property
+    def has_extent(self) -> bool:
+        """True for an output that has more than one place."""
+        return len(self.shape) == 3 and self.shape[0] * self.shape[1] > 1
 
 
 class Network:
-    """A Keras chain, ready to be explained. The Keras model is read once and never touched.
+    """A Keras image classifier, ready to be explained. The Keras model is read once and never touched.
 
-    `precision` is one of precision.PRECISIONS. Raises UnsupportedLayer for what has no exact rule, or an input that
-    is no RGB image of fixed size.
+    `preprocess` is a scheme or the name of one of PREPROCESS, `precision` one of precision.PRECISIONS; `size` (height,
+    width) is needed for a model that takes any, `output` names one of several outputs. Raises UnsupportedLayer for what
+    cannot be explained exactly.
     """
 
-    def __init__(self, model: Any, preprocess: str, precision: str = "float32") -> None:
-        self._steps = walk(model)
-        self.preprocess = PREPROCESS[preprocess]
-        shape = tuple(model.input_shape[1:])
-        if len(shape) != 3 or shape[-1] != 3 or None in shape:
-            raise UnsupportedLayer(f"model {model.name!r} takes {shape}; an RGB image (height, width, 3) is needed")
-        self.input_shape: tuple[int, int, int] = shape
+    def __init__(
+        self,
+        model: Any,
+        preprocess: str | Preprocess,
+        precision: str = "float32",
+        *,
+        size: tuple[int, int] | None = None,
+        output: str | None = None,
+    ) -> None:
+        self._steps = walk(model, output)
+        self.input_shape = input_shape(model, size)
+        self.preprocess = PREPROCESS[preprocess] if isinstance(preprocess, str) else preprocess
+        if not self.preprocess.takes(self.input_shape[-1]):
+            raise UnsupportedLayer(
+                f"preprocess is for images of three channels, but model {model.name!r} takes {self.input_shape[-1]}"
+            )
         self._ends = {step.layer: i + 1 for i, step in enumerate(self._steps) if step.layer}
-        self._head = self._steps[-1].op if isinstance(self._steps[-1].op, ops.Probability) else None
-        self._logits = len(self._steps) - (self._head is not None)
-        self.layers = self._describe()
-        names = [layer.name for layer in self.layers]
-        self.score_layer: str = next(n for n in names if self._ends[n] >= self._logits)
-        below = self.layers[: names.index(self.score_layer)]
-        self.cam_layer: str | None = next((i.name for i in below[::-1] if i.kind == "Conv2D"), None)
+        head = next((i for i, step in enumerate(self._steps) if isinstance(step.op, ops.Probability)), None)
+        self._head = None if head is None else self._steps[head].op
+        self._logits = len(self._steps) if head is None else head
+        self.layers = self._describe(model.name)
+        self.score_layer: str = next(it.name for it in self.layers if self._ends[it.name] >= self._logits)
+        self.is_binary = isinstance(self._head, ops.Probability) and self._head.kind == "sigmoid" and self._outputs == 1
+        self.cam_layer = self._default_cam_layer()
         self.has_probability = self._head is not None
+        self.unavailable = self._unavailable()
         self._precision = PRECISIONS[precision]
-        self.digest = self._digest(preprocess, precision)
+        self.digest = self._digest(precision)
         weighted = [step.op for step in self._steps if isinstance(step.op, ops.Convolution | ops.Dense | ops.Affine)]
         for op in weighted[:-1]:
             op.compute_in(tf.as_dtype(self._precision.dtype))
@@ -91,11 +116,19 @@ class Network:
 
     @property
     def units(self) -> int:
-        """The units of the last layer."""
+        """The classes: the units of the last layer, or two where that has one unit with a sigmoid.
+
+        With logit z the score of class 1 is then z, its probability σ(z); the score of class 0 is −z, its probability
+        σ(−z) = 1 − σ(z). Class 1 is predicted where z ≥ 0.
+        """
+        return 2 if self.is_binary else self._outputs
+
+    @property
+    def _outputs(self) -> int:
         return self.layers[-1].shape[-1]
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints | None = None) -> Outputs:
-        """Computes `plan` on `images`, uint8 or float32 RGB in 0…255, (N,H,W,3).
+        """Computes `plan` on `images`, uint8 or float32 in 0…255, (N,H,W,C): RGB, or grey for a model of one channel.
 
         `targets` is (N,T) of unit indices, ALL_UNITS, PREDICTED or below; None: the predicted unit. Raises ValueError
         for arrays, layers or targets that do not fit, OverflowError when numbers burst the network's precision.
@@ -145,7 +178,8 @@ class Network:
             if found is None:
                 images = tf.TensorSpec((None, *self.input_shape), dtype)
                 targets = tf.TensorSpec((None, plan.targets), tf.int32)
-                found = tf.function(lambda x, t: self._explain(x, t, plan)).get_concrete_function(images, targets)
+                found = tf.function(lambda x, t: self._explain(x, t, plan), autograph=False)
+                found = found.get_concrete_function(images, targets)
             self._traces[plan, dtype] = found
             if len(self._traces) > MAX_TRACES:
                 self._traces.popitem(last=False)
@@ -163,6 +197,8 @@ class Network:
                 raise ValueError(
                     f"layer {item.layer!r} is not below the scored layer {plan.scored_layer or 'logits'!r}"
                 )
+            if isinstance(item, Saliency) and item.method in self.unavailable:
+                raise ValueError(f"{item.method}: {self.unavailable[item.method]}")
 
     def _end_of(self, scored_layer: str | None) -> int:
         """How many steps lead to the scores."""
@@ -182,23 +218,21 @@ class Network:
             seed = self._seed(found, values[scored], targets, plan)
             gradients = self._backward(values, scored, seed, plan)
         if plan.predictions:
-            logits = tf.cast(values[self._logits], tf.float32)
-            best = tf.math.top_k(logits, min(plan.predictions, self.units))
-            found["predicted"], found["predicted_logits"] = best.indices, best.values
+            logits = self._scores(values[self._logits], None)
+            found["predicted"] = best = self._best(logits, None, min(plan.predictions, self.units))
+            found["predicted_logits"] = tf.gather(logits, best, batch_dims=1)
             if self._head:
-                found["predicted_probabilities"] = tf.gather(self._head.forward(logits), best.indices, batch_dims=1)
+                found["predicted_probabilities"] = tf.gather(self._head.forward(logits), best, batch_dims=1)
         for i, item in enumerate(plan.maps):
             found[f"map{i}"] = found["scores"] if isinstance(item, Score) else self._map(item, values, gradients)
         return found
 
     def _seed(self, found: dict[str, Tensor], output: Tensor, targets: Tensor, plan: Plan) -> list[Tensor]:
         """Chooses the units, notes their scores, and gives ∂S/∂output, one stream a target."""
-        inner = tuple(range(1, len(output.shape) - 1))
-        scores = tf.cast(output, tf.float32)
-        scores = tf.reduce_mean(scores, inner) if inner else scores
+        scores = self._scores(output, plan.scored_layer)
         units = scores.shape[-1]
         ranks = tf.clip_by_value(tf.reduce_max(-1 - targets), 1, units)
-        best = tf.math.top_k(scores, ranks).indices
+        best = self._best(scores, plan.scored_layer, ranks)
         ranked = tf.gather(best, tf.clip_by_value(-2 - targets, 0, ranks - 1), batch_dims=1)
         chosen = tf.where(targets <= -2, ranked, targets)
         weights = tf.where(chosen[..., None] < 0, 1.0 / units, tf.one_hot(chosen, units))
@@ -206,13 +240,29 @@ class Network:
         found["scores"] = tf.reduce_sum(weights * scores[:, None, :], -1)
         if self._head and plan.scored_layer is None:
             found["probabilities"] = tf.reduce_sum(weights * self._head.forward(scores)[:, None, :], -1)
-        area = 1
-        for axis in inner:
-            area *= output.shape[axis]
-        streams = [weights[:, t] for t in range(plan.targets)]
-        scale = self._precision.gradient_scale / area
-        spread = [tf.reshape(stream, [-1, *(1 for _ in inner), units]) * scale for stream in streams]
-        return [tf.cast(tf.broadcast_to(stream, tf.shape(output)), output.dtype) for stream in spread]
+        if self._has_two_scores(plan.scored_layer):
+            weights = weights[..., 1:] - weights[..., :1]  # the scores are −z and z
+        *inner, outputs = output.shape[1:]
+        scale = self._precision.gradient_scale / math.prod(inner)
+        streams = [tf.reshape(weights[:, t], [-1, *(1 for _ in inner), outputs]) * scale for t in range(plan.targets)]
+        return [tf.cast(tf.broadcast_to(stream, tf.shape(output)), output.dtype) for stream in streams]
+
+    def _has_two_scores(self, scored_layer: str | None) -> bool:
+        """True where one unit's logit z gives the scores of two classes."""
+        return self.is_binary and self._end_of(scored_layer) == self._logits
+
+    def _scores(self, output: Tensor, scored_layer: str | None) -> Tensor:
+        """(N,units) float32: the mean of a layer's output over space; of one sigmoid's logit z, −z and z."""
+        scores = tf.cast(output, tf.float32)
+        inner = tuple(range(1, len(output.shape) - 1))
+        scores = tf.reduce_mean(scores, inner) if inner else scores
+        return tf.concat([-scores, scores], -1) if self._has_two_scores(scored_layer) else scores
+
+    def _best(self, scores: Tensor, scored_layer: str | None, ranks: Tensor) -> Tensor:
+        """(N,ranks): the units of the highest scores, descending; of equal ones the first, but class 1 of two."""
+        if self._has_two_scores(scored_layer):
+            return 1 - tf.math.top_k(scores[:, ::-1], ranks).indices
+        return tf.math.top_k(scores, ranks).indices
 
     def _backward(
         self, values: list[Tensor], scored: int, seed: list[Tensor], plan: Plan
@@ -304,26 +354,70 @@ class Network:
         """(N,h,w) as (N,H,W), bilinear with half-pixel centres."""
         return tf.image.resize(cam[..., None], self.input_shape[:2])[..., 0]
 
-    def _describe(self) -> tuple[LayerInfo, ...]:
-        """The layers with the shapes of their outputs, found by tracing the forward pass without running it."""
-        shapes: list[tuple[int, ...]] = []
+    def _describe(self, name: str) -> tuple[LayerInfo, ...]:
+        """The layers with the shapes of their outputs, found by tracing the forward pass without running it.
+
+        UnsupportedLayer where they are not known, the last one is no score a class, or no gradient passes a step.
+        """
+        shapes: list[tuple[int | None, ...]] = []
 
         def forward(x: Tensor) -> Tensor:
             for step in self._steps:
-                x = step.op.forward(x)
-                shapes.append(tuple(x.shape[1:]))
+                y = step.op.forward(x)
+                shapes.append(tuple(y.shape[1:]))
+                if isinstance(step.op, ops.Taped) and tf.gradients(y, x) == [None]:
+                    raise UnsupportedLayer(f"no gradient passes layer {step.layer!r} ({step.kind})")
+                x = y
             return x
 
-        tf.function(forward).get_concrete_function(tf.TensorSpec((None, *self.input_shape), tf.float32))
-        return tuple(
-            LayerInfo(step.layer, step.kind, shape)
-            for step, shape in zip(self._steps, shapes, strict=True)
-            if step.layer
+        tf.function(forward, autograph=False).get_concrete_function(
+            tf.TensorSpec((None, *self.input_shape), tf.float32)
         )
+        found = []
+        for step, shape in zip(self._steps, shapes, strict=True):
+            known = tuple(it for it in shape if it is not None)
+            if known != shape:
+                raise UnsupportedLayer(f"layer {step.layer!r} ({step.kind}) gives {shape}, whose size is not known")
+            if step.layer:
+                found.append(LayerInfo(step.layer, step.kind, known, isinstance(step.op, ops.Taped)))
+        if not found or any(it != 1 for it in found[-1].shape[:-1]) or not found[-1].shape:
+            given = found[-1].shape if found else self.input_shape
+            raise UnsupportedLayer(
+                f"model {name!r} gives {given} for each image; one score a class is needed, (classes,)"
+            )
+        return tuple(found)
 
-    def _digest(self, preprocess: str, precision: str) -> str:
+    def _default_cam_layer(self) -> str | None:
+        """The last convolution with more than one place below the scores, or the last activation behind it."""
+        steps = {step.layer: step for step in self._steps if step.layer}
+        below = [it for it in self.layers if self._ends[it.name] < self._end_of(self.score_layer)]
+        found: LayerInfo | None = None
+        follows = False
+        for it in below:
+            step = steps[it.name]
+            if step.is_convolution and it.has_extent:
+                found, follows = it, True
+            elif not (follows and found and it.shape == found.shape and isinstance(step.op, _KEEP_CONVOLUTION)):
+                follows = False
+            elif isinstance(step.op, _ACTIVATIONS):
+                found = it
+        return found.name if found else None
+
+    def _unavailable(self) -> dict[str, str]:
+        """By saliency method that must see each activation: why it cannot."""
+        for step in self._steps[: self._logits]:
+            if isinstance(step.op, ops.Taped) and step.op.hidden:
+                several = len(step.op.hidden) > 1 or step.op.hidden[0] != step.layer
+                inside = f" with {', '.join(step.op.hidden[:3])}{'…' * (len(step.op.hidden) > 3)} inside" * several
+                why = (
+                    f"layer {step.layer!r} ({step.kind}) is computed as a whole{inside}; its activations cannot be seen"
+                )
+                return {name: why for name, row in SALIENCY_METHODS.items() if row.rule != "vanilla"}
+        return {}
+
+    def _digest(self, precision: str) -> str:
         """SHA-256 of all that decides a result: the operations, their weights, the preprocessing, the arithmetic."""
-        digest = hashlib.sha256(f"{preprocess} {precision} {self.input_shape}".encode())
+        digest = hashlib.sha256(f"{self.preprocess} {precision} {self.input_shape}".encode())
         for step in self._steps:
             options = {
                 k: v for k, v in vars(step.op).items() if isinstance(v, str | int | float | tuple) and k != "weights"

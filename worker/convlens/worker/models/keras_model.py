@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from convlens.v1 import model_pb2
 from convlens.worker.asked import METHODS
-from convlens.worker.engine.chain import UnsupportedLayer
+from convlens.worker.engine.graph import UnsupportedLayer
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency

@@ -9,6 +9,7 @@ import numpy as np
 
 from convlens.worker.engine.outputs import Completeness, Floats
 from convlens.worker.engine.plan import REDUCTIONS, Map, Saliency
+from convlens.worker.engine.preprocess import as_channels
 from convlens.worker.engine.sampling import Folded, Subject
 
 
@@ -53,7 +54,7 @@ def baseline_image(baseline: Baseline, image: Floats) -> Floats:
     """(H,W,3) float32."""
     if isinstance(baseline, Blur):
         return blurred(image, baseline.sigma)
-    return np.broadcast_to(np.asarray(baseline, np.float32), image.shape)
+    return np.broadcast_to(as_channels(baseline, image.shape[-1]), image.shape)
 
 
 def blurred(image: Floats, sigma: float) -> Floats:
@@ -106,7 +107,7 @@ class PathIntegral:
             self._sum = self._sum + found
             return
         start = baseline_image(path.baselines[baseline], subject.image)
-        share = subject.preprocess.scale / path.steps / len(path.baselines)
+        share = np.array(subject.preprocess.scale) / path.steps / len(path.baselines)
         self._whole = self._whole + self._sum * ((subject.image - start) * share)
         self._sum = np.zeros((), np.float64)
         self._ends += scores / len(path.baselines)

@@ -10,6 +10,7 @@ import numpy as np
 
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.plan import Map, Score
+from convlens.worker.engine.preprocess import as_channels
 from convlens.worker.engine.sampling import Folded, Subject
 
 
@@ -39,7 +40,8 @@ class Covered:
 
     def of(self, subject: Subject) -> Iterator[Floats]:
         """See Variants."""
-        color = subject.preprocess.zero if self.color is None else self.color
+        zero = subject.preprocess.zero
+        color = zero if self.color is None else as_channels(self.color, subject.image.shape[-1])
         for square in self.squares(subject.image):
             covered = subject.image.copy()
             covered[square] = color

@@ -9,6 +9,7 @@ from convlens.worker.engine.ops.pools import AveragePool, GlobalAverage, GlobalM
 from convlens.worker.engine.ops.products import Affine, Convolution, Dense
 from convlens.worker.engine.ops.rectifiers import RECTIFIERS, LeakyRelu, Relu
 from convlens.worker.engine.ops.shapes import Identity, Pad, Probability, Reshape
+from convlens.worker.engine.ops.taped import Taped
 
 __all__ = [
     "RECTIFIERS",
@@ -26,5 +27,6 @@ __all__ = [
     "Probability",
     "Relu",
     "Reshape",
+    "Taped",
     "Weights",
 ]

@@ -62,18 +62,22 @@ class Convolution(Op):
 
 
 class Dense(Op):
-    """x·W + b. Streams are stacked, so that the weights are read once for all of them."""
+    """x·W + b along the last axis: on a feature map, a convolution of 1×1. Streams are stacked, so that the weights are
+    read once for all of them.
+    """
 
     def __init__(self, kernel: Weights, bias: Weights) -> None:
         self.weights = (kernel, bias)
         self.kernel, self.bias = tf.constant(kernel), tf.constant(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return tf.nn.bias_add(tf.matmul(tf.cast(x, self.kernel.dtype), self.kernel), self.bias)
+        rows = tf.cast(tf.reshape(x, [-1, x.shape[-1]]), self.kernel.dtype)
+        return _shaped_as(x, tf.nn.bias_add(tf.matmul(rows, self.kernel), self.bias))
 
     def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
+        rows = tf.reshape(tf.concat(dys, 0), [-1, y.shape[-1]])
         # matmul(transpose_b=True) takes five times as long for 16 rows on a CPU
-        dx = tf.cast(tf.einsum("nk,ik->ni", tf.concat(dys, 0), self.kernel), x.dtype)
+        dx = _shaped_as(x, tf.cast(tf.einsum("nk,ik->ni", rows, self.kernel), x.dtype))
         return list(tf.split(dx, len(dys))) if len(dys) > 1 else [dx]
 
 
@@ -89,6 +93,11 @@ class Affine(Op):
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return tf.cast(dy * self.scale, x.dtype)
+
+
+def _shaped_as(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (…,C) with the axes of `x` before the last one."""
+    return tf.reshape(rows, [-1, *x.shape[1:-1], rows.shape[-1]])
 
 
 def _squares(kernel: Weights) -> Weights:

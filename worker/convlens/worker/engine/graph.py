@@ -1,0 +1,213 @@
+"""Reads a Keras model as a graph, and cuts it at the tensors that every path from input to output passes.
+
+Knows Keras 3 and Keras 2 (the tf_keras package): both keep, for each tensor, the operation that made it. Nothing here
+knows what a layer computes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+
+Layer = Any
+"""A layer, an operation or a model of Keras."""
+Tensor = Any
+"""A symbolic tensor of Keras."""
+
+GENERATIONS: Final = ("keras", "tf_keras")
+"""The packages whose classes are Keras' own."""
+
+
+class UnsupportedLayer(ValueError):
+    """A layer or structure that cannot be explained exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What leads from one tensor that every path passes to the next one."""
+
+    start: Tensor
+    end: Tensor
+    tensors: tuple[Tensor, ...]
+    """All that are computed on the way, in an order in which they can be; the last one is `end`."""
+
+    @property
+    def operations(self) -> list[Layer]:
+        """The operations that compute them, each once."""
+        return list({id(it): it for it in map(_operation, self.tensors)}.values())
+
+    @property
+    def single(self) -> Layer | None:
+        """The only operation, where it takes `start` alone; else None."""
+        inputs = _inputs(self.end)
+        return _operation(self.end) if len(self.tensors) == 1 and len(inputs) == 1 else None
+
+    @property
+    def trains(self) -> str:
+        """The name of an operation that is called with training=True; empty without one."""
+        return next((_operation(it).name for it in self.tensors if _arguments(it)[1].get("training") is True), "")
+
+    def function(self) -> Callable[[Any], Any]:
+        """What computes `end` from `start` with Keras' own layers, as at inference."""
+        model = _package(_operation(self.end)).Model(self.start, self.end)
+        return lambda x: model(x, training=False)
+
+    def wiring(self) -> Iterator[tuple[str, list[int], str]]:
+        """For each tensor: its operation's class, the numbers of the tensors it takes (0: `start`), its arguments."""
+        numbers = {_key(tensor): i for i, tensor in enumerate((self.start, *self.tensors))}
+        for tensor in self.tensors:
+            arguments = _arguments(tensor)
+            yield kind_of(_operation(tensor)), [numbers[_key(it)] for it in _inputs(tensor)], _described(arguments)
+
+
+def segments(model: Layer, output: str | None = None) -> list[Segment]:
+    """The segments of a model from its input to its output, or to the one that is named `output`.
+
+    Raises UnsupportedLayer for a model that is no graph of layers, was never built, or takes several inputs.
+    """
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise UnsupportedLayer(
+            f"model {model.name!r} ({type(model).__name__}) is no graph of layers: it is subclassed, or was never "
+            "built; build it from a keras.Input and save it again"
+        )
+    source, end = _single_input(model), _output(model, output)
+    order = _ancestors(end)
+    places = {_key(tensor): i for i, tensor in enumerate(order)}
+    for tensor in order:
+        if not _inputs(tensor) and _key(tensor) != _key(source):
+            raise UnsupportedLayer(f"{_operation(tensor).name!r} takes nothing of the model's input {source.name!r}")
+    found, start, reach = [], 0, 0
+    consumed_by = [0] * len(order)
+    for i, tensor in enumerate(order):
+        for it in _inputs(tensor):
+            consumed_by[places[_key(it)]] = max(consumed_by[places[_key(it)]], i)
+    for i in range(1, len(order)):
+        reach = max(reach, consumed_by[i - 1])
+        if reach <= i:  # nothing that comes before is read behind it
+            found.append(Segment(order[start], order[i], tuple(order[start + 1 : i + 1])))
+            start = i
+    return found
+
+
+def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """The (height, width, channels) of a model's image, `size` where it takes any.
+
+    UnsupportedLayer for another input, or a size that it does not take.
+    """
+    shape = tuple(_single_input(model).shape[1:])
+    if len(shape) != 3 or shape[-1] not in {1, 3}:
+        raise UnsupportedLayer(
+            f"model {model.name!r} takes {shape}; an image (height, width, channels) of 3 channels, or 1, is needed"
+        )
+    *sides, channels = shape
+    if size is None and None in sides:
+        raise UnsupportedLayer(f"model {model.name!r} takes images of any size; say which by size=HEIGHTxWIDTH")
+    if size is not None and any(own not in {None, wanted} for own, wanted in zip(sides, size, strict=True)):
+        raise UnsupportedLayer(
+            f"model {model.name!r} takes images of {sides[0]}×{sides[1]}, not size={size[0]}x{size[1]}"
+        )
+    height, width = size or sides
+    return height, width, channels
+
+
+def is_model(operation: Layer) -> bool:
+    """True for a model, which may be nested in another one."""
+    return isinstance(operation, tuple(sys.modules[name].Model for name in GENERATIONS if name in sys.modules))
+
+
+def kind_of(operation: Layer) -> str:
+    """The Keras class of an operation, or the name of the TensorFlow function that a Keras 2 layer calls."""
+    symbol = getattr(operation, "symbol", None)
+    return symbol if isinstance(symbol, str) else type(operation).__name__
+
+
+def is_keras_own(operation: Layer) -> bool:
+    """True for a class of Keras itself; a subclass may compute something else."""
+    return type(operation).__module__.partition(".")[0] in GENERATIONS
+
+
+def _single_input(model: Layer) -> Tensor:
+    if len(model.inputs) != 1:
+        names = ", ".join(repr(it.name) for it in model.inputs)
+        raise UnsupportedLayer(
+            f"model {model.name!r} takes {len(model.inputs)} inputs ({names}); one that takes an image alone is needed"
+        )
+    return model.inputs[0]
+
+
+def _output(model: Layer, name: str | None) -> Tensor:
+    names = list(model.output_names)
+    if name is None and len(names) > 1:
+        raise UnsupportedLayer(
+            f"model {model.name!r} has {len(names)} outputs; choose one by output=, of {', '.join(names)}"
+        )
+    if name is not None and name not in names:
+        raise UnsupportedLayer(f"model {model.name!r} has no output {name!r}; allowed: {', '.join(names)}")
+    return model.outputs[0 if name is None else names.index(name)]
+
+
+def _ancestors(end: Tensor) -> list[Tensor]:
+    """All tensors that `end` is computed from, each behind those it is computed from itself; `end` is the last."""
+    order: list[Tensor] = []
+    seen = set()
+    stack = [(end, False)]
+    while stack:
+        tensor, is_done = stack.pop()
+        if is_done:
+            order.append(tensor)
+        elif _key(tensor) not in seen:
+            seen.add(_key(tensor))
+            stack.append((tensor, True))
+            stack += [(it, False) for it in _inputs(tensor)]
+    return order
+
+
+def _operation(tensor: Tensor) -> Layer:
+    return tensor._keras_history[0]  # noqa: SLF001 - how both generations say where a tensor came from
+
+
+def _key(tensor: Tensor) -> tuple[int, int, int]:
+    operation, node, place = tensor._keras_history  # noqa: SLF001
+    return id(operation), node, place
+
+
+def _node(tensor: Tensor) -> Any:
+    operation, node, _ = tensor._keras_history  # noqa: SLF001
+    return operation._inbound_nodes[node]  # noqa: SLF001
+
+
+def _inputs(tensor: Tensor) -> list[Tensor]:
+    node = _node(tensor)
+    return list(node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors)
+
+
+def _arguments(tensor: Tensor) -> tuple[Any, Any]:
+    node = _node(tensor)
+    if hasattr(node, "call_args"):
+        return node.call_args, node.call_kwargs
+    return node.arguments.args, node.arguments.kwargs
+
+
+def _described(value: Any) -> str:
+    """The arguments of a call in words that are the same in every process."""
+    if hasattr(value, "_keras_history"):
+        return "tensor"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_described(it)}' for key, it in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_described, value))}]"
+    if hasattr(value, "__array__"):
+        array = value.__array__()
+        return f"{array.dtype}{array.shape}{array.tolist()}"
+    return repr(value)
+
+
+def _package(operation: Layer) -> Any:
+    """The Keras that an operation belongs to, whatever it is a subclass of."""
+    if any(it.__module__.partition(".")[0] == "tf_keras" for it in type(operation).__mro__):
+        return sys.modules["tf_keras"]
+    return keras

@@ -1,0 +1,154 @@
+"""The rules: what a Keras layer computes, as operations that have a backward pass of their own.
+
+Every rule is written for both generations of Keras, whose layers have the same options but for a few names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from convlens.worker.engine import ops
+from convlens.worker.engine.graph import GENERATIONS, Layer, is_keras_own, kind_of
+from convlens.worker.engine.kinds import AT_TRAINING_ALONE
+
+
+class NoRule(Exception):
+    """A layer, or options of one, that no rule here is written for."""
+
+
+def written(layer: Layer | None) -> list[ops.Op]:
+    """A layer's operations by its rule. Raises NoRule."""
+    rule = RULES.get(kind_of(layer)) if is_keras_own(layer) else None
+    if rule is None:
+        raise NoRule
+    return rule(layer)
+
+
+def _weight(variable: Any, default: np.ndarray[Any, Any] | None = None) -> ops.Weights:
+    return np.asarray(default if variable is None else variable, np.float32)
+
+
+def _only(layer: Layer, **wanted: object) -> None:
+    """NoRule unless the layer's options are the ones the rule is written for."""
+    if any(getattr(layer, option) != value for option, value in wanted.items()):
+        raise NoRule
+
+
+def _activation(layer: Layer) -> list[ops.Op]:
+    """The activation of a layer, which may be a function, a layer itself, or none."""
+    activation = layer.activation
+    if hasattr(activation, "get_config") and hasattr(activation, "weights"):
+        try:
+            return written(activation)
+        except NoRule:
+            if activation.weights:
+                raise
+            return [ops.Taped(activation, f"{kind_of(activation)} {activation.get_config()}", hidden=[layer.name])]
+    name = getattr(activation, "__name__", "linear" if activation is None else str(activation))
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]()
+    if (getattr(activation, "__module__", None) or "").partition(".")[0] not in GENERATIONS:
+        raise NoRule
+    return [ops.Taped(activation, name, hidden=[layer.name])]
+
+
+def _convolution(layer: Layer) -> list[ops.Op]:
+    _only(layer, dilation_rate=(1, 1), groups=1)
+    kernel = _weight(layer.kernel)
+    bias = _weight(layer.bias, np.zeros(kernel.shape[-1]))
+    return [ops.Convolution(kernel, bias, tuple(layer.strides), layer.padding.upper()), *_activation(layer)]
+
+
+def _dense(layer: Layer) -> list[ops.Op]:
+    kernel = _weight(layer.kernel)
+    return [ops.Dense(kernel, _weight(layer.bias, np.zeros(kernel.shape[-1]))), *_activation(layer)]
+
+
+def _pool(kind: Callable[..., ops.Op]) -> Callable[[Layer], list[ops.Op]]:
+    def rule(layer: Layer) -> list[ops.Op]:
+        return [kind(tuple(layer.pool_size), tuple(layer.strides), layer.padding.upper())]
+
+    return rule
+
+
+def _global_pool(kind: Callable[..., ops.Op]) -> Callable[[Layer], list[ops.Op]]:
+    def rule(layer: Layer) -> list[ops.Op]:
+        return [kind(layer.keepdims)]
+
+    return rule
+
+
+def _batch_normalization(layer: Layer) -> list[ops.Op]:
+    rank = len(layer.input_spec.axes) and layer.input_spec.ndim
+    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+    if axis not in {-1, (rank or 0) - 1}:
+        raise NoRule
+    mean, variance = _weight(layer.moving_mean), _weight(layer.moving_variance)
+    scale = _weight(layer.gamma, np.ones_like(mean)) / np.sqrt(variance + np.float32(layer.epsilon))
+    return [ops.Affine(scale, _weight(layer.beta, np.zeros_like(mean)) - mean * scale)]
+
+
+def _relu(layer: Layer) -> list[ops.Op]:
+    _only(layer, max_value=None, threshold=0.0)
+    slope = float(layer.negative_slope)
+    return [ops.LeakyRelu(slope) if slope else ops.Relu()]
+
+
+def _leaky_relu(layer: Layer) -> list[ops.Op]:
+    slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # Keras 3, Keras 2
+    return [ops.LeakyRelu(float(slope))]
+
+
+def _reshape(layer: Layer) -> list[ops.Op]:
+    return [ops.Reshape(tuple(layer.target_shape))]
+
+
+def _flatten(_: Layer) -> list[ops.Op]:
+    return [ops.Reshape((-1,))]
+
+
+def _rescaling(layer: Layer) -> list[ops.Op]:
+    return [ops.Affine(_weight(layer.scale), _weight(layer.offset))]
+
+
+def _zero_padding(layer: Layer) -> list[ops.Op]:
+    (top, bottom), (left, right) = layer.padding
+    return [ops.Pad(((top, bottom), (left, right)))]
+
+
+def _softmax(layer: Layer) -> list[ops.Op]:
+    _only(layer, axis=-1)
+    return [ops.Probability("softmax")]
+
+
+ACTIVATIONS: Final[dict[str, Callable[[], list[ops.Op]]]] = {
+    "linear": lambda: [ops.Identity()],
+    "relu": lambda: [ops.Relu()],
+    "leaky_relu": lambda: [ops.LeakyRelu(0.2)],
+    "softmax": lambda: [ops.Probability("softmax")],
+    "sigmoid": lambda: [ops.Probability("sigmoid")],
+}
+"""One row an activation, by its Keras name."""
+
+RULES: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
+    "Conv2D": _convolution,
+    "Dense": _dense,
+    "MaxPooling2D": _pool(ops.MaxPool),
+    "AveragePooling2D": _pool(ops.AveragePool),
+    "GlobalAveragePooling2D": _global_pool(ops.GlobalAverage),
+    "GlobalMaxPooling2D": _global_pool(ops.GlobalMax),
+    "BatchNormalization": _batch_normalization,
+    "Activation": _activation,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
+    "Softmax": _softmax,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Rescaling": _rescaling,
+    "ZeroPadding2D": _zero_padding,
+    **dict.fromkeys(AT_TRAINING_ALONE, lambda _: [ops.Identity()]),
+}
+"""One row a class of Keras."""
