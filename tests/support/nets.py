@@ -110,7 +110,7 @@ def taped(model: keras.Model, x: np.ndarray, unit: int, layer: str) -> tuple[np.
             seen[it.name] = value
             if it.name == layer:
                 tape.watch(value)
-        score = tf.reduce_sum(value[:, unit])
+        score = tf.reduce_sum(scores(value)[:, unit])
     return tape.gradient(score, tensor).numpy(), seen[layer].numpy(), tape.gradient(score, seen[layer]).numpy()
 
 
@@ -145,8 +145,13 @@ def ruled(model: keras.Model, x: np.ndarray, unit: int, rule: str) -> np.ndarray
             value = it(value, training=False)
         if isinstance(last, L.Dense):
             value = value @ last.kernel + last.bias
-        score = tf.reduce_sum(value[:, unit])
+        score = tf.reduce_sum(scores(value)[:, unit])
     return tape.gradient(score, tensor).numpy()
+
+
+def scores(logits: tf.Tensor) -> tf.Tensor:
+    """(N,units): the logits, but −z and z of one unit's, which here ends in a sigmoid."""
+    return tf.concat([-logits, logits], -1) if logits.shape[-1] == 1 else logits
 
 
 def _layers(model):

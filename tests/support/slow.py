@@ -10,7 +10,7 @@ from keras import layers as L
 
 
 def logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """(N,…) before the last softmax or sigmoid."""
+    """(N,…) before the last softmax or sigmoid; of one unit with a sigmoid, those of its two classes."""
     value = np.asarray(x, np.float64)
     flat = list(_layers(model))
     for layer in flat:
@@ -18,7 +18,8 @@ def logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
         activation = getattr(layer, "activation", None)
         if activation is not None and layer is not flat[-1]:
             value = np.maximum(value, 0) if activation is keras.activations.relu else value
-    return value
+    is_binary = value.shape[-1] == 1 and flat[-1].activation is keras.activations.sigmoid
+    return np.concatenate([-value, value], -1) if is_binary else value
 
 
 def directional(model: keras.Model, x: np.ndarray, unit: int, direction: np.ndarray, step: float = 1e-5) -> float:

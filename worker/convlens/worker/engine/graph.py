@@ -48,8 +48,12 @@ class Segment:
 
     @property
     def trains(self) -> str:
-        """The name of an operation that is called with training=True; empty without one."""
-        return next((_operation(it).name for it in self.tensors if _arguments(it)[1].get("training") is True), "")
+        """The name of a Keras 2 operation called with training=True, which it stays at inference; empty without one.
+
+        Keras 3 overrides it.
+        """
+        kept = [it for it in self.tensors if _package(_operation(it)) is not keras]
+        return next((_operation(it).name for it in kept if _arguments(it)[1].get("training") is True), "")
 
     def function(self) -> Callable[[Any], Any]:
         """What computes `end` from `start` with Keras' own layers, as at inference."""
@@ -108,7 +112,7 @@ def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int,
         raise UnsupportedLayer(f"model {model.name!r} takes images of any size; say which by size=HEIGHTxWIDTH")
     if size is not None and any(own not in {None, wanted} for own, wanted in zip(sides, size, strict=True)):
         raise UnsupportedLayer(
-            f"model {model.name!r} takes images of {sides[0]}×{sides[1]}, not size={size[0]}x{size[1]}"
+            f"model {model.name!r} takes images of {sides[0]}×{sides[1]}, not of {size[0]}×{size[1]}"
         )
     height, width = size or sides
     return height, width, channels
@@ -140,7 +144,7 @@ def _single_input(model: Layer) -> Tensor:
 
 
 def _output(model: Layer, name: str | None) -> Tensor:
-    names = list(model.output_names)
+    names = list(getattr(model, "output_names", ["output"]))  # a Sequential has one, without a name
     if name is None and len(names) > 1:
         raise UnsupportedLayer(
             f"model {model.name!r} has {len(names)} outputs; choose one by output=, of {', '.join(names)}"

@@ -1,0 +1,370 @@
+"""What has no written rule is explained all the same: held against GradientTape, in both generations of Keras."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import taped_nets
+import tensorflow as tf
+import tf_keras
+from keras import layers as L
+
+from convlens.worker.engine.cams import CAMS
+from convlens.worker.engine.chain import rescaling_layer, walk
+from convlens.worker.engine.explain import explain
+from convlens.worker.engine.graph import UnsupportedLayer
+from convlens.worker.engine.kinds import AT_TRAINING_ALONE
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
+from convlens.worker.engine.network import Network
+from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
+
+SIGNED = Saliency(reduction="none")
+PACKAGES = {"keras 3": keras, "keras 2": tf_keras}
+HIDING = {
+    "prelu", "elu", "relu6", "odd layer as activation", "residual", "inception", "attention", "squeeze and excite",
+    "tanh", "selu", "gelu", "sigmoid", "softplus", "swish", "softmax", "separable", "dilation and relu",
+}  # fmt: skip
+"""Cases in which a taped step has an activation inside."""
+
+
+def close(found, wanted, tolerance=1e-5):
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * max(1e-12, np.abs(wanted).max()))
+
+
+def tape(package, model, x, unit, layer):
+    """By GradientTape and Keras alone: logits, ∂logit/∂input, a layer's output, ∂logit/∂(that output)."""
+    last = model.layers[-1]
+    inner = package.Model(model.input, [last.input, model.get_layer(layer).output])
+    above = package.Model(model.get_layer(layer).output, last.input)
+    kernel, bias = (tf.constant(it) for it in last.get_weights())
+    x = tf.constant(x, tf.float32)
+    with tf.GradientTape(persistent=True) as recorded:
+        recorded.watch(x)
+        features, output = inner(x, training=False)
+        logits = features @ kernel + bias
+        recorded.watch(output)
+        score = (above(output, training=False) @ kernel + bias)[:, unit]
+        whole = logits[:, unit]
+    return logits.numpy(), recorded.gradient(whole, x).numpy(), output.numpy(), recorded.gradient(score, output).numpy()
+
+
+@pytest.mark.parametrize("generation", PACKAGES)
+@pytest.mark.parametrize("name", taped_nets.cases(keras))
+def test_every_case_is_explained_as_the_tape_has_it(generation, name):
+    package = PACKAGES[generation]
+    model = taped_nets.build(package, name)
+    network = Network(model, "none")
+    x = taped_nets.images()
+    layer = network.cam_layer if name != "one activation twice" else "behind"
+    logits, gradient, output, inner = tape(package, model, x, 3, layer)
+    plan = Plan((SIGNED, GradCAM(layer), Activation(network.layers[-1].name), Activation(layer)), predictions=5)
+    found = network.run(x, plan, np.full((2, 1), 3, np.int32))
+    close(found.scores[:, 0], logits[:, 3])
+    close(found.maps[SIGNED][:, 0], gradient)
+    close(found.maps[Activation(layer)], output)
+    close(found.maps[Activation(network.layers[-1].name)], model.predict(x.astype("f4"), verbose=0))
+    close(found.maps[GradCAM(layer)][:, 0], np.maximum((output * inner.mean((1, 2), keepdims=True)).sum(-1), 0), 1e-4)
+    np.testing.assert_array_equal(found.predicted[:, 0], logits.argmax(-1))
+    assert bool(network.unavailable) == (name in HIDING)
+
+
+@pytest.mark.parametrize("name", sorted(HIDING))
+def test_guided_backpropagation_is_refused_by_the_name_of_what_hides_activations(name):
+    network = Network(taped_nets.build(keras, name), "none")
+    assert set(network.unavailable) == {"guided", "deconvnet", "guided_grad_cam"}
+    assert "hides" in network.unavailable["guided"] or "activation" in network.unavailable["guided"]
+    with pytest.raises(ValueError, match=r"guided: layer '.*'"):
+        network.run(taped_nets.images(), Plan((Saliency("guided"),)))
+
+
+@pytest.mark.parametrize("rule", ["guided", "deconvnet"])
+@pytest.mark.parametrize("name", ["linear residual", "depthwise", "dilation", "groups", "dense on a map"])
+def test_guided_backpropagation_passes_taped_steps_without_activations(name, rule):
+    model = taped_nets.build(keras, name)
+
+    @tf.custom_gradient
+    def rectified(value):
+        def passed(dy):
+            return tf.nn.relu(dy) * (tf.cast(value > 0, tf.float32) if rule == "guided" else 1.0)
+
+        return tf.nn.relu(value), passed
+
+    def changed(layer):
+        config = layer.get_config()
+        if isinstance(layer, L.ReLU):
+            return L.Activation(rectified, name=layer.name)
+        if getattr(layer, "activation", None) is keras.activations.relu:
+            copy = type(layer).from_config(config | {"activation": "linear"})
+            copy.activation = rectified
+            return copy
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=changed)
+    copy.set_weights(model.get_weights())
+    x = taped_nets.images()
+    _, wanted, _, _ = tape(keras, copy, x, 2, "before")
+    item = Saliency(rule, reduction="none")
+    found = Network(model, "none").run(x, Plan((item,)), np.full((2, 1), 2, np.int32))
+    close(found.maps[item][:, 0], wanted)
+    plain = Network(model, "none").run(x, Plan((SIGNED,)), np.full((2, 1), 2, np.int32)).maps[SIGNED][:, 0]
+    assert np.abs(plain - wanted).max() > 0.01 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_taped_steps_go_with_other_precisions(precision):
+    model = taped_nets.build(keras, "residual")
+    x, plan, units = taped_nets.images(), Plan((SIGNED,)), np.full((2, 1), 3, np.int32)
+    exact = Network(model, "unit").run(x, plan, units).maps[SIGNED]
+    found = Network(model, "unit", precision).run(x, plan, units).maps[SIGNED]
+    assert (found * exact).sum() / np.linalg.norm(found) / np.linalg.norm(exact) > 0.98
+
+
+def test_integrated_gradients_add_up_through_taped_steps():
+    network = Network(taped_nets.build(keras, "residual"), "unit")
+    item = IntegratedGradients(Path(200), "none")
+    outputs = explain(network, taped_nets.images(), [item], np.full((2, 1), 1, np.int32), batch=50)
+    found = outputs.completeness[item]
+    assert (np.abs(found.delta) < 0.02 * np.abs(outputs.scores - found.baseline_scores)).all()
+
+
+class Doubled(L.Conv2D):
+    """A subclass that computes something else."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def test_a_subclass_of_a_layer_is_taken_as_what_it_computes():
+    inputs = keras.Input((16, 16, 3))
+    x = L.GlobalAveragePooling2D()(Doubled(4, 3, activation="relu", name="doubled")(inputs))
+    model = keras.Model(inputs, L.Dense(3, name="out")(x))
+    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    logits, gradient, _, _ = tape(keras, model, taped_nets.images(), 0, "doubled")
+    close(found.scores[:, 0], logits[:, 0])
+    close(found.maps[SIGNED][:, 0], gradient)
+
+
+@pytest.mark.parametrize("generation", PACKAGES)
+def test_what_is_the_identity_at_inference_is_so_in_keras(generation):
+    package = PACKAGES[generation]
+    x = taped_nets.images().astype(np.float32)
+    arguments = {"RandomTranslation": (0.2, 0.2), "RandomPosterization": (4,), "Identity": ()}
+    arguments |= dict.fromkeys(("RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"), (0.5,))
+    arguments |= dict.fromkeys(("RandomHue", "RandomSaturation", "RandomColorDegeneration", "RandomSharpness"), (0.5,))
+    arguments |= {name: (0.5,) for name in AT_TRAINING_ALONE if "Dropout" in name or "Noise" in name}
+    checked = 0
+    for name in AT_TRAINING_ALONE:
+        if layer := getattr(package.layers, name, None):
+            np.testing.assert_array_equal(layer(*arguments.get(name, ()))(x, training=False), x, err_msg=name)
+            checked += 1
+    assert checked > 10
+
+
+@pytest.mark.parametrize("generation", PACKAGES)
+def test_equal_models_have_equal_digests_and_others_have_not(generation, tmp_path):
+    package = PACKAGES[generation]
+    for name in ("residual", "prepared as caffe", "attention"):
+        model = taped_nets.build(package, name)
+        path = tmp_path / ("m.keras" if package is keras else "m.h5")
+        model.save(path)
+        one, other = (package.models.load_model(path) for _ in range(2))
+        digest = Network(one, "none").digest
+        assert Network(other, "none").digest == digest
+        for i in range(len(model.get_weights())):
+            changed = model.get_weights()
+            changed[i] = changed[i] + np.float32(1e-3)
+            other.set_weights(changed)
+            assert Network(other, "none").digest != digest
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("prepared as caffe", True), ("prepared as tf", True), ("prepared as torch", True), ("normalization", True),
+        ("augmentation", False), ("resizing", False), ("residual", False), ("center crop", False), ("attention", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("generation", PACKAGES)
+def test_a_model_that_rescales_its_own_input_is_known_by_it(generation, name, layer):
+    assert bool(rescaling_layer(taped_nets.build(PACKAGES[generation], name))) == layer
+
+
+def test_rescaling_behind_augmentation_is_known_and_behind_a_convolution_is_not():
+    inputs = keras.Input((16, 16, 3))
+
+    def model(*layers):
+        x = inputs
+        for layer in (*layers, L.GlobalAveragePooling2D(), L.Dense(2)):
+            x = layer(x)
+        return keras.Model(inputs, x)
+
+    convolution, rescaling = L.Conv2D(3, 3), L.Rescaling(1 / 255, name="own")
+    inner = keras.Sequential([keras.Input((16, 16, 3)), rescaling, convolution])
+    assert rescaling_layer(model(L.RandomFlip(), L.ZeroPadding2D(), rescaling, convolution)) == "own"
+    assert rescaling_layer(model(inner)) == "own"
+    assert rescaling_layer(model(convolution, rescaling)) == ""
+    assert rescaling_layer(model(L.BatchNormalization(), convolution)) == ""
+
+
+def test_the_default_cam_layer_is_the_last_one_with_more_than_one_place():
+    expected = {
+        "fully convolutional": "before", "residual": "joined", "inception": "joined", "relu6": "behind",
+        "one activation twice": "relu#2", "attention": "patches", "keepdims": "before",
+    }  # fmt: skip
+    found = {name: Network(taped_nets.build(keras, name), "none").cam_layer for name in expected}
+    assert found == expected
+
+
+def test_methods_of_class_activation_maps_are_their_formulas_at_a_residual_sum():
+    model = taped_nets.build(keras, "residual")
+    _, _, a, g = tape(keras, model, taped_nets.images(), 1, "add")
+    plan = Plan(tuple(GradCAM("add", method=method, signed=True) for method in CAMS))
+    found = Network(model, "none").run(taped_nets.images(), plan, np.full((2, 1), 1, np.int32)).maps
+    for method, formula in CAMS.items():
+        close(found[GradCAM("add", method=method, signed=True)][:, 0], formula(a, g).numpy(), 1e-4)
+
+
+def _refused():
+    x = keras.Input((16, 16, 3), name="photo")
+    other = keras.Input((4,), name="age")
+    features = L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(x))
+    of_any_size = keras.Sequential([keras.Input((None, None, 3)), L.GlobalMaxPooling2D(), L.Dense(2)])
+    photo = tf_keras.Input((8, 8, 3))
+    always = tf_keras.Model(photo, tf_keras.layers.Dropout(0.5)(photo, training=True))
+    never_built = keras.Sequential([L.Conv2D(3, 3), L.Flatten(), L.Dense(2)], name="bare")
+    rounded = L.Dense(2)(L.Flatten()(keras.ops.round(x)))
+    return {
+        "takes 2 inputs ('photo', 'age')": keras.Model([x, other], L.Dense(2)(L.Concatenate()([features, other]))),
+        "has 2 outputs; choose one by output=": keras.Model(x, {"a": L.Dense(2)(features), "b": L.Dense(3)(features)}),
+        "was never built": never_built,
+        "is a Lambda": keras.Model(x, L.Dense(2)(L.Lambda(lambda it: it[:, :2])(features))),
+        "training=True": tf_keras.Sequential([tf_keras.Input((8, 8, 3)), always, tf_keras.layers.Flatten()]),
+        "one score a class is needed": keras.Model(x, L.Conv2D(2, 3)(x)),
+        "no gradient passes layer 'round": keras.Model(x, rounded),
+        "takes (10,)": keras.Sequential([keras.Input((10,)), L.Dense(2)]),
+        "3 channels, or 1": keras.Sequential([keras.Input((8, 8, 4)), L.Flatten(), L.Dense(2)]),
+        "any size; say which by size=": of_any_size,
+        "channels_first": keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D(data_format="channels_first")(x))),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("message", _refused())
+def test_what_cannot_be_explained_is_refused_by_its_name(message):
+    with pytest.raises(UnsupportedLayer) as refused:
+        Network(_refused()[message], "none")
+    assert message in str(refused.value)
+
+
+def test_one_of_several_outputs_is_explained_by_its_name():
+    x = keras.Input((16, 16, 3))
+    features = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu", name="c")(x))
+    model = keras.Model(x, [L.Dense(2, name="sex")(features), L.Dense(3, name="kind")(features)])
+    for name in ("sex", "kind"):
+        single = Network(keras.Model(x, model.get_layer(name).output), "none")
+        network = Network(model, "none", output=name)
+        one, other = (it.run(taped_nets.images(), Plan((SIGNED,))).maps[SIGNED] for it in (network, single))
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UnsupportedLayer, match="no output 'age'; allowed: sex, kind"):
+        Network(model, "none", output="age")
+
+
+def test_a_model_of_any_size_takes_the_size_it_is_given():
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, L.Dense(3, name="out")(L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="c")(x))))
+    network = Network(model, "none", size=(16, 16))
+    found = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    close(found.maps[SIGNED][:, 0], tape(keras, model, taped_nets.images(), 0, "c")[1])
+    fixed = taped_nets.build(keras, "elu")
+    with pytest.raises(UnsupportedLayer, match="takes images of 16×16, not of 32×16"):
+        Network(fixed, "none", size=(32, 16))
+
+
+@pytest.mark.parametrize("scheme", ["unit", "tf", "none"])
+def test_grey_images_are_explained_in_one_channel(scheme):
+    x = keras.Input((16, 16, 1))
+    features = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu", name="c")(x))
+    model = keras.Model(x, L.Dense(3, name="out")(features))
+    grey = taped_nets.images()[..., :1]
+    network = Network(model, scheme)
+    prepared = {"unit": grey / np.float32(255), "tf": grey / np.float32(127.5) - 1, "none": grey}[scheme]
+    found = network.run(grey, Plan((SIGNED, GradCAM("c"))), np.zeros((2, 1), np.int32))
+    logits, gradient, _, _ = tape(keras, model, prepared, 0, "c")
+    close(found.scores[:, 0], logits[:, 0])
+    close(found.maps[SIGNED][:, 0], gradient)
+    item = IntegratedGradients(Path(100), "none")
+    completeness = explain(network, grey, [item], np.zeros((2, 1), np.int32)).completeness[item]
+    assert (np.abs(completeness.delta) < 0.02).all()
+    with pytest.raises(UnsupportedLayer, match="three channels"):
+        Network(model, "caffe")
+
+
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
+def test_schemes_are_those_of_keras_applications(mode):
+    model = taped_nets.build(keras, "residual")
+    x = taped_nets.images()
+    prepared = keras.applications.imagenet_utils.preprocess_input(x.astype(np.float32), mode=mode)
+    found = Network(model, mode).run(x, Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    logits, gradient, _, _ = tape(keras, model, prepared, 0, "before")
+    close(found.scores[:, 0], logits[:, 0])
+    close(found.maps[SIGNED][:, 0], gradient[..., ::-1] if mode == "caffe" else gradient)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("generation", PACKAGES)
+def test_one_unit_with_a_sigmoid_is_two_classes(generation):
+    package = PACKAGES[generation]
+    package.utils.set_random_seed(1)
+    x = package.Input((16, 16, 3))
+    features = package.layers.GlobalAveragePooling2D()(package.layers.Conv2D(4, 3, activation="relu", name="c")(x))
+    model = package.Model(x, package.layers.Dense(1, activation="sigmoid", name="out")(features))
+    images = taped_nets.images(4)
+    z, gradient, a, g = tape(package, model, images, 0, "c")
+    model.layers[-1].set_weights([model.layers[-1].get_weights()[0], -np.median(z, 0)])  # some of each class
+    z = z - np.median(z)
+    network = Network(model, "none")
+    assert network.units == 2
+    plan = Plan((SIGNED, GradCAM("c", signed=True)), predictions=2)
+    for unit, sign in ((1, 1), (0, -1)):
+        found = network.run(images, plan, np.full((4, 1), unit, np.int32))
+        close(found.scores[:, 0], sign * z[:, 0])
+        close(found.probabilities[:, 0], sigmoid(sign * z[:, 0]))
+        close(found.maps[SIGNED][:, 0], sign * gradient)
+        close(found.maps[GradCAM("c", signed=True)][:, 0], sign * (a * g.mean((1, 2), keepdims=True)).sum(-1), 1e-4)
+        np.testing.assert_array_equal(
+            found.predicted[:, 0], (model.predict(images.astype("f4"), verbose=0) >= 0.5)[:, 0]
+        )
+        close(found.predicted_probabilities.sum(1), np.ones(4))
+    chosen = network.run(images, plan, np.full((4, 1), PREDICTED, np.int32))
+    np.testing.assert_array_equal(chosen.targets[:, 0], (z[:, 0] >= 0).astype(int))
+    assert (chosen.scores >= 0).all()
+    ranked = network.run(images, Plan((SIGNED,), targets=2)).targets
+    np.testing.assert_array_equal(np.sort(ranked, 1), [[0, 1]] * 4)
+    close(network.run(images, Plan((Activation("out"),))).maps[Activation("out")], sigmoid(z))
+
+
+def test_a_tie_of_two_classes_is_the_second_one():
+    x = keras.Input((16, 16, 3))
+    model = keras.Model(x, L.Dense(1, activation="sigmoid", kernel_initializer="zeros")(L.Flatten()(x)))
+    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=1))
+    assert found.targets.tolist() == [[1], [1]]
+    assert found.predicted.tolist() == [[1], [1]]
+
+
+def test_probabilities_that_are_flattened_at_the_end_are_the_heads():
+    x = keras.Input((16, 16, 3))
+    y = L.GlobalAveragePooling2D(keepdims=True)(L.Conv2D(6, 3, activation="relu", name="c")(x))
+    y = L.Conv2D(5, 1, name="logits")(y)
+    model = keras.Model(x, L.Flatten()(L.Activation("softmax", name="chances")(y)))
+    network = Network(model, "none")
+    assert (network.score_layer, network.units, network.has_probability) == ("logits", 5, True)
+    found = network.run(taped_nets.images(), Plan((SIGNED,), predictions=5))
+    close(found.predicted_probabilities, -np.sort(-model.predict(taped_nets.images().astype("f4"), verbose=0)))
+
+
+def test_steps_with_rules_stay_written_beside_taped_ones():
+    taped = [step.layer for step in walk(taped_nets.build(keras, "residual")) if type(step.op).__name__ == "Taped"]
+    assert taped == ["add"]
