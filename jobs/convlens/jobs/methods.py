@@ -102,9 +102,10 @@ class Served:
 
     @property
     def spatial(self) -> list[str]:
-        """The layers with an extent in space that the data pass before the scored one."""
+        """The layers of more than one place that the data pass before the scored one."""
         below = list(self.layers)[: list(self.layers).index(self.scored)]
-        return [name for name in below if len(self.layers[name].shape) == 3]
+        shapes = {name: tuple(self.layers[name].shape) for name in below}
+        return [name for name, shape in shapes.items() if len(shape) == 3 and shape[0] * shape[1] > 1]
 
 
 Planned = Iterator[tuple[str, Method, tuple[int, ...]]]
@@ -148,12 +149,17 @@ def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: Served) 
     named(spec_pb2.MapSize, options.size, f"{field}.size")
     method = _offered(spec_pb2.CamMethod, options.method or spec_pb2.CAM_METHOD_GRAD_CAM, field, model)
     layer = options.layer or model.card.cam_layer
+    if not layer:
+        raise SpecError(
+            f"{field}.layer", f"is needed: no convolution of {model.card.name!r} has more than one place; "
+            f"allowed: {listed(model.spatial) or 'none'}",
+        )  # fmt: skip
     if layer not in model.layers:
         raise no_layer(f"{field}.layer", layer, model.card.name, model.layers)
     if layer not in model.spatial:
         raise SpecError(
             f"{field}.layer",
-            f"layer {layer!r} has no extent in space, or is not below the scored layer {model.scored!r}; "
+            f"layer {layer!r} has no more than one place, or is not below the scored layer {model.scored!r}; "
             f"allowed: {listed(model.spatial)}",
         )
     if options.signed and method == "score_cam":
@@ -239,6 +245,8 @@ def _color(message: spec_pb2.Color, field: str) -> Color:
 def _offered(enum: Any, value: int, field: str, model: Served) -> str:
     """The name of a method that the model's workers have."""
     name = named(enum, value, f"{field}.method")
+    if name in model.card.unavailable_methods:
+        raise SpecError(f"{field}.method", f"{name}: {model.card.unavailable_methods[name]}")
     if name not in model.card.methods:
         offered = [it for it in map(lowered(enum), enum.keys()[1:]) if it in model.card.methods]
         raise SpecError(

@@ -26,10 +26,10 @@ from convlens.worker.asked import engine_value
 from convlens.worker.batcher import Batched, Batcher, Dropped, Owner
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.preprocess import PREPROCESS
 from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
 from convlens.worker.forms import formed
 from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.models.served import preprocess_of
 from convlens.worker.reports import result_header
 from convlens.worker.room import Room
 
@@ -329,7 +329,7 @@ class Runner:
                 told = time.monotonic()
                 self._ledger.progress(job.claim, share)
 
-        scheme = PREPROCESS[job.card.preprocess]
+        scheme = preprocess_of(job.card)
         return complete(
             first, np.concatenate(job.pixels), job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress
         )

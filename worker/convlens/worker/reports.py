@@ -46,6 +46,8 @@ def result_header(
         model=card.name,
         model_digest=card.digest,
         precision=card.precision,
+        preprocess=card.preprocess,
+        preprocess_assumed=card.preprocess_assumed,
         target_axis=plan.target_axis,
         total_bytes=sum(spec.byte_size for spec in specs),
     )

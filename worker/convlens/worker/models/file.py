@@ -26,7 +26,7 @@ def load(source: Source) -> KerasModel:
         raise
     except Exception as error:  # Keras and h5py raise whatever a wrong file makes them trip over
         raise ModelUnavailable(f"model {source.name!r}: {path} cannot be loaded: {error}") from error
-    return KerasModel(source, model, path.name, "caffe")
+    return KerasModel(source, model, path.name)
 
 
 def _is_whole(path: Path) -> bool:

@@ -12,12 +12,13 @@ import tensorflow as tf
 
 from convlens.v1 import model_pb2
 from convlens.worker.asked import METHODS
-from convlens.worker.engine.graph import UnsupportedLayer
+from convlens.worker.engine.graph import UnsupportedLayer, input_shape
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
 from convlens.worker.models.arithmetic import TF32, warn_of_slowness
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.input_scheme import choose_scheme
+from convlens.worker.models.served import CUSTOM, ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ for _gpu in tf.config.list_physical_devices("GPU"):
 class KerasModel:
     """A network and its card.
 
-    ModelUnavailable when the engine has no rule for a layer, labels do not fit, or the precision not to other models'.
+    `known` is the preprocessing that these weights are known to need. ModelUnavailable where the model cannot be
+    explained, labels do not fit, or the precision does not fit to other models'.
     """
 
     def __init__(
@@ -41,30 +43,46 @@ class KerasModel:
         source: Source,
         model: Any,
         origin: str,
-        preprocess: str,
+        known: str | None = None,
         labels: list[str] | None = None,
         synthetic: bool = False,
     ) -> None:
-        scheme = source.preprocess or preprocess
         TF32.claim(self, source)
         warn_of_slowness(source)
         try:
-            self._network = network = Network(model, scheme, source.precision)
+            *_, channels = input_shape(model, source.size)
+            scheme = choose_scheme(source, model, channels, known)
+            self._network = network = Network(
+                model, scheme.preprocess, source.precision, size=source.size, output=source.output
+            )
         except UnsupportedLayer as error:
             raise ModelUnavailable(f"model {source.name!r}: {error}") from error
+        log.log(
+            logging.WARNING if scheme.is_assumed else logging.INFO,
+            "model=%s preprocess=%s (%s)%s", source.name, scheme.name, scheme.reason,
+            "; state another one by preprocess= or mean= and std=" * scheme.is_assumed,
+        )  # fmt: skip
         self.card = model_pb2.Model(
             source=origin,
             digest=network.digest,
             input_shape=network.input_shape,
-            layers=[model_pb2.Layer(name=i.name, kind=i.kind, shape=i.shape) for i in network.layers],
+            layers=[
+                model_pb2.Layer(name=it.name, kind=it.kind, shape=it.shape, taped=it.is_taped) for it in network.layers
+            ],
             labels=read_labels(source, network.units) or labels or [],
-            preprocess=scheme,
+            preprocess=scheme.name,
+            preprocess_assumed=scheme.is_assumed,
+            preprocess_reason=scheme.reason,
+            preprocess_mean=scheme.preprocess.zero if scheme.name == CUSTOM else (),
+            preprocess_std=[1 / it for it in scheme.preprocess.scale] if scheme.name == CUSTOM else (),
             precision=PRECISIONS[source.precision],
             score_layer=network.score_layer,
             cam_layer=network.cam_layer or "",
             synthetic=synthetic,
             has_probability=network.has_probability,
-            methods=sorted(METHODS),
+            methods=sorted(METHODS.keys() - network.unavailable.keys()),
+            unavailable_methods=network.unavailable,
+            classes=network.units,
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
@@ -85,6 +103,6 @@ class KerasModel:
         """What most jobs ask for: each kind of map by itself, and the four of the article together."""
         cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
         layer = next((it.name for it in self.card.layers if it.name == ARTICLE), self.card.layers[0].name)
-        both: tuple[Map, ...] = (Saliency(), Saliency("guided"))
+        both = tuple(Saliency(it) for it in ("vanilla", "guided") if it in self.card.methods)
         alone: list[tuple[Map, ...]] = [(item,) for item in (*both, *cam, Activation(layer))]
         return [*alone, (*both, *cam), (*both, *cam, Activation(layer))]

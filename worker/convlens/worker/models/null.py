@@ -58,6 +58,7 @@ class NullModel:
             synthetic=True,
             has_probability=True,
             methods=sorted(METHODS),
+            classes=UNITS,
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:

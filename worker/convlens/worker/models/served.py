@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,10 @@ import numpy.typing as npt
 from convlens.v1 import model_pb2
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
+
+CUSTOM: Final = "custom"
+"""The name of a preprocessing scheme that the worker's settings give by mean and std."""
 
 
 class ModelUnavailable(RuntimeError):
@@ -28,3 +32,10 @@ class ServedModel(Protocol):
 
     def warm_up(self) -> None:
         """Compiles what most jobs ask for, so that the first of them does not wait for it."""
+
+
+def preprocess_of(card: model_pb2.Model) -> Preprocess:
+    """The scheme on a model's card."""
+    if card.preprocess == CUSTOM:
+        return standardized(card.preprocess_mean, card.preprocess_std)
+    return PREPROCESS[card.preprocess]
