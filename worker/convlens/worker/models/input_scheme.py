@@ -15,7 +15,7 @@ from convlens.worker.models.source import Source
 
 FAMILIES: Final = (
     (r"vgg(16|19)|resnet(50|101|152)", "caffe"),
-    (r"resnet(50|101|152)v2|mobilenet(v2)?_|mobilenetv3|inception_(v3|resnet_v2)|xception|nasnet", "tf"),
+    (r"resnet(50|101|152)v2|mobilenet(v2)?|mobilenetv3(small|large)|inception_(v3|resnet_v2)|xception|nasnet", "tf"),
     (r"densenet(121|169|201)", "torch"),
 )
 """The names that keras.applications gives its models, and what these were trained with."""
@@ -48,7 +48,7 @@ def choose_scheme(source: Source, model: Any, channels: int, known: str | None =
         return _scheme("none", False, f"the model's own layer {own!r} rescales the pixels")
     for name in _names(model):
         for pattern, scheme in FAMILIES:
-            if re.match(rf"({pattern})($|[^a-z0-9])|({pattern})$", name.lower()):
+            if re.match(rf"({pattern})(?![a-z0-9])", name.lower()):
                 return _scheme(scheme, True, f"assumed, as keras.applications trained {name}")
     if channels == 1:
         return _scheme("unit", True, "assumed, as the file does not tell: grey in 0…1")

@@ -1,0 +1,105 @@
+"""How a model's input is understood: as the settings state, as the file tells, or assumed aloud."""
+
+from __future__ import annotations
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from convlens.worker.engine.plan import PREDICTED, Plan, Saliency
+from convlens.worker.models.keras_model import KerasModel
+from convlens.worker.models.served import preprocess_of
+from convlens.worker.models.source import Source
+
+SIZE = 16
+
+
+def model(*first, channels=3, name="m"):
+    keras.utils.set_random_seed(2)
+    x = inputs = keras.Input((SIZE, SIZE, channels))
+    for layer in (
+        *first,
+        L.Conv2D(4, 3, activation="relu"),
+        L.GlobalAveragePooling2D(),
+        L.Dense(3, activation="softmax"),
+    ):
+        x = layer(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def served(built, known=None, **options):
+    return KerasModel(Source("m", "file", "m.keras", **options), built, "m.keras", known)
+
+
+def nested(name):
+    inner = keras.Input((SIZE, SIZE, 3))
+    return model(keras.Model(inner, L.Conv2D(3, 3, name="conv")(inner), name=name))
+
+
+CASES = {
+    "nothing told": (model, {}, None, ("caffe", True)),
+    "grey": (lambda: model(channels=1), {}, None, ("unit", True)),
+    "stated": (model, {"preprocess": "tf"}, None, ("tf", False)),
+    "stated over what it is known to be": (model, {"preprocess": "unit"}, "caffe", ("unit", False)),
+    "known weights": (model, {}, "caffe", ("caffe", False)),
+    "rescaling": (lambda: model(L.Rescaling(1 / 255)), {}, None, ("none", False)),
+    "normalization": (lambda: model(L.Normalization(mean=[1, 2, 3], variance=[4, 5, 6])), {}, None, ("none", False)),
+    "rescaling behind augmentation": (lambda: model(L.RandomFlip(), L.Rescaling(2.0)), {}, None, ("none", False)),
+    "a VGG16 inside": (lambda: nested("vgg16"), {}, None, ("caffe", True)),
+    "a ResNet50 inside": (lambda: nested("resnet50"), {}, None, ("caffe", True)),
+    "a ResNet50V2 inside": (lambda: nested("resnet50v2"), {}, None, ("tf", True)),
+    "a MobileNetV2 inside": (lambda: nested("mobilenetv2_1.00_224"), {}, None, ("tf", True)),
+    "a DenseNet121 inside": (lambda: nested("densenet121"), {}, None, ("torch", True)),
+    "a name of its own": (lambda: nested("resnet50000"), {}, None, ("caffe", True)),
+    "mean and std": (model, {"mean": (100.0, 90.0, 80.0), "std": (50.0,)}, None, ("custom", False)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_scheme_is_what_the_settings_or_the_file_tell_or_assumed(case):
+    build, options, known, expected = CASES[case]
+    card = served(build(), known, **options).card
+    assert (card.preprocess, card.preprocess_assumed) == expected
+    assert card.preprocess_reason.startswith("assumed" if expected[1] else ("stated", "known", "the model's own"))
+
+
+def test_an_assumption_is_said_aloud_with_its_remedy_and_a_known_scheme_is_not(caplog):
+    with caplog.at_level(logging.INFO):
+        served(model())
+        served(model(L.Rescaling(1 / 255)))
+    warnings = [
+        it.getMessage() for it in caplog.records if it.levelno == logging.WARNING and "preprocess" in it.message
+    ]
+    assert len(warnings) == 1
+    assert "preprocess=caffe (assumed" in warnings[0]
+    assert "state another one by preprocess=" in warnings[0]
+
+
+def test_a_scheme_stated_on_top_of_the_models_own_is_told():
+    card = served(model(L.Rescaling(1 / 255, name="own")), preprocess="caffe").card
+    assert card.preprocess == "caffe"
+    assert "on top of it the model's own layer 'own' rescales" in card.preprocess_reason
+
+
+def test_a_model_that_rescales_its_own_input_predicts_what_keras_predicts_on_raw_pixels():
+    built = model(L.Rescaling(1 / 127.5, offset=-1))
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    outputs = served(built).run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
+    wanted = built.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-wanted), atol=1e-6)
+
+
+def test_mean_and_std_are_applied_and_stand_on_the_card():
+    built, images = model(), np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    mean, std = (100.0, 90.0, 80.0), (50.0, 60.0, 70.0)
+    found = served(built, mean=mean, std=std)
+    outputs = found.run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
+    wanted = built.predict((images - np.array(mean, "f4")) / np.array(std, "f4"), verbose=0)
+    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-wanted), atol=1e-6)
+    np.testing.assert_allclose(found.card.preprocess_mean, mean)
+    np.testing.assert_allclose(found.card.preprocess_std, std, rtol=1e-6)
+    x = images[0].astype(np.float32)
+    np.testing.assert_allclose(preprocess_of(found.card).forward(x), (x - mean) / std, rtol=1e-5, atol=1e-5)
