@@ -50,8 +50,8 @@ def _why_no_path(text: str) -> str | None:
     if scheme := _URL.match(text):
         remedy = {
             "file": "give the path behind file://",
-            "http": "give what is there: urllib.request.urlopen(url)",
-            "https": "give what is there: urllib.request.urlopen(url)",
+            "http": "download it, or give urllib.request.urlopen(url)",
+            "https": "download it, or give urllib.request.urlopen(url)",
         }.get(scheme[1].lower(), "give the file opened with a library that knows it")
         return f"{start} is a URL, no path; {remedy}"
     if is_base64_image(text):

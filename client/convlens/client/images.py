@@ -190,7 +190,8 @@ def _is_several(images: Any) -> TypeGuard[Iterable[ImageLike]]:
         message = f"{_kind(images)} is no image; allowed: {ALLOWED}. Of several images give a list"
         raise InvalidArgument(message, field="images")
     if isinstance(images, np.ndarray) or _is_tensor(images):
-        return len(getattr(images, "shape", ())) == 1 and getattr(images.dtype, "kind", "?") in {"O", "U", "T"}
+        kind = getattr(getattr(images, "dtype", None), "kind", None)  # tensors of other libraries have other dtypes
+        return len(getattr(images, "shape", ())) == 1 and kind in {"O", "U", "T"}
     single = isinstance(images, SentImage | str | os.PathLike | bytes | bytearray | memoryview) or _is_pillow(images)
     return isinstance(images, Iterable) and not single and not hasattr(images, "read")
 

@@ -122,9 +122,9 @@ def _describe_text(head: bytes) -> tuple[str, str]:
 
 
 def is_base64_image(text: str) -> bool:
-    """True for the beginning of a file of one of FORMATS in base64."""
+    """True for a text that begins as a file of one of FORMATS does in base64."""
     try:
-        return format_of(base64.b64decode(text[:64].rstrip("=\r\n"), validate=True)) is not None
+        return len(text) >= 64 and format_of(base64.b64decode(text[:64], validate=True)) is not None
     except (binascii.Error, ValueError):
         return False
 

@@ -47,6 +47,8 @@ PART_BYTES: Final = 64 << 10
 _APP1, _SCAN = 0xE1, 0xDA
 """Markers of a JPEG's segments: EXIF and XMP, which may tell that an image is not upright; the first scan."""
 
+_OF_BYTES: Final = {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}
+"""What may be stated of files and uint8 pixels."""
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601, as Pillow's mode L."""
 _JPEG: Final = {3: ("RGB", {"YCbCr", "RGB"}), 1: ("GRAY", {"Gray"})}
@@ -130,6 +132,8 @@ def _as_they_lie(
         about = image.pixels
         if len(pixels) != size or about.datatype != tensor_pb2.DATA_TYPE_UINT8 or tuple(about.shape) != shape:
             return None
+        if image.value_range not in _OF_BYTES:
+            return None
     arrays = [np.frombuffer(pixels, np.uint8) for pixels in data]
     starts = [_address(array) for array in arrays]
     owners = [memoryview(pixels).obj for pixels in data]
@@ -148,7 +152,7 @@ def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int
     """One image, in 0…255, of the size and the channels of `into`."""
     match image.WhichOneof("source"):
         case "encoded":
-            if image.value_range not in _OF_FILES:
+            if image.value_range not in _OF_BYTES:
                 raise ImageUnreadableError("value_range is for float pixels; image files are in 0…255")
             _decode(data, into, max_pixels)
         case "pixels":
@@ -156,9 +160,6 @@ def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int
             into[:] = _resize_pixels(_with_channels(_pixels(image, data, max_pixels), channels), height, width)
         case _:
             raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
-
-
-_OF_FILES: Final = {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}
 
 
 def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
@@ -229,7 +230,7 @@ def _pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
         )
     _check_size(array.shape[1], array.shape[0], max_pixels)
     if array.dtype == np.uint8:
-        if image.value_range not in _OF_FILES:
+        if image.value_range not in _OF_BYTES:
             raise ImageUnreadableError("value_range is for float pixels; uint8 pixels are in 0…255")
         return array.view(np.uint8)
     if array.dtype == np.float32:
