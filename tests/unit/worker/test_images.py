@@ -455,3 +455,22 @@ def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_o
     with pytest.raises(UnreadableAtError) as caught:
         reader.read([spec_pb2.Image(encoded=b"")] * 8, files, HEIGHT, WIDTH, 16)
     assert caught.value.index == 19
+
+
+def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    noise = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "AVIF", quality=95, speed=10)
+    at_once, most, threads = [], [], set()
+
+    def watched(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        threads.add(threading.current_thread().name)
+        image.load()
+        at_once.remove(image)
+        return image.convert("RGB")
+
+    monkeypatch.setattr("convlens.worker.images.to_rgb", watched)
+    Reader(LIMIT).read([spec_pb2.Image(encoded=b"")] * 8, [noise] * 8, HEIGHT, WIDTH)
+    assert len(threads) > 1
+    assert max(most) == 1
