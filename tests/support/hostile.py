@@ -15,6 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from PIL import Image
 
+from convlens.v1.image_formats import FORMATS
+
 F = FieldDescriptor
 MANY = 200
 _INTS = (0, 1, -1, 2, 3, 7, 14, 224, 1000, 1001, 65_535, 2**31 - 1, -(2**31), 2**32 + 3, 2**62, 2**63 - 1, -(2**63))
@@ -43,9 +45,19 @@ def png(width: int, height: int, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def tiff(*entries: tuple[int, int, int, int], tail: bytes = bytes(100), bits: int = 8) -> bytes:
+    """A grey TIFF of 8×8 pixels, deflated where it is tiled, with these further entries: tag, type, count, value."""
+    own = {256: (4, 1, 8), 257: (4, 1, 8), 258: (3, 1, bits), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
+    own |= {tag: tuple(entry) for tag, *entry in entries}
+    if 322 in own:
+        own[259] = (3, 1, 8)
+    body = b"".join(struct.pack("<HHII", tag, *own[tag]) for tag in sorted(own))
+    return b"II*\0" + struct.pack("<IH", 8, len(own)) + body + bytes(4) + tail
+
+
 def files() -> dict[str, bytes]:
     """Image files, good and bad, by what they are."""
-    good = {kind: _file(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP")}
+    good = {kind: _file(kind) for kind in FORMATS}
     frames = [Image.new("P", (8, 8), colour) for colour in range(3)]
     out = io.BytesIO()
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
@@ -60,7 +72,10 @@ def files() -> dict[str, bytes]:
         "no rows": png(0, 8, zlib.compress(b"")),
         "a GIF that is a ZIP": good["GIF"] + b"PK\x03\x04" + bytes(30),
         "a JPEG that is a page": good["JPEG"][:20] + b"<script>" + good["JPEG"][20:],
-        "TIFF": _file("TIFF"),
+        "PPM": _file("PPM"),
+        "a TIFF of millions of strips": tiff((273, 4, 1_000_000, 122), tail=bytes(4_000_000)),
+        "a TIFF of one huge tile": tiff((322, 4, 1, 60_000), (323, 4, 1, 60_000), (324, 4, 1, 122), (325, 4, 1, 50)),
+        "a TIFF without an end": tiff((278, 4, 1, 0))[:60],
         "animated": out.getvalue(),
     }
     cut = {f"half a {kind}": data[: len(data) // 2] for kind, data in good.items()}

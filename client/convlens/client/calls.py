@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import grpc
 from google.protobuf.message import DecodeError
 
+from convlens.client.arrays import ValueRange
 from convlens.client.connection import Connection
 from convlens.client.errors import (
     DataCorrupted,
@@ -61,7 +62,7 @@ class JobRequest:
 
 
 def job_request(
-    images: Images | Outgoing,
+    images: Images,
     visualizations: Sequence[Visualization],
     *,
     model: str,
@@ -72,6 +73,7 @@ def job_request(
     priority: str,
     fresh: bool,
     timeout: float | None,
+    value_range: ValueRange | None = None,
 ) -> JobRequest:
     """A job as the wire has it. InvalidArgument for what cannot even be sent."""
     if priority not in PRIORITIES:
@@ -88,7 +90,7 @@ def job_request(
     if timeout is not None:
         spec.timeout.FromNanoseconds(int(timeout * 1e9))
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
-    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images))
+    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images, value_range))
     serialized = outgoing.finished(spec.SerializeToString(), *framing.field(_REQUEST_ID, request_id.encode()))
     return JobRequest(serialized, outgoing.images, spec, request_id)
 

@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr. Other distributions add sub
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -38,6 +39,7 @@ from convlens.client import (
     Saliency,
     TopK,
 )  # fmt: skip
+from convlens.client.arrays import ValueRange, wire_range
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
 from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Targets, Visualization
@@ -75,10 +77,13 @@ def _cmap(name: str | None) -> str | None:
         raise typer.BadParameter(error.message) from error
 
 
-Images = Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, GIF or BMP.", show_default=False)]
+Images = Annotated[list[Path], typer.Argument(help="Image files, or arrays as .npy files.", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")]
 Model = Annotated[str, typer.Option(help="The model's name; by default the server's.")]
 Target = Annotated[str, typer.Option(help="A class index, `top3` for the three best, `all`; by default the predicted.")]
+Span = Annotated[
+    str, typer.Option("--value-range", help="Black and white of float arrays (.npy): 0,255 or 0,1 or -1,1.")
+]
 Opacity = Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")]
 Percentile = Annotated[float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")]
 Cmap = Annotated[
@@ -176,6 +181,7 @@ def saliency(
     ] = [],  # noqa: B006 - typer's way
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
+    value_range: Span = "",
     target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
@@ -186,7 +192,7 @@ def saliency(
     style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
     starts = [_baseline(text) for text in baselines]
     wanted = Saliency(method, signed, samples=samples, noise=noise, steps=steps, baselines=starts)
-    _explain(images, [wanted], model, target, out_, style)
+    _explain(images, [wanted], model, target, out_, style, value_range)
 
 
 @app.command()
@@ -203,6 +209,7 @@ def grad_cam(
     signed: Annotated[bool, typer.Option("--signed", help="Keep what speaks against the class, too.")] = False,
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
+    value_range: Span = "",
     target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
@@ -212,7 +219,7 @@ def grad_cam(
     """Which region speaks for the class: Grad-CAM and its kin."""
     style = Style(overlay, opacity, percentile, sign.value if signed else "absolute", cmap)
     wanted = [GradCAM(layer, method=method, signed=signed) for layer in layers or (None,)]
-    _explain(images, wanted, model, target, out_, style)
+    _explain(images, wanted, model, target, out_, style, value_range)
 
 
 @app.command()
@@ -225,6 +232,7 @@ def occlusion(
     ] = None,
     sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = Sign.both,
     model: Model = "",
+    value_range: Span = "",
     target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
@@ -233,7 +241,7 @@ def occlusion(
 ) -> None:
     """What the class's score loses where a square covers the photo."""
     style = Style(overlay, opacity, percentile, sign.value, cmap)
-    _explain(images, [Occlusion(patch, stride)], model, target, out_, style)
+    _explain(images, [Occlusion(patch, stride)], model, target, out_, style, value_range)
 
 
 @app.command()
@@ -246,12 +254,13 @@ def activations(
         str, typer.Option(callback=_one_of(REDUCTIONS), help=f"Of the channels; one of {', '.join(REDUCTIONS)}.")
     ] = "none",
     model: Model = "",
+    value_range: Span = "",
     cmap: Cmap = None,
 ) -> None:
     """What layers make of the photo, as a grid: layers as rows, channels as columns."""
     picked = _channels(channels)
     style = Style(cmap=cmap, columns=len(picked or range(5)))
-    _explain(images, [Activations(layers, picked, reduction)], model, "", out_, style)
+    _explain(images, [Activations(layers, picked, reduction)], model, "", out_, style, value_range)
 
 
 @app.command()
@@ -261,6 +270,7 @@ def visualize(
     layers: Layers = [],  # noqa: B006 - typer's way
     channels: Channels = "0-4",
     model: Model = "",
+    value_range: Span = "",
     target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
@@ -271,7 +281,7 @@ def visualize(
     wanted: list[Visualization] = [Saliency(), Saliency("guided"), GradCAM()]
     if layers:
         wanted.append(Activations(layers, _channels(channels)))
-    _explain(images, wanted, model, target, out_, Style(overlay, opacity, percentile, cmap=cmap))
+    _explain(images, wanted, model, target, out_, Style(overlay, opacity, percentile, cmap=cmap), value_range)
 
 
 @app.command()
@@ -334,7 +344,13 @@ def cancel(job_id: Annotated[str, typer.Argument(help="The job's id.", show_defa
 
 
 def _explain(
-    images: Sequence[Path], wanted: Sequence[Visualization], model: str, target: str, folder: Path, style: Style
+    images: Sequence[Path],
+    wanted: Sequence[Visualization],
+    model: str,
+    target: str,
+    folder: Path,
+    style: Style,
+    value_range: str,
 ) -> None:
     """Every image through the server; pictures and arrays below `folder`, a line each. Status 1 when any failed."""
     names = _names(images)
@@ -342,8 +358,10 @@ def _explain(
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=err, transient=True)
     with Server.client() as client, ThreadPoolExecutor(IN_FLIGHT) as pool, bar:
-        goal = _target(target)
-        futures = [pool.submit(client.visualize, path, wanted, model=model, target=goal) for path in images]
+        goal, span = _target(target), _value_range(value_range)
+        futures = [
+            pool.submit(client.visualize, [path], wanted, model=model, target=goal, value_range=span) for path in images
+        ]
         for path, name, future in zip(images, names, bar.track(futures, description="images"), strict=True):
             try:
                 result = future.result()
@@ -395,6 +413,19 @@ def _target(text: str) -> Targets:
     if not digits.isdecimal():
         raise typer.BadParameter(f"{text!r} is none; allowed: a class index, topN, all", param_hint="--target")
     return TopK(int(digits)) if text.startswith("top") else int(digits)
+
+
+def _value_range(text: str) -> ValueRange | None:
+    """A value range as it is typed: 0,1 or 0:1."""
+    if not text:
+        return None
+    try:
+        black, white = (float(part) for part in re.split("[,:]", text))
+        wire_range((black, white))
+    except ValueError as error:  # InvalidArgument is one
+        message = f"{text!r} is none; allowed: 0,255, 0,1 and -1,1"
+        raise typer.BadParameter(message, param_hint="--value-range") from error
+    return black, white
 
 
 def _channels(text: str) -> list[int] | None:

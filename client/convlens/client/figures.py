@@ -195,7 +195,7 @@ def _panels(result: Result, image: int) -> list[tuple[str, Floats, Explanation |
 
 
 def _photo(result: Result, image: int) -> npt.NDArray[np.uint8] | None:
-    """The photo as sent; None for a result taken up by its job's id."""
+    """The photo as the network saw it, but for its size; None for a result taken up by its job's id."""
     return np.asarray(picture(result.images[image])) if image < len(result.images) else None
 
 

@@ -1,28 +1,59 @@
-"""Images as callers have them, as the wire has them: files' bytes travel as they are, pixels as tensors."""
+"""Images as callers have them, as the wire has them: files' bytes travel as they are, pixels as tensors.
+
+docs/images.md lists every way to give an image; files.py and arrays.py know the ways, convlens.v1 what pictures mean.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
+from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_of_batch, to_pixels, wire_range
 from convlens.client.errors import InvalidArgument
-from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, visualization_pb2
+from convlens.client.files import Readable, read_file, read_path
+from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, value_ranges, visualization_pb2
+from convlens.v1.codec import Array
+from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
+from convlens.v1.pictures import to_rgb
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from PIL.Image import Image as PillowImage
 
-ImageLike = Any
-"""A path, a file's bytes, a Pillow image, or a uint8 or float32 array (H,W,3) of RGB in 0…255."""
-Images = Any
-"""One ImageLike, a sequence of them, or an array (N,H,W,3)."""
-_ALLOWED: Final = "a path, bytes, a Pillow image, or a uint8 or float32 array (H,W,3) or (N,H,W,3) of RGB in 0…255"
+
+class ArrayLike(Protocol):
+    """A tensor of TensorFlow, PyTorch, JAX, or whatever else NumPy reads."""
+
+    def __array__(self) -> npt.NDArray[Any]:
+        """Itself as an array."""
+
+
+class DLPackTensor(Protocol):
+    """A tensor by the DLPack protocol, on this machine's memory."""
+
+    def __dlpack__(self, *, stream: None = None) -> Any:
+        """Itself as a capsule."""
+
+
+ImageLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | PillowImage | npt.NDArray[Any] | ArrayLike | "
+    "DLPackTensor | SentImage"
+)
+"""A path, a file's bytes, an open file, a Pillow image, or an array or tensor of RGB (H,W,3) or grey (H,W), (H,W,1)."""
+Images: TypeAlias = "ImageLike | Iterable[ImageLike] | Outgoing"
+"""One ImageLike, several, or an array (N,H,W,3) or (N,H,W,1); or what map() has packed already."""
+ALLOWED: Final = (
+    "a path, bytes, a Pillow image, or an open file, an array or a tensor; arrays are (H,W,3) of RGB or (H,W) of grey, "
+    "batches (N,H,W,3)"
+)
+_NPY: Final = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +63,8 @@ class SentImage:
     about: tensor_pb2.Tensor | None
     """Datatype and shape of pixels; None for a file."""
     data: bytes | memoryview
+    value_range: spec_pb2.ValueRange.ValueType = spec_pb2.VALUE_RANGE_UNSPECIFIED
+    """What float pixels span."""
 
     @property
     def encoded(self) -> bytes:
@@ -48,20 +81,25 @@ class SentImage:
     @property
     def outline(self) -> spec_pb2.Image:
         """The message without its bytes."""
-        return spec_pb2.Image(encoded=b"") if self.about is None else spec_pb2.Image(pixels=self.about)
+        if self.about is None:
+            return spec_pb2.Image(encoded=b"")
+        return spec_pb2.Image(pixels=self.about, value_range=self.value_range)
 
     @property
     def pieces(self) -> list[framing.Data]:
-        """An Image message, serialized."""
+        """An Image message, serialized; its bytes are at the end."""
         if self.about is None:
             return framing.field(_ENCODED, self.data)
-        return framing.field(_PIXELS, self.about.SerializeToString(), *framing.field(_DATA, self.data))
+        stated = [framing.number(_VALUE_RANGE, self.value_range)] if self.value_range else []
+        return stated + framing.field(_PIXELS, self.about.SerializeToString(), *framing.field(_DATA, self.data))
 
-    def __reduce__(self) -> tuple[type[SentImage], tuple[tensor_pb2.Tensor | None, bytes]]:
-        return SentImage, (self.about, bytes(self.data))
+    def __reduce__(self) -> tuple[type[SentImage], tuple[tensor_pb2.Tensor | None, bytes, int]]:
+        return SentImage, (self.about, bytes(self.data), self.value_range)
 
 
-_ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
+_ENCODED, _PIXELS, _VALUE_RANGE = (
+    spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels", "value_range")
+)
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
 _IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
 _SPEC: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["spec"].number
@@ -74,7 +112,7 @@ class Outgoing:
         self._file = io.BytesIO()
         self._file.write(framing.tag(_SPEC) + framing.patched(0))
         self._begin = self._file.tell()
-        self._places: list[tuple[tensor_pb2.Tensor | None, int, int]] = []
+        self._places: list[tuple[tensor_pb2.Tensor | None, spec_pb2.ValueRange.ValueType, int, int]] = []
         self.size = 0
         """Bytes of the images."""
         for image in images:
@@ -87,7 +125,7 @@ class Outgoing:
         """One image more; what it is made of may change afterwards."""
         self._file.writelines(framing.field(_IMAGES, *image.pieces))
         end = self._file.tell()
-        self._places.append((image.about, end - len(image.data), end))
+        self._places.append((image.about, image.value_range, end - len(image.data), end))
         self.size += len(image.data)
 
     def finished(self, spec: bytes, *rest: framing.Data) -> bytes:
@@ -103,46 +141,153 @@ class Outgoing:
     def images(self) -> list[SentImage]:
         """Views of the images where they are."""
         whole = memoryview(self._file.getvalue())
-        return [SentImage(about, whole[start:end]) for about, start, end in self._places]
+        return [SentImage(about, whole[start:end], stated) for about, stated, start, end in self._places]
 
 
-def pack(images: Images) -> list[SentImage]:
-    """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read."""
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return [_pixels(image) for image in images]
-    if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
-        return [_pack_one(image) for image in images]
-    return [_pack_one(images)]
+def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImage]:
+    """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read.
+
+    `value_range` says what float arrays span; see arrays.ValueRange.
+    """
+    stated = wire_range(value_range)
+    if not _is_several(images):
+        content = _content(images)
+        return list(_frames(content, stated)) if _is_batch(content) else [_packed(content, stated)]
+    several = list(images)
+    if len(several) == 1:
+        return [pack_one(several[0], value_range)]
+    packed = []
+    for place, image in enumerate(several):
+        try:
+            packed.append(pack_one(image, value_range))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"images[{place}]: {error.message}", field=error.field) from error
+    return packed
 
 
-def _pack_one(image: ImageLike) -> SentImage:
-    if isinstance(image, SentImage):
+def pack_one(image: ImageLike, value_range: ValueRange | None = None) -> SentImage:
+    """One image of several. Errors as of pack."""
+    return _packed(_content(image), wire_range(value_range))
+
+
+def one_by_one(images: Iterable[ImageLike], value_range: ValueRange | None) -> Iterable[ImageLike]:
+    """The images of map(): those of an iterable, or of a batch (N,H,W,3), which is judged as a whole.
+
+    InvalidArgument for a single image, whose rows or letters would be taken for images otherwise.
+    """
+    stated = wire_range(value_range)
+    if _is_several(images):
+        return images
+    content = _content(images)
+    if not _is_batch(content):
+        raise InvalidArgument(f"map takes many images; give [image] for one {_kind(images)}", field="images")
+    return _frames(content, stated)
+
+
+def _is_several(images: Any) -> TypeGuard[Iterable[ImageLike]]:
+    """True for images one after another, an array of paths among them; False for one image, a batch, or neither."""
+    if isinstance(images, Mapping | AbstractSet):
+        message = f"{_kind(images)} is no image; allowed: {ALLOWED}. Of several images give a list"
+        raise InvalidArgument(message, field="images")
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        kind = getattr(getattr(images, "dtype", None), "kind", None)  # tensors of other libraries have other dtypes
+        return len(getattr(images, "shape", ())) == 1 and kind in {"O", "U", "T"}
+    single = isinstance(images, SentImage | str | os.PathLike | bytes | bytearray | memoryview) or _is_pillow(images)
+    return isinstance(images, Iterable) and not single and not hasattr(images, "read")
+
+
+def _is_batch(content: SentImage | bytes | Array) -> TypeGuard[Array]:
+    return isinstance(content, np.ndarray) and content.ndim == 4
+
+
+def _is_pillow(image: Any) -> bool:
+    """True for Pillow's images, without importing Pillow."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _is_tensor(image: Any) -> bool:
+    return hasattr(image, "__array__") or hasattr(image, "__dlpack__")
+
+
+def _kind(image: Any) -> str:
+    return type(image).__name__
+
+
+def _content(image: Any) -> SentImage | bytes | Array:
+    """What an image is made of: a file's bytes, or an array that is still to be judged."""
+    if isinstance(image, np.ndarray | SentImage):
         return image
-    if isinstance(image, bytes | bytearray | memoryview):
-        return SentImage(None, bytes(image))
     if isinstance(image, str | os.PathLike):
-        return SentImage(None, Path(image).read_bytes())
-    if isinstance(image, np.ndarray):
-        return _pixels(image)
-    if hasattr(image, "convert") and hasattr(image, "getexif"):
-        from PIL import ImageOps
+        return _of_file(read_path(image), f"{os.fspath(image)}: ")
+    if isinstance(image, memoryview) and image.ndim > 1:
+        return np.asarray(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _of_file(bytes(image))
+    if _is_pillow(image):
+        return _of_pillow(image)
+    if hasattr(image, "read"):
+        return _of_file(read_file(image))
+    if hasattr(image, "read_bytes"):  # of a package's resources, or of an archive
+        return _of_file(image.read_bytes(), f"{image}: ")
+    if _is_tensor(image):
+        return as_array(image)
+    raise InvalidArgument(f"{_kind(image)} is no image; allowed: {ALLOWED}", field="images")
 
-        return _pixels(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
-    raise InvalidArgument(f"{type(image).__name__} is no image; allowed: {_ALLOWED}", field="images")
+
+def _of_file(data: bytes, name: str = "") -> bytes | Array:
+    """A file as it travels, or the array that it holds."""
+    if not data:
+        raise InvalidArgument(f"{name}the file is empty", field="images")
+    if data.startswith(_NPY):
+        try:
+            return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise InvalidArgument(f"{name}the NumPy file cannot be read: {error}", field="images") from error
+    if why := foreign(data[:HEAD]):
+        raise InvalidArgument(f"{name}{why}", field="images")
+    return data
 
 
-def _pixels(array: npt.NDArray[np.generic]) -> SentImage:
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype not in (np.dtype(np.uint8), np.dtype("<f4")):
-        raise InvalidArgument(f"{array.dtype} array {array.shape} is no image; allowed: {_ALLOWED}", field="images")
-    about = tensor_pb2.Tensor(datatype=codec.datatype_of(array.dtype), shape=array.shape)
-    return SentImage(about, codec.buffer_of(array))
+def _of_pillow(image: PillowImage) -> Array:
+    """The pixels that a file of this picture has at the worker."""
+    try:
+        return np.asarray(to_rgb(image))
+    except PictureError as error:
+        raise InvalidArgument(str(error), field="images") from error
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise InvalidArgument(f"the Pillow image cannot be read: {error}", field="images") from error
+
+
+def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.ValueType) -> SentImage:
+    """One image, judged. InvalidArgument for what is none."""
+    if isinstance(content, SentImage):
+        return content
+    if isinstance(content, bytes):
+        if stated not in {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}:
+            raise misplaced_range("an image file")
+        return SentImage(None, content)
+    pixels, spanned = to_pixels(content, stated, ALLOWED)
+    about = tensor_pb2.Tensor(datatype=codec.datatype_of(pixels.dtype), shape=pixels.shape)
+    return SentImage(about, codec.buffer_of(pixels), spanned)
+
+
+def _frames(batch: Array, stated: spec_pb2.ValueRange.ValueType) -> Iterator[SentImage]:
+    """The images of an array (N,H,W,C)."""
+    spanned = range_of_batch(batch, stated, ALLOWED)
+    return (_packed(frame, spanned) for frame in batch)
 
 
 def picture(image: SentImage) -> PillowImage:
-    """The photo itself, upright RGB, for figures. Needs Pillow."""
-    from PIL import Image, ImageOps
+    """The photo as the network saw it but for its size: upright RGB, for figures. Needs Pillow."""
+    from PIL import Image
 
     if image.about is None:
-        with Image.open(io.BytesIO(image.data)) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
-    return Image.fromarray(np.clip(codec.decode(image.about, image.data), 0, 255).astype(np.uint8))
+        with open_picture(image.data) as file:
+            return to_rgb(file)
+    pixels = codec.decode(image.about, image.data)
+    if pixels.dtype != np.uint8:
+        spanning = value_ranges.to_255(pixels.view(np.float32), image.value_range)
+        pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8)
+    height, width, _ = pixels.shape
+    return Image.fromarray(np.broadcast_to(pixels.view(np.uint8), (height, width, 3)))

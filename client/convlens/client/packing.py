@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from convlens.client.arrays import ValueRange
 from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
-from convlens.client.images import ImageLike, Outgoing, pack
+from convlens.client.images import ImageLike, Outgoing, pack_one
 from convlens.client.results import Result
 
 FIRST: Final = 16
@@ -46,18 +47,19 @@ class Batch:
 
 
 class Packer:
-    """Collects images until they make a job."""
+    """Collects images until they make a job. `value_range` says what float arrays span."""
 
-    def __init__(self) -> None:
+    def __init__(self, value_range: ValueRange | None = None) -> None:
         self.size = FIRST
         """Images of the next job."""
+        self._value_range = value_range
         self._batch = Batch()
 
     def add(self, image: ImageLike) -> Batch | None:
         """The images that make a job, this one not among them when it found no room; mostly none yet."""
         full = None
         try:
-            (packed,) = pack([image])
+            packed = pack_one(image, self._value_range)
         except (InvalidArgument, OSError) as error:
             self._batch.errors[len(self._batch)] = error
         else:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, overload
 
 import grpc
 
+from convlens.client.arrays import ValueRange
 from convlens.client.calls import (
     Answer,
     Attempts,
@@ -25,7 +26,7 @@ from convlens.client.calls import (
 )
 from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
 from convlens.client.errors import ConvlensError
-from convlens.client.images import ImageLike, Images, Outgoing
+from convlens.client.images import ImageLike, Images, Outgoing, one_by_one
 from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
 from convlens.client.packing import Batch, ItemError, Packer, parted
 from convlens.client.results import Result
@@ -123,18 +124,20 @@ class Client:
         priority: str = "normal",
         fresh: bool = False,
         timeout: float | None = None,
+        value_range: ValueRange | None = None,
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
         `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
         `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. An equal
         request that was answered lately, or is under way, answers this one too (`result.cached`), unless it is to be
-        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over.
+        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over. `value_range` says
+        what is black and what white in arrays of floats: (0, 255), (0, 1) or (-1, 1); docs/images.md has all of that.
         """
         timeout = self._timeout if timeout is None else timeout
         request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            request_id=request_id, priority=priority, fresh=fresh, timeout=None,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=None, value_range=value_range,
         )  # fmt: skip
         return self._answer(request, timeout)
 
@@ -164,8 +167,9 @@ class Client:
         raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
         theirs all the same. Further options as in visualize, but for a list of targets and a request id.
         """
-        packer = Packer()
-        batches = _batches(packer, images)
+        value_range: ValueRange | None = options.pop("value_range", None)
+        packer = Packer(value_range)
+        batches = _batches(packer, one_by_one(images, value_range))
         waiting: deque[Future[list[Result | ItemError]]] = deque()
         with ThreadPoolExecutor(in_flight, thread_name_prefix="convlens-map") as pool:
             try:
@@ -223,11 +227,12 @@ class Client:
         priority: str = "normal",
         fresh: bool = False,
         timeout: float | None = None,
+        value_range: ValueRange | None = None,
     ) -> Job:
         """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
         request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            request_id=request_id, priority=priority, fresh=fresh, timeout=timeout,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=timeout, value_range=value_range,
         )  # fmt: skip
         submit = request.serialized
         response = self._call(lambda stubs: stubs.jobs.SubmitJob, submit, request_id=request.request_id)

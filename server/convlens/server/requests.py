@@ -74,7 +74,7 @@ def _lifted(data: memoryview, spec: int) -> tuple[list[framing.Data], list[frami
                     pieces.append(field)
                     continue
                 about, found = framing.lifted(image, _BYTES)
-                if len(found) != 1 or sum(1 for _ in framing.fields(image)) != 1:
+                if len(found) != 1 or sum(it in _BYTES for it, _, _ in framing.fields(image)) != 1:
                     return None
                 pieces += framing.field(_IMAGES, *about)
                 images += found

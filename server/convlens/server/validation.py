@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import grpc
 import numpy as np
 import simplejpeg
 from blake3 import blake3
-from PIL import Image, UnidentifiedImageError
+from PIL.Image import DecompressionBombError
 
 from convlens.jobs.hands import HANDS
 from convlens.jobs.payloads import Data
@@ -23,9 +22,10 @@ from convlens.jobs.submission import NewJob
 from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
-from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
+from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
+from convlens.v1.image_formats import PictureError, open_picture
+from convlens.v1.pictures import check_mode
 
-IMAGE_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 
 
@@ -175,11 +175,18 @@ def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
 
 def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> None:
     """Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside."""
+    if image.value_range not in spec_pb2.ValueRange.values():
+        allowed = ", ".join(spec_pb2.ValueRange.keys())
+        raise invalid(f"{field}.value_range", f"is {image.value_range}; allowed: {allowed}")
+    is_float = image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32
+    if not is_float and image.value_range not in {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}:
+        name = spec_pb2.ValueRange.Name(image.value_range)
+        raise invalid(f"{field}.value_range", f"is {name}, which is for FP32 pixels; files and UINT8 are in 0…255")
     match image.WhichOneof("source"):
         case "encoded":
             width, height = _encoded_size(data, f"{field}.encoded")
         case "pixels":
-            height, width = _pixels_size(image.pixels, data, f"{field}.pixels")
+            height, width = _pixels_size(image, data, f"{field}.pixels")
         case _:
             raise invalid(field, "is empty; allowed: encoded, pixels")
     if width * height > settings.max_image_pixels:
@@ -192,28 +199,35 @@ def _encoded_size(data: Data, field: str) -> tuple[int, int]:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         return width, height
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as header:
+        with open_picture(data) as header:
+            check_mode(header)
             return header.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        why = "too many pixels" if isinstance(error, Image.DecompressionBombError) else "no image that can be read"
-        raise invalid(field, f"{why} ({len(data)} bytes); allowed: {', '.join(IMAGE_FORMATS)}") from None
+    except PictureError as error:
+        raise invalid(field, str(error)) from None
+    except DecompressionBombError:
+        raise invalid(field, f"too many pixels ({len(data)} bytes)") from None
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise invalid(field, f"no image that can be read ({len(data)} bytes): {error}") from error
 
 
-def _pixels_size(tensor: tensor_pb2.Tensor, data: Data, field: str) -> tuple[int, int]:
+def _pixels_size(image: spec_pb2.Image, data: Data, field: str) -> tuple[int, int]:
+    tensor = image.pixels
     if tensor.datatype not in {tensor_pb2.DATA_TYPE_UINT8, tensor_pb2.DATA_TYPE_FP32}:
         name = (
             tensor_pb2.DataType.Name(tensor.datatype) if tensor.datatype in tensor_pb2.DataType.values() else "unknown"
         )
         raise invalid(f"{field}.datatype", f"is {name}; allowed: DATA_TYPE_UINT8, DATA_TYPE_FP32")
     shape = tuple(tensor.shape)
-    if len(shape) != 3 or shape[-1] != 3 or min(shape) < 1:
-        raise invalid(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3]")
+    if len(shape) != 3 or shape[-1] not in {1, 3} or min(shape) < 1:
+        raise invalid(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3], [height, width, 1]")
     try:
         pixels = codec.decode(tensor, data)
     except codec.CodecError as error:
         raise invalid(f"{field}.data", str(error)) from None
-    if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 255):
-        raise invalid(f"{field}.data", "has values that are not in 0…255, or not finite")
+    if pixels.dtype == np.float32:
+        floats = pixels.view(np.float32)
+        if why := value_ranges.refusal(float(floats.min()), float(floats.max()), image.value_range):
+            raise invalid(f"{field}.data", why)
     return int(shape[0]), int(shape[1])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -19,6 +21,7 @@ from convlens.client import (
     Blur,
     Client,
     GradCAM,
+    InvalidArgument,
     Occlusion,
     Output,
     Saliency,
@@ -226,6 +229,52 @@ def test_a_path_its_bytes_a_pillow_image_and_its_pixels_give_the_same(target):
         file = io.BytesIO()
         image.convert("RGB").save(file, "BMP")
         np.testing.assert_array_equal(client.saliency(file.getvalue())["saliency"], first)
+
+
+@REDIS
+def test_a_photo_with_transparency_gives_one_map_by_every_road(target, tmp_path):
+    with Image.open(PHOTOS[1]) as photo:
+        clear = photo.convert("RGBA").resize((224, 224))
+    clear.putalpha(Image.fromarray(np.tile(np.arange(224, dtype=np.uint8), (224, 1))))
+    clear.save(tmp_path / "clear.png")
+    with Client(target) as client, (tmp_path / "clear.png").open("rb") as file:
+        first = client.saliency(tmp_path / "clear.png")["saliency"]
+        for same in (clear, file, Image.open(tmp_path / "clear.png")):
+            np.testing.assert_array_equal(client.saliency(same)["saliency"], first)
+
+
+@REDIS
+def test_floats_with_their_range_give_the_map_of_the_photo(target, tmp_path):
+    with Image.open(PHOTOS[0]) as image:
+        photo = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+    unit = photo.astype(np.float32) / 255
+    np.save(tmp_path / "photo.npy", unit)
+    command = [sys.executable, "-m", "convlens.client", "--server", target, "grad-cam", str(tmp_path / "photo.npy")]
+    subprocess.run([*command, "--value-range", "0,1", "-o", str(tmp_path / "out")], check=True, capture_output=True)
+
+    async def ask():
+        async with AsyncClient(target) as client:
+            job = await client.submit(unit, [GradCAM()], value_range=(0, 1))
+            mapped = [it async for it in client.map([unit], [GradCAM()], value_range=(0, 1))]
+            return await client.grad_cam(unit * 2 - 1, value_range=(-1, 1)), await job.result(), *mapped
+
+    with Client(target) as client:
+        wanted = client.grad_cam(photo)
+        found = [
+            client.grad_cam(photo.astype(float)),
+            client.grad_cam(unit, value_range=(0, 1)),
+            *client.grad_cam([unit, photo / 255], value_range=(0, 1)).split(),
+            *client.map(np.stack([photo / 255, photo / 510]), [GradCAM()], value_range=(0, 1)),
+            *asyncio.run(ask()),
+        ]
+        with pytest.raises(InvalidArgument, match=r"multiply them by 255, or say value_range=\(0, 1\)"):
+            client.grad_cam(unit)
+    del found[5]  # the darker one of the batch
+    with np.load(tmp_path / "out" / "photo" / "arrays.npz") as saved:
+        maps = [*(it["grad_cam"] for it in found), saved["grad_cam"]]
+    assert len(maps) == 9
+    for map_ in maps:
+        np.testing.assert_allclose(map_, wanted["grad_cam"], rtol=1e-3, atol=1e-3 * wanted["grad_cam"].max())
 
 
 @REDIS

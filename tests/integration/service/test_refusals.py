@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import grpc
+import hostile
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -62,22 +63,46 @@ def several(*units):
 
 
 def bomb() -> bytes:
+    return encoded(Image.new("1", (12_000, 12_000)))
+
+
+def encoded(image, fmt="PNG") -> bytes:
     file = io.BytesIO()
-    Image.new("1", (12_000, 12_000)).save(file, "PNG")
+    image.save(file, fmt)
     return file.getvalue()
+
+
+def floats(value, value_range):
+    spec = pixels(np.full((8, 8, 3), value, np.float32))
+    spec.images[0].value_range = value_range
+    return spec
 
 
 TINY = spec_pb2.Image(pixels=codec.encode(PIXELS))
 REFUSED = {
     "spec.images": [changed(images=[]), changed(images=[TINY] * 65)],
     "spec.images[0]": [with_image(), with_image(encoded=bomb())],
-    "spec.images[0].encoded": [with_image(encoded=b"no image"), with_image(encoded=b"")],
+    "spec.images[0].encoded": [
+        *(
+            with_image(encoded=data)
+            for data in (b"no image", b"", b"%PDF-1.7", hostile.files()["a TIFF of one huge tile"])
+        ),
+        *(with_image(encoded=encoded(Image.new(mode, (8, 8)), "TIFF")) for mode in ("F", "I")),
+    ],
+    "spec.images[0].value_range": [
+        with_image(encoded=PHOTO, value_range=spec_pb2.VALUE_RANGE_0_1),
+        with_image(pixels=codec.encode(PIXELS), value_range=spec_pb2.VALUE_RANGE_MINUS_1_1),
+        floats(1, 99),
+    ],
     "spec.images[0].pixels.datatype": [pixels(PIXELS.astype(np.int64)), pixels(PIXELS, datatype=99)],
     "spec.images[0].pixels.shape": [pixels(PIXELS[..., :2]), pixels(PIXELS[None])],
     "spec.images[0].pixels.data": [
         pixels(PIXELS, data=b"short"),
         pixels(np.full((8, 8, 3), np.nan, np.float32)),
         pixels(np.full((8, 8, 3), 256, np.float32)),
+        *(floats(value, spec_pb2.VALUE_RANGE_UNSPECIFIED) for value in (0, 0.5, 1, -0.5)),
+        floats(1.5, spec_pb2.VALUE_RANGE_0_1),
+        floats(-1.5, spec_pb2.VALUE_RANGE_MINUS_1_1),
         pixels(PIXELS, shape=(1 << 40, 1 << 40, 3)),
     ],
     "spec.visualizations": [

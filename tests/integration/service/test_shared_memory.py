@@ -274,7 +274,7 @@ def test_a_server_that_cannot_open_it_is_served_through_grpc(sharing, monkeypatc
 
 def test_an_image_that_is_none_is_named(sharing):
     with pytest.raises(InvalidArgument) as caught:
-        sharing.saliency([b"no image", PIXELS[0]], model="null")
+        sharing.saliency([b"\1no image", PIXELS[0]], model="null")
     assert caught.value.field == "spec.images[0].encoded"
     assert shared(sharing) == 0  # a call that broke has had its memory to the end
     assert sharing.saliency(PIXELS, model="null")["saliency"].shape == (3, 224, 224)

@@ -57,7 +57,7 @@ def test_a_server_too_old_for_whole_answers_is_asked_for_a_stream():
         visualize_unary_bytes, visualize_bytes = "unary", "stream"
 
     request = job_request(
-        b"image", [Saliency()], model="", target=None, scored_layer="", predictions=None, request_id=None,
+        b"\xff\xd8\xff", [Saliency()], model="", target=None, scored_layer="", predictions=None, request_id=None,
         priority="normal", fresh=False, timeout=None,
     )  # fmt: skip
     with Answer(Connection("localhost:1", None, None), request, 60) as answer:

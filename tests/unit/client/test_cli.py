@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from importlib import metadata
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -36,7 +37,7 @@ def run(monkeypatch):
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
-    path.write_bytes(b"whatever")
+    path.write_bytes(b"\x89PNG\r\n\x1a\nwhatever")
     return path
 
 
@@ -80,6 +81,9 @@ def test_the_version_is_said(run):
         (["grad-cam", "--percentile", "0"], "equal to 0.1"),
         (["grad-cam", "--cmap", "rainbows"], "no colour map 'rainbows'"),
         (["grad-cam", "--colour", "red"], "No such option"),
+        (["saliency", "--value-range", "0,2"], "'0,2' is none; allowed: 0,255, 0,1 and -1,1"),
+        (["visualize", "--value-range", "unit"], "'unit' is none; allowed: 0,255, 0,1 and -1,1"),
+        (["occlusion", "--value-range", "0,1,2"], "'0,1,2' is none; allowed: 0,255, 0,1 and -1,1"),
     ],
 )
 def test_a_wrong_word_is_a_usage_error_that_says_what_is_allowed(run, photo, nobody, words, message):
@@ -119,6 +123,22 @@ def test_a_photo_that_is_not_there_is_told_by_its_name_and_the_status_is_1(run, 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["saliency", "grad-cam", "occlusion", "visualize", "activations"])
+def test_a_value_range_of_an_image_file_is_refused_by_every_command_of_maps(run, nobody, photo, command):
+    more = ["--layer", "c1"] if command == "activations" else []
+    result = run("--server", nobody, "--timeout", "0.3", command, photo, "--value-range", "-1,1", *more)
+    assert result.exit_code == 1
+    assert "value_range is for arrays of floats; an image file is always in 0…255" in result.stderr
+
+
+def test_a_url_and_a_batch_are_refused_as_what_they_are(run, nobody, tmp_path):
+    np.save(tmp_path / "batch.npy", np.full((2, 8, 8, 3), 9, np.uint8))
+    result = run("--server", nobody, "--timeout", "0.3", "saliency", "https://host/a.jpg", tmp_path / "batch.npy")
+    assert result.exit_code == 1
+    assert "is a URL, no path" in result.stderr
+    assert "a batch is given by itself" in result.stderr
+
+
 def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
     result = run("--server", nobody, "--timeout", "0.3", "jobs", "list", "--state", "done")
     assert result.exit_code == 1
@@ -128,6 +148,13 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
 @pytest.mark.parametrize(("text", "target"), [("", None), ("7", 7), ("top3", TopK(3)), ("all", ALL_UNITS)])
 def test_a_target_is_typed(text, target):
     assert cli._target(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "value_range"), [("", None), ("0,1", (0, 1)), ("0:255", (0, 255)), ("-1,1", (-1, 1)), ("0, 1.0", (0, 1))]
+)
+def test_a_value_range_is_typed(text, value_range):
+    assert cli._value_range(text) == value_range
 
 
 @pytest.mark.parametrize(

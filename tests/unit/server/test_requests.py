@@ -26,7 +26,8 @@ def held(request):
 
 
 def test_the_bytes_are_views_of_what_was_received():
-    images = [spec_pb2.Image(encoded=b"jpeg"), spec_pb2.Image(pixels=tensor(b"rgb", name="n"))]
+    pixels = spec_pb2.Image(pixels=tensor(b"rgb", name="n"), value_range=spec_pb2.VALUE_RANGE_0_1)
+    images = [spec_pb2.Image(encoded=b"jpeg"), pixels]
     received = VisualizeRequest(spec=spec_pb2.JobSpec(model="m", images=images), request_id="r").SerializeToString()
     request = READ(received)
     assert held(request) == [b"jpeg", b"rgb"]
@@ -34,6 +35,7 @@ def test_the_bytes_are_views_of_what_was_received():
     assert (request.message.request_id, request.message.spec.model) == ("r", "m")
     assert [it.WhichOneof("source") for it in request.message.spec.images] == ["encoded", "pixels"]
     assert request.message.spec.images[1].pixels == tensor(name="n")
+    assert request.message.spec.images[1].value_range == spec_pb2.VALUE_RANGE_0_1
 
 
 def test_the_streams_requests_are_read_alike():

@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 
+import hostile
 import keras
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convlens.v1 import codec, spec_pb2
-from convlens.worker.images import FORMATS, ImageUnreadableError, Reader, UnreadableAtError
+from convlens.v1.image_formats import FORMATS
+from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
 
 HEIGHT, WIDTH = 37, 53
 LIMIT = 1_000_000
@@ -37,13 +39,14 @@ def encode(image, fmt, **options):
     return file.getvalue()
 
 
-def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT):
-    return Reader(limit).read([spec_pb2.Image(encoded=b"")], [data], height, width)[0]
+def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3):
+    return Reader(limit).read([spec_pb2.Image(encoded=b"")], [data], height, width, channels=channels)[0]
 
 
-def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT):
+def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3, value_range=0):
     image, data = described(array)
-    return Reader(limit).read([image], [data], height, width)[0]
+    image.value_range = value_range
+    return Reader(limit).read([image], [data], height, width, channels=channels)[0]
 
 
 def described(array):
@@ -63,6 +66,13 @@ LOSSLESS = {
     "PNG": (encode(RGB, "PNG"), NOISE),
     "WEBP": (encode(RGB, "WEBP", lossless=True), NOISE),
     "BMP": (encode(RGB, "BMP"), NOISE),
+    "TIFF": (encode(RGB, "TIFF"), NOISE),
+    "deflated TIFF": (encode(RGB, "TIFF", compression="tiff_adobe_deflate"), NOISE),
+    "BigTIFF": (encode(RGB, "TIFF", big_tiff=True), NOISE),
+    "TIFF of two pages": (encode(RGB, "TIFF", save_all=True, append_images=[RGB.rotate(180)]), NOISE),
+    "16-bit grey TIFF": (encode(Image.fromarray(DEEP), "TIFF"), np.dstack([(DEEP >> 8).astype(np.uint8)] * 3)),
+    "JPEG 2000": (encode(RGB, "JPEG2000"), NOISE),
+    "JPEG 2000 codestream": (encode(RGB, "JPEG2000", no_jp2=True), NOISE),
     "palette PNG": (encode(PALETTE, "PNG"), np.asarray(PALETTE.convert("RGB"))),
     "palette BMP": (encode(PALETTE, "BMP"), np.asarray(PALETTE.convert("RGB"))),
     "GIF": (encode(PALETTE, "GIF"), np.asarray(PALETTE.convert("RGB"))),
@@ -87,6 +97,8 @@ LOSSY = {
     "grey JPEG": encode(GREY, "JPEG"),
     "CMYK JPEG": encode(RGB.convert("CMYK"), "JPEG"),
     "lossy WEBP": encode(RGB, "WEBP", quality=70),
+    "AVIF": encode(RGB, "AVIF"),
+    "TIFF of JPEG strips": encode(RGB, "TIFF", compression="jpeg"),
 }
 WHOLE = {name: data for name, (data, _) in LOSSLESS.items()} | LOSSY
 
@@ -103,7 +115,7 @@ def test_a_lossless_file_gives_the_pixels_that_went_in(name):
     np.testing.assert_array_equal(found, pixels)
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"16-bit grey PNG"}))
+@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"16-bit grey PNG", "16-bit grey TIFF"}))
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (16, 24), (80, 61), (224, 224)])
 def test_decoding_and_resizing_is_to_the_bit_what_keras_does(name, size):
     expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), target_size=size, interpolation="bilinear")
@@ -149,7 +161,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF"])
 def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -209,7 +221,9 @@ def test_unreadable_exif_turns_nothing(exif):
     np.testing.assert_array_equal(read(encode(RGB, "PNG", exif=exif)), NOISE)
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"animated GIF"}))  # whose first frame may be whole
+@pytest.mark.parametrize(
+    "name", sorted(WHOLE.keys() - {"animated GIF", "TIFF of two pages"})
+)  # whose first may be whole
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_truncated_file_is_refused_and_never_half_grey(name, share):
     with pytest.raises(ImageUnreadableError, match=r"damaged|no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
@@ -231,8 +245,8 @@ def test_damaged_bytes_give_an_image_or_a_refusal_and_nothing_else(name, draw):
 
 @pytest.mark.parametrize(
     "data",
-    [encode(RGB, "TIFF"), encode(RGB, "PPM"), encode(RGB, "ICO"), b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n"],
-    ids=["TIFF", "PPM", "ICO", "nothing", "text", "EPS"],
+    [encode(RGB, "PPM"), encode(RGB, "ICO"), b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x01\xfe" * 99],
+    ids=["PPM", "ICO", "nothing", "text", "EPS", "nothing known"],
 )
 def test_what_is_none_of_the_formats_is_refused_naming_them(data):
     with pytest.raises(ImageUnreadableError, match="no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
@@ -247,6 +261,11 @@ def bomb(width, height):
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def test_a_tiff_of_another_size_than_its_tiles_is_refused_before_they_are_decoded():
+    with pytest.raises(ImageUnreadableError, match="tiles of 60000×60000 pixels"):
+        read(hostile.files()["a TIFF of one huge tile"])
 
 
 @pytest.mark.parametrize("size", [(1001, 1000), (50_000, 50_000), (1 << 30, 2)])
@@ -303,6 +322,80 @@ def test_float_pixels_that_are_no_colours_are_refused(value):
     array[3, 4, 1] = value
     with pytest.raises(ImageUnreadableError, match="finite and within 0…255"):
         read_pixels(array)
+
+
+ZERO_ONE, MINUS_ONE = spec_pb2.VALUE_RANGE_0_1, spec_pb2.VALUE_RANGE_MINUS_1_1
+
+
+def test_floats_are_brought_to_255_as_their_range_says():
+    unit = NOISE.astype(np.float32) / 255
+    for pixels, stated in ((unit, ZERO_ONE), (unit * 2 - 1, MINUS_ONE)):
+        found = read_pixels(pixels, value_range=stated)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, NOISE, atol=1e-4)
+        np.testing.assert_allclose(
+            read_pixels(pixels, 20, 30, value_range=stated), read_pixels(np.float32(NOISE), 20, 30), atol=1e-3
+        )
+    np.testing.assert_array_equal(read_pixels(unit, value_range=spec_pb2.VALUE_RANGE_0_255), unit)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "stated", "message"),
+    [
+        (NOISE.astype(np.float32) / 255, 0, r"nearly black .* value_range=\(0, 1\)"),
+        (np.zeros((4, 4, 3), np.float32), 0, r"value_range=\(0, 255\)"),
+        (NOISE.astype(np.float32), ZERO_ONE, "finite and within 0…1"),
+        (NOISE.astype(np.float32), MINUS_ONE, "finite and within -1…1"),
+        (NOISE, ZERO_ONE, "value_range is for float pixels"),
+    ],
+)
+def test_floats_that_do_not_fit_their_range_are_refused(pixels, stated, message):
+    with pytest.raises(ImageUnreadableError, match=message):
+        read_pixels(pixels, value_range=stated)
+
+
+def test_a_range_of_a_file_is_refused():
+    with pytest.raises(ImageUnreadableError, match="image files are in 0…255"):
+        READER.read([spec_pb2.Image(encoded=b"", value_range=ZERO_ONE)], [LOSSLESS["PNG"][0]], HEIGHT, WIDTH)
+
+
+LUMA = np.asarray(RGB.convert("L"))[..., None]
+
+
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (20, 30)])
+def test_a_model_of_grey_images_gets_grey_as_it_is_and_of_colours_the_luma(height, width):
+    wanted = np.asarray(Image.fromarray(LUMA[..., 0]).resize((width, height), Image.Resampling.BILINEAR))[..., None]
+    if (height, width) == (HEIGHT, WIDTH):
+        wanted = LUMA
+    for found in (
+        read(encode(GREY, "PNG"), height, width, channels=1),
+        read(LOSSLESS["PNG"][0], height, width, channels=1),
+        read_pixels(NOISE, height, width, channels=1),
+        read_pixels(LUMA, height, width, channels=1),
+    ):
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, wanted)
+    for floats in (NOISE.astype(np.float32), LUMA.astype(np.float32)):
+        found = read_pixels(floats, height, width, channels=1)
+        assert found.shape == (height, width, 1)
+        np.testing.assert_allclose(found, wanted, atol=1.1)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "grey JPEG", "JPEG of RGB planes"])
+def test_a_jpeg_for_a_model_of_grey_images_is_what_keras_makes_of_it(name):
+    expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), color_mode="grayscale")
+    np.testing.assert_array_equal(read(WHOLE[name], channels=1)[..., 0], np.asarray(expected))
+
+
+def test_grey_pixels_are_repeated_and_those_of_one_pack_are_not_copied_for_a_model_of_grey_images():
+    np.testing.assert_array_equal(read_pixels(LUMA), np.dstack([LUMA] * 3))
+    np.testing.assert_array_equal(read_pixels(LUMA, 20, 30), np.dstack([read_pixels(LUMA, 20, 30, channels=1)] * 3))
+    image, data = described(LUMA)
+    whole = data * 2
+    lying = [memoryview(whole)[: len(data)], memoryview(whole)[len(data) :]]
+    found = READER.read([image] * 2, lying, HEIGHT, WIDTH, channels=1)
+    assert np.shares_memory(found, np.frombuffer(whole, np.uint8))
+    np.testing.assert_array_equal(found, [LUMA, LUMA])
 
 
 @pytest.mark.parametrize(
@@ -362,3 +455,22 @@ def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_o
     with pytest.raises(UnreadableAtError) as caught:
         reader.read([spec_pb2.Image(encoded=b"")] * 8, files, HEIGHT, WIDTH, 16)
     assert caught.value.index == 19
+
+
+def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    noise = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "AVIF", quality=95, speed=10)
+    at_once, most, threads = [], [], set()
+
+    def watched(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        threads.add(threading.current_thread().name)
+        image.load()
+        at_once.remove(image)
+        return image.convert("RGB")
+
+    monkeypatch.setattr("convlens.worker.images.to_rgb", watched)
+    Reader(LIMIT).read([spec_pb2.Image(encoded=b"")] * 8, [noise] * 8, HEIGHT, WIDTH)
+    assert len(threads) > 1
+    assert max(most) == 1

@@ -266,14 +266,14 @@ class Runner:
             maps, sampled = split(asked)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
             job = Begun(claim, serving.card, plan, asked, sampled, first, [], [])
-            height, width, _ = serving.card.input_shape
+            height, width, channels = serving.card.input_shape
             size = serving.card.max_batch_size
             while left:
                 self._still_wanted(claim)
                 start = len(data) - left
                 rows = slice(start, start + size)
                 began = time.monotonic()
-                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start)
+                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start, channels)
                 job.decoded += time.monotonic() - began
                 job.pixels.append(pixels)
                 left -= len(pixels)

@@ -1,18 +1,17 @@
-"""Images as they were sent to RGB arrays of a model's input size.
+"""Images as they were sent to arrays of a model's input size.
 
 Knows Pillow, simplejpeg and the wire's Image message; knows neither jobs nor networks.
 
 What is done, in this order, and nothing else:
- 1. The format is told by the file's content: JPEG, PNG, WebP, GIF (first frame) or BMP. Other formats Pillow could read
-    are refused before their parsers see a byte.
+ 1. The format is told by the file's content: convlens.v1.image_formats has those that are read. Other formats Pillow
+    could read are refused before their parsers see a byte.
  2. Width × height is held against the limit before a pixel is decoded.
  3. The pixels are decoded in full; a truncated or damaged file is an error and never a half-grey image. JPEG's draft
     mode (decoding at a fraction of the size) is not used: it saves time on large photos only, and moves pixels by
     several levels, which shows in a gradient map.
- 4. EXIF orientation is applied.
- 5. Colour becomes 8-bit RGB: palettes are looked up, grey is repeated, CMYK is converted as Pillow does, of 16 bits the
-    upper 8 are kept, transparency is laid over white, as a viewer shows it (the colour under a transparent pixel is
-    whatever the program that wrote it left there). Colour profiles are ignored, as Keras ignores them.
+ 4. The picture becomes upright 8-bit RGB: convlens.v1.pictures says how. Pixels that were sent as float32 are brought
+    to 0…255 as their value range says; grey ones are repeated.
+ 5. For a model of grey images RGB becomes luma, Pillow's mode L (ITU-R 601); grey is as it was.
  6. The image is resized to the model's input with Pillow's BILINEAR (antialiased when it shrinks), aspect ratio not
     kept: to the bit what keras.utils.load_img(..., target_size, interpolation="bilinear") gives. An image that has the
     size already is left as it is.
@@ -23,11 +22,10 @@ A JPEG that is as the model wants it is decoded by simplejpeg straight into its 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 import os
-import struct
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
@@ -35,14 +33,14 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from convlens.v1 import codec, spec_pb2, tensor_pb2
+from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
+from convlens.v1.image_formats import PictureError, open_picture
+from convlens.v1.pictures import check_mode, to_rgb
 
 Data = bytes | memoryview
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 THREADS: Final = 8
 """At most; each may hold an image of the largest size."""
@@ -50,6 +48,16 @@ PART_BYTES: Final = 64 << 10
 """Bytes of files that are worth a thread."""
 _APP1, _SCAN = 0xE1, 0xDA
 """Markers of a JPEG's segments: EXIF and XMP, which may tell that an image is not upright; the first scan."""
+
+_OF_BYTES: Final = {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}
+"""What may be stated of files and uint8 pixels."""
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R 601, as Pillow's mode L."""
+_JPEG: Final = {3: ("RGB", {"YCbCr", "RGB"}), 1: ("GRAY", {"Gray"})}
+"""By a model's channels: what simplejpeg decodes to, and of which colour spaces, without a conversion of its own."""
+
+_ONE_AVIF: Final = threading.Lock()
+"""An AVIF's frames may be larger than its header says, up to libavif's own 16384×16384: one at a time in memory."""
 
 # The limit is ours, a setting, and stricter; Pillow's own would warn from a thread that nobody reads.
 Image.MAX_IMAGE_PIXELS = None
@@ -79,18 +87,25 @@ class Reader:
         self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="decode")
 
     def read(
-        self, images: Sequence[spec_pb2.Image], data: Sequence[Data], height: int, width: int, first: int = 0
+        self,
+        images: Sequence[spec_pb2.Image],
+        data: Sequence[Data],
+        height: int,
+        width: int,
+        first: int = 0,
+        channels: int = 3,
     ) -> Pixels:
-        """Images described by `images`, of the bytes `data`, as one array (N, height, width, 3), RGB in 0…255.
+        """Images described by `images`, of the bytes `data`, as one array (N, height, width, channels) in 0…255.
 
-        uint8, or float32 when any was sent as float32.
+        RGB, or grey for one channel. uint8, or float32 when any was sent as float32.
 
         Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
         """
-        if height * width <= self._max_pixels and (lying := _as_they_lie(images, data, (height, width, 3))) is not None:
+        shape = (height, width, channels)
+        if height * width <= self._max_pixels and (lying := _as_they_lie(images, data, shape)) is not None:
             return lying
         floats = any(image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32 for image in images)
-        pixels: Any = np.empty((len(images), height, width, 3), np.float32 if floats else np.uint8)
+        pixels: Any = np.empty((len(images), *shape), np.float32 if floats else np.uint8)
 
         def part(rows: range) -> None:
             for row in rows:
@@ -122,6 +137,8 @@ def _as_they_lie(
         about = image.pixels
         if len(pixels) != size or about.datatype != tensor_pb2.DATA_TYPE_UINT8 or tuple(about.shape) != shape:
             return None
+        if image.value_range not in _OF_BYTES:
+            return None
     arrays = [np.frombuffer(pixels, np.uint8) for pixels in data]
     starts = [_address(array) for array in arrays]
     owners = [memoryview(pixels).obj for pixels in data]
@@ -137,35 +154,43 @@ def _address(array: npt.NDArray[np.uint8]) -> int:
 
 
 def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:
-    """One image, as RGB in 0…255 of the size of `into`."""
+    """One image, in 0…255, of the size and the channels of `into`."""
     match image.WhichOneof("source"):
         case "encoded":
+            if image.value_range not in _OF_BYTES:
+                raise ImageUnreadableError("value_range is for float pixels; image files are in 0…255")
             _decode(data, into, max_pixels)
         case "pixels":
-            into[:] = _resize_pixels(_pixels(image, data, max_pixels), *into.shape[:2])
+            height, width, channels = into.shape
+            into[:] = _resize_pixels(_with_channels(_pixels(image, data, max_pixels), channels), height, width)
         case _:
             raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
 
 
 def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
-    """The file's first frame, upright, 8-bit RGB."""
+    """The file's first frame, upright."""
     if _decoded_in_place(bytes(data), into, max_pixels):
         return
+    height, width, channels = into.shape
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_picture(data) as image:
             _check_size(image.width, image.height, max_pixels)
-            image.load()
-            into[:] = np.asarray(_resized(_rgb(_upright(image)), *into.shape[:2]))
-    except UnidentifiedImageError as error:
-        raise ImageUnreadableError(f"the bytes are no image of the formats {', '.join(FORMATS)}") from error
+            check_mode(image)
+            with _ONE_AVIF if image.format == "AVIF" else contextlib.nullcontext():
+                picture = to_rgb(image)
+        if channels == 1:
+            picture = picture.convert("L")
+        into[:] = np.asarray(_resized(picture, height, width)).reshape(height, width, channels)
     except ImageUnreadableError:
         raise
+    except PictureError as error:
+        raise ImageUnreadableError(str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         raise ImageUnreadableError(f"the image file is damaged or truncated: {error}") from error
 
 
 def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
-    """Decodes a colour JPEG that is as the model wants it by the same libjpeg-turbo, without Pillow's copies.
+    """Decodes a JPEG that is as the model wants it by the same libjpeg-turbo, without Pillow's copies.
 
     False for any other image, one that may not be upright and one that libjpeg-turbo warns of: they are for Pillow.
     """
@@ -173,10 +198,11 @@ def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
         return False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width) != into.shape[:2] or colours not in {"YCbCr", "RGB"}:
+        wanted, as_they_are = _JPEG[into.shape[2]]
+        if (height, width) != into.shape[:2] or colours not in as_they_are:
             return False
         _check_size(width, height, max_pixels)
-        simplejpeg.decode_jpeg(data, buffer=into)
+        simplejpeg.decode_jpeg(data, colorspace=wanted, buffer=into)
     except ImageUnreadableError:
         raise
     except ValueError:
@@ -194,56 +220,49 @@ def _may_be_turned(data: bytes) -> bool:
     return True
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(
-        struct.error, SyntaxError, ValueError, TypeError, KeyError
-    ):  # unreadable EXIF asks nothing
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
-        grey = np.asarray(image).astype(np.uint32) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        over_white = Image.new("RGBA", image.size, "white")
-        over_white.alpha_composite(image.convert("RGBA"))
-        return over_white.convert("RGB")
-    return image.convert("RGB")
-
-
 def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
-    """The tensor as it was sent, checked."""
+    """The tensor as it was sent, checked, in 0…255; (height, width, 3) or (height, width, 1)."""
     try:
         array = codec.decode(image.pixels, data)
     except codec.CodecError as error:
         raise ImageUnreadableError(f"the pixel tensor is malformed: {error}") from error
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise ImageUnreadableError(f"pixels must have the shape (height, width, 3), not {array.shape}")
+    if array.ndim != 3 or array.shape[2] not in {1, 3}:
+        raise ImageUnreadableError(
+            f"pixels must have the shape (height, width, 3) or (height, width, 1), not {array.shape}"
+        )
     _check_size(array.shape[1], array.shape[0], max_pixels)
     if array.dtype == np.uint8:
+        if image.value_range not in _OF_BYTES:
+            raise ImageUnreadableError("value_range is for float pixels; uint8 pixels are in 0…255")
         return array.view(np.uint8)
     if array.dtype == np.float32:
         pixels = array.view(np.float32)
-        low, high = float(pixels.min()), float(pixels.max())  # NaN anywhere makes both NaN, which fails the comparison
-        if not (low >= 0.0 and high <= 255.0):
-            raise ImageUnreadableError(f"float pixels must be finite and within 0…255, found {low:g}…{high:g}")
-        return pixels
+        if why := value_ranges.refusal(float(pixels.min()), float(pixels.max()), image.value_range):
+            raise ImageUnreadableError(why)
+        return value_ranges.to_255(pixels, image.value_range)
     raise ImageUnreadableError(f"pixels must be uint8 or float32, not {array.dtype}")
+
+
+def _with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """RGB as luma where one channel is wanted. Grey is left as it is: it is repeated where it is written."""
+    if pixels.shape[2] <= channels:
+        return pixels
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    return cast("Pixels", pixels @ _LUMA)[..., None]
 
 
 def _resize_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return np.asarray(_resized(Image.fromarray(pixels), height, width))
-    planes = [_resized(Image.fromarray(np.ascontiguousarray(pixels[..., c])), height, width) for c in range(3)]
-    return np.stack([np.asarray(plane, np.float32) for plane in planes], axis=-1)
+    planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(pixels.shape[2])]
+    return np.stack([np.asarray(_resized(Image.fromarray(plane), height, width)) for plane in planes], axis=-1)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

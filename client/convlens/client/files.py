@@ -1,0 +1,92 @@
+"""Where the bytes of image files come from: paths, open files and uploads, bytes; and what is no file is told apart."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from convlens.client.errors import InvalidArgument
+from convlens.v1.image_formats import is_base64_image
+
+LONGEST_NAME: Final = 1024
+"""Characters; a longer text is more likely an image in some encoding than a path."""
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+"""One slash: a Path has made one of two. A drive of Windows has one letter."""
+
+
+class Readable(Protocol):
+    """An open file or an upload."""
+
+    def read(self) -> bytes:
+        """Its content from where it stands."""
+
+
+def read_path(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file.
+
+    InvalidArgument for a text that is no path: a URL, a data URL, an image in base64. OSError for a file that cannot be
+    read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        if why := _why_no_path(os.fspath(path)):
+            raise InvalidArgument(why, field="images") from error
+        if isinstance(error, OSError) and Path(path).is_dir():
+            message = "this is a folder; give the files in it, such as sorted(Path(folder).glob('*.jpg'))"
+            raise IsADirectoryError(errno.EISDIR, message, str(path)) from error
+        raise
+
+
+def _why_no_path(text: str) -> str | None:
+    """What a text is instead of a path; None where it may be one."""
+    start = f"{text[:40]!r}{'…' * (len(text) > 40)}"
+    if text[:5].lower() == "data:":
+        return f"{start} is a data URL, no path; give its bytes: base64.b64decode(url.partition(',')[2])"
+    if scheme := _URL.match(text):
+        remedy = {
+            "file": "give the path behind file://",
+            "http": "download it, or give urllib.request.urlopen(url)",
+            "https": "download it, or give urllib.request.urlopen(url)",
+        }.get(scheme[1].lower(), "give the file opened with a library that knows it")
+        return f"{start} is a URL, no path; {remedy}"
+    if is_base64_image(text):
+        return f"{start} is an image in base64, no path; give its bytes: base64.b64decode(text)"
+    if len(text) > LONGEST_NAME or re.search(r"[\x00\n]", text):
+        return f"a text of {len(text)} characters, {start}, is no path; give a file's content as bytes"
+    return None
+
+
+def read_file(file: Readable) -> bytes:
+    """The content of an open file, from where it stands. InvalidArgument where that is nothing, or no bytes."""
+    start = _position(file)
+    content: Any = file.read()
+    if inspect.isawaitable(content):
+        if inspect.iscoroutine(content):
+            content.close()
+        raise _refused(file, "its read() is asynchronous", "give what it reads: await file.read()")
+    if isinstance(content, str):
+        raise _refused(file, "it was opened as text", "open it with mode 'rb'")
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise _refused(file, f"its read() gives {type(content).__name__}", "give bytes")
+    if not content:
+        was_read = "nothing is left to read, it was read before" if start else "it is empty"
+        raise _refused(file, was_read, "rewind it: file.seek(0)" if start else "give a file with an image in it")
+    return bytes(content)
+
+
+def _position(file: Any) -> int:
+    """Where an open file stands; 0 for one that cannot tell."""
+    try:
+        return int(file.tell())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
+
+
+def _refused(file: object, why: str, remedy: str) -> InvalidArgument:
+    name = getattr(file, "name", None) or getattr(file, "filename", None) or type(file).__name__
+    return InvalidArgument(f"the file {name} is no image: {why}; {remedy}", field="images")

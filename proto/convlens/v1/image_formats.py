@@ -1,0 +1,253 @@
+"""The formats of image files that are read, and what other files are, told by their first bytes.
+
+One table for client, server and worker. Pillow is imported where it is used: the wire does not depend on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import functools
+import io
+import re
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+Data = bytes | memoryview
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
+"""By Pillow's names. Parsers of any others never see a byte."""
+HEAD: Final = 512
+"""Bytes that are enough to tell what a file is."""
+_DIRECTORY_ENTRIES: Final = 4096
+_ENTRY_VALUES: Final = 1 << 16
+"""Pillow makes objects of a TIFF's strips before anybody sees its size: millions of them would take gigabytes."""
+_TILE_PIXELS: Final = 1 << 24
+"""libtiff decodes whole tiles, however small the image is."""
+
+
+class PictureError(ValueError):
+    """A picture that cannot be understood, or in more than one way; the message says why and what to do, for people."""
+
+
+@functools.cache
+def decodable() -> tuple[str, ...]:
+    """Those of FORMATS that the Pillow installed here decodes."""
+    from PIL import features
+
+    lacking = {
+        "JPEG2000": "jpg_2000" not in features.get_supported_codecs(),
+        "WEBP": "webp" not in features.get_supported_modules(),
+        "AVIF": "avif" not in features.get_supported_modules(),
+    }
+    return tuple(name for name in FORMATS if not lacking.get(name))
+
+
+def open_picture(data: Data) -> ImageFile:
+    """The file as a Pillow image of which nothing is decoded yet.
+
+    PictureError for a file of another format, one that is damaged at its head, and a TIFF that would take much memory
+    before its size can be seen. Pillow's parsers raise further errors, of any type, for what is damaged behind that.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    head = bytes(data[:HEAD])
+    if why := foreign(head, decodable()):
+        raise PictureError(why)
+    kind = format_of(head)
+    if kind == "TIFF" and (why := _tiff_refusal(data)):
+        raise PictureError(why)
+    try:
+        return Image.open(io.BytesIO(data), formats=decodable())
+    except UnidentifiedImageError as error:
+        if kind:
+            message = f"the {kind} file is damaged, or of a variant that is not read"
+            raise PictureError(message) from error
+        raise PictureError(f"the bytes are no image of the formats {', '.join(decodable())}") from error
+
+
+def format_of(head: bytes) -> str | None:
+    """Which of FORMATS a file that begins with `head` has; None for any other file."""
+    for magic, name in _OWN.items():
+        if head.startswith(magic):
+            return name if name != "WEBP" or head[8:12] == b"WEBP" else None
+    return "AVIF" if _brands(head) & {b"avif", b"avis"} else None
+
+
+def foreign(head: bytes, formats: tuple[str, ...] = FORMATS) -> str | None:
+    """What a file is that has none of `formats`, and what to do; None for one that has, and for bytes of no known kind.
+
+    `head` is its first HEAD bytes, or all that it has.
+    """
+    kind = format_of(head)
+    if kind in formats:
+        return None
+    name, remedy = (f"a {kind} picture, which is not decoded here", _CONVERT) if kind else _describe(head)
+    return f"{name} is no image of the formats {', '.join(formats)}; {remedy}" if name else None
+
+
+def _describe(head: bytes) -> tuple[str, str]:
+    """What a file is, and what to do with it; empty for bytes of no known kind."""
+    if not head:
+        return "an empty file", "a file that was read before is to be rewound by seek(0)"
+    for offset, magic, name, remedy in _OTHERS:
+        if head.startswith(magic, offset):
+            return name, remedy
+    if re.match(rb"P[1-7f]\s", head, re.IGNORECASE):
+        return "a Netpbm picture (PPM)", _CONVERT
+    if brands := _brands(head):
+        return next(((name, remedy) for brand, name, remedy in _BRANDS if brand in brands), _VIDEO)
+    return _describe_text(head)
+
+
+def _describe_text(head: bytes) -> tuple[str, str]:
+    """The same of a file of text."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # whose last character may be cut
+    except UnicodeDecodeError:
+        return "", ""
+    if re.search(r"[\x00-\x08\x0e-\x1f]", text):
+        return "", ""
+    start = text.lstrip("\ufeff \t\r\n")
+    for pattern, name, remedy in _TEXTS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            return name, remedy
+    if is_base64_image(start):
+        return "base64 text", "decode it: base64.b64decode(text)"
+    return "text", "give a path as str or Path, and a file's content as bytes"
+
+
+def is_base64_image(text: str) -> bool:
+    """True for a text that begins as a file of one of FORMATS does in base64."""
+    try:
+        return len(text) >= 64 and format_of(base64.b64decode(text[:64], validate=True)) is not None
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """What an ISO media file says it can be read as; empty for other files."""
+    if head[4:8] != b"ftyp":
+        return set()
+    size = min(int.from_bytes(head[:4]), len(head))
+    return {head[8:12], *(head[at : at + 4] for at in range(16, size, 4))}
+
+
+def _tiff_refusal(data: Data) -> str | None:
+    """Why a TIFF is not even opened; None where it may be.
+
+    A directory that ends early is left to Pillow, which reads as far as this does.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = 0x2B in data[2:4]
+    offset_format, count_format, entry_format, value_at = ("Q", "Q", "HHQ", 12) if big else ("I", "H", "HHI", 8)
+    tile = {_TILE_WIDTH: 1, _TILE_LENGTH: 1}
+    try:
+        (directory,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
+        (entries,) = struct.unpack_from(order + count_format, data, directory)
+        if entries > _DIRECTORY_ENTRIES:
+            return f"the TIFF file has {entries} tags; allowed: {_DIRECTORY_ENTRIES}"
+        at = directory + struct.calcsize(order + count_format)
+        for _ in range(entries):
+            tag, kind, values = struct.unpack_from(order + entry_format, data, at)
+            if kind not in _TIFF_BYTES and values > _ENTRY_VALUES:
+                return f"tag {tag} of the TIFF file has {values} values; allowed: {_ENTRY_VALUES}"
+            (value,) = struct.unpack_from(order + ("H" if kind == _TIFF_SHORT else "I"), data, at + value_at)
+            if tag == _SUBFILE_TYPE and value & 1:
+                return (
+                    "the TIFF file's first picture is a thumbnail, as in a camera's raw file; develop it to JPEG or PNG"
+                )
+            if tag in tile:
+                tile[tag] = max(tile[tag], value if kind in {_TIFF_SHORT, _TIFF_LONG} else _TILE_PIXELS + 1)
+            at += value_at + (8 if big else 4)
+    except struct.error:
+        pass
+    width, length = tile.values()
+    if width * length > _TILE_PIXELS:
+        return f"the TIFF file has tiles of {width}×{length} pixels; allowed: {_TILE_PIXELS} in all"
+    return None
+
+
+_TIFF_BYTES: Final = {1, 2, 6, 7}
+"""BYTE, ASCII, SBYTE, UNDEFINED: of these Pillow keeps the bytes, which are no more than the file's."""
+_TIFF_SHORT, _TIFF_LONG = 3, 4
+_SUBFILE_TYPE, _TILE_WIDTH, _TILE_LENGTH = 254, 322, 323
+
+_OWN: Final = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WEBP",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+}
+_CONVERT: Final = "convert it to PNG or JPEG"
+_RENDER: Final = "render what is meant of it to PNG"
+_PIXELS: Final = "give its picture as an array (height, width, 3)"
+_UNPACK: Final = "unpack it, and give a picture that is in it"
+_VIDEO: Final = ("a video", "give one of its frames")
+_OTHERS: Final = (
+    (0, b"%PDF", "a PDF document", _RENDER),
+    (0, b"%!PS", "PostScript (EPS)", _RENDER),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS)", _RENDER),
+    (0, b"8BPS", "a Photoshop document (PSD)", "export it as PNG"),
+    (0, b"gimp xcf", "a GIMP document (XCF)", "export it as PNG"),
+    (0, b"\0\0\1\0", "an icon (ICO)", _CONVERT),
+    (0, b"\0\0\2\0", "a cursor (CUR)", _CONVERT),
+    (0, b"icns", "an icon (ICNS)", _CONVERT),
+    (0, b"\xff\x0a", "a JPEG XL picture", _CONVERT),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", _CONVERT),
+    (0, b"II\xbc", "a JPEG XR picture", _CONVERT),
+    (0, b"qoif", "a QOI picture", _CONVERT),
+    (0, b"DDS ", "a DDS texture", _CONVERT),
+    (0, b"AT&TFORM", "a DjVu document", _RENDER),
+    (0, b"v/1\1", "an OpenEXR picture", "bring it to 8 bits"),
+    (0, b"#?R", "a Radiance HDR picture", "bring it to 8 bits"),
+    (0, b"SIMPLE  =", "a FITS file", _PIXELS),
+    (344, b"n+1\0", "a NIfTI volume", _PIXELS),
+    (128, b"DICM", "a DICOM file", "window its pixel array to 0…255, and give that"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file", "develop it to JPEG or PNG"),
+    (0, b"IIU\0", "a camera's raw file", "develop it to JPEG or PNG"),
+    (0, b"IIRO", "a camera's raw file", "develop it to JPEG or PNG"),
+    (0, b"\x93NUMPY", "a NumPy array (.npy)", "send its pixels: the SDK and the command line do so with .npy files"),
+    (0, b"\x89HDF", "an HDF5 file", _PIXELS),
+    (0, b"PK\3\4", "a ZIP archive (also .npz, .docx, .keras)", _UNPACK),
+    (0, b"PK\5\6", "an empty ZIP archive", _UNPACK),
+    (0, b"\x1f\x8b", "a gzip file", _UNPACK),
+    (0, b"BZh", "a bzip2 file", _UNPACK),
+    (0, b"\xfd7zXZ", "an xz file", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
+    (0, b"7z\xbc\xaf", "a 7z archive", _UNPACK),
+    (0, b"Rar!", "a RAR archive", _UNPACK),
+    (257, b"ustar", "a tar archive", _UNPACK),
+    (0, b"\x80\2", "a pickle", _PIXELS),
+    (0, b"\x80\3", "a pickle", _PIXELS),
+    (0, b"\x80\4", "a pickle", _PIXELS),
+    (0, b"\x80\5", "a pickle", _PIXELS),
+    (8, b"AVI ", *_VIDEO),
+    (0, b"\x1aE\xdf\xa3", *_VIDEO),
+)
+"""Offset and magic bytes, what a file with them is, and what to do with it."""
+_BRANDS: Final = (
+    *((brand, "a HEIC picture", _CONVERT) for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")),
+    (b"crx ", "a camera's raw file", "develop it to JPEG or PNG"),
+)
+_TEXTS: Final = (
+    (r"data:", "a data URL", "decode it: base64.b64decode(url.partition(',')[2])"),
+    (r"[a-z][a-z0-9+.-]+://\S+\s*$", "a URL", "give what is there, not its address"),
+    (r"(<\?xml.*)?(<!--.*)?(<!doctype svg.*)?<svg", "an SVG drawing", _RENDER),
+    (r"<!doctype html|<html", "a web page (HTML)", "look at what was downloaded: it is no picture"),
+    (r"<\?xml", "XML", "give a picture"),
+    (r"version https://git-lfs", "a Git LFS pointer", "fetch the file that it stands for: git lfs pull"),
+    (r"[{\[]", "JSON", "decode what is in it, and give that"),
+)
+"""Patterns of what a text begins with, what it is, and what to do with it."""

@@ -1,0 +1,98 @@
+"""What a picture is: how a Pillow image becomes upright 8-bit RGB, whichever way it came in.
+
+The client does so with Pillow images before it sends them and with the photos of figures, the worker with files: one
+function, so that one picture has one meaning. Pillow is imported where it is used: the wire does not depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from convlens.v1.image_formats import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+ORIENTATION: Final = 0x0112
+"""EXIF's tag."""
+_WHITE_IS_ZERO: Final = (262, 0)
+"""TIFF's tag PhotometricInterpretation, and the value of it that turns the meaning of grey around."""
+TWELVE_BITS: Final = 1 << 12
+
+
+def check_mode(image: PillowImage) -> None:
+    """PictureError for the modes whose values have no range of their own. Decodes nothing."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        kind = "float" if image.mode == "F" else "32-bit"
+        raise PictureError(
+            f"a {kind} picture (mode {image.mode}) does not say which value is white; scale it to 8 bits, or give an "
+            "array: floats with value_range"
+        )
+
+
+def to_rgb(image: PillowImage) -> PillowImage:
+    """The frame that the image is at, upright, as a Pillow image of mode RGB; `image` is decoded, and else unchanged.
+
+    EXIF orientation is applied. Palettes are looked up, grey is repeated, CMYK and other colour spaces are converted as
+    Pillow does, of 16 bits the upper 8 are kept, and transparency is laid over white, as a viewer shows it (the colour
+    under a transparent pixel is whatever the program that wrote it left there). Colour profiles are ignored.
+
+    PictureError for modes F and I, and for 16 bits of which only the lower 12 are used: one cannot know what is white.
+    """
+    check_mode(image)
+    image.load()
+    if image.mode.startswith("I"):  # I of a PNG, too, which is how older versions of Pillow open 16 bits
+        image = _upper_bits(image)
+    elif image.mode == "La":
+        image = image.convert("LA")
+    image = _upright(image)
+    if image.has_transparency_data:
+        from PIL import Image
+
+        over_white = Image.new("RGBA", image.size, "white")
+        over_white.alpha_composite(image.convert("RGBA"))
+        image = over_white
+    return image.convert("RGB")
+
+
+def _upright(image: PillowImage) -> PillowImage:
+    """Pillow's exif_transpose, without a copy of what is upright."""
+    from PIL.Image import Transpose
+
+    method = None
+    with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError, KeyError):  # no readable EXIF
+        method = {
+            2: Transpose.FLIP_LEFT_RIGHT,
+            3: Transpose.ROTATE_180,
+            4: Transpose.FLIP_TOP_BOTTOM,
+            5: Transpose.TRANSPOSE,
+            6: Transpose.ROTATE_270,
+            7: Transpose.TRANSVERSE,
+            8: Transpose.ROTATE_90,
+        }.get(image.getexif().get(ORIENTATION, 1))
+    return image if method is None else image.transpose(method)
+
+
+def _upper_bits(image: PillowImage) -> PillowImage:
+    """16-bit grey as 8 bits, with the EXIF of the image; Pillow's own conversion clips instead of scaling."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.uint32)
+    if values.max(initial=0) < TWELVE_BITS:
+        raise PictureError(
+            f"no value of the 16-bit picture exceeds {values.max(initial=0)}: it seems to have 12 or 8 bits in 16; "
+            "scale it to 8 bits, so that 255 is white"
+        )
+    tag, white_is_zero = _WHITE_IS_ZERO
+    if getattr(image, "tag_v2", {}).get(tag) == white_is_zero:
+        raise PictureError("a 16-bit TIFF in which 0 is white is not read; convert it to 8 bits")
+    grey = (values >> 8).astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey[values == transparent] = 255
+    upper = Image.fromarray(grey)
+    upper.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return upper

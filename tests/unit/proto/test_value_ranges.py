@@ -1,0 +1,58 @@
+"""Float pixels mean what is stated, or what is unmistakable; anything else is refused with what to say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from convlens.v1 import spec_pb2
+from convlens.v1.value_ranges import RANGES, UNMISTAKABLE, refusal, to_255
+
+UNSAID = spec_pb2.VALUE_RANGE_UNSPECIFIED
+
+
+def test_every_range_of_the_wire_can_be_stated():
+    assert {UNSAID, *RANGES.values()} == set(spec_pb2.ValueRange.values())
+
+
+@pytest.mark.parametrize("stated", RANGES.items(), ids=str)
+def test_a_stated_range_takes_what_lies_in_it_and_nothing_else(stated):
+    (black, white), number = stated
+    assert refusal(black, white, number) is None
+    assert refusal(white, white, number) is None
+    for low, high in ((black - 0.01, white), (black, white + 0.01), (math.nan, math.nan), (black, math.inf)):
+        assert f"within {black}…{white}, found" in refusal(low, high, number)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, UNMISTAKABLE), (3, 3)])
+def test_without_a_range_only_what_can_be_nothing_else_is_0_to_255(low, high):
+    assert refusal(low, high, UNSAID) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "remedy"),
+    [
+        (0, 1, "multiply them by 255, or say value_range=(0, 1)"),
+        (0, 0, "say value_range=(0, 255)"),
+        (0, 1.9, "multiply them by 255"),
+        (-1, 1, "say value_range=(-1, 1)"),
+        (-1e-6, 1, "say value_range=(-1, 1)"),
+        (-124, 151, "give the photo as it is"),
+        (-2.1, 2.6, "give the photo as it is"),
+        (0, 65535, "scale them to 0…255"),
+        (math.nan, math.nan, "must be finite"),
+    ],
+)
+def test_what_may_be_meant_otherwise_is_refused_with_the_remedy(low, high, remedy):
+    assert remedy in refusal(low, high, UNSAID)
+
+
+def test_what_spans_255_is_left_as_it_is():
+    pixels = np.array([0, 1, 255], np.float32)
+    assert to_255(pixels, UNSAID) is pixels
+    for (black, white), number in RANGES.items():
+        scaled = to_255(np.array([black, (black + white) / 2, white], np.float32), number)
+        assert scaled.dtype == np.float32
+        assert scaled.tolist() == [0, 127.5, 255]

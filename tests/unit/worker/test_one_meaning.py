@@ -1,0 +1,179 @@
+"""One picture gives the same pixels by path, as bytes and as a Pillow image, and the figure's photo is made of them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlens.client import InvalidArgument
+from convlens.client.images import pack, picture
+from convlens.v1.image_formats import open_picture
+from convlens.v1.pictures import to_rgb
+from convlens.worker.images import Reader, UnreadableAtError
+
+HEIGHT, WIDTH = 30, 40
+RNG = np.random.default_rng(3)
+PHOTO = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+RGB = Image.fromarray(PHOTO)
+GREY = RGB.convert("L")
+ALPHA = Image.fromarray(RNG.integers(0, 256, (HEIGHT, WIDTH), np.uint8))
+DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
+PALETTE = RGB.quantize(64)
+
+
+def encode(image, fmt="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def with_alpha(image):
+    image = image.copy()
+    image.putalpha(ALPHA)
+    return image
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+TRANSLUCENT_PALETTE = PALETTE.copy()
+TRANSLUCENT_PALETTE.info["transparency"] = bytes(range(0, 256, 4))
+PICTURES = {
+    "RGB": encode(RGB),
+    "RGBA": encode(with_alpha(RGB)),
+    "LA": encode(with_alpha(GREY)),
+    "LA TIFF": encode(with_alpha(GREY), "TIFF"),
+    "PA TIFF": encode(PALETTE.convert("PA"), "TIFF"),
+    "RGB with a transparent colour": encode(RGB, transparency=tuple(map(int, PHOTO[0, 0]))),
+    "grey with a transparent level": encode(GREY, transparency=99),
+    "palette with a transparent entry": encode(PALETTE, transparency=5),
+    "palette with translucent entries": encode(TRANSLUCENT_PALETTE),
+    "GIF with a transparent entry": encode(PALETTE, "GIF", transparency=7),
+    "WebP with alpha": encode(with_alpha(RGB), "WEBP", lossless=True),
+    "AVIF with alpha": encode(with_alpha(RGB), "AVIF"),
+    "JPEG 2000 with alpha": encode(with_alpha(RGB), "JPEG2000"),
+    "TIFF with alpha": encode(with_alpha(RGB), "TIFF", compression="tiff_lzw"),
+    "TIFF with premultiplied alpha": encode(with_alpha(RGB), "TIFF", tiffinfo={338: 1}),
+    "CMYK JPEG": encode(RGB.convert("CMYK"), "JPEG"),
+    "CMYK TIFF": encode(RGB.convert("CMYK"), "TIFF"),
+    "YCbCr TIFF": encode(RGB.convert("YCbCr"), "TIFF"),
+    "JPEG": encode(RGB, "JPEG"),
+    "grey JPEG": encode(GREY, "JPEG"),
+    "grey": encode(GREY),
+    "black and white": encode(GREY.convert("1")),
+    "16-bit PNG": encode(Image.fromarray(DEEP)),
+    "16-bit TIFF": encode(Image.fromarray(DEEP), "TIFF"),
+    "16-bit TIFF, big-endian": encode(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
+    "16-bit PNG with a transparent level": encode(Image.fromarray(DEEP), transparency=int(DEEP[4, 4])),
+    "palette": encode(PALETTE),
+    **{
+        f"{fmt} turned by {way}": encode(RGB, fmt, exif=turned(way))
+        for fmt in ("JPEG", "TIFF", "WEBP", "AVIF")
+        for way in (3, 6, 7)
+    },
+    "RGBA turned": encode(with_alpha(RGB), exif=turned(6)),
+    "16-bit PNG turned": encode(Image.fromarray(DEEP), exif=turned(8)),
+    "two frames": encode(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(180)]),
+    "two pictures of a phone": encode(RGB, "MPO", save_all=True, append_images=[RGB.rotate(180)]),
+}
+
+
+def seen(image, size):
+    """What a model of this size gets of an image."""
+    packed = pack(image)
+    return Reader(1 << 20).read([it.outline for it in packed], [it.data for it in packed], *size)[0]
+
+
+def roads(data, path):
+    """The same picture in every way that it may be given."""
+    path.write_bytes(data)
+    opened = Image.open(path)
+    loaded = Image.open(io.BytesIO(data))
+    loaded.load()
+    return {"path": path, "bytes": data, "opened": opened, "loaded": loaded, "a copy in memory": loaded.copy()}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_the_same_by_every_road_and_in_the_figure(name, tmp_path):
+    given = roads(PICTURES[name], tmp_path / "picture")
+    with Image.open(given["path"]) as image:
+        image.load()
+        size = to_rgb(image).size[::-1]
+    for model in (size, (24, 24)):
+        first, *others = (seen(image, model) for image in given.values())
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+    for image in given.values():
+        np.testing.assert_array_equal(np.asarray(picture(pack(image)[0])), seen(image, size))
+
+
+@pytest.mark.parametrize(
+    ("image", "same"),
+    [
+        (with_alpha(RGB).convert("RGBa"), with_alpha(RGB).convert("RGBa").convert("RGBA")),
+        (with_alpha(GREY).convert("La"), with_alpha(GREY).convert("La").convert("LA")),
+        (PALETTE.convert("PA"), PALETTE),
+        (RGB.convert("RGBX"), RGB),
+    ],
+    ids=["RGBa", "La", "PA", "RGBX"],
+)
+def test_modes_that_no_file_has_are_the_picture_that_they_hold(image, same):
+    np.testing.assert_array_equal(seen(image, (HEIGHT, WIDTH)), seen(same, (HEIGHT, WIDTH)))
+
+
+def test_an_image_of_the_callers_is_left_as_it_was():
+    image = Image.open(io.BytesIO(PICTURES["RGBA turned"]))
+    pack(image)
+    assert (image.mode, image.size, image.getexif()[0x0112]) == ("RGBA", (WIDTH, HEIGHT), 6)
+
+
+def test_transparency_means_white_and_not_the_colour_that_lies_under_it():
+    clear = RGB.copy()
+    clear.putalpha(0)
+    for image in (clear, encode(clear), encode(clear, "WEBP", lossless=True, exact=True)):
+        assert (seen(image, (HEIGHT, WIDTH)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["F", "I", "I;16 of 12 bits"])
+def test_what_does_not_say_what_is_white_is_refused_by_every_road(kind):
+    values = {"F": np.float32(GREY), "I": np.int32(GREY), "I;16 of 12 bits": DEEP >> 4}[kind]
+    image = Image.fromarray(values)
+    said = []
+    for given in (image, encode(image, "TIFF")):
+        with pytest.raises((InvalidArgument, UnreadableAtError)) as refused:
+            seen(given, (HEIGHT, WIDTH))
+        said.append(str(refused.value).partition(" (reason")[0].partition(" (field")[0])
+    assert said[0] == said[1]
+    assert "scale it to 8 bits" in said[0]
+
+
+def test_a_16_bit_png_opened_as_mode_i_by_an_older_pillow_is_16_bits():
+    image = Image.open(io.BytesIO(PICTURES["16-bit PNG"]))
+    older = image.convert("I")
+    older.format = "PNG"
+    np.testing.assert_array_equal(np.asarray(to_rgb(older)), np.asarray(to_rgb(image)))
+
+
+def test_a_16_bit_tiff_of_which_0_is_white_is_refused():
+    file = encode(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0})
+    with open_picture(file) as image:
+        assert image.tag_v2[262] == 0
+    with pytest.raises(UnreadableAtError, match="0 is white"):
+        seen(file, (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255), None])
+def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
+    low, high = value_range or (0, 255)
+    floats = low + PHOTO / 255 * (high - low)
+    for image, channels in ((floats, 3), (floats[..., :1], 1)):
+        (packed,) = pack(image, value_range)
+        shown = np.asarray(picture(packed))
+        assert shown.shape == (HEIGHT, WIDTH, 3)
+        np.testing.assert_array_equal(shown[..., :channels], PHOTO[..., :channels])
