@@ -56,7 +56,9 @@ class _ValueRange:
 class _ValueRangeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ValueRange.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     VALUE_RANGE_UNSPECIFIED: _ValueRange.ValueType  # 0
-    """Taken as VALUE_RANGE_0_255; but FP32 pixels of which none exceeds 1 are refused, since they are more likely in 0…1."""
+    """Taken as VALUE_RANGE_0_255; but FP32 pixels of which none reaches 2 are refused, since they are more likely in 0…1,
+    which resizing overshoots.
+    """
     VALUE_RANGE_0_255: _ValueRange.ValueType  # 1
     """0…255, whatever the values are."""
     VALUE_RANGE_0_1: _ValueRange.ValueType  # 2
@@ -68,7 +70,9 @@ class ValueRange(_ValueRange, metaclass=_ValueRangeEnumTypeWrapper):
     """The values that FP32 pixels span from black to white. UINT8 pixels and files always span 0…255."""
 
 VALUE_RANGE_UNSPECIFIED: ValueRange.ValueType  # 0
-"""Taken as VALUE_RANGE_0_255; but FP32 pixels of which none exceeds 1 are refused, since they are more likely in 0…1."""
+"""Taken as VALUE_RANGE_0_255; but FP32 pixels of which none reaches 2 are refused, since they are more likely in 0…1,
+which resizing overshoots.
+"""
 VALUE_RANGE_0_255: ValueRange.ValueType  # 1
 """0…255, whatever the values are."""
 VALUE_RANGE_0_1: ValueRange.ValueType  # 2
