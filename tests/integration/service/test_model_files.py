@@ -1,0 +1,124 @@
+"""Models as people have them, served from their files: what the cards and the results say, and what is refused."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import taped_nets
+from keras import layers as L
+
+from convlens.client import ALL_UNITS, Client, GradCAM, InvalidArgument, NotFound, Saliency, TopK
+
+SIZE = taped_nets.SIZE
+
+
+def small(*first, units=2, activation="softmax"):
+    keras.utils.set_random_seed(4)
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for layer in (*first, L.Conv2D(6, 3, activation="relu", name="conv"), L.GlobalAveragePooling2D()):
+        x = layer(x)
+    return keras.Model(inputs, L.Dense(units, activation=activation, name="out")(x))
+
+
+def two_classes():
+    """One unit with a sigmoid that finds some of the images to be class 0, some class 1."""
+    model = small(L.Rescaling(1 / 255), units=1, activation="sigmoid")
+    kernel, bias = model.layers[-1].get_weights()
+    logits = model.predict(taped_nets.images(4).astype("f4"), verbose=0)
+    logits = np.log(logits / (1 - logits))
+    model.layers[-1].set_weights([50 * kernel, bias - 50 * np.median(logits)])
+    return model
+
+
+MODELS = {
+    "pets": two_classes,
+    "own": lambda: small(L.Rescaling(1 / 255, name="own_rescaling")),
+    "plain": small,
+    "residual": lambda: taped_nets.build(keras, "residual"),
+    "lambda": lambda: small(L.Lambda(lambda x: x / 255, output_shape=(SIZE, SIZE, 3), name="scaled")),
+    "branches": lambda: keras.Model(it := keras.Input((SIZE, SIZE, 3)), [L.Flatten()(it), L.GlobalMaxPooling2D()(it)]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name, build in MODELS.items():
+        build().save(folder / f"{name}.keras")
+    (folder / "damaged.keras").write_bytes((folder / "plain.keras").read_bytes()[:5000])
+    (folder / "pets.txt").write_text("cat\ndog\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(start_service, folder):
+    service = start_service()
+    labels = {"pets": f",labels={folder}/pets.txt"}
+    service.worker(*(f"{name}={folder}/{name}.keras{labels.get(name, '')}" for name in (*MODELS, "damaged")))
+    with Client(service.server()[1], timeout=60) as client:
+        yield client
+
+
+def test_the_cards_say_how_each_input_is_understood(client):
+    cards = {card.name: card for card in client.models()}
+    assert set(cards) == {"pets", "own", "plain", "residual"}
+    found = {name: (card.preprocess, card.preprocess_assumed) for name, card in cards.items()}
+    assert found == {
+        "pets": ("none", False), "own": ("none", False), "plain": ("caffe", True), "residual": ("caffe", True)
+    }  # fmt: skip
+    assert "own_rescaling" in cards["own"].preprocess_reason
+
+
+@pytest.mark.parametrize("name", ["own", "plain"])
+def test_results_are_keras_own_and_say_what_was_assumed(client, folder, name):
+    images = taped_nets.images(3)
+    x = images.astype(np.float32)
+    x = x if name == "own" else keras.applications.vgg16.preprocess_input(x)
+    wanted = keras.models.load_model(folder / f"{name}.keras").predict(x, verbose=0)
+    result = client.saliency(images, model=name)
+    found = [[it.probability for it in sorted(row, key=lambda it: it.index)] for row in result.predictions]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert (result.preprocess, result.preprocess_assumed) == (("none", False) if name == "own" else ("caffe", True))
+
+
+def test_models_that_cannot_be_served_are_listed_with_the_reason_and_do_not_end_the_others(client):
+    refused = {it.name: it.reason for it in client.refused_models()}
+    assert set(refused) == {"lambda", "branches", "damaged"}
+    assert "'scaled' is a Lambda" in refused["lambda"]
+    assert "2 outputs" in refused["branches"]
+    assert "damaged.keras cannot be loaded" in refused["damaged"]
+    with pytest.raises(NotFound, match="'scaled' is a Lambda"):
+        client.saliency(taped_nets.images(1), model="lambda")
+
+
+def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
+    images = taped_nets.images(4)
+    p = keras.models.load_model(folder / "pets.keras").predict(images.astype("f4"), verbose=0)[:, 0]
+    assert 0 < (p >= 0.5).sum() < 4
+    result = client.visualize(images, [Saliency(), GradCAM()], model="pets")
+    for row, chance in zip(result.predictions, p, strict=True):
+        assert [it.label for it in row] == (["dog", "cat"] if chance >= 0.5 else ["cat", "dog"])
+        np.testing.assert_allclose([it.probability for it in row], sorted([chance, 1 - chance])[::-1], atol=1e-5)
+        assert row[0].logit == -row[1].logit >= 0
+    assert [it["saliency"].index for it in result.explained] == (p >= 0.5).astype(int).tolist()
+    assert (result["saliency"].reshape(4, -1).max(1) > 0).all()
+    cat, dog = (client.saliency(images, signed=True, model="pets", target=it)["saliency"] for it in ("cat", "dog"))
+    np.testing.assert_array_equal(cat, -dog)
+    both = client.saliency(images, model="pets", target=TopK(2))
+    assert both["saliency"].shape == (4, 2, SIZE, SIZE)
+    with pytest.raises(InvalidArgument, match="0…1"):
+        client.saliency(images, model="pets", target=2)
+    with pytest.raises(InvalidArgument, match="two classes"):
+        client.saliency(images, model="pets", target=ALL_UNITS)
+
+
+def test_guided_backpropagation_alone_is_refused_where_activations_are_hidden(client):
+    images = taped_nets.images(1)
+    with pytest.raises(InvalidArgument, match=r"guided: layer 'add'.*inner") as refused:
+        client.saliency(images, "guided", model="residual")
+    assert refused.value.field == "spec.visualizations[0].saliency.method"
+    result = client.visualize(images, [Saliency(), GradCAM("add"), Saliency("integrated_gradients")], model="residual")
+    assert {name: array.shape for name, array in result.items()} == {
+        "saliency": (1, SIZE, SIZE), "grad_cam/add": (1, SIZE, SIZE), "saliency/integrated_gradients": (1, SIZE, SIZE)
+    }  # fmt: skip
