@@ -98,8 +98,8 @@ local function tell_hand(hand, urgent)
   redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand .. (urgent and ' urgent' or ''))
 end
 
--- Each pool, the workers that serve a model with the same weights, has a queue of its own: the pool that a job was validated
--- for is the only one that may compute it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
+-- Each pool, the workers that serve a model with the same weights, has a queue of its own, and only they may compute the jobs
+-- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
 -- its kind is told; returns its name, or nothing where none waits. Not so of a single image of one pass behind others: who was

@@ -26,11 +26,11 @@ local function forget(old)
                '_kombu.binding.' .. messages(old))
   end
 end
-for _, old in ipairs(redis.call('ZRANGE', POOLS, '-inf', seconds(now - remembered), 'BYSCORE', 'LIMIT', 0, 100)) do forget(old) end
-local excess = redis.call('ZCARD', POOLS) - most
-if excess > 0 then
-  for _, old in ipairs(redis.call('ZRANGE', POOLS, '-inf', seconds(now), 'BYSCORE', 'LIMIT', 0, excess)) do forget(old) end
+local function forget_some(until_when, number)
+  for _, old in ipairs(redis.call('ZRANGE', POOLS, '-inf', seconds(until_when), 'BYSCORE', 'LIMIT', 0, number)) do forget(old) end
 end
+forget_some(now - remembered, 100)
+forget_some(now, math.max(0, redis.call('ZCARD', POOLS) - most))
 
 local told, latest = {pool}, tonumber(redis.call('ZSCORE', SINCE, pool))
 for _, other in ipairs(other_pools(pool, now)) do
