@@ -33,8 +33,9 @@ def main(url: str, model: str, jobs: int) -> None:
     for first in range(0, jobs, 100):
         some = [
             NewJob(
-                id=name, model=model, tenant="", priority=Priority.NORMAL, spec=spec, images=[(name, image)],
-                fingerprint=name, cost=1, reserved=RESULT_BYTES, timeout=SECONDS, hands=0, keep=True,
+                id=name, model=model, pool=model, tenant="", priority=Priority.NORMAL, spec=spec,
+                images=[(name, image)], fingerprint=name, cost=1, reserved=RESULT_BYTES, timeout=SECONDS, hands=0,
+                keep=True,
             )
             for name in names[first : first + 100]
         ]  # fmt: skip

@@ -16,6 +16,7 @@ with atheris.instrument_imports():
 import grpc
 from google.protobuf.message import DecodeError
 
+from convlens.jobs.cards import Live
 from convlens.server.settings import ServerSettings
 from convlens.v1 import job_pb2
 from convlens.worker.models.null import NullModel
@@ -24,6 +25,7 @@ from convlens.worker.models.source import parse
 SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
+LIVE = Live({"null": CARD}, {"null": "null"}, ())
 READ = job_request(job_pb2.SubmitJobRequest)
 
 
@@ -37,7 +39,7 @@ def once(data: bytes) -> None:
     for image, content in zip(same.spec.images, request.images, strict=True):
         assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
-        valid = validate(request, request.images, Call("0" * 32, "", "", keep=True), {"null": CARD}, SETTINGS)
+        valid = validate(request, request.images, Call("0" * 32, "", "", keep=True), LIVE, SETTINGS)
     except (Refusal, SpecError) as error:
         refusal = refusal_of(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}

@@ -287,14 +287,17 @@ def visualize(
 @app.command()
 def models() -> None:
     """The models served."""
-    table = _table("name", "source", "input", "classes", "layers", "Grad-CAM at", "precision", "workers")
+    table = _table("name", "source", "input", "classes", "layers", "Grad-CAM at", "precision", "weights", "workers")
     with Server.client() as client:
         for it in client.models():
             size = "×".join(map(str, it.input_shape))
             precision = model_pb2.Precision.Name(it.precision).removeprefix("PRECISION_").lower()
             source = f"{it.source} (synthetic)" if it.synthetic and it.source != "null" else it.source
             classes = str(it.layers[-1].shape[-1])
-            table.add_row(it.name, source, size, classes, str(len(it.layers)), it.cam_layer, precision, str(it.workers))
+            table.add_row(
+                it.name, source, size, classes, str(len(it.layers)), it.cam_layer, precision, it.digest[:8],
+                str(it.workers),
+            )  # fmt: skip
     out.print(table)
 
 

@@ -1,6 +1,6 @@
 """Celery, all of it: the app and its options, the publisher, the consumer.
 
-A message names a model and wakes a hand (hands.py), which takes jobs in the ledger's own order, fair where that of
+A message names a pool and wakes a hand (hands.py), which takes jobs in the ledger's own order, fair where that of
 messages cannot be. So it is only a knock at the door: doubled ones find nothing to do, the reconciler sends lost ones
 again, and kombu's own bookkeeping of unacknowledged messages is off.
 """
@@ -68,9 +68,9 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
-    def put(self, model: str) -> None:
-        """Has a hand woken for a model's jobs; returns at once. What cannot be sent is left to the reconciler."""
-        self._waiting.put(model)
+    def put(self, pool: str) -> None:
+        """Has a hand woken for a pool's jobs; returns at once. What cannot be sent is left to the reconciler."""
+        self._waiting.put(pool)
 
     def close(self) -> None:
         """Publishes what waits and ends the thread."""
@@ -78,31 +78,31 @@ class Publisher:
         self._thread.join()
 
     def _run(self) -> None:
-        while (model := self._waiting.get()) is not None:
+        while (pool := self._waiting.get()) is not None:
             try:
-                self._app.send_task(TASK, args=[model], queue=keys.messages(model), retry=False)
+                self._app.send_task(TASK, args=[pool], queue=keys.messages(pool), retry=False)
             except OperationalError as error:
-                log.warning("model=%s jobs not announced: %s; they will be announced again", model, error)
+                log.warning("pool=%s jobs not announced: %s; they will be announced again", pool, error)
 
 
 def run_worker(
     app: Celery,
     name: str,
-    models: Iterable[str],
+    pools: Iterable[str],
     compute: Callable[[str], None],
     concurrency: int,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> int:
-    """Consumes the models' queues in `concurrency` threads, until SIGTERM or SIGINT; then waits for them.
+    """Consumes the pools' queues in `concurrency` threads, until SIGTERM or SIGINT; then waits for them.
 
-    `compute(model)` is called in a pool thread for each message, `on_stop` when no more are taken. Returns the exit
+    `compute(pool)` is called in a pool thread for each message, `on_stop` when no more are taken. Returns the exit
     status. Main thread only.
     """
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator,unused-ignore]
-    def run(model: str) -> None:
-        compute(str(model))
+    def run(pool: str) -> None:
+        compute(str(pool))
 
     def ready(**_: Any) -> None:
         on_ready()
@@ -116,7 +116,7 @@ def run_worker(
     signals.setup_logging.connect(keep_ours, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
-    queues = [keys.messages(model) for model in models]
+    queues = [keys.messages(pool) for pool in pools]
     worker = app.Worker(
         hostname=name, pool="threads", concurrency=concurrency, queues=queues, without_gossip=True,
         without_mingle=True, without_heartbeat=True, quiet=True, loglevel="WARNING",

@@ -1,4 +1,4 @@
-"""Hands: the threads of workers that take a model's jobs.
+"""Hands: the threads of workers that take a pool's jobs, those that ask for one model with the same weights.
 
 A Celery message wakes a hand. It takes jobs as long as there are any, waits a while to be told of more, and rests. So
 under load no messages are needed: a job is queued for hands that will look again, or one that waits is told of it by a
@@ -102,14 +102,14 @@ class Hands:
         self._notices.stop()
 
     @contextlib.contextmanager
-    def woken(self, model: str, urge: Callable[[], None]) -> Iterator[Hand | None]:
-        """A hand for a model's jobs; None when enough of them are awake."""
+    def woken(self, pool: str, urge: Callable[[], None]) -> Iterator[Hand | None]:
+        """A hand for a pool's jobs; None when enough of them are awake."""
         hand = Hand(f"{self._name}:{uuid.uuid4().hex}", self._stopping, urge)
         with self._lock:
             self.messages += 1
-            enough = sum(theirs == model for theirs, _ in self._awake.values()) >= self._most
+            enough = sum(theirs == pool for theirs, _ in self._awake.values()) >= self._most
             if not enough:
-                self._awake[hand.name] = (model, hand)
+                self._awake[hand.name] = (pool, hand)
         try:
             yield None if enough else hand
         finally:

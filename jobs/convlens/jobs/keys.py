@@ -17,10 +17,12 @@ IMAGES: Final = PREFIX + "images"
 """Hash: the latest pack that has an image, by digest."""
 GARBAGE: Final = PREFIX + "garbage"
 """List: payloads nobody needs any more."""
-QUEUES: Final = PREFIX + "queues"
-"""Set: the models with jobs QUEUED."""
-MODELS: Final = PREFIX + "models"
-"""Sorted set: the models' names, by when the last of their cards expires."""
+POOLS: Final = PREFIX + "pools"
+"""Sorted set: the pools, by when the last word of their workers expires."""
+SINCE: Final = PREFIX + "pools-since"
+"""Sorted set: the same, by when they were first served."""
+REFUSED: Final = PREFIX + "refused"
+"""Sorted set: serialized RefusedModels, by when their worker's word expires."""
 
 
 def job(job_id: str) -> str:
@@ -43,19 +45,19 @@ def payload(name: str, chunk: int) -> str:
     return f"{PREFIX}payload:{name}:{chunk}"
 
 
-def card(model: str) -> str:
-    """String: a model's card."""
-    return f"{PREFIX}card:{model}"
+def card(pool: str) -> str:
+    """String: the model's card."""
+    return f"{PREFIX}card:{pool}"
 
 
-def serving(model: str) -> str:
-    """Sorted set: the workers that serve a model, by when their word expires."""
-    return f"{PREFIX}serving:{model}"
+def serving(pool: str) -> str:
+    """Sorted set: the workers of a pool, by when their word expires."""
+    return f"{PREFIX}serving:{pool}"
 
 
-def messages(model: str) -> str:
-    """List: the Celery queue of a model."""
-    return f"convlens.{model}"
+def messages(pool: str) -> str:
+    """List: the Celery queue of a pool."""
+    return f"convlens.{pool}"
 
 
 def wake(worker: str) -> str:

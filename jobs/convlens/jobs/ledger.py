@@ -17,6 +17,7 @@ import redis
 
 from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
+from convlens.jobs.cards import model_of
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
 from convlens.jobs.payloads import Data, StoreFull, open_store
 from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fields
@@ -55,7 +56,7 @@ class Standing:
     result_bytes: int
     cached_bytes: int
     queues: Mapping[str, tuple[int, float]]
-    """By model: how many jobs wait, and for how many seconds the oldest has been there."""
+    """By model: how many jobs wait in its pools, and for how many seconds the oldest has been there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,11 @@ class Ledger:
         told = self._run("standing")
         jobs, images, results, cached = map(int, told[:4])
         queues = zip(told[4::3], told[5::3], told[6::3], strict=True)
-        waiting = {model.decode(): (int(number), int(age) / 1000) for model, number, age in queues}
+        waiting: dict[str, tuple[int, float]] = {}
+        for pool, number, age in queues:
+            model = model_of(pool.decode())
+            jobs_before, oldest = waiting.get(model, (0, 0.0))
+            waiting[model] = (jobs_before + int(number), max(oldest, int(age) / 1000))
         return Standing(jobs, images, results, cached, waiting)
 
     def cancel(self, job_id: str) -> Record | None:
@@ -244,15 +249,15 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, model: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
-        """Takes jobs of a model whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
+    def claim(self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
+        """Takes jobs of a pool whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
 
         No more than `many` of them take many passes. `then` is what the hand will do should there be none. A hand that
         waits is told of jobs that are left.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex
-        taken = self._run("claim", model, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
+        taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             fields = hash_fields(flat)
@@ -306,9 +311,9 @@ class Ledger:
         """Gives the job back to its place in the queue, its attempt not counted."""
         return bool(self._run("release", claim.record.id, claim.token))
 
-    def announced(self, models: Iterable[str]) -> int:
-        """How many messages wait for a hand of these models."""
-        return int(self._run("announced", *map(keys.messages, models)))
+    def announced(self, pools: Iterable[str]) -> int:
+        """How many messages wait for a hand of these pools."""
+        return int(self._run("announced", *pools))
 
     # --- what the reconciler does ---
 
@@ -317,14 +322,13 @@ class Ledger:
         return bool(self._run("elect", front, int(seconds * 1000)))
 
     def reconcile(self, limit: int = 200) -> dict[str, int]:
-        """One bounded look for jobs that lost their message, their worker or their time.
+        """One bounded look for jobs that lost their message, their worker, their weights or their time.
 
-        Returns how many messages are to be sent again for which models.
+        Returns how many messages are to be sent again to which pools.
         """
         s = self.settings
-        models = [name.decode() for name in self.redis.smembers(keys.QUEUES)]
-        pairs = [text for model in models for text in (model, keys.messages(model))]
-        found = self._run("reconcile", limit, int(s.redelivery_grace * 1000), s.max_attempts, *self._ttls, *pairs)
+        grace, lease = int(s.redelivery_grace * 1000), int(s.lease * 1000)
+        found = self._run("reconcile", limit, grace, s.max_attempts, lease, *self._ttls)
         return {name.decode(): min(HANDS, count) for name, count in zip(found[::2], found[1::2], strict=True)}
 
     def collect_garbage(self, limit: int = 500) -> None:

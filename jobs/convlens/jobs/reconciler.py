@@ -1,4 +1,4 @@
-"""The reconciler: what lost its message or its worker is delivered again, what lost its time ends.
+"""The reconciler: what lost its message or its worker is delivered again, what lost its weights or its time ends.
 
 One front at a time does it, elected in Redis; the others stand by.
 """
@@ -54,8 +54,8 @@ class Reconciler:
             log.info("reconciler: another front will take over later: %s", error)
 
     def _once(self) -> None:
-        for model, messages in self._ledger.reconcile().items():
-            log.info("model=%s jobs are announced again, by %d messages", model, messages)
+        for pool, messages in self._ledger.reconcile().items():
+            log.info("pool=%s jobs are announced again, by %d messages", pool, messages)
             for _ in range(messages):
-                self._publisher.put(model)
+                self._publisher.put(pool)
         self._ledger.collect_garbage()

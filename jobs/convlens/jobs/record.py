@@ -62,7 +62,7 @@ class Record:
     model: str
     tenant: str
     flow: str
-    """The queue it waits in: jobs of one model, priority and tenant."""
+    """The queue it waits in: jobs of one pool, priority and tenant. Begins with the pool, and a slash."""
     priority: Priority
     images: int
     request_id: str
@@ -89,6 +89,11 @@ class Record:
     failure: JobFailure | None = None
     progress: float = 0.0
     """0…1, as its worker last told."""
+
+    @property
+    def pool(self) -> str:
+        """Who may compute it: the workers that serve its model as it was when the job was validated."""
+        return self.flow.partition("/")[0]
 
     @classmethod
     def parse(cls, job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record:

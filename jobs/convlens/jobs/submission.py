@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convlens.jobs import keys
 from convlens.jobs.admission import Full
 from convlens.jobs.payloads import Data, StoreFull
 from convlens.jobs.record import Priority, Record, State, hash_fields
@@ -23,6 +22,8 @@ class NewJob:
 
     id: str
     model: str
+    pool: str
+    """Whose workers are to compute it: see cards.pool_of()."""
     tenant: str
     priority: Priority
     spec: bytes
@@ -30,7 +31,8 @@ class NewJob:
     images: Sequence[tuple[str, Data]]
     """Digest and bytes of each."""
     fingerprint: str
-    """Equal for equal requests: a repeated id must come with an equal one, and equal requests share their result."""
+    """Equal for equal requests: a repeated id must come with an equal one, and equal requests to one pool share their
+    result."""
     cost: int
     """Images × passes: what it takes of its tenant's turn."""
     reserved: int
@@ -38,7 +40,7 @@ class NewJob:
     timeout: float
     """Seconds until it is EXPIRED."""
     hands: int
-    """How many hands may be awake for its model's jobs: those of all its workers."""
+    """How many hands may be awake for its pool's jobs: those of all its workers."""
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
     fresh: bool = False
@@ -70,12 +72,12 @@ class Pack:
 def words(job: NewJob, pack: Pack) -> dict[str, Any]:
     """What submit.lua is told of a job."""
     return {
-        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "tenant": job.tenant,
-        "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
+        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "pool": job.pool,
+        "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
         "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
         "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
         "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
-        "queue": keys.messages(job.model), "hands": job.hands,
+        "hands": job.hands,
     }  # fmt: skip
 
 

@@ -22,6 +22,8 @@ from convlens.jobs.submission import RequestIdReused
 log = logging.getLogger(__name__)
 
 DOMAIN: Final = "convlens"
+MODEL_CHANGED: Final = "MODEL_CHANGED"
+"""Why a job FAILED whose weights are not served any more; the same request makes it anew."""
 RETRY_SECONDS: Final = 1.0
 """What a refused caller is asked to wait."""
 
@@ -93,7 +95,7 @@ _FAILED: Final[dict[str, grpc.StatusCode]] = {
     "IMAGE_UNREADABLE": grpc.StatusCode.INVALID_ARGUMENT,
     "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
     "RESULT_STORE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "MODEL_GONE": grpc.StatusCode.UNAVAILABLE,
+    MODEL_CHANGED: grpc.StatusCode.ABORTED,
     "PAYLOAD_GONE": grpc.StatusCode.ABORTED,
     "ATTEMPTS_EXHAUSTED": grpc.StatusCode.ABORTED,
 }
@@ -109,6 +111,16 @@ def ended_without_result(record: Record) -> Refusal:
     code = _ENDED.get(record.state) or _FAILED.get(failure.reason, grpc.StatusCode.INTERNAL)
     metadata = {"job_id": record.id, "job_state": record.state.name}
     return Refusal(code, failure.reason, failure.message, field=failure.field, metadata=metadata)
+
+
+class ModelChanged(Refusal):
+    """A call that waited for a job which ended MODEL_CHANGED, and is to be made again."""
+
+
+def model_changed(record: Record) -> ModelChanged:
+    """UNAVAILABLE rather than what ended_without_result() makes of it, since only the call is to be made again."""
+    refusal = ended_without_result(record)
+    return ModelChanged(grpc.StatusCode.UNAVAILABLE, refusal.reason, refusal.message, metadata=refusal.metadata)
 
 
 def _full(error: Full) -> Refusal:

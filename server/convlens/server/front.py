@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar, cast
 
 from convlens.jobs import cards, keys
@@ -24,13 +24,13 @@ from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
-from convlens.server.errors import unknown_job
+from convlens.server.errors import ModelChanged, unknown_job
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.shared import MAPPED_SECONDS, Mapped
 from convlens.server.together import Together
 from convlens.server.validation import Call, validate
-from convlens.v1 import job_pb2, model_pb2
+from convlens.v1 import job_pb2
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
     """A request for a job."""
 
     request: JobRequest
     call: Call
-    cards: Mapping[str, model_pb2.Model]
+    live: cards.Live
 
 
 class Front:
@@ -81,8 +81,8 @@ class Front:
         self._telling: asyncio.TimerHandle | None = None
         self._light = Together(self._loop, "submit", self._submitted, threads=writers)
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
-        self._cards: dict[str, model_pb2.Model] = {}
-        self._cards_until = 0.0
+        self._live = cards.Live({}, {}, ())
+        self._live_until = 0.0
         self.seen: set[str] = set()
         """The models that were served at any time."""
         self.shared = Mapped()
@@ -114,16 +114,17 @@ class Front:
         """Runs a blocking function in the pool."""
         return await self._loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
-    async def cards(self) -> dict[str, model_pb2.Model]:
-        """The cards of the models served now, a second old at most."""
+    async def live(self) -> cards.Live:
+        """What is served now, a second old at most."""
         now = time.monotonic()
-        if now >= self._cards_until:
+        if now >= self._live_until:
             live = await self.call(cards.live, self.ledger.redis)
-            known = self._cards  # plans are remembered by cards, so that one that did not change stays the same
-            self._cards = {name: known[name] if known.get(name) == card else card for name, card in live.items()}
-            self.seen |= self._cards.keys()
-            self._cards_until = now + (CARDS_SECONDS if self._cards else 0.05)
-        return self._cards
+            known = self._live.models  # plans are remembered by cards, so that one that did not change stays the same
+            models = {name: known[name] if known.get(name) == card else card for name, card in live.models.items()}
+            self._live = dataclasses.replace(live, models=models)
+            self.seen |= models.keys()
+            self._live_until = now + (CARDS_SECONDS if models else 0.05)
+        return self._live
 
     async def submit(self, request: JobRequest, call: Call) -> asyncio.Future[Record]:
         """Has a job validated and queued, or the one found that the same request id made before.
@@ -131,7 +132,7 @@ class Front:
         It is queued though nobody waits for the record any more.
         """
         submitted = self._heavy if request.size > HEAVY_BYTES else self._light
-        return cast("asyncio.Future[Record]", submitted(Asked(request, call, await self.cards())))
+        return cast("asyncio.Future[Record]", submitted(Asked(request, call, await self.live())))
 
     def _submitted(self, items: Sequence[Asked | None]) -> Sequence[Record | Exception | None]:
         """What becomes of several requests, in a thread. Those who left are told of along the way, or for None."""
@@ -141,7 +142,7 @@ class Front:
             try:
                 if it:
                     with self.shared.images(it.request, self.settings.max_request_bytes) as images:
-                        jobs.append(validate(it.request, images, it.call, it.cards, self.settings, self.seen))
+                        jobs.append(validate(it.request, images, it.call, it.live, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
                 refused[place] = error
         leaving: list[str] = []
@@ -165,7 +166,7 @@ class Front:
         outcome = "cached" if record.cached else "follows" if record.leader else "queued"
         metrics.JOBS.labels(record.model, outcome).inc()
         if announce:
-            self._publisher.put(record.model)
+            self._publisher.put(record.pool)
         log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
         return record
 
@@ -174,10 +175,13 @@ class Front:
         """A job that its caller has joined, once it has: one waiter less at the end, come what may.
 
         A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving, which is
-        urgent only for one that goes away: the job may be live.
+        urgent only for one that goes away: the job may be live. One that is to be made again does not leave a job that
+        has ended: it may join the job, made anew, before.
         """
         try:
             yield await asyncio.shield(joined)
+        except ModelChanged:
+            raise
         except BaseException:
             joined.add_done_callback(self._leave_now)
             raise

@@ -43,7 +43,7 @@ class Health:
     async def update(self) -> None:
         """One look."""
         try:
-            live = set(await self._front.cards())
+            live = set((await self._front.live()).models)
             await self._front.call(self._front.ledger.redis.ping)
         except LedgerUnavailable as error:
             if self._last is not False:

@@ -13,7 +13,7 @@ from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
 from convlens.server import convert, results, shared
 from convlens.server.auth import caller
-from convlens.server.errors import invalid
+from convlens.server.errors import MODEL_CHANGED, invalid, model_changed
 from convlens.server.front import Front
 from convlens.server.requests import JobRequest
 from convlens.server.stream import Stream
@@ -88,6 +88,8 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
+                if ended.failure and ended.failure.reason == MODEL_CHANGED:
+                    raise model_changed(ended)
                 async for part in results.parts(front, ended, memory=memory):
                     yield part
 
@@ -181,15 +183,16 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         self._front = front
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:  # noqa: N802, ARG002
-        """Every model served."""
-        cards = await self._front.cards()
-        return model_pb2.ListModelsResponse(models=[cards[name] for name in sorted(cards)])
+        """Every model served, and every one refused."""
+        live = await self._front.live()
+        models = [live.models[name] for name in sorted(live.models)]
+        return model_pb2.ListModelsResponse(models=models, refused=live.refused)
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:  # noqa: N802, ARG002
         """One model."""
         if not request.name:
             raise invalid("name", "is empty; a model's name is needed")
-        return model_pb2.GetModelResponse(model=find_model(request.name, await self._front.cards(), "name"))
+        return model_pb2.GetModelResponse(model=find_model(request.name, await self._front.live(), "name"))
 
     async def GetServerInfo(  # noqa: N802
         self,
@@ -200,5 +203,5 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.GetServerInfoResponse(
             version=VERSION,
             limits=convert.limits(self._front.settings),
-            default_model=default_model(await self._front.cards()),
+            default_model=default_model((await self._front.live()).models),
         )

@@ -14,6 +14,7 @@ import simplejpeg
 from blake3 import blake3
 from PIL.Image import DecompressionBombError
 
+from convlens.jobs.cards import Live
 from convlens.jobs.hands import HANDS
 from convlens.jobs.payloads import Data
 from convlens.jobs.plan import planned
@@ -27,6 +28,7 @@ from convlens.v1.image_formats import PictureError, open_picture
 from convlens.v1.pictures import check_mode
 
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
+_START: Final = "; start one with `convlens worker`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,13 @@ def validate(
     request: JobRequest,
     images: Iterable[Data],
     call: Call,
-    cards: Mapping[str, model_pb2.Model],
+    live: Live,
     settings: ServerSettings,
     seen: Collection[str] = (),
 ) -> NewJob:
     """The job that `request` asks for, with its `images`. Raises Refusal or SpecError. Its spec is used up."""
     spec: spec_pb2.JobSpec = request.message.spec
-    card = find_model(spec.model, cards, "spec.model", seen)
+    card = find_model(spec.model, live, "spec.model", seen)
     spec.model = card.name
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
@@ -97,10 +99,11 @@ def validate(
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
         )
-    whole = "".join([card.digest, *(digest for digest, _ in found)]).encode() + asked
+    whole = "".join(digest for digest, _ in found).encode() + asked
     return NewJob(
         id=call.job_id,
         model=card.name,
+        pool=live.pools[card.name],
         tenant=call.tenant,
         priority=priority,
         spec=asked,
@@ -116,24 +119,26 @@ def validate(
     )
 
 
-def find_model(
-    name: str, cards: Mapping[str, model_pb2.Model], field: str, seen: Collection[str] = ()
-) -> model_pb2.Model:
+def find_model(name: str, live: Live, field: str, seen: Collection[str] = ()) -> model_pb2.Model:
     """The card of `name`, or of the default model for an empty one. A model `seen` before is worth waiting for."""
-    if not cards or (name in seen and name not in cards):
+    cards = live.models
+    if card := cards.get(name or default_model(cards)):
+        return card
+    why = "".join(f"; {it.worker} cannot serve it: {it.reason}" for it in live.refused if it.name == name)
+    if not cards or name in seen:
         raise Refusal(
             grpc.StatusCode.UNAVAILABLE,
             "NO_WORKERS",
-            f"no worker serves {repr(name) if name else 'any model'} just now; start one with `convlens worker`",
+            f"no worker serves {repr(name) if name else 'any model'} just now{why or _START}",
             retry_after=1.0,
         )
-    card = cards.get(name or default_model(cards))
-    if card is None:
-        known = ", ".join(sorted(cards))
-        raise Refusal(
-            grpc.StatusCode.NOT_FOUND, "MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {known}", field=field
-        )
-    return card
+    known = ", ".join(sorted(cards))
+    raise Refusal(
+        grpc.StatusCode.NOT_FOUND,
+        "MODEL_UNKNOWN",
+        f"{field}: no model {name!r}; served are: {known}{why}",
+        field=field,
+    )
 
 
 def default_model(cards: Mapping[str, model_pb2.Model]) -> str:

@@ -34,7 +34,8 @@ class Jobs:
             "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
             "cost": 2, "reserved": 100, "timeout": 30.0, "hands": 1, "keep": True,
         }  # fmt: skip
-        return NewJob(**(fields | changes))
+        fields |= changes
+        return NewJob(**({"pool": fields["model"]} | fields))
 
     def submit(self, job=None, bounds=None, **changes):
         """Queues a job; its record. Raises what becomes of one that is not queued."""
@@ -47,13 +48,13 @@ class Jobs:
             raise found
         return found
 
-    def claim(self, worker="w1", model="m", jobs=1):
+    def claim(self, worker="w1", pool="m", jobs=1):
         """The next jobs' claims, where each has two images."""
-        return self.ledger.claim(model, worker, 2 * jobs, "hand", Then.REST, jobs)
+        return self.ledger.claim(pool, worker, 2 * jobs, "hand", Then.REST, jobs)
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""
-        (claim,) = self.claim(worker, record.model)
+        (claim,) = self.claim(worker, record.pool)
         assert claim.record.id == record.id
         return claim
 
@@ -66,7 +67,7 @@ class Jobs:
         return self.ledger.finish([Ended(claim, failure)])[0]
 
     def reconcile(self):
-        """One look; the messages to be sent again, by model."""
+        """One look; the messages to be sent again, by pool."""
         return self.ledger.reconcile()
 
     def get(self, record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hanging
@@ -21,7 +22,7 @@ INTERPRETER = 1
 
 @pytest.mark.parametrize(("target", "status"), [(hanging.WAITS, HUNG), (hanging.GRIPS, INTERPRETER)])
 def test_a_hung_device_ends_its_worker_whose_jobs_others_take(tmp_path, valkey, monkeypatch, target, status):
-    monkeypatch.setenv("PYTHONPATH", str(Path(hanging.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(hanging.__file__).parent), prepend=os.pathsep)
     with running(tmp_path, valkey, lease=1) as service:
         worker, _ = service.start("hanging", *NULL, "--device-timeout", "1", "--max-batch-size", "1")
         _, address = service.server()

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import sys
+from pathlib import Path
 
 from convlens.jobs import cards, logs, memory, scheduling, scrape
 from convlens.jobs.broker import celery_app, run_worker
@@ -13,12 +14,13 @@ from convlens.jobs.connect import connect
 from convlens.jobs.hands import Hands
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
+from convlens.v1 import model_pb2
 from convlens.worker.batcher import Batcher
 from convlens.worker.compute import Runner, Serving
 from convlens.worker.images import Reader
 from convlens.worker.models.catalogue import load
 from convlens.worker.models.served import ModelUnavailable
-from convlens.worker.models.source import parse
+from convlens.worker.models.source import Source, parse
 from convlens.worker.room import BATCHES_IN_HAND, Room
 from convlens.worker.settings import WorkerSettings
 from convlens.worker.watchdog import Watchdog
@@ -34,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     scheduling.batch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
     name = settings.name or f"{platform.node()}-{os.getpid()}"
-    serving = load_models(settings)
+    serving, refused = load_models(settings)
     if not serving:
-        log.error("none of the models can be served: %s", ", ".join(settings.model))
+        log.error("none of the models can be served: %s", "; ".join(it.reason for it in refused))
         return 1
     try:
         scrape.serve(settings.metrics_address)
@@ -45,49 +47,73 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     ledger = Ledger(connect(settings.redis_url), settings)
     leases = LeaseKeeper(ledger)
-    herald = cards.Herald(ledger.redis, name, [it.card for it in serving.values()], settings.lease)
+    herald = cards.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
     hands = Hands(ledger.redis, settings.hands)
     runner = Runner(ledger, leases, hands, serving, name, Reader(settings.max_image_pixels))
     leases.start()
     hands.start()
-    watchdog = Watchdog(ledger, leases, hands, {model: it.batcher for model, it in serving.items()}, settings)
+    watchdog = Watchdog(ledger, leases, hands, {it.pool: it.batcher for it in serving}, settings)
     watchdog.start()
 
     def ready() -> None:
         herald.start()
         memory.settle()
-        print(f"ready: worker {name} models={','.join(serving)}", flush=True)
+        print(f"ready: worker {name} models={','.join(it.card.name for it in serving)}", flush=True)
+
+    def stop() -> None:
+        herald.withdraw()
+        hands.stop()
 
     app = celery_app(settings.redis_url)
     try:
-        return run_worker(app, name, list(serving), runner, settings.hands * len(serving), ready, hands.stop)
+        return run_worker(app, name, [it.pool for it in serving], runner, settings.hands * len(serving), ready, stop)
     finally:
         herald.stop()
         hands.close()
-        for it in serving.values():
+        for it in serving:
             it.batcher.close()
         leases.stop()
         watchdog.stop()
 
 
-def load_models(settings: WorkerSettings) -> dict[str, Serving]:
-    """The models that can be had, warmed up, by name. One that cannot is logged, and the others go on."""
+def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2.RefusedModel]]:
+    """The models that can be had, warmed up, and those that cannot, whatever is wrong with them."""
     serving: dict[str, Serving] = {}
+    refused = []
     for word in settings.model:
+        source = None
         try:
             source = parse(word)
+            if source.name in serving:
+                raise ModelUnavailable(f"--model {word!r}: another --model has that name")  # noqa: TRY301 - as load() does
             model = load(source)
             model.warm_up()
         except ModelUnavailable as error:
             log.error("%s", error)  # noqa: TRY400 - the message says it all
+            refused.append(_refused(word, source, str(error)))
+            continue
+        except Exception as error:
+            log.exception("--model %r cannot be served", word)
+            reason = f"--model {word!r}: an unforeseen {type(error).__name__}: {error}"
+            refused.append(_refused(word, source, reason))
             continue
         model.card.name = source.name
         model.card.max_batch_size = settings.max_batch_size
-        serving[source.name] = Serving(
-            model.card, Batcher(model, settings.max_batch_size), Room(BATCHES_IN_HAND * settings.max_batch_size)
-        )
-        log.info("model=%s source=%s digest=%.12s loaded", source.name, model.card.source, model.card.digest)
-    return serving
+        room = Room(BATCHES_IN_HAND * settings.max_batch_size)
+        found = Serving(cards.pool_of(model.card), model.card, Batcher(model, settings.max_batch_size), room)
+        serving[source.name] = found
+        log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
+    return list(serving.values()), refused
+
+
+def _refused(word: str, source: Source | None, reason: str) -> model_pb2.RefusedModel:
+    """What is published of a --model that is not served, and of which `source` is None where it cannot even be read."""
+    name, _, origin = word.partition("=")
+    if source:
+        path = source.kind == "file"
+        origin = Path(source.argument).name if path else f"{source.kind}:{source.argument}".rstrip(":")
+    name, origin, reason = (it.encode(errors="replace").decode() for it in (name[:64], origin[:256], reason))
+    return model_pb2.RefusedModel(name=name, source=origin, reason=reason)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -45,6 +45,8 @@ T = TypeVar("T")
 class Serving:
     """A model as this worker serves it."""
 
+    pool: str
+    """Whose jobs it takes."""
     card: model_pb2.Model
     batcher: Batcher
     room: Room
@@ -83,28 +85,28 @@ class Begun:
 
 
 class Runner:
-    """Called with a model for each message, in a thread of the pool."""
+    """Called with a pool of workers for each message, in one of Celery's threads."""
 
     def __init__(
         self,
         ledger: Ledger,
         leases: LeaseKeeper,
         hands: Hands,
-        serving: Mapping[str, Serving],
+        serving: Iterable[Serving],
         worker: str,
         reader: Reader,
     ) -> None:
         self._ledger = ledger
         self._leases = leases
         self._hands = hands
-        self._serving = serving
+        self._serving = {it.pool: it for it in serving}
         self._worker = worker
         self._reader = reader
 
-    def __call__(self, model: str) -> None:
-        """Computes jobs of `model`, whose turn it is, until there are none; claims them as the device has room."""
-        serving = self._serving[model]
-        with self._hands.woken(model, serving.room.urge) as hand:
+    def __call__(self, pool: str) -> None:
+        """Computes jobs of `pool`, whose turn it is, until there are none; claims them as the device has room."""
+        serving = self._serving[pool]
+        with self._hands.woken(pool, serving.room.urge) as hand:
             if hand:
                 self._work(hand, serving)
 
@@ -139,7 +141,7 @@ class Runner:
                 ):
                     self._end(_computed(begun))
                     then = Then.WAIT
-            self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
+            self._ledger.claim(serving.pool, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
@@ -150,7 +152,7 @@ class Runner:
         """Waits to be told of work; another hand is told of it, too, where this worker has no room for it now."""
         told = hand.told()
         if told and serving.room.full:
-            self._ledger.claim(serving.card.name, self._worker, 0, hand.name, Then.WORK)
+            self._ledger.claim(serving.pool, self._worker, 0, hand.name, Then.WORK)
         return told
 
     def _claim(
@@ -164,7 +166,7 @@ class Runner:
         with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
             if not room.free:
                 return [], True
-            claims = self._ledger.claim(serving.card.name, self._worker, room.free, hand.name, then, int(many()))
+            claims = self._ledger.claim(serving.pool, self._worker, room.free, hand.name, then, int(many()))
             room.used = sum(len(claim.images) for claim in claims)
         for claim in claims:
             self._leases.hold(claim)
@@ -311,7 +313,7 @@ class Runner:
 
     def _sample(self, job: Begun, first: Outputs) -> Outputs:
         """Runs what takes passes of its own, and tells the job's progress once a second."""
-        batcher = self._serving[job.card.name].batcher
+        batcher = self._serving[job.claim.record.pool].batcher
         told = time.monotonic()
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:

@@ -51,7 +51,7 @@ class Watchdog:
         ledger: Ledger,
         leases: LeaseKeeper,
         hands: Hands,
-        batchers: Mapping[str, Batcher],
+        batchers: Mapping[str, Batcher],  # by pool
         settings: WorkerSettings,
     ) -> None:
         self._ledger = ledger
@@ -78,14 +78,14 @@ class Watchdog:
     def _devices(self) -> None:
         limit = self._settings.device_timeout
         every = min(1.0, limit / 4)
-        unchanged = {model: _Unchanged(every) for model in self._batchers}
+        unchanged = {pool: _Unchanged(every) for pool in self._batchers}
         while not self._stop.wait(every):
             faulthandler.dump_traceback_later(limit, exit=True)  # should a call not even let this thread run
-            for model, batcher in self._batchers.items():
+            for pool, batcher in self._batchers.items():
                 work = batcher.on_device
-                if unchanged[model].look(work) >= limit:
+                if unchanged[pool].look(work) >= limit:
                     jobs = sorted({it.owner.name for it in work})
-                    self._end(f"model={model} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
+                    self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
         faulthandler.cancel_dump_traceback_later()
 
     def _queues(self) -> None:

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- How many messages wait in Celery's queues. ARGV: queues. Without no-writes, so that a Redis that cannot write refuses
+-- How many messages wait in Celery's queues. ARGV: pools. Without no-writes, so that a Redis that cannot write refuses
 -- this as it refuses consumers.
 local found = 0
-for _, queue in ipairs(ARGV) do found = found + redis.call('LLEN', queue) end
+for _, pool in ipairs(ARGV) do found = found + redis.call('LLEN', messages(pool)) end
 return found

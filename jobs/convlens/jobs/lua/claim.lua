@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Takes the jobs of a model whose turn it is, for a hand. ARGV: model, worker, lease, most images, secret, hand, what it does
+-- Takes the jobs of a pool whose turn it is, for a hand. ARGV: pool, worker, lease, most images, secret, hand, what it does
 -- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, tombstone_ttl. Returns id, record
 -- pairs; a job's token is the secret and its id. One job is taken whatever its images, but none for 0. What is left is told to
 -- another hand that waits. A replay of the call finds what it took.
-local model, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
+local pool, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
   ARGV[6], ARGV[7]
 local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
 local many, able = tonumber(ARGV[10]), ARGV[10] == '0' and 'one' or 'many'
@@ -18,16 +18,16 @@ for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
 end
 if #taken > 0 then return taken end
 
-for _, it in ipairs({'one', 'many'}) do redis.call('ZREM', idle(model, it), hand) end
+for _, it in ipairs({'one', 'many'}) do redis.call('ZREM', idle(pool, it), hand) end
 local served, ids, leases = nil, {}, {}
 while room > 0 do
-  local flow, tag = unpack(redis.call('ZRANGE', flows(model), skipped, skipped, 'WITHSCORES'))
+  local flow, tag = unpack(redis.call('ZRANGE', flows(pool), skipped, skipped, 'WITHSCORES'))
   if not flow then break end
   local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
   local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'watched')
   if not id then
-    redis.call('ZREM', flows(model), flow)
-    redis.call('HSET', tags(model), flow, tag)
+    redis.call('ZREM', flows(pool), flow)
+    redis.call('HSET', tags(pool), flow, tag)
   elseif r[1] ~= QUEUED_ then
     redis.call('ZREM', queued(flow), id)
   elseif tonumber(r[2]) <= now then
@@ -41,8 +41,8 @@ while room > 0 do
     redis.call('ZREM', queued(flow), id)
     if kind(r[3], r[4]) == 'many' then many = many - 1 end
     -- One that had been skipped turns nothing back.
-    served = math.max(served or tonumber(redis.call('HGET', tags(model), '') or 0), tonumber(tag))
-    redis.call('ZADD', flows(model), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
+    served = math.max(served or tonumber(redis.call('HGET', tags(pool), '') or 0), tonumber(tag))
+    redis.call('ZADD', flows(pool), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
     redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'attempts',
                text(r[6] + 1), 'started', text(now), 'progress', '')
     if r[7] then notify(id, RUNNING_) end
@@ -53,20 +53,20 @@ while room > 0 do
   end
 end
 if room <= 0 then
-  local flow = redis.call('ZRANGE', flows(model), skipped, skipped)[1]
-  local other = flow and idle_hand(model, flow, now)
+  local flow = redis.call('ZRANGE', flows(pool), skipped, skipped)[1]
+  local other = flow and idle_hand(pool, flow, now)
   if other then tell_hand(other) end
 end
 if #ids > 0 then
-  redis.call('HSET', tags(model), '', served)
+  redis.call('HSET', tags(pool), '', served)
   in_pieces(leases, function(...) redis.call('ZADD', RUNNING, ...) end)
   in_pieces(ids, function(...) redis.call('RPUSH', P .. 'claim:' .. secret, ...) end)
   redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000)
 end
 if #taken == 0 and after == 'rest' then
-  redis.call('ZREM', awake(model), hand)
+  redis.call('ZREM', awake(pool), hand)
 else
-  if #taken == 0 and after == 'wait' then redis.call('ZADD', idle(model, able), text(now + linger), hand) end
-  redis.call('ZADD', awake(model), text(now + believed), hand)
+  if #taken == 0 and after == 'wait' then redis.call('ZADD', idle(pool, able), text(now + linger), hand) end
+  redis.call('ZADD', awake(pool), text(now + believed), hand)
 end
 return taken

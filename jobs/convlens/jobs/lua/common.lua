@@ -5,6 +5,7 @@ local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
 local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
 local IMAGES = P .. 'images'
+local POOLS, SINCE, UNSERVED = P .. 'pools', P .. 'pools-since', P .. 'pools-unserved'
 local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-sizes', P .. 'result-refs', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
@@ -12,13 +13,17 @@ local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the prioriti
 local function key(id) return P .. 'job:' .. id end
 local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
 local function queued(flow) return P .. 'queued:' .. flow end
-local function flows(model) return P .. 'flows:' .. model end
-local function tags(model) return P .. 'tags:' .. model end
+local function flows(pool) return P .. 'flows:' .. pool end
+local function tags(pool) return P .. 'tags:' .. pool end
+local function messages(pool) return 'convlens.' .. pool end
+local function serving(pool) return P .. 'serving:' .. pool end
 local function pack_of(name) return P .. 'pack:' .. name end
-local function same(fingerprint) return P .. 'same:' .. fingerprint end
+local function same(pool, fingerprint) return P .. 'same:' .. pool .. ':' .. fingerprint end
 local function followers(id) return P .. 'followers:' .. id end
-local function awake(model) return P .. 'awake:' .. model end
-local function idle(model, kind) return P .. 'idle:' .. model .. ':' .. kind end
+local function awake(pool) return P .. 'awake:' .. pool end
+local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
+local function pool_of(flow) return string.match(flow, '^[^/]*') end
+local function model_of(pool) return string.match(pool, '^[^@]*') end
 local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
@@ -82,9 +87,9 @@ end
 local function is_one(flow) return string.find(flow, '^[^/]*/%d/one/') end
 
 -- A hand that waits for work of a flow's kind, which is to be told of it; nothing where none does.
-local function idle_hand(model, flow, now)
+local function idle_hand(pool, flow, now)
   for _, able in ipairs(is_one(flow) and {'one', 'many'} or {'many'}) do
-    local latest = redis.call('ZPOPMAX', idle(model, able))
+    local latest = redis.call('ZPOPMAX', idle(pool, able))
     if latest[1] and tonumber(latest[2]) > now then return latest[1] end
   end
 end
@@ -93,34 +98,50 @@ local function tell_hand(hand, urgent)
   redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand .. (urgent and ' urgent' or ''))
 end
 
--- Queues are fair: a flow is a model's jobs of one priority and tenant, those of many passes by themselves, first in first
+-- Each pool, the workers that serve a model with the same weights, has a queue of its own, and only they may compute the jobs
+-- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
 -- its kind is told; returns its name, or nothing where none waits. Not so of a single image of one pass behind others: who was
 -- told of these takes it, too, or tells another hand. The first job of a flow while others have jobs waiting is urgent: it is
 -- next in turn, but workers have all in hand that they want, and one is to take it all the same.
-local function enqueue(model, flow, id, sequence, images, now)
+local function enqueue(flow, id, sequence, images, now)
+  local pool = pool_of(flow)
   redis.call('ZADD', queued(flow), sequence, id)
-  redis.call('SADD', QUEUES, model)
-  if not redis.call('ZSCORE', flows(model), flow) then
-    local served = tonumber(redis.call('HGET', tags(model), '') or 0)
-    local own = tonumber(redis.call('HGET', tags(model), flow) or 0)
-    redis.call('HDEL', tags(model), flow)
-    redis.call('ZADD', flows(model), math.max(served, own), flow)
+  redis.call('SADD', QUEUES, pool)
+  if not redis.call('ZSCORE', flows(pool), flow) then
+    local served = tonumber(redis.call('HGET', tags(pool), '') or 0)
+    local own = tonumber(redis.call('HGET', tags(pool), flow) or 0)
+    redis.call('HDEL', tags(pool), flow)
+    redis.call('ZADD', flows(pool), math.max(served, own), flow)
   end
   local first = redis.call('ZCARD', queued(flow)) == 1
   if not first and tonumber(images) == 1 and is_one(flow) then return end
-  local hand = idle_hand(model, flow, now)
-  local urgent = first and redis.call('ZCARD', flows(model)) > 1
-  local told = hand or urgent and redis.call('ZREVRANGE', awake(model), 0, 0)[1]
+  local hand = idle_hand(pool, flow, now)
+  local urgent = first and redis.call('ZCARD', flows(pool)) > 1
+  local told = hand or urgent and redis.call('ZREVRANGE', awake(pool), 0, 0)[1]
   if told then tell_hand(told, urgent) end
   return hand
 end
 
--- How many hands will look for a model's jobs before they rest, messages that will wake some included. AWAKE has them by
+-- How many hands will look for a pool's jobs before they rest, messages that will wake some included. AWAKE has them by
 -- when they are believed no more.
-local function expected(model, queue, now)
-  return redis.call('ZCOUNT', awake(model), '(' .. text(now), '+inf') + redis.call('LLEN', queue)
+local function expected(pool, now)
+  return redis.call('ZCOUNT', awake(pool), '(' .. text(now), '+inf') + redis.call('LLEN', messages(pool))
+end
+
+-- True while a worker of the pool says that it is there. Workers' scores are seconds, those of POOLS, too.
+local function is_served(pool, now)
+  return redis.call('ZCOUNT', serving(pool), string.format('(%.3f', now / 1000), '+inf') > 0
+end
+
+-- The other pools of a pool's model that are served.
+local function other_pools(pool, now)
+  local others = {}
+  for _, other in ipairs(redis.call('ZRANGE', POOLS, string.format('(%.3f', now / 1000), '+inf', 'BYSCORE')) do
+    if other ~= pool and model_of(other) == model_of(pool) and is_served(other, now) then others[#others + 1] = other end
+  end
+  return others
 end
 
 -- Calls `use` with some values at a time, since Lua's stack is bounded.
@@ -249,9 +270,9 @@ end
 -- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 local function finish(id, now, state, why, result, ttls)
   local k = key(id)
-  local r = redis.call('HMGET', k, 'model', 'flow', 'tenant', 'images', 'reserved', 'fingerprint', 'state')
-  local model, flow, tenant, fingerprint = r[1], r[2], r[3], r[6]
-  if r[7] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
+  local r = redis.call('HMGET', k, 'state', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
+  local flow, tenant, leads = r[2], r[3], same(pool_of(r[2]), r[6])
+  if r[1] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
   drop_images(r[4], tenant)
@@ -284,7 +305,7 @@ local function finish(id, now, state, why, result, ttls)
 
   local waiting = redis.call('LRANGE', followers(id), 0, -1)
   if #waiting > 0 then redis.call('DEL', followers(id)) end
-  if state ~= SUCCEEDED_ and redis.call('GET', same(fingerprint)) == id then redis.call('DEL', same(fingerprint)) end
+  if state ~= SUCCEEDED_ and redis.call('GET', leads) == id then redis.call('DEL', leads) end
   local heir
   for _, other in ipairs(waiting) do
     local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader', 'count')
@@ -300,8 +321,8 @@ local function finish(id, now, state, why, result, ttls)
       else
         heir = other
         redis.call('HDEL', key(other), 'leader')
-        enqueue(model, o[2], other, o[3], o[5], now)
-        redis.call('SET', same(fingerprint), other, 'PX', text(ttls.result))
+        enqueue(o[2], other, o[3], o[5], now)
+        redis.call('SET', leads, other, 'PX', text(ttls.result))
       end
     end
   end

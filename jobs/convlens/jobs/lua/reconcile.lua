@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, result_ttl, tombstone_ttl, then model, queue pairs.
--- Expires what is past its deadline, gives jobs of silent workers back to their queues or, when their attempts are used
--- up, ends them, forgets what has outlived its time, and returns model, number pairs of jobs to be announced again.
-local limit, grace, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local ttls = {result = tonumber(ARGV[4]), tombstone = tonumber(ARGV[5])}
+-- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, tombstone_ttl. Expires what is past
+-- its deadline, gives jobs of silent workers back to their queues or, when their attempts are used up, ends them, ends jobs
+-- that wait for weights that gave way to others, forgets what has outlived its time, and returns pool, number pairs of jobs to
+-- be announced again.
+local limit, grace, max_attempts, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local ttls = {result = tonumber(ARGV[5]), tombstone = tonumber(ARGV[6])}
 local now, again = clock(), {}
 
 local function due(zset) return redis.call('ZRANGE', zset, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit) end
@@ -15,33 +16,64 @@ for _, id in ipairs(due(DEADLINES)) do
 end
 
 for _, id in ipairs(due(RUNNING)) do
-  local r = redis.call('HMGET', key(id), 'attempts', 'model', 'flow', 'sequence', 'worker', 'count')
+  local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'count')
   if tonumber(r[1]) >= max_attempts then
-    local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[5]
+    local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[4]
     finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
     redis.call('HSET', key(id), 'token', '', 'queued', '0')
-    enqueue(r[2], r[3], id, r[4], r[6], now)
+    enqueue(r[2], id, r[3], r[5], now)
     tell(id, QUEUED_)
   end
 end
 
+-- Nobody computes a pool's jobs any more when none of its workers is there and the model is served by another pool. A worker may
+-- only be restarting, or all may be about to say again that they are there: so this must have been so for a lease.
+local function is_replaced(pool)
+  if is_served(pool, now) or #other_pools(pool, now) == 0 then
+    redis.call('HDEL', UNSERVED, pool)
+    return false
+  end
+  local since = tonumber(redis.call('HGET', UNSERVED, pool) or now)
+  if since >= now then redis.call('HSET', UNSERVED, pool, text(now)) end -- new, or of a time that Redis' clock went back from
+  return now - since > lease
+end
+
+local function end_replaced(pool)
+  local left = limit
+  local why = {reason = 'MODEL_CHANGED',
+               message = "the weights this job was validated for are not served any more; submit it again"}
+  for _, flow in ipairs(redis.call('ZRANGE', flows(pool), 0, limit - 1)) do
+    for _, id in ipairs(redis.call('ZRANGE', queued(flow), 0, left - 1)) do
+      if redis.call('HGET', key(id), 'state') == QUEUED_ then
+        finish(id, now, FAILED_, why, nil, ttls)
+        left = left - 1
+      else
+        redis.call('ZREM', queued(flow), id)
+      end
+    end
+    if redis.call('EXISTS', queued(flow)) == 0 then redis.call('ZREM', flows(pool), flow) end
+    if left <= 0 then break end
+  end
+end
+
 -- A message is lost when none is under way, no hand is awake, and a job has waited for longer than a message takes.
-for i = 6, #ARGV, 2 do
-  local model, old, waiting = ARGV[i], nil, 0
-  for _, flow in ipairs(redis.call('ZRANGE', flows(model), 0, limit - 1)) do
+for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
+  if is_replaced(pool) then end_replaced(pool) end
+  local old, waiting = nil, 0
+  for _, flow in ipairs(redis.call('ZRANGE', flows(pool), 0, limit - 1)) do
     local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
     waiting = waiting + redis.call('ZCARD', queued(flow))
     if id and tonumber(redis.call('HGET', key(id), 'queued') or 0) < now - grace then old = id end
   end
-  redis.call('ZREMRANGEBYSCORE', awake(model), '-inf', text(now))
-  redis.call('ZREMRANGEBYSCORE', awake(model), text(now + 10000), '+inf') -- of a time that Redis' clock went back from
+  redis.call('ZREMRANGEBYSCORE', awake(pool), '-inf', text(now))
+  redis.call('ZREMRANGEBYSCORE', awake(pool), text(now + 10000), '+inf') -- of a time that Redis' clock went back from
   if waiting == 0 then
-    redis.call('SREM', QUEUES, model)
-  elseif old and expected(model, ARGV[i + 1], now) == 0 then
+    redis.call('SREM', QUEUES, pool)
+  elseif old and expected(pool, now) == 0 then
     redis.call('HSET', key(old), 'queued', text(now))
-    again[#again + 1] = model
+    again[#again + 1] = pool
     again[#again + 1] = waiting
   end
 end

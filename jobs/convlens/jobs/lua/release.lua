@@ -2,12 +2,12 @@
 -- Gives a RUNNING job back to its old place in the queue; the attempt does not count. ARGV: id, token. Returns 1 or 0.
 local id, token = ARGV[1], ARGV[2]
 local k = key(id)
-local r = redis.call('HMGET', k, 'state', 'token', 'model', 'flow', 'sequence', 'count')
+local r = redis.call('HMGET', k, 'state', 'token', 'flow', 'sequence', 'count')
 if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
 local now = clock()
 redis.call('HSET', k, 'token', '', 'queued', text(now))
 redis.call('HINCRBY', k, 'attempts', -1)
 redis.call('ZREM', RUNNING, id)
-enqueue(r[3], r[4], id, r[5], r[6], now)
+enqueue(r[3], id, r[4], r[5], now)
 tell(id, QUEUED_)
 return 1

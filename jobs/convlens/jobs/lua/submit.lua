@@ -16,7 +16,7 @@ local function submit(job, spec)
   if old[1] then
     if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
     if old[4] == job.nonce then return {'AGAIN', {}, record(id)} end -- sent again by the client library
-    if not (old[1] == CANCELLED_ and old[2] == 'ABANDONED') then
+    if not (old[2] == 'ABANDONED' or old[2] == 'MODEL_CHANGED') then -- these are made anew
       if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
       return {'EXISTS', ours, record(id)}
     end
@@ -25,7 +25,7 @@ local function submit(job, spec)
   -- An equal request may be answered already, or be under way no later than this one would be.
   local leader, answered = nil, nil
   if job.fresh == 0 then
-    leader = redis.call('GET', same(job.fingerprint))
+    leader = redis.call('GET', same(job.pool, job.fingerprint))
     local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
     if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
       answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
@@ -85,7 +85,7 @@ local function submit(job, spec)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
-  local flow = table.concat({job.model, job.priority, kind(job.cost, #job.images), tenant}, '/')
+  local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
   if old[1] then
     redis.call('DEL', k)
     redis.call('ZREM', FORGET, id)
@@ -129,12 +129,12 @@ local function submit(job, spec)
     redis.call('RPUSH', followers(leader), id)
     return {'FOLLOWS', unused, record(id)}
   end
-  redis.call('SET', same(job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
+  redis.call('SET', same(job.pool, job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
   local told = {flow, text(now), text(now + job.timeout)}
-  if enqueue(job.model, flow, id, text(sequence), #job.images, now) or expected(job.model, job.queue, now) >= job.hands then
+  if enqueue(flow, id, text(sequence), #job.images, now) or expected(job.pool, now) >= job.hands then
     return {'CREATED', unused, told}
   end
-  redis.call('ZADD', awake(job.model), text(now + asked.awake / 3), 'message:' .. id)
+  redis.call('ZADD', awake(job.pool), text(now + asked.awake / 3), 'message:' .. id)
   return {'ANNOUNCE', unused, told}
 end
 
