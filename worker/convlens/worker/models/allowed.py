@@ -1,7 +1,7 @@
 """What a model file's configuration may name: layers, activations, operations. Whatever is not here is refused.
 
-A name belongs here when what it computes is a function of its input and its weights alone: nothing that runs code of the
-file, reads or writes files, calls out, looks up strings or keeps state from call to call.
+A name belongs here when what it computes is a function of its input and its weights alone: nothing that runs code of
+the file, reads or writes files, calls out, looks up strings or keeps state from call to call.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Contents:
     generation: int
     config: Any
     """As it is in the file: not checked."""
-    elements: int
-    """The numbers that it holds for weights, at most."""
+    elements: Callable[[], int]
+    """Counts the numbers that it holds for weights, at most."""
     assign: Callable[[Any, int], None]
     """Puts the weights into a model of so many parameters."""
 
@@ -68,7 +68,7 @@ def generation(version: object) -> int:
     if found and found[1] in {"2", "3"}:
         return int(found[1])
     if version is None or (found and found[1] in {"0", "1"}):
-        raise NoModel(f"it is of Keras 1 or says no keras_version; load it by Keras 2.2 and {SAVE.partition(' and ')[2]}")
+        raise NoModel("it is of Keras 1, or says no keras_version; load it by Keras 2.2 and save it again by that")
     raise NoModel(f"it says keras_version={str(version)[:50]!r}; Keras 2 and 3 can be read")
 
 
@@ -95,7 +95,7 @@ def _archive(path: Path) -> Iterator[Contents]:
             with archive.open(NAME_IN_ARCHIVE) as member, extracted(cast("Any", member)) as weights:
                 assign_by_path(model, weights)
 
-        yield Contents(f"Keras {version} .keras", generation(version), config, _stored(archive), assign)
+        yield Contents(f"Keras {version} .keras", generation(version), config, lambda: _stored(archive), assign)
 
 
 def _stored(archive: zipfile.ZipFile) -> int:
@@ -131,7 +131,7 @@ def _hdf5(path: Path) -> Iterator[Contents]:
             f"Keras {version} HDF5" + (" of Theano, kernels turned back" if turned else ""),
             which,
             _json(config),
-            hdf5.elements(group),
+            lambda: hdf5.elements(group),
             lambda model, _: assign_by_layer(model, group, turned=turned),
         )
 
@@ -152,7 +152,7 @@ def _saved_model(path: Path) -> Iterator[Contents]:
         f"Keras {version} SavedModel",
         generation(version),
         config,
-        elements_of_checkpoint(prefix),
+        lambda: elements_of_checkpoint(prefix),
         lambda model, _: assign_checkpoint(model, prefix),
     )
 

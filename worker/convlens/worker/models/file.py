@@ -15,7 +15,8 @@ from typing import Any, Final
 import h5py
 
 from convlens.worker.models import contents, formats, hdf5, memory_estimate, weights
-from convlens.worker.models.config_check import ConfigRefused, check
+from convlens.worker.models.config_check import check
+from convlens.worker.models.config_values import ConfigRefused
 from convlens.worker.models.generations import build, stock_vgg16
 from convlens.worker.models.keras_model import KerasModel
 from convlens.worker.models.memory_estimate import Estimate, in_bytes
@@ -51,6 +52,11 @@ def load(source: Source) -> KerasModel:
     except ModelUnavailable as error:
         raise ModelUnavailable(f"model {source.name!r}: {error}") from error
     log.info("model=%s: %s, %s parameters", source.name, loaded.format, f"{loaded.estimate.parameters:,}")
+    return serve(source, loaded)
+
+
+def serve(source: Source, loaded: LoadedModel) -> KerasModel:
+    """The model through the engine. ModelUnavailable when it, or an option of `source`, does not fit."""
     return KerasModel(source, loaded.model, Path(source.argument).name, "caffe")
 
 
@@ -77,7 +83,7 @@ def _whole(path: Path, file_format: formats.Format, size: tuple[int, int] | None
     with contents.opened(path, file_format) as found:
         config = check(found.config, found.generation)
         estimate = memory_estimate.estimate(lambda: build(config, found.generation), size)
-        _check_size(estimate, found.elements)
+        _check_size(estimate, found.elements())
         model = build(config, found.generation)
         found.assign(model, estimate.parameters)
         return LoadedModel(model, found.written_by, estimate)

@@ -6,8 +6,6 @@ import zipfile
 from pathlib import Path
 from typing import Final, Literal
 
-import h5py
-
 Format = Literal["archive", "hdf5", "saved_model"]
 
 SUFFIXES: Final = (".keras", ".h5", ".hdf5")
@@ -15,6 +13,7 @@ SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 SAVE: Final = "load it where it was made and save it whole: model.save('model.keras')"
 REBUILD: Final = "build the same network in Keras, set its weights, and save it as a .keras file"
 HEAD_BYTES: Final = 64
+HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 BY_CONTENT: Final = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run git lfs pull"),
@@ -61,7 +60,7 @@ def recognize(path: Path) -> Format:
         head = file.read(HEAD_BYTES)
     if not head:
         raise NoModel("it is empty, perhaps of a download that failed")
-    if h5py.is_hdf5(path):
+    if head.startswith(HDF5):
         return "hdf5"
     if head.startswith(b"PK"):
         return _zip(path)
@@ -71,8 +70,8 @@ def recognize(path: Path) -> Format:
     for begins, what in BY_CONTENT:
         if stripped.startswith(begins):
             raise NoModel(f"it is {what}")
-    if what := BY_SUFFIX.get(path.suffix.lower()):
-        raise NoModel(f"it is {what}")
+    if path.suffix.lower() in BY_SUFFIX:
+        raise NoModel(f"it is {BY_SUFFIX[path.suffix.lower()]}")
     if path.suffix.lower() in SUFFIXES:
         raise NoModel("it is damaged, or none of Keras' files: it begins neither as a zip archive nor as HDF5")
     raise NoModel("it is no model of Keras; a .keras or .h5 file or a SavedModel folder is needed")

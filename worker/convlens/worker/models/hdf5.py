@@ -68,6 +68,6 @@ def _check(file: h5py.File) -> None:
     for path, it in datasets(file).items():
         described: Any = it
         if described.is_virtual or described.external:
-            raise UnsafeFile(f"the numbers of {path!r} are in another file, which Keras never does; save the model again")
+            raise UnsafeFile(f"the numbers of {path!r} are in another file, as Keras never does; save the model again")
         if it.dtype.kind not in NUMBERS and path.split("/", 1)[0] in {"model_weights", "layers"}:
             raise UnsafeFile(f"{path!r} holds {it.dtype}, no numbers; save the model again")

@@ -12,7 +12,6 @@ from convlens.v1 import model_pb2
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
 
-
 MAX_REASON: Final = 300
 """Characters of what another library says of an error."""
 

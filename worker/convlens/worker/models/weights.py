@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 import h5py
 import numpy as np
+import tensorflow as tf
 
 from convlens.worker.models import hdf5
 from convlens.worker.models.generations import finalize, layers
@@ -96,8 +96,6 @@ def assign_checkpoint(model: Any, prefix: Path) -> None:
 
 def elements_of_checkpoint(prefix: Path) -> int:
     """The numbers in the variables of a SavedModel, without its optimizer's."""
-    import tensorflow as tf
-
     shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     return sum(
         int(np.prod(shape))
@@ -162,7 +160,7 @@ def _all_set(model: Any) -> Iterator[None]:
         variable.assign(np.full(tuple(variable.shape), mark, dtype))
     yield
     for variable in model.weights:
-        array = np.asarray(variable)
+        array = tf.convert_to_tensor(variable).numpy()
         left = np.isnan(array) if array.dtype.kind == "f" else array == np.iinfo(array.dtype).max
         if array.size and left.all():
             raise WrongWeights(f"the file has nothing for the weight {getattr(variable, 'path', variable.name)!r}")
@@ -176,7 +174,7 @@ def _named(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="convlens-") as folder:
         link = Path(folder) / NAME_IN_ARCHIVE
-        os.symlink(path.absolute(), link)
+        link.symlink_to(path.absolute())
         yield link
 
 
