@@ -84,6 +84,4 @@ def test_both_generations_live_in_one_process(tmp_path):
     for model in models[1::2]:
         np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-6)
     for model in models[::2]:
-        np.testing.assert_allclose(
-            logits(model, two), np.load(two.with_suffix(".npz"))["y"], rtol=0, atol=1e-5
-        )
+        np.testing.assert_allclose(logits(model, two), np.load(two.with_suffix(".npz"))["y"], rtol=0, atol=1e-5)

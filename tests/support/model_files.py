@@ -30,18 +30,18 @@ def framework(name: str) -> Any:
 
 def small(framework: Any) -> Any:
     """A chain with a nested Sequential: body (c1, pool, c2), flat, d (3 units, softmax)."""
-    L = framework.layers
+    layers = framework.layers
     body = framework.Sequential(
         [
             framework.Input((SIZE, SIZE, 3)),
-            L.Conv2D(4, 3, activation="relu", name="c1"),
-            L.MaxPooling2D(name="pool"),
-            L.Conv2D(6, 3, activation="relu", name="c2"),
+            layers.Conv2D(4, 3, activation="relu", name="c1"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(6, 3, activation="relu", name="c2"),
         ],
         name="body",
     )
     inputs = framework.Input((SIZE, SIZE, 3), name="image")
-    outputs = L.Dense(3, activation="softmax", name="d")(L.Flatten(name="flat")(body(inputs)))
+    outputs = layers.Dense(3, activation="softmax", name="d")(layers.Flatten(name="flat")(body(inputs)))
     model = framework.Model(inputs, outputs)
     seed(model)
     return model

@@ -60,11 +60,10 @@ def elements(group: h5py.Group) -> int:
 
 
 def _check(file: h5py.File) -> None:
-    def link(path: str, it: object) -> None:
-        if not isinstance(it, h5py.HardLink):
-            raise UnsafeFile(f"{path!r} is a link to elsewhere, which Keras never writes; save the model again")
-
-    file.visititems_links(link)
+    # a visit ends at the first that is not None
+    link = file.visititems_links(lambda path, it: None if isinstance(it, h5py.HardLink) else path)
+    if link is not None:
+        raise UnsafeFile(f"{link!r} is a link to elsewhere, which Keras never writes; save the model again")
     for path, it in datasets(file).items():
         described: Any = it
         if described.is_virtual or described.external:
