@@ -53,7 +53,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
         before = len(graph.get_operations())
         images = [tf.compat.v1.placeholder(tf.float32, _batch(tuple(it.shape), size)) for it in model.inputs]
         model(images if len(images) > 1 else images[0], training=False)
-        outputs = _outputs(graph.get_operations()[before:], set(shapes))
+        outputs = _outputs(graph.get_operations()[before:], {it.name for it in layers(model)})
         parameters = sum(math.prod(shape) for shape in {id(w): tuple(w.shape) for w in model.weights}.values())
     kernels = sum(math.prod(shape) for found in shapes.values() for shape in found if len(shape) == 4)
     by_weights = max(shapes, key=lambda name: sum(map(math.prod, shapes[name])), default="")
@@ -126,8 +126,8 @@ def _outputs(operations: list[Any], names: set[str]) -> dict[str, tuple[int, ...
             continue
         computed.add(operation.name)
         path = "/".join(operation.name.split("/")[1:-1]) or operation.name
-        if path not in names and path.removesuffix("_1") in names:  # Keras 3 enters a layer's scope a second time
-            path = path.removesuffix("_1")
+        # Keras 3 enters a layer's scope a second time
+        path = "/".join(it.removesuffix("_1") if it not in names else it for it in path.split("/"))
         for output in operation.outputs:
             if output.shape.is_fully_defined():
                 found[path] = max(found.get(path, ()), tuple(output.shape), key=math.prod)
