@@ -24,7 +24,9 @@ MAX_NESTING: Final = 32
 """Lists in lists of an argument."""
 MAX_INTEGER: Final = 2**31 - 1
 FUNCTION_MODULE: Final = re.compile(r"builtins|(tf_)?keras(\.src)?\.activations(\.\w+)*")
-PART_MODULE: Final = re.compile(r"keras|(tf_)?keras(\.src)?\.(initializers|regularizers|constraints)(\.\w+)*")
+PART_MODULE: Final = re.compile(
+    r"keras|(tf_)?keras(\.src)?\.(initializers|regularizers|constraints)(\.\w+)*|tensorflow\.python\.ops\.init_ops(_v2)?"
+)
 
 PARTS: Final = (
     ("_initializer", INITIALIZERS, "initializer", "zeros"),
