@@ -471,7 +471,11 @@ def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
     return run
 
 
-HELP: Final = {"up": "Run everything on this machine", "token": "Make tokens for a server's callers"}
+HELP: Final = {
+    "up": "Run everything on this machine",
+    "token": "Make tokens for a server's callers",
+    "model": "Check a model's file before it is served",
+}
 
 for _entry in sorted(metadata.entry_points(group="convlens.commands"), key=lambda it: it.name):
     app.command(

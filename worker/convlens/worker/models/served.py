@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Protocol
 
 import numpy as np
@@ -15,9 +16,29 @@ from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardiz
 CUSTOM: Final = "custom"
 """The name of a preprocessing scheme that the worker's settings give by mean and std."""
 
+MAX_REASON: Final = 300
+"""Characters of what another library says of an error."""
+
+
+COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+CALLING: Final = re.compile(r"Exception encountered when calling (?P<what>[^\n]*?)\.?\n+(?P<rest>.*)", re.DOTALL)
+"""How Keras wraps the errors of layers."""
+SENTENCE: Final = re.compile(r"(?<=[^.][.!?]) (?=[A-Z`'\"])|\.$")
+
 
 class ModelUnavailable(RuntimeError):
     """A model that cannot be had: what was tried, why it failed, what to do."""
+
+
+def in_one_sentence(error: BaseException) -> str:
+    """What an exception of Keras or another library says, without its dumps: its first sentence, in one line."""
+    text = COLOURS.sub("", str(error)).rpartition("Exception encountered: ")[2]
+    if found := CALLING.match(text):
+        text = f"{found['what']}: {found['rest']}"
+    first = SENTENCE.split(" ".join(text.split()), maxsplit=1)[0].rstrip(".: ")
+    if not first:
+        return type(error).__name__
+    return first if len(first) <= MAX_REASON else f"{first[: MAX_REASON - 1]}…"
 
 
 class ServedModel(Protocol):

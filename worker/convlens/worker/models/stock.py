@@ -52,13 +52,6 @@ def random(source: Source) -> KerasModel:
     return KerasModel(source, model, "random", "caffe", synthetic=True)
 
 
-def with_weights(source: Source, path: Path, classes: int) -> KerasModel:
-    """The stock VGG16 with the weights of a file, Keras' own layout or the older one of keras.applications."""
-    model = keras.applications.VGG16(weights=None, classes=classes)
-    model.load_weights(path)
-    return KerasModel(source, model, path.name)
-
-
 def randomise(model: Any, seed: int) -> None:
     """Gives every kernel He-normal weights and every bias small ones, from `seed` alone."""
     rng = np.random.default_rng(seed)

@@ -1,0 +1,244 @@
+"""A file that would take absurd memory or time is refused before it does, in one sentence that names the layer."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from model_files import FORMATS, change, entry, genuine, replace, save
+
+from convlens.worker.models import memory_estimate
+from convlens.worker.models.file import read_model
+from convlens.worker.models.served import ModelUnavailable
+
+SECONDS = 20
+MIB = 1024
+"""In the unit of ru_maxrss."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture(autouse=True)
+def _eight_gibibytes(monkeypatch):
+    """What the machine has, whatever it has."""
+    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+
+
+def refused(path, message):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=message) as raised:
+        read_model(path)
+    assert time.monotonic() - began < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 500 * MIB
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 700
+
+
+def option(name, **options):
+    return lambda it: entry(it, name)["config"].update(options)
+
+
+def swap(name, kind, **options):
+    return lambda it: replace(it, name, kind, options)
+
+
+def unbuilt(config):
+    """Without the shapes that Keras 3 notes for each layer, which would contradict a change."""
+    config.pop("build_config", None)
+    for it in config["config"].get("layers", ()):
+        unbuilt(it)
+
+
+def nested(config, times):
+    """Puts the body into models, one in the other."""
+    body = entry(config, "body")
+    inner = dict(body)
+    for i in range(times):
+        inner = {**body, "config": {"name": f"body{i}", "layers": [inner]}}
+    body.update(config=inner["config"])
+
+
+def doubled(config, times):
+    """Has each of these models call what is in it twice: 2^times calls in a configuration that is no longer for it."""
+    nested(config, times)
+    it = next(found for found in config["config"]["layers"] if "layers" in found["config"])
+    while "layers" in it["config"]:
+        it["inbound_nodes"] = [{"args": [], "kwargs": {}}, {"args": [], "kwargs": {}}]
+        it = it["config"]["layers"][-1]
+
+
+ABSURD = {
+    "a wide Dense": (
+        option("d", units=1_000_000_000),
+        r"needs about .*iB of memory \(layer 'd' has .*\), and this .*8.0 GiB",
+    ),
+    "many filters": (option("c2", filters=100_000_000), "layer 'body/c2' gives|layer 'c2' has"),
+    "a large kernel": (option("c1", kernel_size=[30_000, 30_000], padding="same"), "layer 'c1' has .* of weights"),
+    "upsampling": (swap("pool", "UpSampling2D", size=[1_000_000, 1_000_000]), "of memory"),
+    "padding": (swap("pool", "ZeroPadding2D", padding=[100_000_000, 100_000_000]), "of memory|none of the numbers|pad"),
+    "resizing": (swap("pool", "Resizing", height=1_000_000, width=1_000_000), "of memory"),
+    "a flood of numbers": (swap("flat", "Reshape", target_shape=[1 << 30, 1 << 20]), "cannot be loaded"),
+    "negative filters": (option("c1", filters=-3), "cannot be loaded: .*filters"),
+    "no units": (option("d", units=0), "cannot be loaded: "),
+    "no stride": (option("c1", strides=[0, 0]), "cannot be loaded: .*strides"),
+    "no kernel": (option("c1", kernel_size=[0, 0]), "cannot be loaded: .*kernel_size"),
+    "a number without end": (option("d", units=10**400), "layer 'd' .*allowed are 32 bits"),
+    "a text for a number": (option("d", units="many"), "cannot be loaded: "),
+    "an unknown option": (option("d", colour="red"), "cannot be loaded: .*colour"),
+    "a missing option": (lambda it: entry(it, "d")["config"].pop("units"), "cannot be loaded: .*units"),
+    "two to the eleventh calls": (lambda it: doubled(it, 10), "calls .* layers; allowed are 5,000"),
+    "models in models": (lambda it: nested(it, 40), "more than 5,000 layers, or 12 models in each other"),
+    "a call of what is not there": (
+        lambda it: entry(it, "flat").update(
+            inbound_nodes=json.loads(json.dumps(entry(it, "flat")["inbound_nodes"]).replace('"body"', '"gone"'))
+        ),
+        "cannot be loaded: ",
+    ),
+    "a layer that is called by itself": (
+        lambda it: entry(it, "flat").update(
+            inbound_nodes=json.loads(json.dumps(entry(it, "flat")["inbound_nodes"]).replace('"body"', '"flat"'))
+        ),
+        "cannot be loaded: ",
+    ),
+    "lists in lists": (
+        lambda it: entry(it, "d")["config"].update(units=json.loads("[" * 200 + "]" * 200)),
+        "lists in each other, more than 32 deep",
+    ),
+    "twenty thousand layers": (
+        lambda it: entry(it, "body")["config"]["layers"].extend([entry(it, "pool")] * 20_000),
+        "more than 5,000 layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("edit", "message"), ABSURD.values(), ids=ABSURD)
+def test_an_absurd_configuration_is_refused_in_one_sentence(name, edit, message, made, tmp_path):
+    def everywhere(config):
+        unbuilt(config)
+        edit(config)
+
+    refused(change(genuine(name, made, tmp_path), everywhere), message)
+
+
+def test_attention_over_every_pixel_is_found_out_by_what_it_computes_inside(tmp_path):
+    layers = keras.layers
+    inputs = keras.Input((224, 224, 3))
+    x = layers.Reshape((224 * 224, 3))(inputs)
+    with_attention = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Attention(name="look")([x, x]))))
+    save(with_attention, tmp_path / "m.keras")
+    refused(tmp_path / "m.keras", r"needs about 75.. GiB of memory \(layer 'look' gives .*50176×50176 numbers an image")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_that_are_fewer_than_the_architecture_has_are_refused(name, made, tmp_path):
+    path = change(genuine(name, made, tmp_path), option("d", units=9_000))
+    refused(path, "its architecture has .* parameters, and the file only .* numbers")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_of_another_shape_are_refused_though_there_are_enough(name, made, tmp_path):
+    refused(change(genuine(name, made, tmp_path), option("c1", filters=3)), "cannot be loaded: ")
+
+
+def rewritten(path, **members):
+    with zipfile.ZipFile(path) as archive:
+        kept = {it: archive.read(it) for it in archive.namelist() if it not in members}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (kept | members).items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_zip_bombs_are_refused(made, tmp_path):
+    path = genuine("keras3.keras", made, tmp_path)
+    bomb = b" " * (200 << 20)
+    rewritten(path, **{"config.json": bomb})
+    refused(path, "its config.json has 209,715,200 bytes; allowed are 16,777,216")
+    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"metadata.json": bomb})
+    refused(path, "its metadata.json has 209,715,200 bytes")
+    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"model.weights.h5": bomb})
+    refused(path, "its weights have 209,715,200 bytes for .* parameters")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000, "1" * 5000, "{", "[]", "7", '"x"'])
+def test_a_configuration_that_keras_cannot_have_written_is_refused(text, made, tmp_path):
+    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"config.json": text})
+    refused(path, "no JSON that Keras can have written|no layer's configuration")
+
+
+def test_numbers_that_are_declared_and_not_there_are_refused(made, tmp_path):
+    path = genuine("keras3.keras", made, tmp_path)
+    inside = tmp_path / "inside.h5"
+    with zipfile.ZipFile(path) as archive:
+        inside.write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(inside, "r+") as file:
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", (1 << 30, 1 << 10), "f4", chunks=(1 << 10, 1 << 10))
+    refused(rewritten(path, **{"model.weights.h5": inside.read_bytes()}), "numbers, the largest weight")
+    path = genuine("keras2.h5", made, tmp_path)
+    with h5py.File(path, "r+") as file:
+        name = "model_weights/d/d/kernel:0"
+        shape = file[name].shape
+        del file[name]
+        file.create_dataset(name, shape, "f4", chunks=shape)
+    refused(path, "its architecture has .* parameters, and the file only .* numbers")
+
+
+@pytest.mark.parametrize("how", ["missing", "one more", "another name"])
+def test_a_weight_that_is_not_in_an_archive_is_missed(how, made, tmp_path):
+    path = genuine("keras2.keras", made, tmp_path)
+    inside = tmp_path / "inside.h5"
+    with zipfile.ZipFile(path) as archive:
+        inside.write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(inside, "r+") as file:
+        if how == "missing":
+            del file["layers/dense/vars"]
+        elif how == "one more":
+            file["layers/dense/vars/2"] = np.ones(3, np.float32)
+        else:
+            file.move("layers/dense", "layers/denser")
+    refused(rewritten(path, **{"model.weights.h5": inside.read_bytes()}), "cannot be loaded: ")
+
+
+def test_a_model_that_was_never_built_is_refused(tmp_path):
+    for framework in ("keras3.keras", "keras2.keras"):
+        import tf_keras
+
+        kind = keras if framework.startswith("keras3") else tf_keras
+        kind.Sequential([kind.layers.Conv2D(4, 3), kind.layers.Flatten(), kind.layers.Dense(2)]).save(
+            tmp_path / framework
+        )
+        refused(
+            tmp_path / framework, "the model was never built: give it an Input as its first layer, and save it again"
+        )
+
+
+def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    assert 0 < memory_estimate.available() < 1 << 50
+    folder = tmp_path / "memory"
+    folder.mkdir()
+    for name, text in (
+        ("memory.limit_in_bytes", "1000"),
+        ("memory.usage_in_bytes", "700"),
+        ("memory.stat", "cache 9\ntotal_inactive_file 50\n"),
+    ):
+        (folder / name).write_text(text)
+    assert memory_estimate._left(folder, *memory_estimate.V1) == [350]
+    (folder / "memory.max").write_text("max\n")
+    (folder / "memory.current").write_text("5\n")
+    assert memory_estimate._left(folder, *memory_estimate.V2) == []
+    shutil.rmtree(folder)
+    assert memory_estimate._left(folder, *memory_estimate.V1) == []

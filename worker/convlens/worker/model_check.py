@@ -1,0 +1,169 @@
+"""`convlens model check FILE`: what a worker would serve of a model's file, and how, or why it would not.
+
+The file is loaded as a worker loads it; nothing is served, and no Redis is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from convlens.v1 import model_pb2
+from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.source import Source, parse
+
+if TYPE_CHECKING:
+    from convlens.worker.models.file import LoadedModel
+
+SERVABLE: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+NAME: Final = "checked"
+SHOWN_LABELS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model that can be served."""
+
+    loaded: LoadedModel
+    card: model_pb2.Model
+    available: int
+    """Bytes of memory that are left on this machine."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Checks the file that `argv` names. 0: it can be served, 1: it is refused, 2: the command line is wrong."""
+    parser = argparse.ArgumentParser("convlens model", description="Looks at models before they are served.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="say what a worker would serve of a model's file, and how, or why it would not",
+        description="Loads a model's file as a worker does and says what would be served how. "
+        "Exit status: 0 it can be served, 1 it is refused, 2 the command line is wrong.",
+    )
+    check.add_argument(
+        "file",
+        metavar="FILE[,option=value…]",
+        help="a .keras, .h5 or .hdf5 file or a SavedModel folder, with --model's options: scan.keras,preprocess=unit",
+    )
+    check.add_argument("--json", action="store_true", help="as one JSON object")
+    words = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        source = parse(f"{NAME}={words.file}")
+    except ModelUnavailable as error:
+        print(str(error).replace(f"--model {f'{NAME}={words.file}'!r}: ", ""), file=sys.stderr)
+        return USAGE
+    if source.kind != "file":
+        print(
+            f"{words.file!r} is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder is needed", file=sys.stderr
+        )
+        return USAGE
+    try:
+        found = _found(source)
+    except ModelUnavailable as error:
+        reason = str(error).removeprefix(f"model {NAME!r}: ")
+        refused = {"file": source.argument, "servable": False, "reason": reason}
+        print(json.dumps(refused, ensure_ascii=False) if words.json else f"refused: {reason}")
+        return REFUSED
+    print(json.dumps(_as_json(source, found), ensure_ascii=False) if words.json else _as_text(source, found))
+    return SERVABLE
+
+
+def _found(source: Source) -> Found:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+    from convlens.worker.models.file import read_model, serve
+    from convlens.worker.models.memory_estimate import available
+
+    left = available()
+    loaded = read_model(Path(source.argument), source.size)
+    return Found(loaded, serve(source, loaded).card, left)
+
+
+def _as_json(source: Source, found: Found) -> dict[str, object]:
+    card, estimate = found.card, found.loaded.estimate
+    return {
+        "file": source.argument,
+        "servable": True,
+        "format": found.loaded.format,
+        "input_shape": list(card.input_shape),
+        "preprocess": card.preprocess,
+        "preprocess_assumed": card.preprocess_assumed,
+        "preprocess_reason": card.preprocess_reason,
+        "preprocess_mean": list(card.preprocess_mean),
+        "preprocess_std": list(card.preprocess_std),
+        "classes": card.classes,
+        "labels": list(card.labels),
+        "has_probability": card.has_probability,
+        "score_layer": card.score_layer,
+        "cam_layer": card.cam_layer,
+        "methods": [it for it in card.methods if it not in card.unavailable_methods],
+        "unavailable_methods": dict(card.unavailable_methods),
+        "parameters": estimate.parameters,
+        "memory_bytes": estimate.total,
+        "digest": card.digest,
+        "layers": [
+            {"name": it.name, "kind": it.kind, "shape": list(it.shape), "rule": "taped" if it.taped else "written"}
+            for it in card.layers
+        ],
+    }
+
+
+def _as_text(source: Source, found: Found) -> str:
+    from convlens.worker.models.memory_estimate import in_bytes
+
+    card, estimate = found.card, found.loaded.estimate
+    pixels = card.preprocess
+    if card.preprocess_mean:
+        pixels += f": mean {_numbers(card.preprocess_mean)}, std {_numbers(card.preprocess_std)}"
+    if card.preprocess_reason:
+        pixels += f" ({'assumed: ' if card.preprocess_assumed else ''}{card.preprocess_reason})"
+    labels = ", ".join(card.labels[:SHOWN_LABELS]) + (", …" if len(card.labels) > SHOWN_LABELS else "")
+    rows = [
+        ("format", found.loaded.format),
+        ("input", _by(card.input_shape)),
+        ("preprocess", pixels),
+        ("classes", f"{card.classes or card.layers[-1].shape[-1]}{f': {labels}' if labels else ', without labels'}"),
+        ("scores", f"{card.score_layer}, {'with' if card.has_probability else 'without'} probabilities"),
+        ("CAM layer", card.cam_layer or "none: no convolution with an extent"),
+        ("parameters", f"{estimate.parameters:,}"),
+        (
+            "memory",
+            f"about {in_bytes(estimate.total)} with 8 images at once; {in_bytes(found.available)} are left here",
+        ),
+        *((f"not {method}", why) for method, why in sorted(card.unavailable_methods.items())),
+    ]
+    table = [(it.name, it.kind, _by(it.shape), "taped" if it.taped else "written") for it in card.layers]
+    return "\n".join(
+        [
+            f"{source.argument} can be served",
+            "",
+            *_columns(rows),
+            "",
+            *_columns([("layer", "kind", "output", "rule"), *table]),
+        ]
+    )
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows in aligned columns, the last one as long as it is."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return ["  " + "  ".join([*(it.ljust(w) for it, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in rows]
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ":".join(f"{it:g}" for it in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
