@@ -1,7 +1,4 @@
-"""Genuine files of Keras 2.2.4, TensorFlow 2.6 and 2.15 give the logits that their own framework computed.
-
-Gradients are compared through the engine, elsewhere.
-"""
+"""Genuine files of Keras 2.2.4, TensorFlow 2.6 and 2.15 give the logits and gradients of their own framework."""
 
 from __future__ import annotations
 
@@ -15,8 +12,11 @@ import tf_keras
 from tensorflow.core.protobuf import saved_model_pb2
 from tf_keras.protobuf import saved_metadata_pb2
 
-from convlens.worker.models.file import read_model
+from convlens.worker.engine.plan import GradCAM, Plan, Saliency
+from convlens.worker.models.file import load, read_model
+from convlens.worker.models.source import Source
 
+SIGNED = Saliency(reduction="none")
 FOLDER = Path(__file__).parent / "keras2"
 FILES = sorted(it for it in FOLDER.glob("*/*") if it.suffix in {".h5", ".keras"})
 
@@ -40,6 +40,26 @@ def test_a_file_gives_the_logits_of_its_own_framework(path):
     np.testing.assert_allclose(logits(loaded.model, path), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     version = path.parent.name.removeprefix("keras").removeprefix("tf")
     assert loaded.format.startswith(f"Keras {version}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda it: f"{it.parent.name}/{it.name}")
+def test_a_file_is_served_with_the_scores_and_gradients_of_its_own_framework(path):
+    """As VISUALIZATION demands: scores by their maximum, gradients through rectifiers by median and angle."""
+    rescales = path.name.startswith("inner_")
+    served = load(Source("m", "file", str(path)))
+    assert (served.card.preprocess, served.card.preprocess_assumed) == (
+        ("none", False) if rescales else ("caffe", True)
+    )
+    unit = served.card.classes - 1 if path.stem == "seq_add_sigmoid" else 0  # whose only unit is class 1
+    plan = Plan((SIGNED, GradCAM(served.card.cam_layer), Saliency("guided")), predictions=served.card.classes)
+    outputs = served.run(np.load(FOLDER / "images.npy"), plan, np.full((2, 1), unit, np.int32))
+    with np.load(path.with_suffix(".npz")) as own:
+        y, g = own["y"], own["g"] if rescales else own["g"][..., ::-1]
+    np.testing.assert_allclose(outputs.scores[:, 0], y[:, 0], rtol=0, atol=1e-5 * np.abs(y).max())
+    found = outputs.maps[SIGNED][:, 0]
+    assert np.median(np.abs(found - g)) <= 1e-7 * np.abs(g).max()
+    assert 1 - (found * g).sum(dtype=float) / np.linalg.norm(found) / np.linalg.norm(g) <= 1e-5
+    assert not served.card.unavailable_methods
 
 
 @pytest.fixture(scope="module", params=["wrap", "inner_augment", "recalled_layers"])
