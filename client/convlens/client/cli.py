@@ -40,7 +40,8 @@ from convlens.client import (
 )  # fmt: skip
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
-from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Targets, Visualization
+from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Visualization
+from convlens.client.targets import Targets
 from convlens.v1 import job_pb2, model_pb2
 
 IN_FLIGHT: Final = 8
