@@ -360,6 +360,9 @@ class AsyncClient:
             self._channels[key] = _Link(channel, Stubs(channel), asyncio.Event())
         return self._channels[key]
 
+    def _stubs(self) -> Stubs:
+        return self._link().stubs
+
     async def _call(
         self,
         method: Callable[[Stubs], Any],

@@ -151,6 +151,8 @@ class Attempts:
         self._began = time.monotonic()
         self._ends = self._began + timeout
         self._request_id = request_id
+        self._details = ""
+        """What gRPC said of the connection that there is not."""
         self._told: Unavailable | Overloaded | None = None
         self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
@@ -192,6 +194,9 @@ class Attempts:
     def _unreachable(self, details: str) -> Unavailable:
         """The error of an attempt that got no connection."""
         caller = self._connection.caller
+        if not self._details or "Connection refused" not in details:
+            self._details = details  # a name is several addresses: where nothing listens says less than where one does
+        details = self._details
         self._connection.trouble = f"no answer from {caller.address.target} yet ({caller.cause(details).what})"
         return caller.unreachable(details, time.monotonic() - self._began, self._request_id)
 

@@ -58,7 +58,7 @@ _CAUSES: Final = (
         Cause("no route to {host}", "is it the right address, and the network up?"),
     ),
     (
-        rf"timed out|Endpoint closing|{NO_REPLY}",
+        rf"timed out|Endpoint closing|handshaker shutdown|{NO_REPLY}",
         Cause("no reply", "a firewall may drop what is sent, or what listens there hangs"),
     ),
     (r"proxy returned response code", Cause("the proxy refused to connect", "does it allow this port?")),

@@ -292,8 +292,8 @@ def test_what_was_planned_is_remembered_for_its_card_alone():
 # --- targets by label ---
 
 IMAGENET = [
-    "tench, Tinca tinca", "golden_retriever", "Labrador_retriever", "crane", "maillot", "Maillot", "flat-coated retriever",
-    "maillot, tank suit", "crane", "Egyptian cat",
+    "tench, Tinca tinca", "golden_retriever", "Labrador_retriever", "crane", "maillot", "Maillot",
+    "flat-coated retriever", "maillot, tank suit", "crane", "Egyptian cat",
 ]  # fmt: skip
 
 
@@ -344,8 +344,8 @@ def test_labels_are_targets_one_an_image_and_several_an_image():
     [
         ([target(label="crane")], {}, "[0].label", r"'crane', which 2 classes .* an index: crane: 3, crane: 8"),
         ([target(label="MAILLOT")], {}, "[0].label", "an index: maillot: 4, Maillot: 5"),
-        ([target(label="retriever")], {}, "[0].label", "no label 'retriever' in model 'net'; the nearest: "
-         "golden_retriever: 1, Labrador_retriever: 2, flat-coated retriever: 6$"),
+        ([target(label="retriever")], {}, "[0].label", "no label 'retriever' in model 'net'; the nearest: golden_ret"),
+        ([target(label="retriever")], {}, "[0].label", ": 1, Labrador_retriever: 2, flat-coated retriever: 6$"),
         ([target(label="goldn retreiver")], {}, "[0].label", "the nearest: golden_retriever: 1"),
         ([target(label="tabby cat")], {}, "[0].label", "the nearest: Egyptian cat: 9"),
         ([target(label="xylophone")], {}, "[0].label", "no label 'xylophone' in model 'net'; GetModel lists those"),
@@ -356,7 +356,7 @@ def test_labels_are_targets_one_an_image_and_several_an_image():
         ([several("tench", "dog")], {}, "[0].labels.values[1]", "no label 'dog'"),
         ([several("tench", "Tench")], {}, "[0].labels", "is empty or names a unit twice"),
         ([several()], {}, "[0].labels", "is empty or names a unit twice"),
-        ([target(label="tench")], {"labels": []}, "[0].label", "model 'net' has no labels; give a class index, or .*labels="),
+        ([target(label="tench")], {"labels": []}, "[0].label", "model 'net' has no labels; give a class index"),
         ([target(label="tench")], {"scored_layer": "c2"}, "[0].label", "the units of the scored layer 'c2' have none"),
         ([several("tench"), several("crane", "maillot")], {"images": 2}, "[1].labels.values[0]", "which 2 classes"),
     ],
