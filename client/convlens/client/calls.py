@@ -182,14 +182,13 @@ class Attempts:
         if isinstance(typed, Overloaded) and typed.retry_after is None:
             raise typed from error
         delay = max(next(self._growing), (typed.retry_after or 0) * random.uniform(1.0, 1.2))  # noqa: S311
-        if time.monotonic() + delay >= self._gives_up():
+        left = self._ends - time.monotonic()
+        if not self._connection.reached:
+            left = min(left, self._began + self._connection.connect_timeout - time.monotonic())
+            delay = min(delay, left)  # the last attempt is at the end, since a server may be about to start
+        if left <= 0 or delay > left:
             raise typed from error
         return delay
-
-    def _gives_up(self) -> float:
-        """The moment after which there is no attempt."""
-        connection = self._connection
-        return self._ends if connection.reached else min(self._ends, self._began + connection.connect_timeout)
 
     def _unreachable(self, details: str) -> Unavailable:
         """The error of an attempt that got no connection."""

@@ -29,7 +29,7 @@ from convlens.client.calls import (
     moved,
     too_late,
 )
-from convlens.client.cancelling import CallGroup
+from convlens.client.cancelling import CallGroup, client_closed
 from convlens.client.connection import TLS, Connection
 from convlens.client.errors import ConvlensError, PermissionDenied
 from convlens.client.images import ImageLike, Images, Outgoing
@@ -89,6 +89,7 @@ class Client:
         self._connection = Connection(target, token, tls, connecting)
         self._lock = threading.Lock()
         self._channel: _Link | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +111,11 @@ class Client:
             link.calls.cancel()
             link.channel.close()
         self._connection.memory.close()
+
+    def _close_for_good(self) -> None:
+        """As close(), where threads that are about to call are not to make a new connection."""
+        self._is_over = True
+        self.close()
 
     # --- what can be asked ---
 
@@ -318,6 +324,8 @@ class Client:
     def _link(self) -> _Link:
         """This process's link; a channel inherited by a fork is left alone, since using it would hang."""
         with self._lock:
+            if self._is_over:
+                raise client_closed()
             if self._channel is None or self._channel.process != os.getpid():
                 channel = self._connection.channel(grpc)
                 self._channel = _Link(os.getpid(), channel, Stubs(Cancellable(channel)), CallGroup())

@@ -90,7 +90,7 @@ def context(made, *, mutual=False):
     return made_of
 
 
-def unreached(target, seconds=0.5, **options):
+def unreached(target, seconds=0.3, **options):
     """The error that a call ends with, about so many seconds after it began."""
     began = time.monotonic()
     with Client(target, connect_timeout=seconds, **options) as client, pytest.raises(Unavailable) as caught:
