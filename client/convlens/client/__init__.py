@@ -24,9 +24,10 @@ from convlens.client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from convlens.client.options import ALL_UNITS, Activations, Blur, GradCAM, Occlusion, Output, Saliency, TopK
+from convlens.client.options import Activations, Blur, GradCAM, Occlusion, Output, Saliency
 from convlens.client.results import Explanation, Prediction, Result, Timing
 from convlens.client.sync import Client, Job
+from convlens.client.targets import ALL_UNITS, TopK
 
 __all__ = [
     "ALL_UNITS",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib import metadata
 
 
 def main() -> None:
     """Runs the command line."""
+    if not metadata.entry_points(group="convlens.commands").names & set(sys.argv[1:]):
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, an error's own words say
     try:
         from convlens.client.cli import app
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
         sys.exit("the convlens command needs its extra packages: pip install 'convlens-client[cli]'")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     app()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 import uuid
@@ -26,8 +27,11 @@ from convlens.client.errors import (
 )
 from convlens.client.images import Images, Outgoing, SentImage, pack
 from convlens.client.memory import Region
-from convlens.client.options import Targets, Visualization, targets_message
+from convlens.client.options import Visualization
 from convlens.client.results import Assembler, Request, Result
+from convlens.client.targets import Targets, targets_message
+from convlens.client.timeouts import DEFAULT_TIMEOUT
+from convlens.client.unreachable import NO_REPLY, never_connected
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
 from convlens.v1.visualization_pb2 import SharedMemory
 
@@ -66,7 +70,7 @@ def job_request(
     visualizations: Sequence[Visualization],
     *,
     model: str,
-    target: Targets,
+    target: Targets | Sequence[spec_pb2.Target],
     scored_layer: str,
     predictions: int | None,
     request_id: str | None,
@@ -75,24 +79,48 @@ def job_request(
     timeout: float | None,
     value_range: ValueRange | None = None,
 ) -> JobRequest:
-    """A job as the wire has it. InvalidArgument for what cannot even be sent."""
+    """A job as the wire has it, which may take `timeout` seconds. InvalidArgument for what cannot even be sent."""
     if priority not in PRIORITIES:
         raise InvalidArgument(f"no priority {priority!r}; allowed: {', '.join(PRIORITIES)}", field="priority")
+    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images, value_range))
     spec = spec_pb2.JobSpec(
         model=model,
         visualizations=[it.message() for it in visualizations],
-        targets=targets_message(target),
+        targets=targets_message(target, len(outgoing)),
         scored_layer=scored_layer,
         predictions=predictions,
         priority=PRIORITIES[priority],
         fresh=fresh,
     )
     if timeout is not None:
-        spec.timeout.FromNanoseconds(int(timeout * 1e9))
+        spec.timeout.FromNanoseconds(max(1, int(timeout * 1e9)))
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
-    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images, value_range))
     serialized = outgoing.finished(spec.SerializeToString(), *framing.field(_REQUEST_ID, request_id.encode()))
     return JobRequest(serialized, outgoing.images, spec, request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class MapJobs:
+    """What the jobs of one map() have in common."""
+
+    visualizations: Sequence[Visualization]
+    model: str
+    target: Any
+    """That of all images, where they share one."""
+    scored_layer: str
+    predictions: int | None
+    priority: str
+    fresh: bool
+    seconds: float
+    """For each."""
+
+    def request(self, images: Outgoing, targets: list[spec_pb2.Target], limit: float | None) -> JobRequest:
+        """The job of `images` with `targets`, one each or none, which may take `limit` seconds."""
+        return job_request(
+            images, self.visualizations, model=self.model, target=targets or self.target,
+            scored_layer=self.scored_layer, predictions=self.predictions, request_id=None, priority=self.priority,
+            fresh=self.fresh, timeout=limit,
+        )  # fmt: skip
 
 
 _REQUEST_ID: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["request_id"].number
@@ -106,34 +134,72 @@ def job_state(name: str | None) -> job_pb2.JobState.ValueType:
     return states[name.lower()] if name else job_pb2.JOB_STATE_UNSPECIFIED
 
 
+def job_limit(seconds: float, longest: float) -> float | None:
+    """What a job is told to take at most, whose caller has so many seconds, by a server that allows `longest`.
+
+    None leaves it to the server, which allows DEFAULT_TIMEOUT.
+    """
+    return min(seconds, longest) if seconds > DEFAULT_TIMEOUT and longest else None
+
+
 class Attempts:
-    """When to try again: unreachable with growing delays, overloaded as the server says, within the deadline."""
+    """When to try again: unreachable with growing delays, overloaded as the server says, within the deadline.
+
+    A server that was never reached is given up earlier, after the connection's connect_timeout.
+    """
 
     def __init__(self, connection: Connection, timeout: float, request_id: str = "") -> None:
         self._connection = connection
-        self._ends = time.monotonic() + timeout
+        self._began = time.monotonic()
+        self._ends = self._began + timeout
         self._request_id = request_id
+        self._details = ""
+        """What gRPC said of the connection that there is not."""
         self._told: Unavailable | Overloaded | None = None
         self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
-    def remaining(self) -> float:
-        """Seconds left for the next attempt."""
-        return max(0.001, self._ends - time.monotonic())
+    def remaining(self) -> float | None:
+        """Seconds left for the next attempt; None for no limit."""
+        return None if math.isinf(self._ends) else max(0.001, self._ends - time.monotonic())
 
-    def delay_after(self, error: grpc.RpcError) -> float:
-        """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
+    def delay_after(self, error: grpc.RpcError, is_connected: Callable[[], bool] = lambda: True) -> float:
+        """Seconds to wait before the next attempt; raises the typed error when there is to be none.
+
+        `is_connected` tells of the channel's connection as it is now.
+        """
         typed = from_rpc(error, self._connection.target, self._request_id)
-        if self._told and isinstance(typed, DeadlineExceeded) and not typed.reason:
+        is_silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not typed.reason
+        if self._told and is_silent:
             raise self._told from error  # time ran out while it was tried again, for this reason
+        if isinstance(typed, Unavailable) and never_connected(error):
+            typed = self._unreachable(error.details() or "")
+        elif is_silent and not self._connection.reached and not is_connected():
+            typed = self._unreachable(NO_REPLY)
+        else:
+            self._connection.answered()
         if not isinstance(typed, Unavailable | Overloaded):
             raise typed from error
         self._told = typed
+        self._connection.trouble = self._connection.trouble or typed.message
         if isinstance(typed, Overloaded) and typed.retry_after is None:
             raise typed from error
         delay = max(next(self._growing), (typed.retry_after or 0) * random.uniform(1.0, 1.2))  # noqa: S311
-        if time.monotonic() + delay >= self._ends:
+        left = self._ends - time.monotonic()
+        if not self._connection.reached:
+            left = min(left, self._began + self._connection.connect_timeout - time.monotonic())
+            delay = min(delay, left)  # the last attempt is at the end, since a server may be about to start
+        if left <= 0 or delay > left:
             raise typed from error
         return delay
+
+    def _unreachable(self, details: str) -> Unavailable:
+        """The error of an attempt that got no connection."""
+        caller = self._connection.caller
+        if not self._details or "Connection refused" not in details:
+            self._details = details  # a name is several addresses: where nothing listens says less than where one does
+        details = self._details
+        self._connection.trouble = f"no answer from {caller.address.target} yet ({caller.cause(details).what})"
+        return caller.unreachable(details, time.monotonic() - self._began, self._request_id)
 
 
 def _reader(response: Any) -> Callable[[bytes], tuple[Any, framing.Data]]:
@@ -192,8 +258,8 @@ class Answer:
             self._connection.memory.drop(self._region)
             self._region = None
 
-    def next_call(self, stubs: Any) -> tuple[Any, Any, float]:
-        """The method, its request and the seconds left: the whole job, or what is missing of its result."""
+    def next_call(self, stubs: Any) -> tuple[Any, Any, float | None]:
+        """The method, its request and the seconds left, None for no limit: the whole job, or the rest of its result."""
         self._forget()
         self.unary = False
         left = self._attempts.remaining()
@@ -212,19 +278,20 @@ class Answer:
         self._read = _VISUALIZE
         return stubs.visualize_bytes, sent, left
 
-    def delay_after(self, error: grpc.RpcError) -> float:
-        """Seconds to wait before the next attempt; raises the typed error when there is to be none."""
+    def delay_after(self, error: grpc.RpcError, is_connected: Callable[[], bool] = lambda: True) -> float:
+        """As of Attempts."""
         reason = from_rpc(error, self._connection.target).reason
         if self._region and reason == "SHARED_MEMORY_UNREADABLE":
             self._connection.memory.refused()
         elif self.unary and (reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED):
             self._streamed = True  # also by a server that is too old for anything else
         else:
-            return self._attempts.delay_after(error)
+            return self._attempts.delay_after(error, is_connected)
         return 0.0
 
     def take(self, received: bytes) -> None:
         """Takes one part of the answer, serialized. DataCorrupted when it is none, or not the next one."""
+        self._connection.answered()
         try:
             part, data = self._read(received)
         except (ValueError, DecodeError) as error:

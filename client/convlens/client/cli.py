@@ -21,6 +21,7 @@ from typing import Annotated, Final
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -42,11 +43,16 @@ from convlens.client import (
 from convlens.client.arrays import ValueRange, wire_range
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
-from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Targets, Visualization
+from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Visualization
+from convlens.client.targets import Target
+from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
+from convlens.client.waiting import notes_while_waiting
 from convlens.v1 import job_pb2, model_pb2
 
 IN_FLIGHT: Final = 8
 """Images under way at once; the worker puts those that wait into one pass."""
+INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     help="What did this VGG16 look at? Maps of photos, as pictures and arrays, from a Convlens server.",
@@ -80,7 +86,12 @@ def _cmap(name: str | None) -> str | None:
 Images = Annotated[list[Path], typer.Argument(help="Image files, or arrays as .npy files.", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")]
 Model = Annotated[str, typer.Option(help="The model's name; by default the server's.")]
-Target = Annotated[str, typer.Option(help="A class index, `top3` for the three best, `all`; by default the predicted.")]
+Goal = Annotated[
+    str,
+    typer.Option(
+        "--target", help="A class index or label, `top3` for the three best, `all`; by default the predicted."
+    ),
+]
 Span = Annotated[
     str, typer.Option("--value-range", help="Black and white of float arrays (.npy): 0,255 or 0,1 or -1,1.")
 ]
@@ -100,18 +111,46 @@ class Server:
     target = "localhost:50051"
     token: str | None = None
     tls: TLS | None = None
-    timeout = 300.0
+    timeout = DEFAULT_TIMEOUT
+    connect_timeout = DEFAULT_CONNECT_TIMEOUT
 
     @classmethod
     @contextmanager
     def client(cls) -> Iterator[Client]:
-        """A client of it. What the service refuses ends the command with a message and status 1."""
+        """A client of it. What the service refuses ends the command with a message and status 1, Ctrl-C with 130.
+
+        While it does not answer, stderr says so.
+        """
+        options = {"timeout": cls.timeout, "connect_timeout": cls.connect_timeout}
         try:
-            with Client(cls.target, token=cls.token, tls=cls.tls, timeout=cls.timeout) as client:
+            with (
+                Client(cls.target, token=cls.token, tls=cls.tls, **options) as client,
+                notes_while_waiting(client, _note),
+            ):
                 yield client
         except (ConvlensError, OSError) as error:
-            err.print(f"[red]error:[/red] {error}", soft_wrap=True)
+            err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _note(text: str) -> None:
+    """A line on stderr."""
+    err.print(escape(text), soft_wrap=True)
+
+
+def _seconds(field: str) -> Callable[[float], float]:
+    """Refuses what is no time."""
+
+    def check(seconds: float) -> float:
+        try:
+            return checked_timeout(seconds, seconds, field)
+        except InvalidArgument as error:
+            raise typer.BadParameter(error.message) from error
+
+    return check
 
 
 def _one_of(names: Collection[str]) -> Callable[[str], str]:
@@ -139,7 +178,18 @@ Tls = Annotated[bool, typer.Option("--tls", envvar="CONVLENS_TLS", help="TLS, tr
 Ca = Annotated[Path | None, typer.Option(envvar="CONVLENS_CA", help="PEM file of whom to trust instead; turns TLS on.")]
 Cert = Annotated[Path | None, typer.Option(envvar="CONVLENS_CERT", help="PEM file of your own certificate, for mTLS.")]
 Key = Annotated[Path | None, typer.Option(envvar="CONVLENS_KEY", help="PEM file of its key.")]
-Timeout = Annotated[float, typer.Option(help="Seconds each image may take, queueing included.")]
+Timeout = Annotated[
+    float,
+    typer.Option(callback=_seconds("timeout"), help="Seconds each image may take, queueing included; inf: no limit."),
+]
+ConnectTimeout = Annotated[
+    float,
+    typer.Option(
+        envvar="CONVLENS_CONNECT_TIMEOUT",
+        callback=_seconds("connect_timeout"),
+        help="Seconds after which a server that was never reached is given up.",
+    ),
+]
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")]
 
 
@@ -152,9 +202,10 @@ def _main(
     cert: Cert = None,
     key: Key = None,
     timeout: Timeout = Server.timeout,
+    connect_timeout: ConnectTimeout = Server.connect_timeout,
     _asked: Version = False,
 ) -> None:
-    Server.target, Server.token, Server.timeout = server, token, timeout
+    Server.target, Server.token, Server.timeout, Server.connect_timeout = server, token, timeout, connect_timeout
     Server.tls = TLS(ca, cert, key) if tls or ca or cert or key else None
 
 
@@ -181,8 +232,8 @@ def saliency(
     ] = [],  # noqa: B006 - typer's way
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
+    target: Goal = "",
     value_range: Span = "",
-    target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
     cmap: Cmap = None,
@@ -209,8 +260,8 @@ def grad_cam(
     signed: Annotated[bool, typer.Option("--signed", help="Keep what speaks against the class, too.")] = False,
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
+    target: Goal = "",
     value_range: Span = "",
-    target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
     cmap: Cmap = None,
@@ -232,8 +283,8 @@ def occlusion(
     ] = None,
     sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = Sign.both,
     model: Model = "",
+    target: Goal = "",
     value_range: Span = "",
-    target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
     cmap: Cmap = None,
@@ -270,8 +321,8 @@ def visualize(
     layers: Layers = [],  # noqa: B006 - typer's way
     channels: Channels = "0-4",
     model: Model = "",
+    target: Goal = "",
     value_range: Span = "",
-    target: Target = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
     cmap: Cmap = None,
@@ -286,19 +337,24 @@ def visualize(
 
 @app.command()
 def models() -> None:
-    """The models served."""
-    table = _table("name", "source", "input", "classes", "layers", "Grad-CAM at", "precision", "weights", "workers")
+    """The models served, what their input means, and those that workers refused to serve."""
+    table = _table("name", "source", "input", "preprocess", "classes", "layers", "Grad-CAM at", "precision", "weights",
+        "workers")  # fmt: skip
+    refused = _table("refused", "source", "why")
     with Server.client() as client:
         for it in client.models():
             size = "×".join(map(str, it.input_shape))
             precision = model_pb2.Precision.Name(it.precision).removeprefix("PRECISION_").lower()
             source = f"{it.source} (synthetic)" if it.synthetic and it.source != "null" else it.source
-            classes = str(it.layers[-1].shape[-1])
-            table.add_row(
-                it.name, source, size, classes, str(len(it.layers)), it.cam_layer, precision, it.digest[:8],
-                str(it.workers),
-            )  # fmt: skip
+            meaning = f"{it.preprocess} (assumed)" if it.preprocess_assumed else it.preprocess
+            classes, layers = str(it.classes or it.layers[-1].shape[-1]), str(len(it.layers))
+            row = (source, size, meaning, classes, layers, it.cam_layer, precision, it.digest[:8], str(it.workers))
+            table.add_row(it.name, *map(escape, row))
+        for model in client.refused_models():
+            refused.add_row(model.name, escape(model.source), escape(model.reason))
     out.print(table)
+    if refused.row_count:
+        out.print(refused)
 
 
 @app.command()
@@ -360,8 +416,9 @@ def _explain(
     failed = 0
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=err, transient=True)
-    with Server.client() as client, ThreadPoolExecutor(IN_FLIGHT) as pool, bar:
-        goal, span = _target(target), _value_range(value_range)
+    goal, span = _target(target), _value_range(value_range)
+    assumed = set[str]()
+    with Server.client() as client, _threads(client) as pool, bar:
         futures = [
             pool.submit(client.visualize, [path], wanted, model=model, target=goal, value_range=span) for path in images
         ]
@@ -371,14 +428,31 @@ def _explain(
                 written = result.save(folder / name, **asdict(style))
             except (ConvlensError, OSError) as error:
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
-                    pool.shutdown(wait=False, cancel_futures=True)  # the other images would fare no better
-                    raise
+                    raise  # the other images would fare no better
                 failed += 1
-                err.print(f"[red]{path}:[/red] {error}", soft_wrap=True)
+                err.print(f"[red]{path}:[/red] {escape(str(error))}", soft_wrap=True)
                 continue
+            if result.preprocess_assumed and result.model not in assumed:
+                assumed.add(result.model)
+                _note(
+                    f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
+                    "(see convlens models)"
+                )
             out.print(f"{path}: {_seen(result)}→ {', '.join(map(str, written))}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _threads(client: Client) -> Iterator[ThreadPoolExecutor]:
+    """Threads to call `client` from; an error, or Ctrl-C, does not wait for the calls that are under way."""
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            client._close_for_good()
+            raise
 
 
 def _names(images: Sequence[Path]) -> list[str]:
@@ -395,8 +469,8 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 def _seen(result: Result) -> str:
     """The best classes of a result's only image."""
-    seen = [f"{p.label or p.index} {p.probability or 0:.1%}" for p in result.predictions[0][:3]]
-    return ", ".join(seen) + " " * bool(seen)
+    seen = ", ".join(map(str, result.predictions[0][:3]))
+    return f"{seen} " if seen else ""
 
 
 def _baseline(text: str) -> Color | Blur:
@@ -406,16 +480,16 @@ def _baseline(text: str) -> Color | Blur:
     return [float(part) for part in text.split(",")] if text[:1].isdigit() else text
 
 
-def _target(text: str) -> Targets:
+def _target(text: str) -> Target:
     """A target as it is typed."""
-    if not text:
-        return None
     if text == "all":
         return ALL_UNITS
     digits = text.removeprefix("top")
-    if not digits.isdecimal():
-        raise typer.BadParameter(f"{text!r} is none; allowed: a class index, topN, all", param_hint="--target")
-    return TopK(int(digits)) if text.startswith("top") else int(digits)
+    if digits.isdecimal():
+        return TopK(int(digits)) if text.startswith("top") else int(digits)
+    if text.startswith("-"):
+        raise typer.BadParameter(f"{text!r} is none; allowed: a class index or label, topN, all", param_hint="--target")
+    return text or None
 
 
 def _value_range(text: str) -> ValueRange | None:

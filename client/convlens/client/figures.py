@@ -204,9 +204,7 @@ def _best(result: Result, image: int) -> str:
     predictions = result.predictions[image]
     if not predictions:
         return ""
-    best = predictions[0]
-    chance = "" if best.probability is None else f" {best.probability:.0%}"
-    return f"predicted: {best.label or best.index}{chance}"
+    return f"predicted: {predictions[0]}"
 
 
 def _caption(explained: Explanation | None) -> str:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import ImageLike
-from convlens.client.options import ALL_UNITS, GradCAM, Saliency, Targets
+from convlens.client.options import GradCAM, Saliency
 from convlens.client.sync import Client
+from convlens.client.targets import ALL_UNITS, Targets
 from convlens.v1 import model_pb2
 
 Floats = npt.NDArray[np.float32]

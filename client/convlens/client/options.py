@@ -1,11 +1,10 @@
-"""What may be asked for: one small value a method, and targets. Turned into the wire's messages here and only here."""
+"""What may be asked for: one small value a method. Turned into the wire's messages here and only here."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol, SupportsIndex
+from typing import Any, Final, Protocol
 
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2, tensor_pb2
@@ -226,52 +225,3 @@ def _baseline(baseline: Color | Blur) -> spec_pb2.Baseline:
     if isinstance(baseline, Blur):
         return spec_pb2.Baseline(blur=baseline.sigma)
     return spec_pb2.Baseline(color=_color(baseline, "baselines"))
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """A target: the k units of the highest score, best first. Adds a target axis: (N,k,…)."""
-
-    k: int
-
-
-class _AllUnits:
-    """The type of ALL_UNITS."""
-
-    def __repr__(self) -> str:
-        return "ALL_UNITS"
-
-
-ALL_UNITS: Final = _AllUnits()
-"""A target: the mean over all units, which is keras-vis's filter_indices=None."""
-
-Target = SupportsIndex | TopK | _AllUnits | None
-"""One image's: a unit's index, TopK, ALL_UNITS, or None for the predicted unit."""
-Targets = Target | Sequence[Target | Sequence[SupportsIndex]]
-"""For every image alike, or a list with one an image; an inner list has several units: [[207, 281]]."""
-
-
-def targets_message(targets: Targets) -> list[spec_pb2.Target]:
-    """Targets on the wire. InvalidArgument for what is none."""
-    if isinstance(targets, Sequence):
-        return [_target(target) for target in targets]
-    return [] if targets is None else [_target(targets)]
-
-
-def _target(target: Target | Sequence[SupportsIndex]) -> spec_pb2.Target:
-    if target is None:
-        return spec_pb2.Target(predicted=True)
-    if isinstance(target, TopK):
-        return spec_pb2.Target(top_k=target.k)
-    if isinstance(target, _AllUnits):
-        return spec_pb2.Target(all_units=True)
-    try:
-        if isinstance(target, Sequence):
-            return spec_pb2.Target(indices=spec_pb2.UnitIndices(values=[operator.index(unit) for unit in target]))
-        return spec_pb2.Target(index=operator.index(target))
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(
-            f"target {target!r} is none; allowed: an index, None (predicted), TopK(k), ALL_UNITS, and a list with one "
-            "of these an image",
-            field="target",
-        ) from error

@@ -13,6 +13,8 @@ from convlens.client.arrays import ValueRange
 from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
 from convlens.client.images import ImageLike, Outgoing, pack_one
 from convlens.client.results import Result
+from convlens.client.targets import ItemTarget, units_of
+from convlens.v1 import spec_pb2
 
 FIRST: Final = 16
 """Images of a job at first; later as many as it has time for, within bounds."""
@@ -34,6 +36,8 @@ class Batch:
 
     def __init__(self) -> None:
         self.images = Outgoing()
+        self.targets: list[spec_pb2.Target] = []
+        """One an image; none where all images of map() share one."""
         self.errors: dict[int, ItemError] = {}
         """By place."""
 
@@ -55,18 +59,30 @@ class Packer:
         self._value_range = value_range
         self._batch = Batch()
 
-    def add(self, image: ImageLike) -> Batch | None:
-        """The images that make a job, this one not among them when it found no room; mostly none yet."""
+    def add(self, image: ImageLike, target: ItemTarget = None) -> Batch | None:
+        """The images that make a job, this one not among them when it found no room; mostly none yet.
+
+        A job's own targets all have equally many units, since its maps have one shape.
+        """
         full = None
         try:
             packed = pack_one(image, self._value_range)
+            if isinstance(target, InvalidArgument):
+                raise target
         except (InvalidArgument, OSError) as error:
             self._batch.errors[len(self._batch)] = error
         else:
-            if self._batch.images.size + len(packed.data) > PACK_BYTES:
+            if self._batch.images.size + len(packed.data) > PACK_BYTES or self._is_unlike(target):
                 full = self.rest()
             self._batch.images.add(packed)
+            if target is not None:
+                self._batch.targets.append(target)
         return full or (self.rest() if len(self._batch) >= self.size else None)
+
+    def _is_unlike(self, target: spec_pb2.Target | None) -> bool:
+        """True where the images collected have targets of another number of units."""
+        others = self._batch.targets
+        return target is not None and bool(others) and units_of(others[0]) != units_of(target)
 
     def took(self, images: int, seconds: float) -> None:
         """Fits the size to the time that a job of so many images took, from its sending to its result."""
@@ -81,15 +97,29 @@ class Packer:
         return batch if len(batch) else None
 
 
-def parted(outgoing: Outgoing, error: ConvlensError) -> list[Outgoing]:
+def checked_map(errors: str, in_flight: int) -> None:
+    """InvalidArgument for options of map() that are none."""
+    if errors not in {"raise", "return"}:
+        raise InvalidArgument(f"no errors {errors!r}; allowed: raise, return", field="errors")
+    if in_flight < 1:
+        raise InvalidArgument(f"in_flight is {in_flight}; allowed: 1 or more", field="in_flight")
+
+
+Pack = tuple[Outgoing, list[spec_pb2.Target]]
+"""Images that go as one job, and one target an image, or none."""
+
+
+def parted(images: Outgoing, targets: list[spec_pb2.Target], error: ConvlensError) -> list[Pack]:
     """How images that failed as one job are tried again: what is before, at and behind the one at fault, or halves.
 
-    None where there is nothing to part, or the error says nothing of the images.
+    Each keeps its target. Empty where there is nothing to part, or the error says nothing of the images.
     """
-    if len(outgoing) == 1 or not isinstance(error, InvalidArgument | JobFailed):
+    if len(images) == 1 or not isinstance(error, InvalidArgument | JobFailed):
         return []
-    images = outgoing.images
-    named = re.match(r"spec\.images\[(\d+)\]", error.field)
-    cuts = [int(named[1]), int(named[1]) + 1] if named else [len(images) // 2]
-    parts = [images[start:end] for start, end in zip([0, *cuts], [*cuts, len(images)], strict=True)]
-    return [Outgoing(part) for part in parts if part]
+    named = re.match(r"spec\.(images|targets)\[(\d+)\]", error.field)
+    if named and named[1] == "targets" and not targets:
+        return []  # it is the target of all
+    cuts = [int(named[2]), int(named[2]) + 1] if named else [len(images) // 2]
+    sent = images.images
+    parts = [slice(start, end) for start, end in zip([0, *cuts], [*cuts, len(images)], strict=True) if start < end]
+    return [(Outgoing(sent[part]), targets[part]) for part in parts]

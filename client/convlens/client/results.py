@@ -33,6 +33,17 @@ class Prediction:
     probability: float | None
     """None when the model ends in no softmax or sigmoid."""
 
+    def __str__(self) -> str:
+        """For people: the class and its probability, or its logit where it has none."""
+        return f"{self.label or self.index} {self._certainty()}"
+
+    def _certainty(self) -> str:
+        if self.probability is None:
+            return f"logit {self.logit:.2f}"
+        if self.probability < 0.0005:
+            return "<0.1%"
+        return ">99.9%" if 0.9995 <= self.probability < 1 else f"{self.probability:.1%}"
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -87,6 +98,10 @@ class Result(Mapping[str, Array]):
         self.request_id = request.request_id
         self.model = header.model
         self.model_digest = header.model_digest
+        self.preprocess = header.preprocess
+        """How RGB in 0…255 became the network's input, as on the model's card; empty from a server that is too old."""
+        self.preprocess_assumed = header.preprocess_assumed
+        """True where the model's file does not say so: maps are wrong where it was trained with another one."""
         self.cached = header.cached
         """True when an equal request's result answered; `fresh=True` asks for a computation of one's own."""
         self.images: Sequence[SentImage] = request.images

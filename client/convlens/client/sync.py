@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -18,28 +22,58 @@ from convlens.client.calls import (
     Answer,
     Attempts,
     JobRequest,
+    MapJobs,
     ended,
+    job_limit,
     job_request,
     job_state,
     moved,
     too_late,
 )
-from convlens.client.connection import DEFAULT_TIMEOUT, TLS, Connection
-from convlens.client.errors import ConvlensError
+from convlens.client.cancelling import CallGroup, client_closed
+from convlens.client.connection import TLS, Connection
+from convlens.client.errors import ConvlensError, PermissionDenied
 from convlens.client.images import ImageLike, Images, Outgoing, one_by_one
-from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Targets, Visualization, divided
-from convlens.client.packing import Batch, ItemError, Packer, parted
+from convlens.client.options import Activations, GradCAM, Occlusion, Saliency, Visualization, divided
+from convlens.client.packing import Batch, ItemError, Packer, checked_map, parted
 from convlens.client.results import Result
-from convlens.client.stubs import Stubs
-from convlens.v1 import job_pb2, model_pb2
+from convlens.client.stubs import Cancellable, Stubs
+from convlens.client.targets import ItemTarget, MapTargets, Targets, one_an_image, paired
+from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
+from convlens.v1 import job_pb2, model_pb2, spec_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What one process has of a connection."""
+
+    process: int
+    channel: grpc.Channel
+    stubs: Stubs
+    calls: CallGroup
+
+    def is_connected(self) -> bool:
+        """Whether there is a connection just now."""
+        states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+        tell = states.put
+        self.channel.subscribe(tell)
+        try:
+            return states.get(timeout=1.0) is grpc.ChannelConnectivity.READY
+        except Empty:
+            return False
+        finally:
+            self.channel.unsubscribe(tell)
 
 
 class Client:
     """A connection to a Convlens server, made at the first call.
 
-    `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise. Calls
-    raise the errors of convlens.client.errors. A client is shared by threads; it cannot be pickled. On the server's own
-    machine images and results go through memory that both share, where the server may have it (Linux, the same user).
+    `target` is HOST:PORT, or one of gRPC's dns:, ipv4:, ipv6:, unix: and unix-abstract: names; InvalidArgument for all
+    else. `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise, and
+    math.inf for no limit. A server that was not reached within `connect_timeout` seconds, 10 unless told otherwise, is
+    given up: Unavailable (SERVER_UNREACHABLE) says why. Calls raise the errors of convlens.client.errors. A client is
+    shared by threads; it cannot be pickled. On the server's own machine images and results go through memory that both
+    share, where the server may have it (Linux, the same user).
     """
 
     def __init__(
@@ -48,12 +82,15 @@ class Client:
         *,
         token: str | None = None,
         tls: TLS | bool | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        connect_timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
     ) -> None:
-        self._connection = Connection(target, token, tls)
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout, DEFAULT_TIMEOUT)
+        connecting = checked_timeout(connect_timeout, DEFAULT_CONNECT_TIMEOUT, "connect_timeout")
+        self._connection = Connection(target, token, tls, connecting)
         self._lock = threading.Lock()
-        self._channel: tuple[int, Any, Stubs] | None = None
+        self._channel: _Link | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         return self
@@ -65,18 +102,31 @@ class Client:
         raise TypeError("a Client cannot be pickled; make one in each process (results can be pickled)")
 
     def close(self) -> None:
-        """Ends the connection; a later call would make a new one."""
+        """Ends the connection and the calls under way, in whichever threads, which raise Cancelled at once.
+
+        The server cancels the jobs that nobody waits for any more. A later call would make a new connection.
+        """
         with self._lock:
-            found, self._channel = self._channel, None
-        if found and found[0] == os.getpid():
-            found[1].close()
+            link, self._channel = self._channel, None
+        if link and link.process == os.getpid():
+            link.calls.cancel()
+            link.channel.close()
         self._connection.memory.close()
+
+    def _close_for_good(self) -> None:
+        """As close(), where threads that are about to call are not to make a new connection."""
+        self._is_over = True
+        self.close()
 
     # --- what can be asked ---
 
     def models(self) -> list[model_pb2.Model]:
         """The cards of all models served: names, input shapes, layers with shapes, labels, digest."""
         return list(self._call(lambda stubs: stubs.models.ListModels, model_pb2.ListModelsRequest()).models)
+
+    def refused_models(self) -> list[model_pb2.RefusedModel]:
+        """The models that live workers were told to serve and cannot: name, source, reason, worker."""
+        return list(self._call(lambda stubs: stubs.models.ListModels, model_pb2.ListModelsRequest()).refused)
 
     def model(self, name: str) -> model_pb2.Model:
         """One model's card. NotFound names the models there are."""
@@ -128,28 +178,35 @@ class Client:
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
-        `model` is by default the server's; `target` the predicted class of each image; `scored_layer` the logits;
-        `predictions` how many best classes to report. `request_id` (a UUID) makes repeated calls one job. An equal
-        request that was answered lately, or is under way, answers this one too (`result.cached`), unless it is to be
-        `fresh`. Unreachable and overloaded servers are tried again until `timeout` seconds are over. `value_range` says
-        what is black and what white in arrays of floats: (0, 255), (0, 1) or (-1, 1); docs/images.md has all of that.
+        `model` is by default the server's; `target` the predicted class of each image, else an index, a label, TopK or
+        ALL_UNITS for all of them, or a list or array with one an image, where an inner list has several units.
+        `scored_layer` is by default the logits; `predictions` says how many best classes to report. `request_id` (a
+        UUID) makes repeated calls one job. An equal request that was answered lately, or is under way, answers this one
+        too (`result.cached`), unless it is to be `fresh`. A server that has gone away, or is overloaded, is tried again
+        until `timeout` seconds are over, by default the client's; math.inf: as long as the server lets a job take.
+        `value_range` says what is black and what white in arrays of floats: (0, 255), (0, 1) or (-1, 1).
         """
-        timeout = self._timeout if timeout is None else timeout
+        seconds = checked_timeout(timeout, self._timeout)
         request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            request_id=request_id, priority=priority, fresh=fresh, timeout=None, value_range=value_range,
+            request_id=request_id, priority=priority, fresh=fresh, timeout=self._job_limit(seconds),
+            value_range=value_range,
         )  # fmt: skip
-        return self._answer(request, timeout)
+        return self._answer(request, seconds)
 
     @overload
     def map(
         self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["raise"] = ...,
-        in_flight: int = ..., **options: Any,
+        in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
+        predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
+        value_range: ValueRange | None = ...,
     ) -> Iterator[Result]: ...  # fmt: skip
     @overload
     def map(
         self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["return"],
-        in_flight: int = ..., **options: Any,
+        in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
+        predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
+        value_range: ValueRange | None = ...,
     ) -> Iterator[Result | ItemError]: ...  # fmt: skip
     def map(
         self,
@@ -158,59 +215,73 @@ class Client:
         *,
         errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
-        **options: Any,
+        model: str = "",
+        target: MapTargets = None,
+        scored_layer: str = "",
+        predictions: int | None = None,
+        priority: str = "normal",
+        fresh: bool = False,
+        timeout: float | None = None,
+        value_range: ValueRange | None = None,
     ) -> Iterator[Result] | Iterator[Result | ItemError]:
         """A result for each image, in order, of very many: packed 8 to 64 a job, as many as take a moment,
         `in_flight` jobs at once.
 
-        Memory holds no more than those, however many come. `errors` says what becomes of an image that has no result:
-        raise ends the iteration when its turn comes, return gives the error in the result's place; its neighbours have
-        theirs all the same. Further options as in visualize, but for a list of targets and a request id.
+        Memory holds no more than those, however many come. `target` is one for all images, or any iterable beside the
+        images, such as a list, an array or a generator, with one an image (an inner list has several units); where one
+        of the two ends before the other, InvalidArgument. `errors` says what becomes of an image that has no result,
+        also for its target's sake: raise ends the iteration when its turn comes, return gives the error in the result's
+        place; its neighbours have theirs all the same. To leave the iteration, by break, by an error or by closing the
+        client, ends the jobs under way. The other options are those of visualize, `timeout` that of each job.
         """
-        value_range: ValueRange | None = options.pop("value_range", None)
-        packer = Packer(value_range)
-        batches = _batches(packer, one_by_one(images, value_range))
-        waiting: deque[Future[list[Result | ItemError]]] = deque()
-        with ThreadPoolExecutor(in_flight, thread_name_prefix="convlens-map") as pool:
-            try:
-                while True:
-                    while len(waiting) < in_flight and (batch := next(batches, None)):
-                        waiting.append(pool.submit(self._batch, packer, batch, visualizations, options))
-                    if not waiting:
-                        return
-                    for item in waiting.popleft().result():
-                        if errors == "raise" and isinstance(item, Exception):
-                            raise item
-                        yield item
-            finally:
-                for future in waiting:
-                    future.cancel()
+        checked_map(errors, in_flight)
+        seconds = checked_timeout(timeout, self._timeout)
+        pairs = paired(one_by_one(images, value_range), one_an_image(target, images))
+        jobs = MapJobs(visualizations, model, target, scored_layer, predictions, priority, fresh, seconds)
+        return self._map(pairs, jobs, Packer(value_range), errors, in_flight)
 
-    def _batch(
+    def _map(
         self,
+        pairs: Iterator[tuple[ImageLike, ItemTarget]],
+        jobs: MapJobs,
         packer: Packer,
-        batch: Batch,
-        visualizations: Sequence[Visualization],
-        options: dict[str, Any],
-    ) -> list[Result | ItemError]:
+        errors: str,
+        in_flight: int,
+    ) -> Iterator[Any]:
+        batches = _batches(packer, pairs)
+        waiting: deque[Future[list[Result | ItemError]]] = deque()
+        with CallGroup(self._link().calls) as calls:
+            while True:
+                while len(waiting) < in_flight and (batch := next(batches, None)):
+                    waiting.append(_in_thread(partial(self._batch, packer, batch, jobs, calls)))
+                if not waiting:
+                    return
+                for item in waiting.popleft().result():
+                    if errors == "raise" and isinstance(item, Exception):
+                        raise item
+                    yield item
+
+    def _batch(self, packer: Packer, batch: Batch, jobs: MapJobs, calls: CallGroup) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
         if not batch.images:
             return batch.in_place([])
         began = time.monotonic()
-        found = self._each(batch.images, visualizations, options)
+        found = self._each(batch.images, batch.targets, jobs, calls)
         packer.took(len(batch), time.monotonic() - began)
         return batch.in_place(found)
 
     def _each(
-        self, images: Outgoing, visualizations: Sequence[Visualization], options: dict[str, Any]
+        self, images: Outgoing, targets: list[spec_pb2.Target], jobs: MapJobs, calls: CallGroup
     ) -> list[Result | ItemError]:
         try:
-            return list(self.visualize(images, visualizations, **options).split())
+            request = jobs.request(images, targets, self._job_limit(jobs.seconds))
+            return list(self._answer(request, jobs.seconds, calls=calls).split())
         except ConvlensError as error:
-            parts = parted(images, error)
+            calls.check()
+            parts = parted(images, targets, error)
             if not parts:
                 return [error] * len(images)
-        return [item for part in parts for item in self._each(part, visualizations, options)]
+        return [item for part in parts for item in self._each(*part, jobs, calls)]
 
     # --- jobs ---
 
@@ -229,10 +300,16 @@ class Client:
         timeout: float | None = None,
         value_range: ValueRange | None = None,
     ) -> Job:
-        """Queues a job and returns at once; it is computed whoever is connected, within `timeout` seconds."""
+        """Queues a job and returns at once; it is computed whoever is connected.
+
+        `timeout` is what it may take in seconds, from now to its end; by default the server's default, and for math.inf
+        the server's maximum. The other options are those of visualize.
+        """
+        seconds = None if timeout is None else checked_timeout(timeout, math.inf)
         request = job_request(
             images, visualizations, model=model, target=target, scored_layer=scored_layer, predictions=predictions,
-            request_id=request_id, priority=priority, fresh=fresh, timeout=timeout, value_range=value_range,
+            request_id=request_id, priority=priority, fresh=fresh,
+            timeout=self._job_limit(seconds) if seconds == math.inf else seconds, value_range=value_range,
         )  # fmt: skip
         submit = request.serialized
         response = self._call(lambda stubs: stubs.jobs.SubmitJob, submit, request_id=request.request_id)
@@ -256,13 +333,18 @@ class Client:
 
     # --- calls ---
 
-    def _stubs(self) -> Stubs:
-        """This process's stubs; a channel inherited by a fork is left alone, since using it would hang."""
+    def _link(self) -> _Link:
+        """This process's link; a channel inherited by a fork is left alone, since using it would hang."""
         with self._lock:
-            if self._channel is None or self._channel[0] != os.getpid():
+            if self._is_over:
+                raise client_closed()
+            if self._channel is None or self._channel.process != os.getpid():
                 channel = self._connection.channel(grpc)
-                self._channel = (os.getpid(), channel, Stubs(channel))
-            return self._channel[2]
+                self._channel = _Link(os.getpid(), channel, Stubs(Cancellable(channel)), CallGroup())
+            return self._channel
+
+    def _stubs(self) -> Stubs:
+        return self._link().stubs
 
     def _call(
         self,
@@ -273,36 +355,46 @@ class Client:
     ) -> Any:
         """A unary call, tried again where that may help."""
         attempts = Attempts(self._connection, self._timeout if timeout is None else timeout, request_id)
+        link = self._link()
         while True:
+            options = {"timeout": attempts.remaining(), "metadata": self._connection.metadata}
             try:
-                response, call = method(self._stubs()).with_call(
-                    request, timeout=attempts.remaining(), metadata=self._connection.metadata
-                )
+                with link.calls.running(partial(method(link.stubs), request, **options)) as call:
+                    (response,) = call
+                    self._connection.heard(call.trailing_metadata())
+                    return response
             except grpc.RpcError as error:
-                time.sleep(attempts.delay_after(error))
-            else:
-                self._connection.heard(call.trailing_metadata())
-                return response
+                link.calls.pause(attempts.delay_after(error, link.is_connected))
 
-    def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
-        """The answer to a request, or of a job that has ended; resumed where it broke."""
+    def _answer(
+        self, request: JobRequest | None, timeout: float, job_id: str = "", calls: CallGroup | None = None
+    ) -> Result:
+        """The answer to a request, or of a job that has ended; resumed where it broke. One of `calls`."""
+        link = self._link()
+        calls = calls or link.calls
         with Answer(self._connection, request, timeout, job_id) as answer:
             while True:
-                method, message, seconds = answer.next_call(self._stubs())
+                method, message, seconds = answer.next_call(link.stubs)
                 options = {"timeout": seconds, "metadata": self._connection.metadata}
                 try:
-                    if answer.unary:
-                        part, call = method.with_call(message, **options)
-                        answer.take(part)
-                    else:
-                        call = method(message, **options)
+                    with calls.running(partial(method, message, **options)) as call:
                         for part in call:
                             answer.take(part)
-                    self._connection.heard(call.trailing_metadata())
+                        self._connection.heard(call.trailing_metadata())
                 except grpc.RpcError as error:
-                    time.sleep(answer.delay_after(error))
+                    calls.pause(answer.delay_after(error, link.is_connected))
                 else:
                     return answer.result()
+
+    def _job_limit(self, seconds: float) -> float | None:
+        """What a job is told to take at most, whose caller has so many seconds; None for the server's default."""
+        connection = self._connection
+        if seconds > DEFAULT_TIMEOUT and connection.longest_job is None:
+            try:
+                connection.longest_job = self.server_info().limits.max_timeout.ToNanoseconds() / 1e9
+            except PermissionDenied:
+                connection.longest_job = 0.0  # a token that may not read leaves it at the server's default
+        return job_limit(seconds, connection.longest_job or 0.0)
 
 
 class Job:
@@ -324,38 +416,48 @@ class Job:
     def watch(self, timeout: float | None = None) -> Iterator[job_pb2.Job]:
         """The job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds.
 
-        `timeout` is by default the client's. A server that goes away meanwhile is called again until then.
+        `timeout` is by default the client's, math.inf for no limit, and 0 for the job now and nothing more. A server
+        that goes away meanwhile is called again until then.
         """
-        client = self._client
-        timeout = client._timeout if timeout is None else timeout
-        attempts = Attempts(client._connection, timeout, self.request_id)
+        seconds = checked_timeout(timeout, self._client._timeout, or_zero=True)
+        return self._watch(seconds) if seconds else self._once()
+
+    def _once(self) -> Iterator[job_pb2.Job]:
+        job = self.status()
+        yield job
+        if not ended(job):
+            raise too_late(self.id, 0)
+
+    def _watch(self, timeout: float) -> Iterator[job_pb2.Job]:
+        connection, link = self._client._connection, self._client._link()
+        attempts = Attempts(connection, timeout, self.request_id)
         seen: job_pb2.Job | None = None
         while seen is None or not ended(seen):
             request = job_pb2.WatchJobRequest(id=self.id)
-            metadata = client._connection.metadata
-            call = client._stubs().jobs.WatchJob(request, timeout=attempts.remaining(), metadata=metadata)
+            options = {"timeout": attempts.remaining(), "metadata": connection.metadata}
             try:
-                for change in call:
-                    if seen is None or moved(seen, change.job):
-                        seen = change.job
-                        yield seen
+                with link.calls.running(partial(link.stubs.jobs.WatchJob, request, **options)) as call:
+                    for change in call:
+                        connection.answered()
+                        if seen is None or moved(seen, change.job):
+                            seen = change.job
+                            yield seen
             except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                if is_late and (connection.reached or link.is_connected()):
                     raise too_late(self.id, timeout) from error
-                time.sleep(attempts.delay_after(error))
-            finally:
-                call.cancel()
+                link.calls.pause(attempts.delay_after(error, link.is_connected))
 
     def wait(self, timeout: float | None = None) -> job_pb2.Job:
-        """The job once it has ended, whichever way; `timeout` as in watch."""
+        """The job once it has ended, whichever way; `timeout` as in watch, 0 for one that has ended by now."""
         *_, last = self.watch(timeout)
         return last
 
     def result(self, timeout: float | None = None) -> Result:
-        """Waits for the job and returns its result; raises what it ended with when it has none."""
-        timeout = self._client._timeout if timeout is None else timeout
-        self.wait(timeout)
-        return self._client._answer(self._request, timeout, self.id)
+        """Waits for the job, `timeout` as in wait, and returns its result; raises what it ended with without one."""
+        seconds = checked_timeout(timeout, self._client._timeout, or_zero=True)
+        self.wait(seconds)
+        return self._client._answer(self._request, seconds or self._client._timeout, self.id)
 
     def cancel(self) -> job_pb2.Job:
         """Ends the job; one that has ended already is returned as it is."""
@@ -366,9 +468,23 @@ class Job:
         self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
 
 
-def _batches(packer: Packer, images: Iterable[ImageLike]) -> Iterator[Batch]:
-    for image in images:
-        if batch := packer.add(image):
+def _batches(packer: Packer, pairs: Iterator[tuple[ImageLike, ItemTarget]]) -> Iterator[Batch]:
+    for image, target in pairs:
+        if batch := packer.add(image, target):
             yield batch
     if batch := packer.rest():
         yield batch
+
+
+def _in_thread(work: Callable[[], list[Result | ItemError]]) -> Future[list[Result | ItemError]]:
+    """Begins `work` in a thread of its own, which a program that ends does not wait for."""
+    future: Future[list[Result | ItemError]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="convlens-map", daemon=True).start()
+    return future

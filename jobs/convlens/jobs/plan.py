@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from convlens.jobs.fields import SpecError, counted, named, no_layer
+from convlens.jobs.labels import Labels
 from convlens.jobs.methods import METHODS, LayerOutput, Method, Served
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
 
@@ -121,8 +122,8 @@ def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
     if spec.scored_layer and spec.scored_layer not in layers:
         raise no_layer("spec.scored_layer", spec.scored_layer, card.name, layers)
     inner = bool(spec.scored_layer) and spec.scored_layer != card.score_layer
-    units = layers[spec.scored_layer or card.score_layer].shape[-1]
-    targets, axis = _targets(spec, units)
+    units = (not inner and card.classes) or layers[spec.scored_layer or card.score_layer].shape[-1]
+    targets, axis = _targets(spec, _Units(units, card, spec.scored_layer if inner else ""))
     model = Served(card, layers, spec.scored_layer if inner else card.score_layer)
     lead = (len(spec.images), len(targets[0])) if axis else (len(spec.images),)
     tensors: dict[str, PlannedTensor] = {}
@@ -159,7 +160,37 @@ def _form(output: spec_pb2.Output, field: str) -> Form:
     return Form(sides, normalization, datatype)
 
 
-def _targets(spec: spec_pb2.JobSpec, units: int) -> tuple[tuple[tuple[int, ...], ...], bool]:
+class _Units:
+    """The units of the scored layer that targets can name, by index or by label."""
+
+    def __init__(self, count: int, card: model_pb2.Model, inner: str) -> None:
+        self.count = count
+        self._card = card
+        self._inner = inner
+        """The scored layer where it is not the model's own; its units have no labels."""
+
+    def at(self, index: int, field: str) -> int:
+        """The unit of an index."""
+        if not 0 <= index < self.count:
+            raise SpecError(field, f"is {index}; allowed: 0…{self.count - 1}")
+        return index
+
+    def labelled(self, label: str, field: str) -> int:
+        """The unit of a label."""
+        if self._inner:
+            raise SpecError(
+                field,
+                f"is the label {label[:200]!r}, but the units of the scored layer {self._inner!r} have none; give an "
+                f"index, 0…{self.count - 1}",
+            )
+        return self._labels.unit(label, field)
+
+    @functools.cached_property
+    def _labels(self) -> Labels:
+        return Labels(self._card.labels[: self.count], self._card.name)
+
+
+def _targets(spec: spec_pb2.JobSpec, units: _Units) -> tuple[tuple[tuple[int, ...], ...], bool]:
     """The targets as (N,T) codes, and whether the maps have a target axis."""
     images = len(spec.images)
     if len(spec.targets) not in {0, 1, images}:
@@ -175,27 +206,31 @@ def _targets(spec: spec_pb2.JobSpec, units: int) -> tuple[tuple[tuple[int, ...],
     return (rows * images if len(rows) == 1 else rows), given[0][1]
 
 
-def _codes(target: spec_pb2.Target, field: str, units: int) -> tuple[tuple[int, ...], bool]:
+def _codes(target: spec_pb2.Target, field: str, units: _Units) -> tuple[tuple[int, ...], bool]:
     """One image's targets as codes, and whether they were given as a list."""
     kind = target.WhichOneof("kind")
-    if kind == "index":
-        return (_unit(target.index, f"{field}.index", units),), False
-    if kind == "indices":
-        values = target.indices.values
-        if not values or len(set(values)) < len(values):
-            raise SpecError(f"{field}.indices", "is empty or names a unit twice")
-        return tuple(_unit(v, f"{field}.indices.values[{i}]", units) for i, v in enumerate(values)), True
-    if kind == "top_k":
-        if not 1 <= target.top_k <= units:
-            raise SpecError(f"{field}.top_k", f"is {target.top_k}; allowed: 1…{units}")
-        return tuple(PREDICTED - rank for rank in range(target.top_k)), True
+    match kind:
+        case "index":
+            return (units.at(target.index, f"{field}.index"),), False
+        case "label":
+            return (units.labelled(target.label, f"{field}.label"),), False
+        case "indices":
+            found = tuple(units.at(v, f"{field}.indices.values[{i}]") for i, v in enumerate(target.indices.values))
+            return _distinct(found, f"{field}.indices"), True
+        case "labels":
+            found = tuple(units.labelled(v, f"{field}.labels.values[{i}]") for i, v in enumerate(target.labels.values))
+            return _distinct(found, f"{field}.labels"), True
+        case "top_k":
+            if not 1 <= target.top_k <= units.count:
+                raise SpecError(f"{field}.top_k", f"is {target.top_k}; allowed: 1…{units.count}")
+            return tuple(PREDICTED - rank for rank in range(target.top_k)), True
     return ((ALL_UNITS,) if kind == "all_units" else (PREDICTED,)), False
 
 
-def _unit(index: int, field: str, units: int) -> int:
-    if not 0 <= index < units:
-        raise SpecError(field, f"is {index}; allowed: 0…{units - 1}")
-    return index
+def _distinct(units: tuple[int, ...], field: str) -> tuple[int, ...]:
+    if not units or len(set(units)) < len(units):
+        raise SpecError(field, "is empty or names a unit twice")
+    return units
 
 
 def _predictions(spec: spec_pb2.JobSpec, tensors: dict[str, PlannedTensor], inner: bool) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from importlib import metadata
 
 import numpy as np
 import pytest
 import typer
+from nobody import refusing, silent
 from typer.testing import CliRunner
 
 from convlens.client import ALL_UNITS, TopK, cli
@@ -19,14 +19,13 @@ OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="co
 @pytest.fixture
 def nobody():
     """An address at which nothing listens, and nothing else can meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    with refusing() as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture
 def run(monkeypatch):
-    for name in ("SERVER", "TOKEN", "TLS", "CA", "CERT", "KEY"):
+    for name in ("SERVER", "TOKEN", "TLS", "CA", "CERT", "KEY", "CONNECT_TIMEOUT"):
         monkeypatch.delenv(f"CONVLENS_{name}", raising=False)
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -67,9 +66,7 @@ def test_the_version_is_said(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["saliency", "--target", "cat"], "'cat' is none; allowed: a class index, topN, all"),
-        (["saliency", "--target", "top"], "'top' is none; allowed: a class index, topN, all"),
-        (["grad-cam", "--target", "-1"], "'-1' is none; allowed: a class index, topN, all"),
+        (["grad-cam", "--target", "-1"], "'-1' is none; allowed: a class index or label, topN, all"),
         (["activations", "--layer", "c1", "--channels", "a-b"], "'a-b' is none; allowed: such as 0-4,17"),
         (["activations", "--layer", "c1", "--channels", "1,-4"], "'-4' is none; allowed: such as 0-4,17"),
         (["activations", "--layer", "c1", "--channels", "4-0"], "'4-0' is none; allowed: such as 0-4,17"),
@@ -116,6 +113,42 @@ def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobod
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--timeout", "nan"], "timeout is nan; allowed: seconds above 0, math.inf for no limit"),
+        (["--timeout", "0"], "timeout is 0"),
+        (["--connect-timeout", "-1"], "connect_timeout is -1"),
+    ],
+)
+def test_a_time_that_is_none_is_a_usage_error(run, nobody, words, message):
+    result = run("--server", nobody, *words, "models")
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_an_address_that_is_none_is_refused_in_one_line(run):
+    result = run("--server", "https://localhost:50051", "models")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the server's address 'https://localhost:50051' begins with https://")
+    assert "(--tls)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("nowhere", [refusing, silent])
+def test_while_a_server_does_not_answer_stderr_says_so_and_then_why(run, monkeypatch, nowhere):
+    monkeypatch.setenv("CONVLENS_CONNECT_TIMEOUT", "2.5")
+    with nowhere() as port:
+        result = run("--server", f"127.0.0.1:{port}", "models")
+    assert result.exit_code == 1
+    *notes, error = result.stderr.splitlines()
+    assert notes[0].startswith(f"convlens: no answer from 127.0.0.1:{port} yet")
+    assert ("(connection refused)" in notes[0]) == (nowhere is refusing)
+    assert notes[0].endswith("; trying for 2.5 s")
+    assert 1 <= len(notes) <= 2
+    assert error.startswith(f"error: no Convlens server answers at 127.0.0.1:{port}, after 2")
+
+
 def test_a_photo_that_is_not_there_is_told_by_its_name_and_the_status_is_1(run, nobody, tmp_path):
     result = run("--server", nobody, "--timeout", "0.3", "saliency", tmp_path / "gone.png", "-o", tmp_path / "out")
     assert result.exit_code == 1
@@ -145,7 +178,17 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
     assert "error: no state 'done'; allowed: queued, running, succeeded" in result.stderr
 
 
-@pytest.mark.parametrize(("text", "target"), [("", None), ("7", 7), ("top3", TopK(3)), ("all", ALL_UNITS)])
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("", None),
+        ("7", 7),
+        ("top3", TopK(3)),
+        ("all", ALL_UNITS),
+        ("golden retriever", "golden retriever"),
+        ("top", "top"),
+    ],
+)
 def test_a_target_is_typed(text, target):
     assert cli._target(text) == target
 

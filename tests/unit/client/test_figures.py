@@ -41,7 +41,7 @@ def test_a_figure_shows_the_photo_and_each_map_with_what_it_explains(make_result
     figure = make_result(MAPS, 7, PHOTOS).figure(1)
     assert titles(figure) == ["image", "saliency", "grad_cam"]
     texts = [text.get_text() for at in figure.axes for text in at.texts]
-    assert texts == ["predicted: cat 88%", "unit7 · logit 1.50", "unit7 · logit 1.50"]
+    assert texts == ["predicted: cat 87.5%", "unit7 · logit 1.50", "unit7 · logit 1.50"]
 
 
 def test_of_a_target_axis_every_target_is_drawn(make_result):

@@ -1,13 +1,13 @@
-"""Options and targets: each is the wire's message that it says, and what is none is refused naming what is allowed."""
+"""Options: each is the wire's message that it says, and what is none is refused naming what is allowed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from convlens.client import ALL_UNITS, Activations, Blur, GradCAM, InvalidArgument, Occlusion, Output, Saliency, TopK
+from convlens.client import Activations, Blur, GradCAM, InvalidArgument, Occlusion, Output, Saliency
 from convlens.client.calls import PRIORITIES, job_request, job_state
-from convlens.client.options import SALIENCY_METHODS, targets_message
+from convlens.client.options import SALIENCY_METHODS
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
@@ -91,34 +91,6 @@ def test_options_are_values():
     assert {Activations("c1"), Activations(["c1"])} == {Activations(("c1",), ())}
     with pytest.raises(AttributeError):
         Saliency().method = "guided"
-
-
-@pytest.mark.parametrize(
-    ("targets", "texts"),
-    [
-        (None, []),
-        ([None], ["predicted: true"]),
-        (7, ["index: 7"]),
-        (np.int64(7), ["index: 7"]),
-        (0, ["index: 0"]),
-        (TopK(3), ["top_k: 3"]),
-        (ALL_UNITS, ["all_units: true"]),
-        ([3, None], ["index: 3", "predicted: true"]),
-        ((3, TopK(1)), ["index: 3", "top_k: 1"]),
-        ([[207, 281]], ["indices { values: 207 values: 281 }"]),
-        ([[1], (2,)], ["indices { values: 1 }", "indices { values: 2 }"]),
-        ([], []),
-    ],
-)
-def test_targets_are_their_messages(targets, texts):
-    assert [" ".join(str(it).split()) for it in targets_message(targets)] == texts
-
-
-@pytest.mark.parametrize("target", ["cat", 3.0, [1.5], [["a"]], [[None]], [[TopK(1)]], {"a": 1}, 1 << 40, [[1 << 40]]])
-def test_what_is_no_target_is_refused_naming_what_is_allowed(target):
-    with pytest.raises(InvalidArgument, match=r"allowed: an index, None \(predicted\), TopK\(k\), ALL_UNITS") as caught:
-        targets_message(target)
-    assert caught.value.field == "target"
 
 
 @pytest.mark.parametrize(

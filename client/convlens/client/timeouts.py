@@ -1,0 +1,32 @@
+"""Times that callers give, in seconds: what each may be, and what gRPC takes of it."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Final
+
+from convlens.client.errors import InvalidArgument
+
+DEFAULT_TIMEOUT: Final = 300.0
+"""Seconds that a call may take, queueing and retries included, unless told otherwise."""
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+"""Seconds after which a server that was never reached is given up, unless told otherwise."""
+UNLIMITED: Final = 1e8
+"""Seconds, three years: from here on there is no limit, since clocks and wire formats end somewhere beyond."""
+
+
+def checked_timeout(timeout: Any, default: float, field: str = "timeout", *, or_zero: bool = False) -> float:
+    """Seconds above 0, math.inf for no limit; `default` for None. With `or_zero` 0, too, for what is so by now.
+
+    InvalidArgument of `field` for all else: negative numbers, NaN, and what is no number.
+    """
+    if timeout is None:
+        return default
+    allowed = "seconds above 0, math.inf for no limit, None for the default" + ", 0 for the state by now" * or_zero
+    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
+        raise InvalidArgument(f"{field} is {timeout!r}; allowed: {allowed}", field=field)
+    seconds = float(timeout)
+    if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
+        raise InvalidArgument(f"{field} is {seconds:g}; allowed: {allowed}", field=field)
+    return seconds if seconds < UNLIMITED else math.inf

@@ -1,0 +1,122 @@
+"""What the command line makes of a server's answers: classes without probabilities, assumptions, refused models."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from convlens.client import Prediction, cli
+from convlens.v1 import codec, model_pb2, model_pb2_grpc, result_pb2, visualization_pb2, visualization_pb2_grpc
+
+PHOTO = np.zeros((4, 4, 3), np.uint8)
+
+
+class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.VisualizationServiceServicer):
+    """Answers with the models and the header that it has, and one map of zeros."""
+
+    models = model_pb2.ListModelsResponse()
+    header = result_pb2.ResultHeader()
+
+    def ListModels(self, request, context):
+        return self.models
+
+    def VisualizeUnary(self, request, context):
+        header = result_pb2.ResultHeader()
+        header.CopyFrom(self.header)
+        array = np.zeros((1, 4, 4), np.float32)
+        header.tensors.append(codec.describe(array, "saliency"))
+        header.data = bytes(codec.buffer_of(array))
+        return visualization_pb2.VisualizeUnaryResponse(header=header)
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+@pytest.fixture
+def run(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    server = grpc.server(ThreadPoolExecutor(4))
+    model_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield lambda *words: CliRunner().invoke(cli.app, ["--server", target, *map(str, words)])
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    from PIL import Image
+
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        Image.fromarray(PHOTO).save(path)
+    return paths
+
+
+def header(**fields):
+    chances = [{"probability": 0.8125}, {"probability": 0.0}, {}]
+    report = result_pb2.ImageReport(
+        predictions=[
+            result_pb2.Prediction(index=i, label=label, logit=logit, **chance)
+            for i, (label, logit, chance) in enumerate(zip(["cat", "", "dog"], [9.5, -2.25, 1.0], chances, strict=True))
+        ]
+    )
+    return result_pb2.ResultHeader(images=[report], model="scan", preprocess="caffe", **fields)
+
+
+def test_classes_are_told_with_a_probability_or_else_with_their_logit(run, service, photos, tmp_path):
+    service.header = header()
+    result = run("saliency", photos[0], "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{photos[0]}: cat 81.2%, 1 <0.1%, dog logit 1.00 → ")
+    assert result.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [
+        (None, "logit 4.25"), (0.0, "<0.1%"), (0.0004, "<0.1%"), (0.0006, "0.1%"), (0.5, "50.0%"), (0.9996, ">99.9%"),
+        (1.0, "100.0%"),
+    ],
+)  # fmt: skip
+def test_a_certainty_is_never_rounded_to_none_or_all(probability, text):
+    assert str(Prediction(3, "cat", 4.25, probability)) == f"cat {text}"
+    assert str(Prediction(3, "", 4.25, probability)) == f"3 {text}"
+
+
+def test_an_assumed_preprocessing_is_noted_once_a_command(run, service, photos, tmp_path):
+    service.header = header(preprocess_assumed=True)
+    result = run("saliency", *photos, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.strip().splitlines() == [
+        "note: model 'scan' does not say what its input means; 'caffe' is assumed (see convlens models)"
+    ]
+
+
+def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why(run, service):
+    layer = model_pb2.Layer(name="p", kind="Dense", shape=[1])
+    known = {"source": "scan.keras", "input_shape": [224, 224, 3], "layers": [layer], "preprocess": "caffe"}
+    service.models = model_pb2.ListModelsResponse(
+        models=[
+            model_pb2.Model(name="scan", preprocess_assumed=True, classes=2, workers=1, **known),
+            model_pb2.Model(name="told", workers=1, **known),
+        ],
+        refused=[
+            model_pb2.RefusedModel(name="bad", source="bad.h5", reason="layer 'm' is a Lambda [unsafe]", worker="w"),
+        ],
+    )
+    result = run("models")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.strip().split("  ") for line in result.stdout.splitlines()]
+    rows = {line[0]: [word.strip() for word in line[1:] if word.strip()] for line in lines}
+    assert rows["scan"][2:4] == ["caffe (assumed)", "2"]
+    assert rows["told"][2:4] == ["caffe", "1"]
+    assert rows["bad"] == ["bad.h5", "layer 'm' is a Lambda [unsafe]"]

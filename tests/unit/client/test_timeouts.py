@@ -1,0 +1,80 @@
+"""Times that callers give: each kind does what a person expects, or is refused by its name."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from convlens.client import AsyncClient, Client, GradCAM, InvalidArgument
+from convlens.client.calls import Attempts, job_limit
+from convlens.client.connection import Connection
+from convlens.client.timeouts import DEFAULT_TIMEOUT, checked_timeout
+
+PHOTO = np.zeros((2, 2, 3), np.uint8)
+NONE = [0, 0.0, -1, -0.5, -math.inf, math.nan, True, "5", "inf", [5], np.bool_(1), np.array([1.0]), Decimal(5), 5j]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(5, 5.0), (0.001, 0.001), (np.float32(0.5), 0.5), (np.int64(3), 3.0), (None, 7.0), (math.inf, math.inf),
+     (1e300, math.inf), (1 << 80, math.inf)],
+)  # fmt: skip
+def test_numbers_above_0_are_seconds_inf_is_no_limit_and_none_the_default(given, seconds):
+    assert checked_timeout(given, 7.0) == seconds
+
+
+@pytest.mark.parametrize("given", NONE, ids=repr)
+def test_what_is_no_time_is_refused_by_the_name_of_its_field(given):
+    with pytest.raises(
+        InvalidArgument, match=r"patience is .*; allowed: seconds above 0, math.inf for no lim"
+    ) as caught:
+        checked_timeout(given, 7.0, "patience")
+    assert caught.value.field == "patience"
+
+
+def test_0_is_taken_where_it_is_what_is_so_by_now():
+    assert checked_timeout(0, 7.0, or_zero=True) == 0
+    with pytest.raises(InvalidArgument, match="0 for the state by now"):
+        checked_timeout(-1, 7.0, or_zero=True)
+
+
+CALLS = {
+    "timeout of the client": lambda kind, time: kind("localhost:1", timeout=time),
+    "connect_timeout of the client": lambda kind, time: kind("localhost:1", connect_timeout=time),
+    "visualize": lambda kind, time: kind("localhost:1").visualize(PHOTO, [GradCAM()], timeout=time),
+    "saliency": lambda kind, time: kind("localhost:1").saliency(PHOTO, timeout=time),
+    "submit": lambda kind, time: kind("localhost:1").submit(PHOTO, [GradCAM()], timeout=time),
+    "map": lambda kind, time: kind("localhost:1").map([PHOTO], [GradCAM()], timeout=time),
+}
+WAITS = {
+    "watch": lambda kind, time: kind("localhost:1").job("ab").watch(time),
+    "wait": lambda kind, time: kind("localhost:1").job("ab").wait(time),
+    "result": lambda kind, time: kind("localhost:1").job("ab").result(time),
+}
+
+
+@pytest.mark.parametrize("call", CALLS | WAITS)
+@pytest.mark.parametrize("time", [0, -1, math.nan, "5"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_every_time_of_the_surface_is_looked_at_before_anything_is_sent(kind, call, time):
+    if time == 0 and call in WAITS:
+        return
+    with pytest.raises(InvalidArgument, match=f"timeout is {time}" if time != "5" else "timeout is '5'") as caught:
+        await (CALLS | WAITS)[call](kind, time)
+    assert caught.value.field == ("connect_timeout" if "connect" in call else "timeout")
+
+
+def test_without_a_limit_grpc_is_given_no_deadline():
+    connection = Connection("localhost:1", None, None)
+    assert Attempts(connection, math.inf).remaining() is None
+    assert Attempts(connection, 5.0).remaining() == pytest.approx(5.0, abs=0.5)
+
+
+def test_a_job_is_told_its_time_where_a_server_gives_less_by_itself():
+    assert job_limit(DEFAULT_TIMEOUT, 3600.0) is None
+    assert job_limit(600.0, 3600.0) == 600.0
+    assert job_limit(math.inf, 3600.0) == 3600.0
+    assert job_limit(math.inf, 0.0) is None
