@@ -122,7 +122,10 @@ def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
     if spec.scored_layer and spec.scored_layer not in layers:
         raise no_layer("spec.scored_layer", spec.scored_layer, card.name, layers)
     inner = bool(spec.scored_layer) and spec.scored_layer != card.score_layer
-    units = (not inner and card.classes) or layers[spec.scored_layer or card.score_layer].shape[-1]
+    outputs = layers[spec.scored_layer or card.score_layer].shape[-1]
+    units = (not inner and card.classes) or outputs
+    if units != outputs and any(it.WhichOneof("kind") == "all_units" for it in spec.targets):
+        raise SpecError("spec.targets", "all_units is the mean of two classes' opposite scores, 0 for any image")
     targets, axis = _targets(spec, _Units(units, card, spec.scored_layer if inner else ""))
     model = Served(card, layers, spec.scored_layer if inner else card.score_layer)
     lead = (len(spec.images), len(targets[0])) if axis else (len(spec.images),)

@@ -67,6 +67,7 @@ def test_a_card_tells_its_workers_alike_by_all_that_answers_depend_on():
 
 def test_while_weights_change_the_newest_are_shown_and_count_their_own_workers(client):
     with heralded(client, "old1"), heralded(client, "old2"):
+        time.sleep(0.01)  # Redis' clock is read in milliseconds
         with heralded(client, "new", card("d2")):
             live = cards.live(client)
             assert live.models == {"m": card("d2", workers=1)}
@@ -76,12 +77,13 @@ def test_while_weights_change_the_newest_are_shown_and_count_their_own_workers(c
 
 
 def test_a_worker_of_the_old_weights_that_restarts_meanwhile_is_not_the_newest(client):
-    with heralded(client, "old"), heralded(client, "new", card("d2")):
-        pass
-    with heralded(client, "new", card("d2")), heralded(client, "old"):
+    for worker, digest in (("old", "d3"), ("new", "d2"), ("newest", "d1")):  # in no order that names have
+        with heralded(client, worker, card(digest)):
+            time.sleep(0.01)  # Redis' clock is read in milliseconds
+    with heralded(client, "new", card("d2")), heralded(client, "old", card("d3")):
         assert cards.live(client).models["m"].digest == "d2"
-    with heralded(client, "old"), heralded(client, "newest", card("d3")), heralded(client, "new", card("d2")):
-        assert cards.live(client).models["m"].digest == "d3"
+        with heralded(client, "newest", card("d1")):
+            assert cards.live(client).models["m"].digest == "d1"
 
 
 @pytest.mark.parametrize(("bound", "value"), [("REMEMBERED", 0.1), ("MOST_REMEMBERED", 1)])

@@ -109,7 +109,7 @@ def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
     assert both["saliency"].shape == (4, 2, SIZE, SIZE)
     with pytest.raises(InvalidArgument, match="0…1"):
         client.saliency(images, model="pets", target=2)
-    with pytest.raises(InvalidArgument, match="two classes"):
+    with pytest.raises(InvalidArgument, match="opposite scores"):
         client.saliency(images, model="pets", target=ALL_UNITS)
 
 
