@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr. Other distributions add sub
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections import Counter
@@ -43,6 +44,7 @@ from convlens.client import (
 from convlens.client.arrays import ValueRange, wire_range
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
+from convlens.client.images import pack
 from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Visualization
 from convlens.client.targets import Target
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
@@ -328,11 +330,16 @@ def visualize(
     cmap: Cmap = None,
     overlay: Overlay = True,
 ) -> None:
-    """Saliency plain and guided, Grad-CAM, and the outputs of each --layer, in one pass."""
-    wanted: list[Visualization] = [Saliency(), Saliency("guided"), GradCAM()]
+    """Saliency plain and guided, Grad-CAM, and the outputs of each --layer, in one pass.
+
+    Guided saliency is left out, with the reason, where the model hides activations from it.
+    """
+    guided = Saliency("guided")
+    wanted: list[Visualization] = [Saliency(), guided, GradCAM()]
     if layers:
         wanted.append(Activations(layers, _channels(channels)))
-    _explain(images, wanted, model, target, out_, Style(overlay, opacity, percentile, cmap=cmap), value_range)
+    style = Style(overlay, opacity, percentile, cmap=cmap)
+    _explain(images, wanted, model, target, out_, style, value_range, optional=guided)
 
 
 @app.command()
@@ -410,8 +417,12 @@ def _explain(
     folder: Path,
     style: Style,
     value_range: str,
+    optional: Saliency | None = None,
 ) -> None:
-    """Every image through the server; pictures and arrays below `folder`, a line each. Status 1 when any failed."""
+    """Every image through the server; pictures and arrays below `folder`, a line each. Status 1 when any failed.
+
+    The `optional` one of those wanted is left out, with a note, where the model cannot be explained by it.
+    """
     names = _names(images)
     failed = 0
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -419,9 +430,13 @@ def _explain(
     goal, span = _target(target), _value_range(value_range)
     assumed = set[str]()
     with Server.client() as client, _threads(client) as pool, bar:
-        futures = [
-            pool.submit(client.visualize, [path], wanted, model=model, target=goal, value_range=span) for path in images
-        ]
+        offered = functools.cache(lambda: _offered(client, model, wanted, optional))
+
+        def explain(path: Path) -> Result:
+            packed = pack([path], span)  # what is no image is refused before the server is asked anything
+            return client.visualize(packed, offered(), model=model, target=goal)
+
+        futures = [pool.submit(explain, path) for path in images]
         for path, name, future in zip(images, names, bar.track(futures, description="images"), strict=True):
             try:
                 result = future.result()
@@ -430,7 +445,7 @@ def _explain(
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
                     raise  # the other images would fare no better
                 failed += 1
-                err.print(f"[red]{path}:[/red] {escape(str(error))}", soft_wrap=True)
+                err.print(f"[red]{path}:[/red] {escape(str(error).removeprefix(f'{path}: '))}", soft_wrap=True)
                 continue
             if result.preprocess_assumed and result.model not in assumed:
                 assumed.add(result.model)
@@ -441,6 +456,19 @@ def _explain(
             out.print(f"{path}: {_seen(result)}→ {', '.join(map(str, written))}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _offered(
+    client: Client, model: str, wanted: Sequence[Visualization], optional: Saliency | None
+) -> Sequence[Visualization]:
+    """Those wanted, the `optional` one only where the model, by default the server's, can be explained by it."""
+    if optional is None or not (name := model or client.server_info().default_model):
+        return wanted
+    why = client.model(name).unavailable_methods.get(optional.method)
+    if not why:
+        return wanted
+    _note(f"note: {optional.method} is left out: {why}")
+    return [it for it in wanted if it != optional]
 
 
 @contextmanager

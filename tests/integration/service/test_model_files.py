@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -52,11 +55,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(start_service, folder):
+def target(start_service, folder):
     service = start_service()
     labels = {"pets": f",labels={folder}/pets.txt"}
     service.worker(*(f"{name}={folder}/{name}.keras{labels.get(name, '')}" for name in (*MODELS, "damaged")))
-    with Client(service.server()[1], timeout=60) as client:
+    return service.server()[1]
+
+
+@pytest.fixture(scope="module")
+def client(target):
+    with Client(target, timeout=60) as client:
         yield client
 
 
@@ -111,6 +119,21 @@ def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
         client.saliency(images, model="pets", target=2)
     with pytest.raises(InvalidArgument, match="opposite scores"):
         client.saliency(images, model="pets", target=ALL_UNITS)
+
+
+def test_the_command_line_draws_what_a_model_can_be_explained_by_and_says_what_it_leaves_out(target, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(taped_nets.images(1)[0]).save(tmp_path / "photo.png")
+    command = [sys.executable, "-m", "convlens.client", "--server", target, "visualize", str(tmp_path / "photo.png")]
+    done = subprocess.run(
+        [*command, "--model", "residual", "-o", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note: guided is left out: layer 'add'" in done.stderr
+    assert "'caffe' is assumed" in done.stderr
+    with np.load(tmp_path / "photo" / "arrays.npz") as arrays:
+        assert set(arrays) == {"saliency", "grad_cam"}
 
 
 def test_guided_backpropagation_alone_is_refused_where_activations_are_hidden(client):
