@@ -145,6 +145,21 @@ def test_a_subclass_of_a_layer_is_taken_as_what_it_computes():
     close(found.maps[SIGNED][:, 0], gradient)
 
 
+def test_a_function_that_is_only_called_relu_is_taken_as_what_it_computes():
+    def relu(x):
+        return tf.nn.relu(x) ** 2
+
+    inputs = keras.Input((16, 16, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation=relu, name="c")(inputs))
+    model = keras.Model(inputs, L.Dense(3, name="out")(x))
+    network = Network(model, "unit")
+    found = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    logits, gradient, _, _ = tape(keras, model, taped_nets.images() / np.float32(255), 0, "c")
+    close(found.scores[:, 0], logits[:, 0])
+    close(found.maps[SIGNED][:, 0], gradient)
+    assert "guided" in network.unavailable
+
+
 @pytest.mark.parametrize("generation", PACKAGES)
 def test_what_is_the_identity_at_inference_is_so_in_keras(generation):
     package = PACKAGES[generation]

@@ -17,7 +17,7 @@ import numpy as np
 from convlens.worker.engine import ops
 from convlens.worker.engine.graph import Layer, Segment, UnsupportedLayer, is_keras_own, is_model, kind_of, segments
 from convlens.worker.engine.kinds import KEEPS_RANGE, LINEAR, RESCALES
-from convlens.worker.engine.rules import NoRule, written
+from convlens.worker.engine.rules import NoRule, is_linear, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,5 @@ def _refuse(operation: Layer) -> None:
 
 def _hides_activation(operation: Layer) -> bool:
     """True unless it is known that a taped operation has no activation in it."""
-    activation = getattr(operation, "activation", None)
-    is_linear = activation is None or getattr(activation, "__name__", "") == "linear"
-    return not (is_linear and is_keras_own(operation) and kind_of(operation) in LINEAR)
+    has_none = is_linear(getattr(operation, "activation", None)) and kind_of(operation) in LINEAR
+    return not (has_none and is_keras_own(operation))

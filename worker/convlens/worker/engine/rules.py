@@ -5,6 +5,7 @@ Every rule is written for both generations of Keras, whose layers have the same 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,12 +48,21 @@ def _activation(layer: Layer) -> list[ops.Op]:
             if activation.weights:
                 raise
             return [ops.Taped(activation, f"{kind_of(activation)} {activation.get_config()}", hidden=[layer.name])]
-    name = getattr(activation, "__name__", "linear" if activation is None else str(activation))
-    if name in ACTIVATIONS:
-        return ACTIVATIONS[name]()
-    if (getattr(activation, "__module__", None) or "").partition(".")[0] not in GENERATIONS:
-        raise NoRule
-    return [ops.Taped(activation, name, hidden=[layer.name])]
+    name = "linear" if activation is None else getattr(activation, "__name__", "")
+    if activation is not None and activation not in _own_activations(name):
+        raise NoRule  # a function of somebody's own, whatever it is called
+    return ACTIVATIONS[name]() if name in ACTIVATIONS else [ops.Taped(activation, name, hidden=[layer.name])]
+
+
+def is_linear(activation: Any) -> bool:
+    """True for no activation, and for Keras' own that is none."""
+    return activation is None or activation in _own_activations("linear")
+
+
+def _own_activations(name: str) -> list[Any]:
+    """Keras' own activation of a name, in the generations that are loaded."""
+    packages = [sys.modules[it] for it in GENERATIONS if it in sys.modules]
+    return [it.activations.__dict__[name] for it in packages if name in it.activations.__dict__]
 
 
 def _convolution(layer: Layer) -> list[ops.Op]:
