@@ -102,12 +102,12 @@ def _parted(word: str, rest: str) -> tuple[str, list[tuple[str, str]]]:
     if _is_there(rest):
         return rest, []
     pieces = _split(word, rest)
-    # the longest path that is there; else up to the first that looks like a model's; else up to the first comma
+    # what is quoted; else the longest path that is there, the first that looks like a model's, what is before a comma
     ends = range(1, len(pieces) + 1)
     joined = {end: ",".join(pieces[:end]) for end in ends}
     there = [end for end in ends if _is_there(joined[end])]
     like = [end for end in ends if Path(joined[end]).suffix.lower() in {".keras", ".h5", ".hdf5"}]
-    end = max(there) if there else min(like) if like else 1
+    end = 1 if rest.startswith('"') else max(there) if there else min(like) if like else 1
     options: list[tuple[str, str]] = []
     for piece in pieces[end:]:
         key, _, value = piece.partition("=")
