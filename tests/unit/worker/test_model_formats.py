@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -249,7 +251,20 @@ def test_an_architecture_without_weights_is_refused(made, tmp_path):
 def test_what_cannot_be_read_is_told_by_its_path(tmp_path):
     assert refused(tmp_path / "gone.keras", "there is no file") == f"there is no file {tmp_path / 'gone.keras'}"
     (tmp_path / "looped.keras").symlink_to(tmp_path / "looped.keras")
-    refused(tmp_path / "looped.keras", "there is no file")
+    refused(tmp_path / "looped.keras", "cannot be loaded: .*Too many levels of symbolic links")
+    refused(tmp_path / f"{'x' * 5000}.keras", "cannot be loaded: .*File name too long")
+    refused(tmp_path / "nul\0.keras", "there is no file|null")
+
+
+def test_keras_2_costs_a_worker_nothing_that_has_none_of_its_files(made, tmp_path):
+    path = genuine("keras3.keras", made, tmp_path)
+    code = f"""
+import sys, pathlib
+from convlens.worker.models.file import read_model
+read_model(pathlib.Path({str(path)!r}))
+print("tf_keras" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,47 @@ def test_weights_of_a_nested_model_are_told_by_their_names_where_the_order_is_an
     )
 
 
+def test_layers_are_told_by_their_names_where_the_order_is_another(tmp_path):
+    model = branches(keras)
+    path = save(model, tmp_path / "m.h5")
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights"]
+        group.attrs["layer_names"] = group.attrs["layer_names"][::-1]
+    np.testing.assert_allclose(
+        predicted(read_model(path).model, model.input_shape), predicted(model, model.input_shape), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_a_sequential_that_was_built_by_its_first_images_is_read(generation, ending, tmp_path):
+    k = GENERATIONS[generation]
+    model = k.Sequential([k.layers.Conv2D(4, 3), k.Sequential([k.layers.Flatten(), k.layers.Dense(2)])])
+    model(np.zeros((2, SIZE, SIZE, 3), np.float32))
+    seed(model)
+    found = read_model(save(model, tmp_path / f"m{ending}")).model
+    shape = (0, SIZE, SIZE, 3)
+    np.testing.assert_allclose(predicted(found, shape), predicted(model, shape), rtol=1e-5)
+
+
+def test_every_augmentation_of_keras_3_is_read(tmp_path):
+    options = {"RandomCrop": (SIZE, SIZE), "RandomErasing": (), "RandomGrayscale": (), "RandomTranslation": (0.1, 0.1)}
+    ones = (
+        "RandomBrightness",
+        "RandomContrast",
+        "RandomHue",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSharpness",
+    )
+    options |= {it: (4 if it == "RandomPosterization" else 0.1,) for it in ones}
+    options |= dict.fromkeys(("RandomColorDegeneration", "RandomSaturation", "RandomZoom"), (0.1,))
+    # Keras does not read what it writes of RandomShear
+    known = [it for it in sorted(allowed.AUGMENTATION - {"RandomShear"}) if hasattr(keras.layers, it)]
+    model = chain(keras, *(getattr(keras.layers, it)(*options.get(it, ())) for it in known))
+    read_model(save(model, tmp_path / "m.keras"))
+
+
 def test_a_model_built_for_a_number_of_images_takes_any(tmp_path):
     model = model_files.small(keras)
     path = change(

@@ -62,6 +62,7 @@ WRONG = {
     "a=null:3": "allowed: shapes",
     "a=model": "a .keras, .h5 or .hdf5 file, a SavedModel folder",
     "a=https://x.org/m.keras": "is a URL; download the file and give its path",
+    f"a={'x' * 5000}": "a SavedModel folder",
     "a=null,": "allowed: preprocess, mean, std, size, output, labels, precision, device_ms",
     "a=null,speed=3": "no option 'speed=3'; allowed: preprocess, mean, std, size, output, labels, precision, device_ms",
     "a=m.keras,speed=3": "no option 'speed=3'; allowed: preprocess",

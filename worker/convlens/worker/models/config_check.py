@@ -27,7 +27,7 @@ from convlens.worker.models.allowed import (
 )
 from convlens.worker.models.config_values import Config, ConfigRefused
 
-MAX_CALLS: Final = 5_000
+MAX_CALLS: Final = 3_000
 """Calls of layers, those of nested models for each call of the model; the largest of keras.applications have 1,100."""
 MAX_DEPTH: Final = 12
 """Models in models."""
@@ -160,6 +160,8 @@ class _Walk:
             if key == "layer" and kind in WRAPPERS:
                 options[key], more = self.layer(value, f"{place}: its layer", depth + 1)
                 calls += more
+                if options[key]["class_name"] in MODELS:
+                    raise ConfigRefused(f"{place} wraps a model; wrap its layers instead, and save again")
             elif key == "activation" and isinstance(value, dict) and value.get("class_name") in ACTIVATION_LAYERS:
                 options[key], _ = self.layer(value, f"{place}: its activation", depth + 1)
             else:

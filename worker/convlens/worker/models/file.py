@@ -66,13 +66,13 @@ def read_model(path: Path, size: tuple[int, int] | None = None) -> LoadedModel:
     `size` is the input's (height, width) where the model takes any. ModelUnavailable says in one sentence what is wrong
     with the file and what to do.
     """
-    if not path.exists():
-        raise ModelUnavailable(f"there is no file {path}")
     try:
         file_format = formats.recognize(path)
         if file_format == "hdf5" and not contents.has_architecture(path):
             return _stock(path)
         return _whole(path, file_format, size)
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"there is no file {path}") from error
     except OURS as error:
         raise ModelUnavailable(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras, h5py and zipfile raise whatever a wrong file makes them trip over

@@ -149,7 +149,7 @@ def _kind(word: str, source: str) -> tuple[str, str]:
         return source, ""
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         raise ModelUnavailable(f"--model {word!r}: {source!r} is a URL; download the file and give its path")
-    if is_path_of_a_model(source) or source.startswith("~"):
+    if is_path_of_a_model(source) or source.startswith("~") or _is_there(source):
         return "file", str(_path(word, source))
     raise ModelUnavailable(
         f"--model {word!r}: no source {source!r}; allowed: shapes, imagenet, null, random:SEED, a .keras, .h5 or .hdf5 "

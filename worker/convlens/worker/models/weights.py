@@ -51,6 +51,8 @@ def assign_by_layer(model: Any, group: h5py.Group, *, turned: bool = False) -> N
     stored = [it for it in hdf5.names(group, "layer_names") if hdf5.names(group[it], "weight_names")]
     if len(wanted) != len(stored):
         raise WrongWeights(f"its architecture has {len(wanted)} layers with weights, its weights are of {len(stored)}")
+    if {it.name for it in wanted} == set(stored):
+        stored = [it.name for it in wanted]
     flat = layers(model) if turned else ()
     kernels = {id(it.kernel) for it in flat if type(it).__name__ in TURNED_BY_THEANO}
     for layer, name in zip(wanted, stored, strict=True):
