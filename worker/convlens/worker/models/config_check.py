@@ -170,7 +170,7 @@ class _Walk:
 
     def _option(self, key: str, value: object, kind: str, place: str) -> object:
         """An option of a layer."""
-        if value == "channels_first" or (key == "dim_ordering" and value == "th"):
+        if (key == "data_format" and value == "channels_first") or (key == "dim_ordering" and value == "th"):
             raise ConfigRefused(
                 f"{place} has {key}={value!r}, channels before space; build the model again with channels_last, set "
                 "its weights from this one's (kernels have one shape in both), and save it"

@@ -76,7 +76,8 @@ def read_model(path: Path, size: tuple[int, int] | None = None) -> LoadedModel:
     except OURS as error:
         raise ModelUnavailable(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras, h5py and zipfile raise whatever a wrong file makes them trip over
-        raise ModelUnavailable(f"{path} cannot be loaded: {in_one_sentence(error)}") from error
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise ModelUnavailable(f"{path} cannot be loaded: {kind}{in_one_sentence(error)}") from error
 
 
 def _whole(path: Path, file_format: formats.Format, size: tuple[int, int] | None) -> LoadedModel:
