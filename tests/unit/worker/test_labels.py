@@ -70,6 +70,6 @@ def test_labels_that_cannot_be_meant_are_refused(name, content, message, tmp_pat
         read(tmp_path, name, content)
 
 
-def test_a_file_of_labels_that_is_not_there_is_told_by_its_path(tmp_path):
+def test_a_file_of_labels_that_is_not_there_is_refused_by_its_path(tmp_path):
     with pytest.raises(ModelUnavailable, match=r"cannot read labels .*gone.txt: .*No such file"):
         read_labels(Source("m", "null", labels=tmp_path / "gone.txt"), 3)

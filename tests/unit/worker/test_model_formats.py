@@ -1,4 +1,4 @@
-"""Other backends, layouts and suffixes of Keras' files; and every other file is told by what it is, and what to do."""
+"""Other backends, layouts and suffixes of Keras' files; every other file is refused by what it is, with what to do."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [(name, *it) for name, it in OTHERS.items()], ids=OTHERS)
-def test_another_file_is_told_by_what_it_is(name, content, message, tmp_path):
+def test_another_file_is_refused_by_what_it_is(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     source = parse(f"m={tmp_path / name}")
     with pytest.raises(ModelUnavailable, match=f"model 'm': .*{name} cannot be loaded: it is .*") as raised:
@@ -213,14 +213,14 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize(("name", "members", "message"), [(name, *it) for name, it in ARCHIVES.items()], ids=ARCHIVES)
-def test_an_archive_of_something_else_is_told_by_what_is_in_it(name, members, message, tmp_path):
+def test_an_archive_of_something_else_is_refused_by_what_is_in_it(name, members, message, tmp_path):
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         for it in members:
             archive.writestr(it, "{}")
     refused(tmp_path / name, f"it is {message}")
 
 
-def test_folders_that_are_no_models_are_told_by_what_is_in_them(made, tmp_path):
+def test_folders_that_are_no_models_are_refused_by_what_is_in_them(made, tmp_path):
     refused(tmp_path, "it is a folder without saved_model.pb")
     keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]).save(tmp_path / "best.keras")
     refused(tmp_path, "it is a folder without saved_model.pb; in it is best.keras")
@@ -249,7 +249,7 @@ def test_an_architecture_without_weights_is_refused(made, tmp_path):
     refused(path, "it holds an architecture without weights")
 
 
-def test_what_cannot_be_read_is_told_by_its_path(tmp_path):
+def test_what_cannot_be_read_is_refused_by_its_path(tmp_path):
     assert refused(tmp_path / "gone.keras", "there is no file") == f"there is no file {tmp_path / 'gone.keras'}"
     (tmp_path / "looped.keras").symlink_to(tmp_path / "looped.keras")
     refused(tmp_path / "looped.keras", "cannot be loaded: .*Too many levels of symbolic links")

@@ -272,7 +272,7 @@ def test_a_sequential_of_keras_before_2_2_3_has_its_layers_as_a_list(tmp_path):
     np.testing.assert_allclose(predicted(found, (0, 8, 8, 3)), predicted(model, (0, 8, 8, 3)), rtol=1e-6)
 
 
-def test_weights_of_a_nested_model_are_told_by_their_names_where_the_order_is_another(tmp_path):
+def test_weights_of_a_nested_model_are_matched_by_name_where_the_order_differs(tmp_path):
     """An order that a Keras restores otherwise than it was written must not exchange kernels of one shape."""
     model = frozen(keras)
     path = save(model, tmp_path / "m.h5")
@@ -284,7 +284,7 @@ def test_weights_of_a_nested_model_are_told_by_their_names_where_the_order_is_an
     )
 
 
-def test_layers_are_told_by_their_names_where_the_order_is_another(tmp_path):
+def test_layers_are_matched_by_name_where_the_order_differs(tmp_path):
     model = branches(keras)
     path = save(model, tmp_path / "m.h5")
     with h5py.File(path, "r+") as file:

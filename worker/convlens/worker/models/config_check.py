@@ -100,7 +100,7 @@ class _Walk:
         raise ConfigRefused(f"{place} is a {kind[:100]}: {REFUSED.get(kind, ASIDE)}")
 
     def _is_operation(self, entry: Config, kind: str) -> bool:
-        """True for an operation of Keras 3. Files without modules (.h5) tell Add from Add by the options of a layer."""
+        """True for an operation of Keras 3. In files without modules (.h5) only a layer has options."""
         if "module" in entry:
             return str(entry["module"]).startswith("keras.src.ops.")
         config = entry.get("config")

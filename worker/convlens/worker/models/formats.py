@@ -45,7 +45,7 @@ BY_SUFFIX: Final = {
     **dict.fromkeys((".caffemodel", ".prototxt"), f"a model of Caffe; {REBUILD}"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), f"a model of Core ML; {REBUILD}"),
 }
-"""What a file is by its name, where its content does not tell."""
+"""What a file is by its name, where its content does not say."""
 
 
 class NoModel(ValueError):
