@@ -16,8 +16,9 @@ class UpSettings(WorkerSettings, ServerSettings):
     """Everything on one machine: a Valkey, workers and a server.
 
     Each setting is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names. A model is
-    NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras or .h5 model file, a
-    .weights.h5 or .h5 weights file of the stock VGG16; options: preprocess=caffe|unit|none, labels=FILE, and for null
+    NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras, .h5 or .hdf5 model file, a
+    SavedModel folder, a .weights.h5 or .h5 weights file of the stock VGG16; options:
+    preprocess=caffe|tf|torch|unit|none, or mean=R:G:B and std=R:G:B; size=HxW, output=LAYER, labels=FILE, and for null
     device_ms=A+B.
     """
 

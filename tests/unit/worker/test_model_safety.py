@@ -172,7 +172,11 @@ def test_a_module_that_is_not_keras_own_is_refused_and_not_imported(
         ("dtype", {"module": "payload", "class_name": "Evil", "config": {}}, "dtype is a Evil"),
         ("units", {"class_name": "__lambda__", "config": {"code": "x"}}, "units has a __lambda__"),
         ("units", {"class_name": "__typespec__", "spec_name": "x", "config": []}, "units has a __typespec__"),
-        ("units", {"class_name": "Dense", "config": {}}, "units has a Dense, which a model file must not have"),
+        (
+            "units",
+            {"class_name": "Dense", "config": {}},
+            "units has a Dense for a value, which a model file must not have",
+        ),
     ],
 )
 def test_an_option_that_names_something_else_is_refused(name, key, value, message, made, tmp_path, ran):

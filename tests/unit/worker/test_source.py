@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Sa
 from convlens.worker.models import catalogue, null, source
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import Source, parse
+from convlens.worker.settings import WorkerSettings
 
 WORDS = {
     "shapes=shapes": Source("shapes", "shapes"),
@@ -26,6 +28,24 @@ WORDS = {
     ),
     "fast=shapes,precision=bfloat16": Source("fast", "shapes", precision="bfloat16"),
     "x" * 64 + "=null": Source("x" * 64, "null"),
+    "m=dogs.H5": Source("m", "file", "dogs.H5"),
+    "m=/m/dogs.hdf5,preprocess=tf": Source("m", "file", "/m/dogs.hdf5", preprocess="tf"),
+    "m=/models/saved": Source("m", "file", "/models/saved"),
+    "m=model.pb": Source("m", "file", "model.pb"),
+    'm="/m/a,b=c.keras",preprocess=unit': Source("m", "file", "/m/a,b=c.keras", preprocess="unit"),
+    "m=/m/a,b=c.keras,preprocess=unit": Source("m", "file", "/m/a,b=c.keras", preprocess="unit"),
+    'm=/m/a.keras,labels="/m/a,b.txt"': Source("m", "file", "/m/a.keras", labels=Path("/m/a,b.txt")),
+    "m=~/a.keras,labels=~/l.txt": Source("m", "file", f"{Path.home()}/a.keras", labels=Path.home() / "l.txt"),
+    "m=a.keras,mean=123.68:116.779:103.939": Source(
+        "m", "file", "a.keras", mean=(123.68, 116.779, 103.939), std=(1.0,)
+    ),
+    "m=a.keras,mean=120,110,100,std=58,57,57.5,size=64": Source(
+        "m", "file", "a.keras", mean=(120.0, 110.0, 100.0), std=(58.0, 57.0, 57.5), size=(64, 64)
+    ),
+    "m=a.keras,std=255": Source("m", "file", "a.keras", mean=(0.0,), std=(255.0,)),
+    "m=a.keras,mean=0.5,std=0.25": Source("m", "file", "a.keras", mean=(127.5,), std=(63.75,)),
+    "m=a.keras,mean=127.5,std=127.5": Source("m", "file", "a.keras", mean=(127.5,), std=(127.5,)),
+    "m=a.keras,size=224x112,output=dogs": Source("m", "file", "a.keras", size=(224, 112), output="dogs"),
 }
 WRONG = {
     "": "NAME=SOURCE is needed",
@@ -40,11 +60,33 @@ WRONG = {
     "a=random:x": "random:SEED",
     "a=random:1234567890": "random:SEED",
     "a=null:3": "allowed: shapes",
-    "a=model.pb": "a file ending in .keras, .h5 or .weights.h5",
-    "a=null,": "allowed: preprocess, labels, precision, device_ms",
-    "a=null,speed=3": "no option 'speed=3'; allowed: preprocess, labels, precision, device_ms",
+    "a=model": "a .keras, .h5 or .hdf5 file, a SavedModel folder",
+    "a=https://x.org/m.keras": "is a URL; download the file and give its path",
+    f"a={'x' * 5000}": "a SavedModel folder",
+    "a=null,": "allowed: preprocess, mean, std, size, output, labels, precision, device_ms",
+    "a=null,speed=3": "no option 'speed=3'; allowed: preprocess, mean, std, size, output, labels, precision, device_ms",
+    "a=m.keras,speed=3": "no option 'speed=3'; allowed: preprocess",
     "a=null,labels=": "no option 'labels='",
-    "a=null,preprocess=torch": "no preprocess 'torch'; allowed: caffe, unit, none",
+    "a=null,preprocess=pytorch": "no preprocess 'pytorch'; allowed: caffe, tf, torch, unit, none",
+    "a=null,preprocess=unit,preprocess=tf": "preprocess is given twice",
+    'a="m.keras,preprocess=unit': "a double quote is not closed",
+    "a=m.keras,preprocess=unit,mean=1:2:3": "preprocess and mean or std exclude each other",
+    "a=m.keras,mean=1:2": "mean is '1:2'; R:G:B is needed, such as 123.68:116.779:103.939, or one number",
+    "a=m.keras,mean=red": "mean is 'red'",
+    "a=m.keras,mean=nan": "mean is 'nan'",
+    "a=m.keras,std=inf": "std is 'inf'",
+    "a=m.keras,mean=3,std=0": "std is '0'; numbers above 0 are needed",
+    "a=m.keras,mean=3,std=1:-2:1": "std is '1:-2:1'; numbers above 0 are needed",
+    "a=m.keras,mean=0,std=1": "may be of pixels in 0…1 or in 0…255; say preprocess=unit or preprocess=none",
+    "a=m.keras,mean=0:0:0": "say preprocess=unit or preprocess=none",
+    "a=m.keras,mean=123:116:103,std=0.2": "mean is of pixels in 0…255 and std of pixels in 0…1; give both in 0…255",
+    "a=m.keras,mean=0.5,std=58": "mean is of pixels in 0…1 and std of pixels in 0…255; give both in 0…255",
+    "a=m.keras,size=0": "size is '0'; HEIGHTxWIDTH is needed, such as 224x224, each 1 to 4096",
+    "a=m.keras,size=5000x10": "size is '5000x10'",
+    "a=m.keras,size=1x2x3": "size is '1x2x3'",
+    "a=m.keras,size=-1": "size is '-1'",
+    "a=imagenet,size=64": "size is an option of model files alone",
+    "a=shapes,output=x": "output is an option of model files alone",
     "a=random:1,device_ms=5+1": "an option of the source null alone",
     "a=null,device_ms=5": "A\\+B is needed",
     "a=null,device_ms=a+b": "A\\+B is needed",
@@ -69,6 +111,37 @@ def test_there_is_a_right_word_for_every_kind_of_source_and_every_option():
 def test_every_wrong_word_is_refused_naming_what_is_allowed(word, message):
     with pytest.raises(ModelUnavailable, match=message):
         parse(word)
+
+
+def test_a_path_that_is_there_is_taken_as_it_is(tmp_path):
+    folder = tmp_path / "a,b=c"
+    folder.mkdir()
+    assert parse(f"m={folder}") == Source("m", "file", str(folder))
+    assert parse(f"m={folder},size=64") == Source("m", "file", str(folder), size=(64, 64))
+    (tmp_path / "m.keras").touch()
+    (tmp_path / "m.keras,preprocess=unit").touch()
+    assert parse(f"m={tmp_path}/m.keras,preprocess=unit").argument == f"{tmp_path}/m.keras,preprocess=unit"
+    assert parse(f'm="{tmp_path}/m.keras",preprocess=unit').preprocess == "unit"
+
+
+def test_quotes_come_through_a_flag_and_a_variable(monkeypatch):
+    quoted = 'm="/data/a b,c=d.keras",preprocess=unit'
+    expected = Source("m", "file", "/data/a b,c=d.keras", preprocess="unit")
+    flags = WorkerSettings.from_command_line("convlens worker", ["--model", quoted, "--model", "s=shapes"])
+    assert [parse(it) for it in flags.model] == [expected, Source("s", "shapes")]
+    for variable in (shlex.join([quoted, "s=shapes"]), f"{quoted} s=shapes"):
+        monkeypatch.setenv("CONVLENS_MODEL", variable)
+        found = WorkerSettings.from_command_line("convlens worker", []).model
+        assert [parse(it) for it in found] == [expected, Source("s", "shapes")]
+
+
+def test_means_of_pixels_in_0_to_1_are_said_aloud(caplog):
+    found = parse("m=a.keras,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
+    np.testing.assert_allclose(found.mean, (123.675, 116.28, 103.53))
+    np.testing.assert_allclose(found.std, (58.395, 57.12, 57.375))
+    assert "model=m: mean and std are taken as of pixels in 0…1; in 0…255 they are mean=123.675:116.28:103.53" in (
+        caplog.text
+    )
 
 
 @pytest.mark.parametrize(

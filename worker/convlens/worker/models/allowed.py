@@ -16,7 +16,7 @@ AUGMENTATION: Final = frozenset(
     {
         *("RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomHeight", "RandomRotation"),
         *("RandomTranslation", "RandomWidth", "RandomZoom"),
-        *("AugMix", "AutoContrast", "CutMix", "Equalization", "MixUp", "RandAugment", "RandomColorDegeneration"),
+        *("AugMix", "AutoContrast", "CutMix", "MixUp", "RandAugment", "RandomColorDegeneration"),
         *("RandomColorJitter", "RandomElasticTransform", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale"),
         *("RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation"),
         *("RandomSharpness", "RandomShear", "Solarization"),

@@ -27,7 +27,7 @@ from convlens.worker.models.allowed import (
 )
 from convlens.worker.models.config_values import Config, ConfigRefused
 
-MAX_CALLS: Final = 5_000
+MAX_CALLS: Final = 3_000
 """Calls of layers, those of nested models for each call of the model; the largest of keras.applications have 1,100."""
 MAX_DEPTH: Final = 12
 """Models in models."""
@@ -100,7 +100,7 @@ class _Walk:
         raise ConfigRefused(f"{place} is a {kind[:100]}: {REFUSED.get(kind, ASIDE)}")
 
     def _is_operation(self, entry: Config, kind: str) -> bool:
-        """True for an operation of Keras 3. Files without modules (.h5) tell Add from Add by the options of a layer."""
+        """True for an operation of Keras 3. In files without modules (.h5) only a layer has options."""
         if "module" in entry:
             return str(entry["module"]).startswith("keras.src.ops.")
         config = entry.get("config")
@@ -160,6 +160,8 @@ class _Walk:
             if key == "layer" and kind in WRAPPERS:
                 options[key], more = self.layer(value, f"{place}: its layer", depth + 1)
                 calls += more
+                if options[key]["class_name"] in MODELS:
+                    raise ConfigRefused(f"{place} wraps a model; wrap its layers instead, and save again")
             elif key == "activation" and isinstance(value, dict) and value.get("class_name") in ACTIVATION_LAYERS:
                 options[key], _ = self.layer(value, f"{place}: its activation", depth + 1)
             else:
@@ -168,7 +170,7 @@ class _Walk:
 
     def _option(self, key: str, value: object, kind: str, place: str) -> object:
         """An option of a layer."""
-        if value == "channels_first" or (key == "dim_ordering" and value == "th"):
+        if (key == "data_format" and value == "channels_first") or (key == "dim_ordering" and value == "th"):
             raise ConfigRefused(
                 f"{place} has {key}={value!r}, channels before space; build the model again with channels_last, set "
                 "its weights from this one's (kernels have one shape in both), and save it"

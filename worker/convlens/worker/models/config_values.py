@@ -23,6 +23,7 @@ Config = dict[str, Any]
 MAX_NESTING: Final = 32
 """Lists in lists of an argument."""
 MAX_INTEGER: Final = 2**31 - 1
+REMEDY: Final = "use one of Keras' own and save again"
 FUNCTION_MODULE: Final = re.compile(r"builtins|(tf_)?keras(\.src)?\.activations(\.\w+)*")
 PART_MODULE: Final = re.compile(
     r"keras|(tf_)?keras(\.src)?\.(initializers|regularizers|constraints)(\.\w+)*|tensorflow\.python\.ops\.init_ops(_v2)?"
@@ -40,14 +41,14 @@ class ConfigRefused(ValueError):
     """A configuration that names something that is not on the lists, or that Keras cannot have written."""
 
 
-def own(entry: Config, kind: str, place: str, module: re.Pattern[str]) -> None:
+def own(entry: Config, kind: str, place: str, module: re.Pattern[str], remedy: str = ASIDE) -> None:
     """ConfigRefused when an object is said to be from elsewhere than Keras' `module`, or registered by a program."""
     said = entry.get("module")
     if said is not None and not (isinstance(said, str) and module.fullmatch(said)):
-        raise ConfigRefused(f"{place} is {_cut(said)}.{_cut(kind)}: {ASIDE}")
+        raise ConfigRefused(f"{place} is {_cut(said)}.{_cut(kind)}: {remedy}")
     registered = entry.get("registered_name")
     if registered not in {None, kind}:
-        raise ConfigRefused(f"{place} is {_cut(registered)!r}, a class that a program registered: {ASIDE}")
+        raise ConfigRefused(f"{place} is {_cut(registered)!r}, a class that a program registered: {remedy}")
 
 
 def part(key: str, value: object, place: str) -> str | None:
@@ -58,9 +59,9 @@ def part(key: str, value: object, place: str) -> str | None:
         return None
     if isinstance(value, dict):
         named = value.get("class_name")
-        own(value, str(named), f"{place}: {key}", PART_MODULE)
+        own(value, str(named), f"{place}: {key}", PART_MODULE, REMEDY)
     if not isinstance(named, str) or named.replace("_", "").lower() not in {it.lower() for it in names}:
-        raise ConfigRefused(f"{place}: {key} is {_cut(named)!r}, which is none of Keras' own {what}s: {ASIDE}")
+        raise ConfigRefused(f"{place}: {key} is {_cut(named)!r}, which is none of Keras' own {what}s; {REMEDY}")
     return instead
 
 
@@ -72,13 +73,15 @@ def activation(value: object, place: str) -> str | None:
         named = value.get("config") if is_function else value.get("registered_name") or value.get("class_name")
         said = value.get("module")
         if said is not None and not (isinstance(said, str) and FUNCTION_MODULE.fullmatch(said)):
-            raise ConfigRefused(f"{place}: activation is {_cut(said)}.{_cut(named)}: {ASIDE}")
+            raise ConfigRefused(
+                f"{place}: activation is {_cut(said)}.{_cut(named)}, which is none of Keras' own; {REMEDY}"
+            )
     if named is None:
         return None
     if not isinstance(named, str) or named not in ACTIVATIONS:
         raise ConfigRefused(
-            f"{place}: activation is {_cut(named)!r}, which is none of Keras' own: {ASIDE}; "
-            f"allowed are {', '.join(sorted(ACTIVATIONS))}"
+            f"{place}: activation is {_cut(named)!r}, which is none of Keras' own; {REMEDY}: "
+            f"{', '.join(sorted(ACTIVATIONS))}"
         )
     return {"softmax_v2": "softmax"}.get(named, named)
 
@@ -137,7 +140,7 @@ def _marked(value: Config, place: str, keras: int, nesting: int) -> Any:
     config = value.get("config")
     is_known = keras == 3 and kind in {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__"}
     if not is_known or not isinstance(config, dict) or config.get("dtype", "float32") not in FLOATS | INTEGERS:
-        raise ConfigRefused(f"{place} has a {_cut(kind)}, which a model file must not have: {ASIDE}")
+        raise ConfigRefused(f"{place} has a {_cut(kind)} for a value, which a model file must not have")
     return {"class_name": kind, "config": plain(config, place, keras, nesting)}
 
 

@@ -66,17 +66,25 @@ def read_model(path: Path, size: tuple[int, int] | None = None) -> LoadedModel:
     `size` is the input's (height, width) where the model takes any. ModelUnavailable says in one sentence what is wrong
     with the file and what to do.
     """
-    if not path.exists():
-        raise ModelUnavailable(f"there is no file {path}")
+    file_format = _recognized(path)
     try:
-        file_format = formats.recognize(path)
         if file_format == "hdf5" and not contents.has_architecture(path):
             return _stock(path)
         return _whole(path, file_format, size)
     except OURS as error:
         raise ModelUnavailable(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # Keras, h5py and zipfile raise whatever a wrong file makes them trip over
-        raise ModelUnavailable(f"{path} cannot be loaded: {in_one_sentence(error)}") from error
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise ModelUnavailable(f"{path} cannot be loaded: {kind}{in_one_sentence(error)}") from error
+
+
+def _recognized(path: Path) -> formats.Format:
+    try:
+        return formats.recognize(path)
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:  # it cannot be read, or is no model, or its name no path
+        raise ModelUnavailable(f"{path} cannot be loaded: {error}") from error
 
 
 def _whole(path: Path, file_format: formats.Format, size: tuple[int, int] | None) -> LoadedModel:
@@ -130,7 +138,7 @@ def _is_imagenet(path: Path) -> bool:
 
 
 def _check_size(estimate: Estimate, elements: int) -> None:
-    """ModelUnavailable's reason when the file does not hold what the architecture needs, or the machine cannot."""
+    """WrongWeights when the machine has no memory for a model, or its file not the weights that it needs."""
     available = memory_estimate.available()
     if estimate.total > available:
         raise weights.WrongWeights(

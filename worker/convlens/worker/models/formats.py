@@ -45,7 +45,7 @@ BY_SUFFIX: Final = {
     **dict.fromkeys((".caffemodel", ".prototxt"), f"a model of Caffe; {REBUILD}"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), f"a model of Core ML; {REBUILD}"),
 }
-"""What a file is by its name, where its content does not tell."""
+"""What a file is by its name, where its content does not say."""
 
 
 class NoModel(ValueError):
@@ -80,7 +80,7 @@ def recognize(path: Path) -> Format:
 def is_path_of_a_model(word: str) -> bool:
     """True for what is meant as a file or folder, whether it is there or not: by its suffix, or by a slash."""
     suffix = Path(word).suffix.lower()
-    return suffix in SUFFIXES or suffix in BY_SUFFIX or "/" in word or Path(word).is_dir() or Path(word).is_file()
+    return suffix in SUFFIXES or suffix in BY_SUFFIX or "/" in word
 
 
 def _folder(path: Path) -> Format:

@@ -35,7 +35,8 @@ def in_one_sentence(error: BaseException) -> str:
     text = COLOURS.sub("", str(error)).rpartition("Exception encountered: ")[2]
     if found := CALLING.match(text):
         text = f"{found['what']}: {found['rest']}"
-    first = SENTENCE.split(" ".join(text.split()), maxsplit=1)[0].rstrip(".: ")
+    paragraph = text.strip().split("\n\n", maxsplit=1)[0]
+    first = SENTENCE.split(" ".join(paragraph.split()), maxsplit=1)[0].rstrip(".: ")
     if not first:
         return type(error).__name__
     return first if len(first) <= MAX_REASON else f"{first[: MAX_REASON - 1]}…"

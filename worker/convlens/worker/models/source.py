@@ -102,12 +102,12 @@ def _parted(word: str, rest: str) -> tuple[str, list[tuple[str, str]]]:
     if _is_there(rest):
         return rest, []
     pieces = _split(word, rest)
-    # the longest path that is there; else up to the first that looks like a model's; else up to the first comma
+    # what is quoted; else the longest path that is there, the first that looks like a model's, what is before a comma
     ends = range(1, len(pieces) + 1)
     joined = {end: ",".join(pieces[:end]) for end in ends}
     there = [end for end in ends if _is_there(joined[end])]
     like = [end for end in ends if Path(joined[end]).suffix.lower() in {".keras", ".h5", ".hdf5"}]
-    end = max(there) if there else min(like) if like else 1
+    end = 1 if rest.startswith('"') else max(there) if there else min(like) if like else 1
     options: list[tuple[str, str]] = []
     for piece in pieces[end:]:
         key, _, value = piece.partition("=")
@@ -149,7 +149,7 @@ def _kind(word: str, source: str) -> tuple[str, str]:
         return source, ""
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         raise ModelUnavailable(f"--model {word!r}: {source!r} is a URL; download the file and give its path")
-    if is_path_of_a_model(source) or source.startswith("~"):
+    if is_path_of_a_model(source) or source.startswith("~") or _is_there(source):
         return "file", str(_path(word, source))
     raise ModelUnavailable(
         f"--model {word!r}: no source {source!r}; allowed: shapes, imagenet, null, random:SEED, a .keras, .h5 or .hdf5 "

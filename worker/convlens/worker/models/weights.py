@@ -19,7 +19,7 @@ from convlens.worker.models.generations import finalize, layers
 
 TURNED_BY_THEANO: Final = frozenset({"Conv1D", "Conv2D", "Conv2DTranspose"})
 """Layers whose kernels Theano turns by 180°, since it convolves where the others correlate. Not those of depthwise
-convolutions: Keras turned these itself before it handed them to Theano."""
+convolutions: Keras turned these itself before it passed them to Theano."""
 BACKENDS: Final = {"tensorflow": False, "cntk": False, "jax": False, "torch": False, "numpy": False, "theano": True}
 """Whether kernels are turned in files that a backend wrote."""
 NAME_IN_ARCHIVE: Final = "model.weights.h5"
@@ -51,6 +51,8 @@ def assign_by_layer(model: Any, group: h5py.Group, *, turned: bool = False) -> N
     stored = [it for it in hdf5.names(group, "layer_names") if hdf5.names(group[it], "weight_names")]
     if len(wanted) != len(stored):
         raise WrongWeights(f"its architecture has {len(wanted)} layers with weights, its weights are of {len(stored)}")
+    if {it.name for it in wanted} == set(stored):
+        stored = [it.name for it in wanted]
     flat = layers(model) if turned else ()
     kernels = {id(it.kernel) for it in flat if type(it).__name__ in TURNED_BY_THEANO}
     for layer, name in zip(wanted, stored, strict=True):
@@ -77,7 +79,7 @@ def assign_by_path(model: Any, path: Path) -> None:
             found = hdf5.datasets(file)
             largest = max((int(np.prod(it.shape)) for it in model.weights), default=0)
             for name, it in found.items():
-                if it.size > largest and not name.startswith("optimizer"):
+                if it.size > largest and name.startswith(("layers", "_layer")):  # others are not read
                     raise WrongWeights(f"the file's {name!r} has {it.size:,} numbers, the largest weight {largest:,}")
             moves = {name: moved for name in found if (moved := _as_written_now(name)) != name}
         if moves:
@@ -120,7 +122,7 @@ def _weights(layer: Any) -> list[Any]:
 
 
 def _in_order(variables: list[Any], stored: list[str]) -> list[Any]:
-    """The variables in the order of the stored names, where these tell, else as they are.
+    """The variables in the order of the stored names, where the names match, else as they are.
 
     The order of a nested model's weights depends on which of its layers are trainable, and not every Keras restores
     that as it was.
@@ -146,7 +148,7 @@ def _shortest(name: str) -> str:
 
 
 def _hint(wanted: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """What a kernel's shape tells about who wrote it."""
+    """What a kernel's shape says about who wrote it."""
     is_theano = len(wanted) == 4 and found == (wanted[3], wanted[2], *wanted[:2])
     return ": kernels of Keras 1 with Theano; load them by Keras 2.2 and save them again" if is_theano else ""
 

@@ -1,0 +1,101 @@
+"""`convlens model check` says what would be served how, or why it would not, before anything is served."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import pytest
+from model_files import change, replace, save, small
+
+from convlens.worker import model_check
+from convlens.worker.models import memory_estimate
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return save(small(keras), tmp_path_factory.mktemp("made") / "scan.keras")
+
+
+@pytest.fixture
+def check(capsys):
+    def run(*words):
+        status = model_check.main(["check", *map(str, words)])
+        found = capsys.readouterr()
+        return status, found.out, found.err
+
+    return run
+
+
+def test_a_model_that_can_be_served_is_described(check, path, tmp_path):
+    (tmp_path / "l.json").write_text('{"cat": 0, "dog": 1, "fox": 2}')
+    status, out, _ = check(f"{path},preprocess=unit,labels={tmp_path}/l.json")
+    assert status == model_check.SERVABLE
+    lines = [line.split(maxsplit=1) for line in out.splitlines() if line.strip()]
+    said = {line[0]: line[1] for line in lines if len(line) > 1}
+    assert out.startswith(f"{path} can be served\n")
+    assert said["format"] == f"Keras {keras.__version__} .keras"
+    assert said["input"] == "32×32×3"
+    assert said["preprocess"].startswith("unit")
+    assert said["classes"] == "3: cat, dog, fox"
+    assert said["parameters"] == "3,379"
+    assert "with 8 images at once" in said["memory"]
+    assert "c2" in said["CAM"]
+    assert [line.split()[0] for line in out.splitlines()[-5:]] == ["c1", "pool", "c2", "flat", "d"]
+
+
+def test_json_has_the_same_for_programs(check, path):
+    status, out, _ = check(path, "--json")
+    found = json.loads(out)
+    assert status == model_check.SERVABLE
+    assert found["servable"] is True
+    assert (found["input_shape"], found["parameters"], found["cam_layer"]) == ([32, 32, 3], 3379, "c2")
+    assert [it["name"] for it in found["layers"]] == ["c1", "pool", "c2", "flat", "d"]
+    assert {it["rule"] for it in found["layers"]} == {"written"}
+    assert found["memory_bytes"] > 4 * 3379
+    assert "grad_cam" in found["methods"]
+    assert len(found["digest"]) == 64
+
+
+def test_a_model_that_is_refused_says_why(check, path, tmp_path):
+    copy = tmp_path / "scan.keras"
+    copy.write_bytes(path.read_bytes())
+    change(copy, lambda it: replace(it, "flat", "Lambda", {}))
+    status, out, _ = check(copy)
+    assert status == model_check.REFUSED
+    assert out.startswith(f"refused: {copy} cannot be loaded: layer 'flat' is a Lambda: a model file must not run code")
+    status, out, _ = check("--json", copy)
+    assert status == model_check.REFUSED
+    assert json.loads(out)["servable"] is False
+    assert "layer 'flat' is a Lambda" in json.loads(out)["reason"]
+
+
+def test_a_model_that_this_machine_has_no_memory_for_is_refused(check, path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available", lambda: 1000)
+    status, out, _ = check(path)
+    assert status == model_check.REFUSED
+    assert "of memory" in out
+    assert "this machine has 1000 B left" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["gone.keras"], model_check.REFUSED, "refused: there is no file gone.keras"),
+        (["gone.keras,colour=red"], model_check.USAGE, "no option 'colour=red'; allowed: preprocess"),
+        (["shapes"], model_check.USAGE, "'shapes' is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder"),
+        (["gone.keras,preprocess=x"], model_check.USAGE, "no preprocess 'x'; allowed: caffe"),
+    ],
+)
+def test_wrong_words_have_a_status_of_their_own(check, words, status, message):
+    found, out, err = check(*words)
+    assert found == status
+    assert (err if status == model_check.USAGE else out).startswith(message)
+
+
+@pytest.mark.parametrize("argv", [[], ["check"], ["inspect", "x"], ["check", "a", "b"]])
+def test_a_command_line_without_a_file_explains_itself(argv, capsys):
+    with pytest.raises(SystemExit) as raised:
+        model_check.main(argv)
+    assert raised.value.code == model_check.USAGE
+    assert "usage: convlens model" in capsys.readouterr().err

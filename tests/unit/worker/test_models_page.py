@@ -1,0 +1,215 @@
+"""Every row of docs/models.md is so: what it says is served is served, what it says is refused is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import keras
+import model_files
+import numpy as np
+import pytest
+from model_files import change, entry, genuine, replace, save
+
+from convlens.worker.models import memory_estimate, source
+from convlens.worker.models.file import read_model
+from convlens.worker.models.served import ModelUnavailable
+
+PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def rows(heading):
+    """The first cell of each row of the table under a heading."""
+    section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    return [it for it in cells[1:] if not set(it) <= set("- ")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return tmp_path_factory.mktemp("made")
+
+
+def hdf5(path, edit):
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    return path
+
+
+def by_theano(made, folder):
+    def turn(file):
+        file.attrs["backend"] = file["model_weights"].attrs["backend"] = "theano"
+        for name in ("c1", "c2"):
+            kernel = file[f"model_weights/body/{name}/kernel:0"]
+            kernel[...] = np.flip(kernel[...], (0, 1))
+
+    return hdf5(genuine("keras2.h5", made, folder), turn)
+
+
+def in_half(_, folder):
+    model = model_files.small(keras)
+    path = save(model, folder / "m.keras")
+    half = {
+        "module": "keras",
+        "class_name": "DTypePolicy",
+        "config": {"name": "mixed_bfloat16"},
+        "registered_name": None,
+    }
+    return change(path, lambda it: entry(it, "c1")["config"].update(dtype=half))
+
+
+def for_seven(made, folder):
+    path = genuine("keras3.keras", made, folder)
+    return change(path, lambda it: entry(it, "image")["config"].update(batch_shape=[7, 32, 32, 3]))
+
+
+def augmented(_, folder):
+    layers = keras.layers
+    model = model_files.small(keras)
+    head = [layers.RandomFlip(), layers.RandomZoom(0.1), layers.GaussianNoise(1.0), layers.Dropout(0.5)]
+    save(keras.Sequential([keras.Input((32, 32, 3)), *head, model]), folder / "m.keras")
+    return folder / "m.keras"
+
+
+def preprocessing(_, folder):
+    """What vgg16.preprocess_input does, undone by arithmetic."""
+    inputs = keras.Input((32, 32, 3))
+    restored = keras.applications.vgg16.preprocess_input(inputs)[..., ::-1] + np.array([123.68, 116.779, 103.939])
+    return save(keras.Model(inputs, model_files.small(keras)(restored)), folder / "m.h5")
+
+
+SERVED = {
+    "`.keras` of Keras 3": lambda made, folder: genuine("keras3.keras", made, folder),
+    "`.h5`, `.hdf5` of Keras 3": lambda made, folder: genuine("keras3.h5", made, folder).rename(folder / "m.HDF5"),
+    "`.keras` of Keras 2": lambda made, folder: genuine("keras2.keras", made, folder),
+    "`.h5`, `.hdf5` of Keras 2": lambda made, folder: genuine("keras2.h5", made, folder).rename(folder / "m.hdf5"),
+    "SavedModel folder of Keras 2": lambda made, folder: genuine("keras2.saved_model", made, folder),
+    "weights that Theano wrote": by_theano,
+    "a model trained in half precision": in_half,
+    "a model for a fixed number of images": for_seven,
+    "augmentation, noise and dropout": augmented,
+    "`preprocess_input` and arithmetic inside": preprocessing,
+}
+"""What makes a file that computes what model_files.small does."""
+SERVED_ELSEWHERE = {
+    "weights of the stock VGG16": "test_file_models.py: half a gigabyte",
+    "models of keras.applications": "test_model_kinds.py: one by one",
+}
+
+
+def changed(name, edit):
+    return lambda made, folder: change(genuine(name, made, folder), edit)
+
+
+def written(name, content):
+    def make(_, folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def in_training(config):
+    entry(config, "flat")["inbound_nodes"][0][0][3]["training"] = True
+
+
+def exported(_, folder):
+    model_files.small(keras).export(folder / "m", verbose=False)
+    return folder / "m"
+
+
+def weights_alone(_, folder):
+    model_files.small(keras).save_weights(folder / "m.weights.h5")
+    return folder / "m.weights.h5"
+
+
+def never_built(_, folder):
+    keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)]).save(folder / "m.keras")
+    return folder / "m.keras"
+
+
+def older(file):
+    file.attrs["keras_version"] = "1.2.2"
+
+
+def linked(file):
+    file["model_weights/more"] = h5py.ExternalLink("/etc/passwd", "x")
+
+
+def bare(file):
+    del file["model_weights"]
+
+
+def option(name, **options):
+    return lambda it: entry(it, name)["config"].update(options)
+
+
+REFUSED = {
+    "a Lambda layer": (changed("keras2.h5", lambda it: replace(it, "flat", "Lambda", {})), "'flat' is a Lambda"),
+    "a layer or model class of your own": (
+        changed("keras3.keras", lambda it: replace(it, "flat", "Mine", {})),
+        "layer 'flat' is a Mine: it is none of Keras' own layers",
+    ),
+    "an activation, initializer, regularizer or constraint of your own": (
+        changed("keras3.keras", option("d", activation="mine")),
+        "activation is 'mine', which is none of Keras' own",
+    ),
+    "layers that look up values, keep state, or call another framework or model": (
+        changed("keras3.keras", lambda it: replace(it, "flat", "StringLookup", {})),
+        "layer 'flat' is a StringLookup",
+    ),
+    "a function that is no arithmetic": (
+        changed("keras2.h5", lambda it: replace(it, "flat", "TFOpLambda", {"function": "io.read_file"})),
+        "layer 'flat' calls tf.io.read_file, which a model file must not",
+    ),
+    "channels before space": (
+        changed("keras2.h5", option("c1", data_format="channels_first")),
+        "channels before space",
+    ),
+    "a layer that is called in training": (changed("keras2.h5", in_training), "'flat' .* called with training=True"),
+    "a quantized model": (changed("keras3.keras", option("d", quantization_config={})), "'d' .* is quantized"),
+    "Keras 1": (lambda made, folder: hdf5(genuine("keras2.h5", made, folder), older), "it is of Keras 1"),
+    "a SavedModel without Keras' metadata": (exported, "a SavedModel without Keras' metadata"),
+    "weights of another architecture": (weights_alone, "weights, but not the stock VGG16's"),
+    "an architecture without weights": (
+        lambda made, folder: hdf5(genuine("keras2.h5", made, folder), bare),
+        "it holds an architecture without weights",
+    ),
+    "a Sequential that was never built": (never_built, "the model was never built"),
+    "more memory than the machine has": (changed("keras3.h5", option("d", units=1_000_000_000)), "of memory"),
+    "fewer weights than the architecture has": (
+        changed("keras3.h5", option("d", units=9000)),
+        "parameters, and the file",
+    ),
+    "PyTorch, ONNX, TensorFlow Lite and others": (written("m.onnx", b"\x08\x07"), "it is a model of ONNX"),
+    "a download that failed": (written("m.keras", b"<html>404</html>"), "it is a page of HTML"),
+    "HDF5 that refers to other files": (
+        lambda made, folder: hdf5(genuine("keras2.h5", made, folder), linked),
+        "is a link to elsewhere",
+    ),
+}
+"""What makes a file, and what is said of it."""
+
+
+def test_the_page_has_the_rows_that_are_tested_and_no_others():
+    assert {*rows("What can be served")} == SERVED.keys() | SERVED_ELSEWHERE.keys()
+    assert {*rows("What is refused")} == REFUSED.keys()
+    options = {it for row in rows("Options") for it in re.findall(r"`(\w+)=`", row)}
+    assert options == source._OPTIONS.keys() - {"device_ms"}
+
+
+@pytest.mark.parametrize("what", SERVED)
+def test_what_the_page_says_is_served_is_served(what, made, tmp_path):
+    images = model_files.images()
+    expected = model_files.small(keras).predict(images, verbose=0)
+    found = np.array(read_model(SERVED[what](made, tmp_path)).model.predict(images, verbose=0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_the_page_says_is_refused_is_refused(what, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+    make, message = REFUSED[what]
+    with pytest.raises(ModelUnavailable, match=message):
+        read_model(make(made, tmp_path))
