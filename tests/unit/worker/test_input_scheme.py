@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import keras
@@ -10,7 +11,9 @@ import pytest
 from keras import layers as L
 
 from convlens.worker.engine.plan import PREDICTED, Plan, Saliency
+from convlens.worker.models import file
 from convlens.worker.models.keras_model import KerasModel
+from convlens.worker.models.memory_estimate import Estimate
 from convlens.worker.models.served import preprocess_of
 from convlens.worker.models.source import Source
 
@@ -103,3 +106,16 @@ def test_mean_and_std_are_applied_and_stand_on_the_card():
     np.testing.assert_allclose(found.card.preprocess_std, std, rtol=1e-6)
     x = images[0].astype(np.float32)
     np.testing.assert_allclose(preprocess_of(found.card).forward(x), (x - mean) / std, rtol=1e-5, atol=1e-5)
+
+
+def test_the_file_of_imagenets_weights_is_known_by_its_checksum(tmp_path, monkeypatch):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"as published")
+    assert not file._is_imagenet(path)
+    monkeypatch.setattr(file, "IMAGENET_BYTES", 12)
+    assert not file._is_imagenet(path)
+    monkeypatch.setattr(file, "IMAGENET_MD5", hashlib.md5(b"as published").hexdigest())
+    assert file._is_imagenet(path)
+    loaded = file.LoadedModel(model(), "weights", Estimate(0, 0, 0, ""), stock_weights=True)
+    card = file.serve(Source("m", "file", str(path)), loaded).card
+    assert (card.preprocess, card.preprocess_assumed) == ("caffe", False)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from model_files import change, entry, genuine, replace, save
 
+from convlens.worker.asked import METHODS
 from convlens.worker.models import memory_estimate, source
-from convlens.worker.models.file import read_model
+from convlens.worker.models.file import load, read_model
 from convlens.worker.models.served import ModelUnavailable
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
@@ -192,7 +193,123 @@ REFUSED = {
 """What makes a file, and what is said of it."""
 
 
+def classifier(*first, channels=3, inner="", last=None):
+    """A small model behind `first`; with a nested one that is called `inner`."""
+    layers = keras.layers
+    x = inputs = keras.Input((32, 32, channels))
+    if inner:
+        nested = keras.Input((32, 32, 3))
+        first = (keras.Model(nested, layers.Conv2D(3, 3)(nested), name=inner),)
+    for layer in (*first, layers.Conv2D(4, 3, activation="relu", name="c")):
+        x = layer(x)
+    return keras.Model(inputs, (last or layers.Dense(3, activation="softmax"))(layers.GlobalAveragePooling2D()(x)))
+
+
+def normalization():
+    return keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+
+
+INPUTS = {
+    "`preprocess=`, or `mean=` and `std=`, of the worker's settings": [
+        (lambda: classifier(keras.layers.Rescaling(1 / 255)), {"preprocess": "unit"}, "unit", False),
+        (classifier, {"mean": (1.0, 2.0, 3.0), "std": (4.0,)}, "custom", False),
+    ],
+    "a layer before any with weights that rescales: Rescaling, Normalization, `preprocess_input`, arithmetic": [
+        (lambda: classifier(keras.layers.Rescaling(1 / 255)), {}, "none", False),
+        (lambda: classifier(normalization()), {}, "none", False),
+        (lambda: classifier(keras.applications.vgg16.preprocess_input), {}, "none", False),
+        (lambda: classifier(lambda x: x / 127.5 - 1), {}, "none", False),
+    ],
+    "the name of a VGG16, VGG19 or ResNet of keras.applications, of the model or one nested in it": [
+        (lambda it=it: classifier(inner=it), {}, "caffe", True) for it in ("vgg16", "vgg19", "resnet50", "resnet152")
+    ],
+    "the name of a ResNetV2, MobileNet, Inception, Xception or NASNet": [
+        (lambda it=it: classifier(inner=it), {}, "tf", True)
+        for it in ("resnet50v2", "mobilenet_1.00_224", "mobilenetv2_0.35_96", "inception_v3", "xception", "NASNet")
+    ],
+    "the name of a DenseNet": [(lambda: classifier(inner="densenet201"), {}, "torch", True)],
+    "one channel, and nothing else": [(lambda: classifier(channels=1), {}, "unit", True)],
+    "nothing": [(classifier, {}, "caffe", True)],
+}
+"""Models, options, and the scheme with whether it is assumed."""
+INPUTS_ELSEWHERE = {
+    "the sources `imagenet` and `shapes`, and the file of ImageNet's weights as it is published": "test_input_scheme.py"
+}
+
+
+def served(folder, model, **options):
+    path = save(model, folder / "m.keras")
+    return load(source.Source("m", "file", str(path), **options))
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "scheme", "is_assumed"), [pytest.param(*it, id=row) for row in INPUTS for it in INPUTS[row]]
+)
+def test_an_input_is_understood_as_the_page_says(build, options, scheme, is_assumed, tmp_path):
+    card = served(tmp_path, build(), **options).card
+    assert (card.preprocess, card.preprocess_assumed) == (scheme, is_assumed)
+
+
+def residual(inner):
+    layers = keras.layers
+
+    def block(x):
+        x = layers.Conv2D(3, 3, padding="same", activation="relu")(x)
+        return layers.Add(name="sum")([x, layers.Conv2D(3, 3, padding="same", activation=inner)(x)])
+
+    return block
+
+
+def fully_convolutional():
+    layers = keras.layers
+    x = inputs = keras.Input((32, 32, 3))
+    for layer in (layers.Conv2D(4, 3, name="wide"), layers.Conv2D(4, 30), layers.Conv2D(3, 1), layers.Flatten()):
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def two_inputs():
+    images = [keras.Input((32, 32, 3)) for _ in range(2)]
+    return keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Add()(images))))
+
+
+GUIDED = {"guided", "deconvnet", "guided_grad_cam"}
+EXPLAINED = {
+    "layers of VGG16 and of the heads usually put on it": (classifier, set(), "c"),
+    "a layer without a rule, or branches, without activations inside": (
+        lambda: classifier(residual("linear"), keras.layers.DepthwiseConv2D(3)), set(), "c"),
+    "a layer without a rule, or branches, with activations inside": (
+        lambda: classifier(residual("relu"), keras.layers.PReLU()), GUIDED, "c"),
+    "dense layers written as 1×1 convolutions": (fully_convolutional, set(), "wide"),
+}  # fmt: skip
+"""A model, the methods that it cannot be explained by, and its default layer of class activation maps."""
+UNEXPLAINED = {
+    "several inputs": (two_inputs, "takes 2 inputs"),
+    "an output that is no score a class, or that no gradient reaches": (
+        lambda: classifier(keras.ops.round), "no gradient passes"),
+}  # fmt: skip
+EXPLAINED_ELSEWHERE = {"one unit with a sigmoid": "test_taped.py"}
+
+
+@pytest.mark.parametrize("what", EXPLAINED)
+def test_a_model_is_explained_by_what_the_page_says(what, tmp_path):
+    build, unavailable, cam_layer = EXPLAINED[what]
+    card = served(tmp_path, build()).card
+    assert set(card.unavailable_methods) == unavailable
+    assert set(card.methods) == set(METHODS) - unavailable
+    assert card.cam_layer == cam_layer
+
+
+@pytest.mark.parametrize("what", UNEXPLAINED)
+def test_a_model_that_cannot_be_explained_is_refused(what, tmp_path):
+    build, message = UNEXPLAINED[what]
+    with pytest.raises(ModelUnavailable, match=message):
+        served(tmp_path, build())
+
+
 def test_the_page_has_the_rows_that_are_tested_and_no_others():
+    assert {*rows("How its input is understood")} == INPUTS.keys() | INPUTS_ELSEWHERE.keys()
+    assert {*rows("What can be explained of it")} == EXPLAINED.keys() | UNEXPLAINED.keys() | EXPLAINED_ELSEWHERE.keys()
     assert {*rows("What can be served")} == SERVED.keys() | SERVED_ELSEWHERE.keys()
     assert {*rows("What is refused")} == REFUSED.keys()
     options = {it for row in rows("Options") for it in re.findall(r"`(\w+)=`", row)}

@@ -123,7 +123,7 @@ def _as_text(source: Source, found: Found) -> str:
     if card.preprocess_mean:
         pixels += f": mean {_numbers(card.preprocess_mean)}, std {_numbers(card.preprocess_std)}"
     if card.preprocess_reason:
-        pixels += f" ({'assumed: ' if card.preprocess_assumed else ''}{card.preprocess_reason})"
+        pixels += f" ({card.preprocess_reason})"
     labels = ", ".join(card.labels[:SHOWN_LABELS]) + (", …" if len(card.labels) > SHOWN_LABELS else "")
     rows = [
         ("format", found.loaded.format),
