@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
 from convlens.client.errors import Cancelled
+
+T = TypeVar("T")
+LOOKS_UP: Final = 0.25
+"""Seconds."""
 
 
 class ClientClosed(Cancelled):
@@ -90,6 +95,17 @@ class CallGroup:
         self._members.add(member)
         if self.is_cancelled:  # meanwhile, by a thread that did not find it there yet
             member.cancel()
+
+
+def result_of(future: Future[T]) -> T:
+    """The future's result, once there is one.
+
+    Looks up four times a second: Ctrl-C reaches the main thread at its next step, and the system may have told another
+    thread of the signal, so that this wait would go on.
+    """
+    while not wait([future], LOOKS_UP).done:
+        pass
+    return future.result()
 
 
 def _forget(call: Any) -> None:

@@ -39,6 +39,7 @@ from convlens.client import (
     Saliency,
     TopK,
 )  # fmt: skip
+from convlens.client.cancelling import result_of
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
 from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Visualization
@@ -405,7 +406,7 @@ def _explain(
         futures = [pool.submit(client.visualize, path, wanted, model=model, target=goal) for path in images]
         for path, name, future in zip(images, names, bar.track(futures, description="images"), strict=True):
             try:
-                result = future.result()
+                result = result_of(future)
                 written = result.save(folder / name, **asdict(style))
             except (ConvlensError, OSError) as error:
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
