@@ -6,6 +6,7 @@ Knows gRPC's synchronous calls; asyncio cancels its tasks itself.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -17,7 +18,11 @@ from convlens.client.errors import Cancelled
 
 T = TypeVar("T")
 LOOKS_UP: Final = 0.25
-"""Seconds."""
+"""Seconds between the moments at which a wait lets Ctrl-C through.
+
+It reaches the main thread at that one's next step, and the system may have told another thread of the signal: a wait
+without an end would go on.
+"""
 
 
 class ClientClosed(Cancelled):
@@ -66,8 +71,10 @@ class CallGroup:
 
     def pause(self, seconds: float) -> None:
         """Waits, at most until cancel()."""
-        self._cancelled.wait(min(seconds, threading.TIMEOUT_MAX))
-        self.check()
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            self._cancelled.wait(min(left, LOOKS_UP))
+            self.check()
 
     @contextmanager
     def running(self, begin: Callable[[], Any]) -> Iterator[Any]:
@@ -98,11 +105,7 @@ class CallGroup:
 
 
 def result_of(future: Future[T]) -> T:
-    """The future's result, once there is one.
-
-    Looks up four times a second: Ctrl-C reaches the main thread at its next step, and the system may have told another
-    thread of the signal, so that this wait would go on.
-    """
+    """The future's result, once there is one."""
     while not wait([future], LOOKS_UP).done:
         pass
     return future.result()
