@@ -6,13 +6,23 @@ Knows gRPC's synchronous calls; asyncio cancels its tasks itself.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
 from convlens.client.errors import Cancelled
+
+T = TypeVar("T")
+LOOKS_UP: Final = 0.25
+"""Seconds between the moments at which a wait lets Ctrl-C through.
+
+It reaches the main thread at that one's next step, and the system may have told another thread of the signal: a wait
+without an end would go on.
+"""
 
 
 class ClientClosed(Cancelled):
@@ -61,8 +71,10 @@ class CallGroup:
 
     def pause(self, seconds: float) -> None:
         """Waits, at most until cancel()."""
-        self._cancelled.wait(min(seconds, threading.TIMEOUT_MAX))
-        self.check()
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            self._cancelled.wait(min(left, LOOKS_UP))
+            self.check()
 
     @contextmanager
     def running(self, begin: Callable[[], Any]) -> Iterator[Any]:
@@ -90,6 +102,13 @@ class CallGroup:
         self._members.add(member)
         if self.is_cancelled:  # meanwhile, by a thread that did not find it there yet
             member.cancel()
+
+
+def result_of(future: Future[T]) -> T:
+    """The future's result, once there is one."""
+    while not wait([future], LOOKS_UP).done:
+        pass
+    return future.result()
 
 
 def _forget(call: Any) -> None:

@@ -42,6 +42,7 @@ from convlens.client import (
     TopK,
 )  # fmt: skip
 from convlens.client.arrays import ValueRange, wire_range
+from convlens.client.cancelling import result_of
 from convlens.client.connection import VERSION
 from convlens.client.figures import Style
 from convlens.client.images import pack
@@ -439,7 +440,7 @@ def _explain(
         futures = [pool.submit(explain, path) for path in images]
         for path, name, future in zip(images, names, bar.track(futures, description="images"), strict=True):
             try:
-                result = future.result()
+                result = result_of(future)
                 written = result.save(folder / name, **asdict(style))
             except (ConvlensError, OSError) as error:
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):

@@ -30,7 +30,7 @@ from convlens.client.calls import (
     moved,
     too_late,
 )
-from convlens.client.cancelling import CallGroup, client_closed
+from convlens.client.cancelling import CallGroup, client_closed, result_of
 from convlens.client.connection import TLS, Connection
 from convlens.client.errors import ConvlensError, PermissionDenied
 from convlens.client.images import ImageLike, Images, Outgoing, one_by_one
@@ -256,7 +256,7 @@ class Client:
                     waiting.append(_in_thread(partial(self._batch, packer, batch, jobs, calls)))
                 if not waiting:
                     return
-                for item in waiting.popleft().result():
+                for item in result_of(waiting.popleft()):
                     if errors == "raise" and isinstance(item, Exception):
                         raise item
                     yield item

@@ -161,6 +161,16 @@ async def test_close_ends_the_calls_of_other_tasks(slow, watcher):
             assert caught.value.reason == "CLIENT_CLOSED"
 
 
+@contextlib.contextmanager
+def ended(process):
+    """A process that has ended with the `with`, also after a failure."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 PROGRAM = """
 import sys, threading
 import numpy as np
@@ -187,11 +197,11 @@ sys.stdin.readline()
 def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
     values = {"TARGET": [slow], "FILES": files, "FILE": files[:1], "OUT": [tmp_path / "out"]}
     command = [sys.executable, *(str(word) for part in words for word in values.get(part, [part]))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: live(watcher))
-    with soon(watcher):
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+        until(lambda: live(watcher))
+        with soon(watcher):
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
     assert out == ""
     if words[0] == "-c":
         assert process.returncode == -signal.SIGINT
@@ -204,11 +214,11 @@ def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
 def test_ctrl_c_ends_a_command_that_is_never_answered(files, tmp_path):
     command = [sys.executable, "-m", "convlens.client", "--server", "127.0.0.1:1", "--connect-timeout", "60"]
     for words in (["models"], ["saliency", *files, "-o", tmp_path]):
-        process = subprocess.Popen([*command, *map(str, words)], stderr=subprocess.PIPE, text=True)
-        assert "trying for 60 s" in process.stderr.readline()
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=60)[1]
+        with ended(subprocess.Popen([*command, *map(str, words)], stderr=subprocess.PIPE, text=True)) as process:
+            assert "trying for 60 s" in process.stderr.readline()
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            err = process.communicate(timeout=30)[1]
         assert time.monotonic() - began < SOON
         assert process.returncode == 130
         assert err.strip().splitlines()[-1] == "interrupted"
@@ -217,8 +227,8 @@ def test_ctrl_c_ends_a_command_that_is_never_answered(files, tmp_path):
 
 def test_a_program_that_ends_does_not_wait_for_the_jobs_of_its_map(slow, watcher):
     command = [sys.executable, "-c", PROGRAM + LEFT, slow]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-    until(lambda: live(watcher))
-    with soon(watcher):
-        process.communicate("\n", timeout=60)
+    with ended(subprocess.Popen(command, stdin=subprocess.PIPE, text=True)) as process:
+        until(lambda: live(watcher))
+        with soon(watcher):
+            process.communicate("\n", timeout=30)
     assert process.returncode == 0
