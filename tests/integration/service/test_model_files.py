@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import taped_nets
 from keras import layers as L
+from PIL import Image
 
-from convlens.client import ALL_UNITS, Client, GradCAM, InvalidArgument, NotFound, Saliency, TopK
+from convlens.client import ALL_UNITS, Client, GradCAM, InvalidArgument, NotFound, Occlusion, Saliency, TopK
 
 SIZE = taped_nets.SIZE
 
 
-def small(*first, units=2, activation="softmax"):
+def small(*first, units=2, activation="softmax", shape=(SIZE, SIZE, 3)):
     keras.utils.set_random_seed(4)
-    x = inputs = keras.Input((SIZE, SIZE, 3))
+    x = inputs = keras.Input(shape)
     for layer in (*first, L.Conv2D(6, 3, activation="relu", name="conv"), L.GlobalAveragePooling2D()):
         x = layer(x)
     return keras.Model(inputs, L.Dense(units, activation=activation, name="out")(x))
@@ -38,6 +39,7 @@ MODELS = {
     "pets": two_classes,
     "own": lambda: small(L.Rescaling(1 / 255, name="own_rescaling")),
     "plain": small,
+    "grey": lambda: small(shape=(None, None, 1)),
     "residual": lambda: taped_nets.build(keras, "residual"),
     "lambda": lambda: small(L.Lambda(lambda x: x / 255, output_shape=(SIZE, SIZE, 3), name="scaled")),
     "branches": lambda: keras.Model(it := keras.Input((SIZE, SIZE, 3)), [L.Flatten()(it), L.GlobalMaxPooling2D()(it)]),
@@ -57,8 +59,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def target(start_service, folder):
     service = start_service()
-    labels = {"pets": f",labels={folder}/pets.txt"}
-    service.worker(*(f"{name}={folder}/{name}.keras{labels.get(name, '')}" for name in (*MODELS, "damaged")))
+    options = {"pets": f",labels={folder}/pets.txt", "grey": f",size={SIZE}x{2 * SIZE}"}
+    service.worker(*(f"{name}={folder}/{name}.keras{options.get(name, '')}" for name in (*MODELS, "damaged")))
     return service.server()[1]
 
 
@@ -70,10 +72,11 @@ def client(target):
 
 def test_the_cards_say_how_each_input_is_understood(client):
     cards = {card.name: card for card in client.models()}
-    assert set(cards) == {"pets", "own", "plain", "residual"}
+    assert set(cards) == {"pets", "own", "plain", "grey", "residual"}
     found = {name: (card.preprocess, card.preprocess_assumed) for name, card in cards.items()}
     assert found == {
-        "pets": ("none", False), "own": ("none", False), "plain": ("caffe", True), "residual": ("caffe", True)
+        "pets": ("none", False), "own": ("none", False), "plain": ("caffe", True), "residual": ("caffe", True),
+        "grey": ("unit", True),
     }  # fmt: skip
     assert "own_rescaling" in cards["own"].preprocess_reason
 
@@ -88,6 +91,20 @@ def test_results_are_keras_own_and_say_what_was_assumed(client, folder, name):
     found = [[it.probability for it in sorted(row, key=lambda it: it.index)] for row in result.predictions]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert (result.preprocess, result.preprocess_assumed) == (("none", False) if name == "own" else ("caffe", True))
+
+
+def test_a_grey_model_of_any_size_takes_grey_images_as_they_are_and_others_by_their_luma(client, folder):
+    rng = np.random.default_rng(2)
+    grey = rng.integers(0, 256, (SIZE, 2 * SIZE), dtype=np.uint8)
+    colour = rng.integers(0, 256, (SIZE, 2 * SIZE, 3), dtype=np.uint8)
+    x = np.stack([grey, np.asarray(Image.fromarray(colour).convert("L"))])[..., None] / np.float32(255)
+    wanted = keras.models.load_model(folder / "grey.keras").predict(x, verbose=0)
+    methods = [Saliency(signed=True), GradCAM(), Occlusion(8, color="gray"), Saliency("integrated_gradients")]
+    result = client.visualize([grey, colour], methods, model="grey")
+    found = [[it.probability for it in sorted(row, key=lambda it: it.index)] for row in result.predictions]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert result["saliency/signed"].shape == (2, SIZE, 2 * SIZE, 1)
+    assert all(np.isfinite(array).all() and array.any() for array in result.values())
 
 
 def test_models_that_cannot_be_served_are_listed_with_the_reason_and_do_not_end_the_others(client):
@@ -122,8 +139,6 @@ def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
 
 
 def test_the_command_line_draws_what_a_model_can_be_explained_by_and_says_what_it_leaves_out(target, tmp_path):
-    from PIL import Image
-
     Image.fromarray(taped_nets.images(1)[0]).save(tmp_path / "photo.png")
     command = [sys.executable, "-m", "convlens.client", "--server", target, "visualize", str(tmp_path / "photo.png")]
     done = subprocess.run(
