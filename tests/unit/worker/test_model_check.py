@@ -9,7 +9,7 @@ import pytest
 from model_files import change, replace, save, small
 
 from convlens.worker import model_check
-from convlens.worker.models import memory_estimate
+from convlens.worker.models.files import memory_estimate
 
 
 @pytest.fixture(scope="module")

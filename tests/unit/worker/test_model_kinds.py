@@ -17,9 +17,9 @@ from keras.src.ops.operation import Operation
 from model_files import SIZE, change, entry, save, seed
 from tf_keras.src.layers.core.tf_op_layer import get_symbol_from_name
 
-from convlens.worker.models import allowed
-from convlens.worker.models.config_check import check
 from convlens.worker.models.file import read_model
+from convlens.worker.models.files import allowed
+from convlens.worker.models.files.config_check import check
 
 GENERATIONS = {3: keras, 2: tf_keras}
 

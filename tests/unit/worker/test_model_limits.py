@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from model_files import FORMATS, change, entry, genuine, replace, save
 
-from convlens.worker.models import memory_estimate
 from convlens.worker.models.file import read_model
+from convlens.worker.models.files import memory_estimate
 from convlens.worker.models.served import ModelUnavailable
 
 SECONDS = 20

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 def _found(source: Source) -> Found:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
     from convlens.worker.models.file import read_model, serve
-    from convlens.worker.models.memory_estimate import available
+    from convlens.worker.models.files.memory_estimate import available
 
     left = available()
     loaded = read_model(Path(source.argument), source.size)
@@ -116,7 +116,7 @@ def _as_json(source: Source, found: Found) -> dict[str, object]:
 
 
 def _as_text(source: Source, found: Found) -> str:
-    from convlens.worker.models.memory_estimate import in_bytes
+    from convlens.worker.models.files.memory_estimate import in_bytes
 
     card, estimate = found.card, found.loaded.estimate
     pixels = card.preprocess

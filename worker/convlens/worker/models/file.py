@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import h5py
 
-from convlens.worker.models import contents, formats, hdf5, memory_estimate, weights
-from convlens.worker.models.config_check import check
-from convlens.worker.models.config_values import ConfigRefused
-from convlens.worker.models.generations import build, stock_vgg16
+from convlens.worker.models.files import contents, formats, hdf5, memory_estimate, weights
+from convlens.worker.models.files.config_check import check
+from convlens.worker.models.files.config_values import ConfigRefused
+from convlens.worker.models.files.generations import build, stock_vgg16
+from convlens.worker.models.files.memory_estimate import Estimate, in_bytes
 from convlens.worker.models.keras_model import KerasModel
-from convlens.worker.models.memory_estimate import Estimate, in_bytes
 from convlens.worker.models.served import ModelUnavailable, in_one_sentence
 from convlens.worker.models.source import Source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from convlens.worker.models.allowed import (
+from convlens.worker.models.files.allowed import (
     ACTIVATIONS,
     ASIDE,
     CONSTRAINTS,

@@ -16,9 +16,9 @@ from typing import Any, Final, cast
 
 import h5py
 
-from convlens.worker.models import hdf5
-from convlens.worker.models.formats import SAVE, Format, NoModel
-from convlens.worker.models.weights import (
+from convlens.worker.models.files import hdf5
+from convlens.worker.models.files.formats import SAVE, Format, NoModel
+from convlens.worker.models.files.weights import (
     NAME_IN_ARCHIVE,
     WrongWeights,
     assign_by_layer,

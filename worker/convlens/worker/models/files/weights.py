@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from convlens.worker.models import hdf5
-from convlens.worker.models.generations import finalize, layers
+from convlens.worker.models.files import hdf5
+from convlens.worker.models.files.generations import finalize, layers
 
 TURNED_BY_THEANO: Final = frozenset({"Conv1D", "Conv2D", "Conv2DTranspose"})
 """Layers whose kernels Theano turns by 180°, since it convolves where the others correlate. Not those of depthwise

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from convlens.worker.models import config_values as values
-from convlens.worker.models.allowed import (
+from convlens.worker.models.files import config_values as values
+from convlens.worker.models.files.allowed import (
     ACTIVATION_LAYERS,
     APPLICATIONS,
     ASIDE,
@@ -25,7 +25,7 @@ from convlens.worker.models.allowed import (
     TENSORFLOW,
     WRAPPERS,
 )
-from convlens.worker.models.config_values import Config, ConfigRefused
+from convlens.worker.models.files.config_values import Config, ConfigRefused
 
 MAX_CALLS: Final = 3_000
 """Calls of layers, those of nested models for each call of the model; the largest of keras.applications have 1,100."""

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import keras
 
-from convlens.worker.models.config_values import Config
+from convlens.worker.models.files.config_values import Config
 
 
 class NeverBuilt(ValueError):

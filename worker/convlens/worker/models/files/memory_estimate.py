@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from convlens.worker.models.generations import layers
+from convlens.worker.models.files.generations import layers
 
 BATCH: Final = 8
 """Images of the batch that is reckoned with: the default of max_batch_size."""
