@@ -137,7 +137,7 @@ class Load:
         return asked
 
     def _client(self) -> Client:
-        return Client(self._stack.target, timeout=self._patience)
+        return Client(self._stack.target, timeout=self._patience, connect_timeout=self._patience)
 
     def _follow(self, asked: Asked, ask: Callable[[Client, Asked], object]) -> None:
         """Asks until there is an answer, or an error that is not to be met."""

@@ -100,7 +100,7 @@ class Stack:
 
     def await_whole(self, *also: str, seconds: float = 60) -> None:
         """Waits until every model is served, and those of `also`."""
-        with Client(self.target, timeout=seconds) as client:
+        with Client(self.target, timeout=seconds, connect_timeout=seconds) as client:
 
             def whole() -> bool:
                 with contextlib.suppress(Unavailable):

@@ -106,7 +106,7 @@ PAUSE = 0.1
 def main(kind: str, target: str) -> None:
     """Does it again and again; each time a tenth of a second later, now and then over a new connection."""
     while True:
-        with Client(target, timeout=30) as client:
+        with Client(target, timeout=30, connect_timeout=30) as client:
             for _ in range(50):
                 KINDS[kind](client)
                 print(kind, flush=True)
