@@ -193,6 +193,140 @@ def test_equal_models_have_equal_digests_and_others_have_not(generation, tmp_pat
             assert Network(other, "none").digest != digest
 
 
+def saved(package, path, *layers):
+    """A model of these layers, and operations, with seeded weights, from its file."""
+    package.utils.set_random_seed(1)
+    package.backend.clear_session()
+    x = inputs = package.Input((16, 16, 3))
+    for layer in layers:
+        x = layer(x)
+    package.Model(inputs, x).save(path)
+    return package.models.load_model(path, compile=False)
+
+
+K = keras.ops
+OPTIONS = {
+    "leaky_relu": (lambda x: K.leaky_relu(x, 0.1), lambda x: K.leaky_relu(x, 3.0)),
+    "clip": (lambda x: K.clip(x, 0, 1), lambda x: K.clip(x, 0, 6)),
+    "flip": (lambda x: K.flip(x, 1), lambda x: K.flip(x, 2)),
+    "mean": (lambda x: K.mean(x, 1), lambda x: K.mean(x, 2)),
+    "power": (lambda x: x**2, lambda x: x**3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_of_operations_are_in_the_digest(name, tmp_path):
+    path = tmp_path / "m.keras"
+    models = [saved(keras, path, L.Conv2D(4, 3), it, L.Flatten(), L.Dense(3)) for it in OPTIONS[name]]
+    one, other = (Network(it, "unit").digest for it in models)
+    assert one != other
+
+
+HEADS = {
+    "keras 3": [
+        L.Softmax(axis=1), L.Softmax(axis=[-1]), K.softmax, keras.activations.softmax, K.sigmoid,
+        keras.activations.sigmoid,
+    ],
+    "keras 2": [
+        tf.nn.softmax, tf_keras.activations.softmax, tf_keras.layers.Softmax(axis=1), tf.nn.sigmoid,
+        tf_keras.activations.sigmoid,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("generation", "head"), [(name, it) for name, heads in HEADS.items() for it in heads])
+def test_probabilities_made_by_any_function_are_no_scores(generation, head):
+    package = PACKAGES[generation]
+    inputs = package.Input((16, 16, 3))
+    z = package.layers.Dense(3, name="z")(package.layers.Flatten()(inputs))
+    model = package.Model(inputs, head(z))
+    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=3), np.zeros((2, 1), np.int32))
+    x = taped_nets.images().astype("f4")
+    close(found.scores[:, 0], package.Model(inputs, z).predict(x, verbose=0)[:, 0])
+    close(found.probabilities[:, 0], model.predict(x, verbose=0)[:, 0])
+    close(found.maps[SIGNED][0, 0].ravel(), model.get_layer("z").get_weights()[0][:, 0])
+
+
+def test_one_unit_with_a_sigmoid_called_as_a_function_is_two_classes():
+    inputs = keras.Input((16, 16, 3))
+    assert Network(keras.Model(inputs, K.sigmoid(L.Dense(1)(L.Flatten()(inputs)))), "none").units == 2
+
+
+@pytest.mark.parametrize("generation", PACKAGES)
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_probabilities_of_several_places_are_refused(generation, head):
+    layers = PACKAGES[generation].layers
+    inputs = PACKAGES[generation].Input((16, 16, 3))
+    x = layers.Activation(head)(layers.Reshape((2, 10))(layers.Dense(20)(layers.Flatten()(inputs))))
+    with pytest.raises(UnsupportedLayer, match=r"makes probabilities of \(2, 10\), of each place by itself"):
+        Network(PACKAGES[generation].Model(inputs, layers.Flatten()(x)), "none")
+
+
+def test_an_operation_is_not_taken_for_the_layer_of_its_name():
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, L.Dense(3, name="out")(K.reshape(inputs, (-1, 768))))
+    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    close(found.maps[SIGNED][0, 0].ravel(), model.get_layer("out").get_weights()[0][:, 0])
+
+
+def test_a_rectifier_that_is_a_maximum_hides_from_guided_backpropagation():
+    inputs = keras.Input((16, 16, 3))
+    x = K.maximum(L.Conv2D(4, 3)(inputs), 0.0)
+    assert "guided" in Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+
+
+def test_a_relu_called_as_a_function_is_seen():
+    inputs = keras.Input((16, 16, 3))
+    x = K.relu(L.Conv2D(4, 3)(inputs))
+    assert not Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+
+
+def test_names_that_no_graph_begins_with_are_taken():
+    inputs = keras.Input((16, 16, 3))
+    x = L.DepthwiseConv2D(3, name="_stem")(inputs)
+    network = Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none")
+    assert network.run(taped_nets.images(), Plan((SIGNED,))).maps[SIGNED].any()
+
+
+def test_a_wrapped_convolution_is_one():
+    inputs = keras.Input((16, 16, 3))
+    x = L.SpectralNormalization(L.Conv2D(4, 3), name="wrapped")(L.Conv2D(4, 3, name="first")(inputs))
+    network = Network(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))), "none")
+    assert network.cam_layer == "wrapped"
+    assert not network.unavailable
+
+
+RAW = {
+    "behind a pool": lambda x: L.Rescaling(1 / 255)(L.AveragePooling2D(2)(x)),
+    "behind a clip": lambda x: K.clip(x, 0, 255) / 255.0,
+    "behind a crop": lambda x: L.Rescaling(1 / 255)(L.RandomCrop(12, 12)(x)),
+    "less its own mean": lambda x: x - K.mean(x, (1, 2), keepdims=True),
+    "a root": lambda x: K.sqrt(x) / 16.0,
+}
+EXPECTING = {
+    "channels turned": lambda x: x[..., ::-1],
+    "one channel": lambda x: x[..., :1],
+    "grey repeated": lambda x: L.Concatenate()([x[..., :1]] * 3),
+}
+
+
+@pytest.mark.parametrize("name", [*RAW, *EXPECTING])
+def test_what_rescales_pixels_is_told_from_what_only_moves_them(name):
+    inputs = keras.Input((16, 16, 3))
+    x = (RAW | EXPECTING)[name](inputs)
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Conv2D(4, 3)(x))))
+    assert bool(rescaling_layer(model)) == (name in RAW)
+
+
+def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not():
+    inputs = keras.Input((16, 16, 3))
+    towers = [L.Conv2D(4, 3)(L.Rescaling(1 / it)(inputs)) for it in (255, 127.5)]
+    both = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()(towers))))
+    one = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()([towers[0], L.Conv2D(4, 3)(inputs)]))))
+    assert rescaling_layer(both)
+    assert rescaling_layer(one) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -245,6 +379,7 @@ def _refused():
     other = keras.Input((4,), name="age")
     features = L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(x))
     of_any_size = keras.Sequential([keras.Input((None, None, 3)), L.GlobalMaxPooling2D(), L.Dense(2)])
+    masked = L.Masking(name="masking")(features)
     photo = tf_keras.Input((8, 8, 3))
     always = tf_keras.Model(photo, tf_keras.layers.Dropout(0.5)(photo, training=True))
     never_built = keras.Sequential([L.Conv2D(3, 3), L.Flatten(), L.Dense(2)], name="bare")
@@ -260,6 +395,8 @@ def _refused():
         "takes (10,)": keras.Sequential([keras.Input((10,)), L.Dense(2)]),
         "3 channels, or 1": keras.Sequential([keras.Input((8, 8, 4)), L.Flatten(), L.Dense(2)]),
         "any size; say which by size=": of_any_size,
+        "'masking' (Masking) makes a mask": keras.Model(x, L.Dense(2)(masked)),
+        "PReLU has weights": keras.Model(x, L.Dense(2)(L.Flatten()(L.Conv2D(3, 3, activation=L.PReLU())(x)))),
         "channels_first": keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D(data_format="channels_first")(x))),
     }  # fmt: skip
 

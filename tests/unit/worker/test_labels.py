@@ -73,3 +73,13 @@ def test_labels_that_cannot_be_meant_are_refused(name, content, message, tmp_pat
 def test_a_file_of_labels_that_is_not_there_is_refused_by_its_path(tmp_path):
     with pytest.raises(ModelUnavailable, match=r"cannot read labels .*gone.txt: .*No such file"):
         read_labels(Source("m", "null", labels=tmp_path / "gone.txt"), 3)
+
+
+def test_utf_16_without_its_mark_is_refused(tmp_path):
+    with pytest.raises(ModelUnavailable, match="holds NUL characters"):
+        read(tmp_path, "labels.txt", "cat\ndog\nfox\n".encode("utf-16-le"))
+
+
+def test_a_label_ends_where_lines_of_text_end_and_nowhere_else(tmp_path):
+    labels = ["a\u2028b", "c\x0bd", "e"]
+    assert read(tmp_path, "labels.txt", "\r\n".join(labels).encode()) == labels

@@ -20,6 +20,7 @@ from tf_keras.src.layers.core.tf_op_layer import get_symbol_from_name
 from convlens.worker.models.file import read_model
 from convlens.worker.models.files import allowed
 from convlens.worker.models.files.config_check import check
+from convlens.worker.models.served import ModelUnavailable
 
 GENERATIONS = {3: keras, 2: tf_keras}
 
@@ -394,3 +395,22 @@ def test_every_name_on_the_lists_is_one_of_keras_or_tensorflow():
     assert {*dir(keras.constraints)} >= allowed.CONSTRAINTS
     known = {*keras.src.activations.ALL_OBJECTS_DICT, *dir(tf_keras.activations), "softmax_v2"}
     assert known >= allowed.ACTIVATIONS
+
+
+@pytest.mark.parametrize("name", model_files.FORMATS)
+def test_weights_that_are_not_numbers_are_refused(name, tmp_path):
+    framework = model_files.framework(name)
+    model = model_files.small(framework)
+    kernel, bias = model.layers[-1].get_weights()
+    kernel[0, 0] = np.nan
+    model.layers[-1].set_weights([kernel, bias])
+    model_files.save(model, tmp_path / name)
+    with pytest.raises(ModelUnavailable, match="holds NaN or infinite numbers; save the model from before"):
+        read_model(tmp_path / name)
+
+
+def test_a_layers_name_may_begin_with_an_underscore(tmp_path):
+    x = inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.DepthwiseConv2D(3, name="_stem")(x)))
+    keras.Model(inputs, x).save(tmp_path / "m.keras")
+    assert read_model(tmp_path / "m.keras").model.get_layer("_stem")

@@ -269,6 +269,12 @@ def fully_convolutional():
     return keras.Model(inputs, x)
 
 
+def several_places():
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    return keras.Model(inputs, layers.Flatten()(layers.Softmax()(layers.Conv2D(3, 30)(inputs))))
+
+
 def two_inputs():
     images = [keras.Input((32, 32, 3)) for _ in range(2)]
     return keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Add()(images))))
@@ -288,6 +294,7 @@ UNEXPLAINED = {
     "several inputs": (two_inputs, "takes 2 inputs"),
     "an output that is no score a class, or that no gradient reaches": (
         lambda: classifier(keras.ops.round), "no gradient passes"),
+    "probabilities of several places, each by itself": (several_places, "makes probabilities of"),
 }  # fmt: skip
 EXPLAINED_ELSEWHERE = {"one unit with a sigmoid": "test_taped.py"}
 

@@ -15,9 +15,17 @@ from typing import Final
 import numpy as np
 
 from convlens.worker.engine import ops
-from convlens.worker.engine.graph import Layer, Segment, UnsupportedLayer, is_keras_own, is_model, kind_of, segments
-from convlens.worker.engine.kinds import KEEPS_RANGE, LINEAR, RESCALES
-from convlens.worker.engine.rules import NoRule, is_linear, written
+from convlens.worker.engine.graph import (
+    Layer,
+    Segment,
+    UnsupportedLayer,
+    is_keras_own,
+    is_model,
+    kind_of,
+    segments,
+)
+from convlens.worker.engine.kinds import KEEPS_RANGE, LINEAR
+from convlens.worker.engine.rules import NoRule, is_linear, probability, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +63,27 @@ def walk(model: Layer, output: str | None = None) -> list[Step]:
 def rescaling_layer(model: Layer, output: str | None = None) -> str:
     """The name of the layer by which a model brings pixels to its own range; empty for one that expects it done."""
     for segment in _flat(segments(model, output)):
-        kinds = set(map(kind_of, _leaves(segment.operations)))
-        if not kinds <= KEEPS_RANGE:
-            return segment.operations[-1].name if kinds <= KEEPS_RANGE | RESCALES else ""
+        raw, found = {0}, []
+        for number, (operation, inputs) in enumerate(segment.calls(), start=1):
+            if raw.isdisjoint(inputs):
+                continue
+            if kind_of(operation) in KEEPS_RANGE:
+                raw.add(number)
+            elif own := _rescales(operation):
+                found.append(own)
+            else:
+                return ""
+        if found:
+            return found[0]
     return ""
+
+
+def _rescales(operation: Layer) -> str:
+    """The name of what rescales pixels in an operation that takes them; empty for one with weights of its own."""
+    if is_model(operation):
+        return rescaling_layer(operation) if len(operation.inputs or ()) == len(operation.outputs or ()) == 1 else ""
+    has_weights = bool(getattr(operation, "weights", ())) and kind_of(operation) != "Normalization"
+    return "" if has_weights else str(operation.name)
 
 
 _SHAPES: Final = (ops.Identity, ops.Reshape)
@@ -83,23 +108,30 @@ def _steps(segment: Segment, uses: Counter[str]) -> list[Step]:
     """The steps of a segment: its only layer's by its rule, or one that is taped."""
     for operation in segment.operations:
         _refuse(operation)
-    layer = segment.single
     last = segment.operations[-1]
     uses[last.name] += 1
     name = last.name if uses[last.name] == 1 else f"{last.name}#{uses[last.name]}"
     try:
-        found = written(layer)
+        found = _written(segment)
     except NoRule:
         return [Step(_taped(segment), name, tuple(map(kind_of, _leaves(segment.operations))))]
-    return [Step(op, name if op is found[-1] else None, (kind_of(layer),)) for op in found]
+    return [Step(op, name if op is found[-1] else None, (kind_of(last),)) for op in found]
+
+
+def _written(segment: Segment) -> list[ops.Op]:
+    """A segment's operations by rules. Raises NoRule."""
+    layer = segment.single
+    if layer is None:
+        raise NoRule
+    head = probability(layer, len(segment.start.shape), segment.arguments())
+    return [head] if head else written(layer)
 
 
 def _taped(segment: Segment) -> ops.Taped:
     """A segment as one step."""
     weights = [np.asarray(it) for layer in segment.operations for it in getattr(layer, "weights", ())]
-    configs = [it.get_config() for it in segment.operations if hasattr(it, "weights")]
     hidden = [it.name for it in _leaves(segment.operations) if _hides_activation(it)]
-    return ops.Taped(segment.function(), f"{list(segment.wiring())} {configs}", weights, hidden)
+    return ops.Taped(segment.function(), segment.description(), weights, hidden)
 
 
 def _without_probability(step: Step) -> Step:
@@ -110,12 +142,14 @@ def _without_probability(step: Step) -> Step:
 
 
 def _leaves(operations: list[Layer]) -> Iterator[Layer]:
-    """The operations, and in the place of a nested model those inside it."""
+    """The operations, in the place of a nested model those inside it, and before a wrapper what it wraps."""
     for operation in operations:
         if is_model(operation):
             yield from _leaves([it for it in operation.layers if type(it).__name__ != "InputLayer"])
-        else:
-            yield operation
+            continue
+        if hasattr(operation, "layer"):
+            yield from _leaves([operation.layer])
+        yield operation
 
 
 def _refuse(operation: Layer) -> None:
@@ -124,6 +158,11 @@ def _refuse(operation: Layer) -> None:
             raise UnsupportedLayer(
                 f"layer {it.name!r} is a Lambda, whose function cannot be known to be safe; replace it by Rescaling, "
                 "another layer or an operation of keras.ops"
+            )
+        if type(it).__name__ == "Masking" or getattr(it, "mask_zero", False):
+            raise UnsupportedLayer(
+                f"layer {it.name!r} ({type(it).__name__}) makes a mask, which has no place in an image "
+                "classifier; leave it out and save the model again"
             )
         if getattr(it, "data_format", None) == "channels_first":
             raise UnsupportedLayer(

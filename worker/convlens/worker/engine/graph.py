@@ -46,6 +46,16 @@ class Segment:
         inputs = _inputs(self.end)
         return _operation(self.end) if len(self.tensors) == 1 and len(inputs) == 1 else None
 
+    def arguments(self) -> list[Any]:
+        """What the last operation is called with beside tensors: its further arguments, by place or by name."""
+        args, kwargs = _arguments(self.end)
+        return [it for it in (*args, *kwargs.values()) if not hasattr(it, "_keras_history")]
+
+    def calls(self) -> Iterator[tuple[Layer, list[int]]]:
+        """For each tensor: the operation that computes it, and the numbers of the tensors it takes; 0 is `start`."""
+        numbers = {_key(tensor): i for i, tensor in enumerate((self.start, *self.tensors))}
+        return ((_operation(tensor), [numbers[_key(it)] for it in _inputs(tensor)]) for tensor in self.tensors)
+
     @property
     def trains(self) -> str:
         """The name of a Keras 2 operation called with training=True, which it stays at inference; empty without one.
@@ -60,12 +70,14 @@ class Segment:
         model = _package(_operation(self.end)).Model(self.start, self.end)
         return lambda x: model(x, training=False)
 
-    def wiring(self) -> Iterator[tuple[str, list[int], str]]:
-        """For each tensor: its operation's class, the numbers of the tensors it takes (0: `start`), its arguments."""
-        numbers = {_key(tensor): i for i, tensor in enumerate((self.start, *self.tensors))}
-        for tensor in self.tensors:
-            arguments = _arguments(tensor)
-            yield kind_of(_operation(tensor)), [numbers[_key(it)] for it in _inputs(tensor)], _described(arguments)
+    def description(self) -> str:
+        """All but weights that decides what is computed: operations, their configurations, and how they are called."""
+        told = []
+        for tensor, (operation, inputs) in zip(self.tensors, self.calls(), strict=True):
+            told.append(
+                f"{kind_of(operation)} {inputs} {_described(_arguments(tensor))} {_described(operation.get_config())}"
+            )
+        return "; ".join(told)
 
 
 def segments(model: Layer, output: str | None = None) -> list[Segment]:
@@ -105,7 +117,8 @@ def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int,
     shape = tuple(_single_input(model).shape[1:])
     if len(shape) != 3 or shape[-1] not in {1, 3}:
         raise UnsupportedLayer(
-            f"model {model.name!r} takes {shape}; an image (height, width, channels) of 3 channels, or 1, is needed"
+            f"model {model.name!r} takes {shape}; an image (height, width, channels) of 3 channels, or 1, is needed: "
+            "build it with such an Input, behind which a Reshape may stand, set its weights, and save it again"
         )
     *sides, channels = shape
     if size is None and None in sides:
@@ -197,7 +210,7 @@ def _arguments(tensor: Tensor) -> tuple[Any, Any]:
 
 
 def _described(value: Any) -> str:
-    """The arguments of a call in words that are the same in every process."""
+    """The arguments of a call, or a configuration, in words that are the same in every process."""
     if hasattr(value, "_keras_history"):
         return "tensor"
     if isinstance(value, dict):

@@ -16,25 +16,27 @@ AT_TRAINING_ALONE: Final = frozenset({
 
 KEEPS_RANGE: Final = AT_TRAINING_ALONE | {
     "ZeroPadding2D", "Cropping2D", "CenterCrop", "Resizing", "Resize", "UpSampling2D", "Reshape", "Permute",
-    "Transpose", "Concatenate", "Cast", "cast", "concat", "identity", "reshape", "transpose",
+    "Transpose", "RandomCrop", "RandomHeight", "RandomWidth", "AveragePooling2D", "MaxPooling2D", "Concatenate",
+    "RepeatVector", "Cast", "SaturateCast", "Clip", "GetItem", "Stack", "Unstack", "Split", "Flip", "ExpandDims",
+    "Squeeze", "Repeat", "Tile", "BroadcastTo", "Moveaxis", "Swapaxes", "Take", "TakeAlongAxis", "Slice",
+    "Pad", "Roll", "Ravel", "RGBToGrayscale", "CropImages", "PadImages", "AveragePool", "MaxPool", "StopGradient",
+    "cast", "clip_by_value", "concat", "identity", "reshape", "transpose", "stack", "unstack", "split", "reverse",
+    "expand_dims", "squeeze", "repeat", "tile", "broadcast_to", "gather", "slice", "pad", "roll", "stop_gradient",
+    "__operators__.getitem", "nn.avg_pool", "nn.avg_pool2d", "nn.max_pool", "nn.max_pool2d", "image.grayscale_to_rgb",
+    "image.rgb_to_grayscale", "image.resize", "image.central_crop", "image.crop_to_bounding_box",
+    "image.pad_to_bounding_box", "image.resize_with_crop_or_pad",
 }  # fmt: skip
 """What leaves pixels in the range that they have."""
-RESCALES: Final = frozenset({
-    "Rescaling", "Normalization", "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "GetItem", "Stack",
-    "Flip", "Split", "ExpandDims", "Squeeze", "math.add", "math.subtract", "math.multiply", "math.divide",
-    "math.truediv", "nn.bias_add", "stack", "reverse", "split", "unstack", "expand_dims", "squeeze",
-    "__operators__.add", "__operators__.getitem",
-})  # fmt: skip
-"""Arithmetic that prepares the input where it stands before anything with trained weights, as preprocess_input does."""
 
 LINEAR: Final = frozenset({
     "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense", "EinsumDense",
     "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Normalization", "Rescaling",
-    "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Average", "Maximum", "Minimum", "Concatenate", "Dot",
+    "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Average", "Concatenate", "Dot",
     "Flatten", "Reshape", "Permute", "RepeatVector", "Transpose", "ExpandDims", "Squeeze", "GetItem", "Stack", "Flip",
     "BroadcastTo", "Cast", "Mean", "Sum", "Negative", "Identity", "Activation", "Split", "Pad",
     "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing", "Resize", "CenterCrop", "Embedding",
+    "SpectralNormalization",
     "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization",
     "__operators__.add", "__operators__.getitem", "math.add", "math.subtract", "math.multiply", "math.truediv",
     "math.divide", "math.reduce_mean", "math.reduce_sum", "math.negative", "stack", "concat", "reshape", "transpose",

@@ -380,10 +380,15 @@ class Network:
                 raise UnsupportedLayer(f"layer {step.layer!r} ({step.kind}) gives {shape}, whose size is not known")
             if step.layer:
                 found.append(LayerInfo(step.layer, step.kind, known, isinstance(step.op, ops.Taped)))
-        if not found or any(it != 1 for it in found[-1].shape[:-1]) or not found[-1].shape:
-            given = found[-1].shape if found else self.input_shape
+        scored = shapes[self._logits - 1] if self._logits else ()
+        final = found[-1].shape if found else self.input_shape
+        if self._head and any(it != 1 for it in scored[:-1]):
             raise UnsupportedLayer(
-                f"model {name!r} gives {given} for each image; one score a class is needed, (classes,)"
+                f"model {name!r} makes probabilities of {scored}, of each place by itself; (classes,) is needed"
+            )
+        if not final or any(it != 1 for it in final[:-1]) or scored[-1:] != final[-1:]:
+            raise UnsupportedLayer(
+                f"model {name!r} gives {final} for each image; one score a class is needed, (classes,)"
             )
         return tuple(found)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from convlens.worker.engine import ops
-from convlens.worker.engine.graph import GENERATIONS, Layer, is_keras_own, kind_of
+from convlens.worker.engine.graph import GENERATIONS, Layer, UnsupportedLayer, is_keras_own, kind_of
 from convlens.worker.engine.kinds import AT_TRAINING_ALONE
 
 
@@ -22,7 +22,8 @@ class NoRule(Exception):
 
 def written(layer: Layer | None) -> list[ops.Op]:
     """A layer's operations by its rule. Raises NoRule."""
-    rule = RULES.get(kind_of(layer)) if is_keras_own(layer) else None
+    rules = RULES if hasattr(layer, "weights") else OPERATIONS
+    rule = rules.get(kind_of(layer)) if is_keras_own(layer) else None
     if rule is None:
         raise NoRule
     return rule(layer)
@@ -45,8 +46,11 @@ def _activation(layer: Layer) -> list[ops.Op]:
         try:
             return written(activation)
         except NoRule:
-            if activation.weights:
-                raise
+            if activation.weights or kind_of(activation) == "PReLU":
+                raise UnsupportedLayer(
+                    f"layer {layer.name!r}: its activation {kind_of(activation)} has weights, which Keras does not "
+                    "store there; make it a layer of its own"
+                ) from None
             return [ops.Taped(activation, f"{kind_of(activation)} {activation.get_config()}", hidden=[layer.name])]
     name = "linear" if activation is None else getattr(activation, "__name__", "")
     if activation is not None and activation not in _own_activations(name):
@@ -129,11 +133,6 @@ def _zero_padding(layer: Layer) -> list[ops.Op]:
     return [ops.Pad(((top, bottom), (left, right)))]
 
 
-def _softmax(layer: Layer) -> list[ops.Op]:
-    _only(layer, axis=-1)
-    return [ops.Probability("softmax")]
-
-
 ACTIVATIONS: Final[dict[str, Callable[[], list[ops.Op]]]] = {
     "linear": lambda: [ops.Identity()],
     "relu": lambda: [ops.Relu()],
@@ -154,7 +153,7 @@ RULES: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
     "Activation": _activation,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
-    "Softmax": _softmax,
+    "nn.relu": lambda _: [ops.Relu()],
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Rescaling": _rescaling,
@@ -162,3 +161,26 @@ RULES: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
     **dict.fromkeys(AT_TRAINING_ALONE, lambda _: [ops.Identity()]),
 }
 """One row a class of Keras."""
+
+OPERATIONS: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
+    "Relu": lambda _: [ops.Relu()],
+}
+"""The same of Keras 3's operations, some of which are called as layers are."""
+
+PROBABILITIES: Final = {
+    **dict.fromkeys(("Softmax", "nn.softmax", "nn.softmax_v2", "math.softmax", "compat.v1.nn.softmax"), "softmax"),
+    **dict.fromkeys(("Sigmoid", "nn.sigmoid", "math.sigmoid"), "sigmoid"),
+}
+"""Layers, operations and functions that make probabilities, and which."""
+
+
+def probability(layer: Layer, rank: int, arguments: list[Any]) -> ops.Op | None:
+    """A layer, operation or function that makes probabilities of its input's last axis; None for any other.
+
+    `rank` is that of its input, `arguments` what it is called with beside it.
+    """
+    kind = PROBABILITIES.get(kind_of(layer)) if is_keras_own(layer) else None
+    given = [getattr(layer, "axis", None), *arguments]
+    axes = [it for value in given for it in (value if isinstance(value, list | tuple) else [value])]
+    is_last = all(it in {-1, rank - 1} for it in axes if isinstance(it, int) and not isinstance(it, bool))
+    return ops.Probability(kind) if kind and is_last else None

@@ -94,6 +94,7 @@ def _whole(path: Path, file_format: formats.Format, size: tuple[int, int] | None
         _check_size(estimate, found.elements())
         model = build(config, found.generation)
         found.assign(model, estimate.parameters)
+        weights.check_finite(model)
         return LoadedModel(model, found.written_by, estimate)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,9 @@ def read(path: Path) -> list[str]:
 
 
 def _of_lines(text: str) -> list[str]:
-    labels = [line.strip() for line in text.splitlines()]
+    if "\0" in text:
+        raise WrongLabels("it holds NUL characters, as UTF-16 without its mark does; save it as UTF-8")
+    labels = [line.strip() for line in io.StringIO(text, newline=None)]
     while labels and not labels[-1]:
         labels.pop()
     if "" in labels:

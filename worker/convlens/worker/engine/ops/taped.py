@@ -30,7 +30,8 @@ class Taped(Op):
         self.hidden = tuple(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        return tf.cast(self._function(tf.cast(x, tf.float32)), tf.float32)
+        with tf.name_scope("taped"):  # where layers' names may begin with what no name in a graph begins with
+            return tf.cast(self._function(tf.cast(x, tf.float32)), tf.float32)
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         (found,) = tf.gradients(y, x, tf.cast(dy, y.dtype), unconnected_gradients="zero")

@@ -47,7 +47,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
 
     `size` is the input's (height, width) where the model takes any. Raises as `build` does.
     """
-    with tf.Graph().as_default() as graph:
+    with tf.Graph().as_default() as graph, tf.name_scope("model"):  # a layer's name may begin as no other may
         model = build()
         shapes = {it.name: [tuple(w.shape) for w in it.weights] for it in layers(model) if not _is_model(it)}
         before = len(graph.get_operations())
@@ -125,7 +125,7 @@ def _outputs(operations: list[Any], names: set[str]) -> dict[str, tuple[int, ...
         if operation.name not in computed and not any(it.op.name in computed for it in operation.inputs):
             continue
         computed.add(operation.name)
-        path = "/".join(operation.name.split("/")[1:-1]) or operation.name
+        path = "/".join(operation.name.split("/")[2:-1]) or operation.name  # without the scope and the model's name
         # Keras 3 enters a layer's scope a second time
         path = "/".join(it.removesuffix("_1") if it not in names else it for it in path.split("/"))
         for output in operation.outputs:

@@ -165,7 +165,9 @@ def _all_set(model: Any) -> Iterator[None]:
         array = tf.convert_to_tensor(variable).numpy()
         left = np.isnan(array) if array.dtype.kind == "f" else array == np.iinfo(array.dtype).max
         if array.size and left.all():
-            raise WrongWeights(f"the file has nothing for the weight {getattr(variable, 'path', variable.name)!r}")
+            raise WrongWeights(
+                f"the file has nothing, or nothing but NaN, for the weight {getattr(variable, 'path', variable.name)!r}"
+            )
 
 
 @contextmanager
@@ -194,3 +196,14 @@ def _rename(path: Path, moves: dict[str, str]) -> None:
     with h5py.File(path, "r+") as file:
         for old, new in moves.items():
             file.move(old, new)
+
+
+def check_finite(model: Any) -> None:
+    """WrongWeights for a weight that is NaN or infinite somewhere: every prediction and map would be, too."""
+    for variable in model.weights:
+        array = tf.convert_to_tensor(variable).numpy()
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise WrongWeights(
+                f"the weight {getattr(variable, 'path', variable.name)!r} holds NaN or infinite numbers; save the "
+                "model from before its training diverged"
+            )
