@@ -288,6 +288,6 @@ def picture(image: SentImage) -> PillowImage:
     pixels = codec.decode(image.about, image.data)
     if pixels.dtype != np.uint8:
         spanning = value_ranges.to_255(pixels.view(np.float32), image.value_range)
-        pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8)
+        pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8, copy=False)
     height, width, _ = pixels.shape
     return Image.fromarray(np.broadcast_to(pixels.view(np.uint8), (height, width, 3)))

@@ -226,3 +226,23 @@ def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
         shown = np.asarray(picture(packed))
         assert shown.shape == (HEIGHT, WIDTH, 3)
         np.testing.assert_array_equal(shown[..., :channels], PHOTO[..., :channels])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_wants(channels):
+    def read(image, value_range=None):
+        (packed,) = pack(image, value_range)
+        return packed, Reader(1 << 20).read([packed.outline], [packed.data], 24, 24, channels=channels)[0]
+
+    _, wanted = read(PHOTO)
+    for floats, value_range in (
+        (PHOTO.astype(np.float32), None),
+        (PHOTO.astype(np.float64), (0, 255)),
+        (PHOTO / np.float32(255), (0, 1)),
+        (PHOTO / 255, (0, 1)),
+        (PHOTO / 127.5 - 1, (-1, 1)),
+    ):
+        packed, found = read(floats, value_range)
+        np.testing.assert_array_equal(found, wanted)
+        assert len(packed.data) == PHOTO.size
+        assert not packed.value_range
