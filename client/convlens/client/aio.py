@@ -25,6 +25,7 @@ from convlens.client.calls import (
     ended,
     job_limit,
     job_request,
+    job_spec,
     job_state,
     moved,
     too_late,
@@ -182,7 +183,7 @@ class AsyncClient:
     async def visualize(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,
@@ -214,7 +215,7 @@ class AsyncClient:
 
     @overload
     def map(
-        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Iterable[Visualization], *,
         errors: Literal["raise"] = ..., in_flight: int = ..., model: str = ...,
         target: MapTargets | AsyncIterable[OneTarget] = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
@@ -222,7 +223,7 @@ class AsyncClient:
     ) -> AsyncIterator[Result]: ...  # fmt: skip
     @overload
     def map(
-        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Iterable[Visualization], *,
         errors: Literal["return"], in_flight: int = ..., model: str = ...,
         target: MapTargets | AsyncIterable[OneTarget] = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
@@ -231,7 +232,7 @@ class AsyncClient:
     def map(
         self,
         images: Iterable[ImageLike] | AsyncIterable[ImageLike],
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
@@ -255,11 +256,14 @@ class AsyncClient:
         client, ends the jobs under way. The other options are those of visualize, `timeout` that of each job.
         """
         checked_map(errors, in_flight)
+        spec = job_spec(
+            visualizations, model=model, scored_layer=scored_layer, predictions=predictions, priority=priority,
+            fresh=fresh,
+        )  # fmt: skip
         seconds = checked_timeout(timeout, self._timeout)
         each = images if isinstance(images, AsyncIterable) else one_by_one(images, value_range)
         pairs = _paired(each, one_an_image(target, images))
-        jobs = MapJobs(visualizations, model, target, scored_layer, predictions, priority, fresh, seconds)
-        return self._map(pairs, jobs, Packer(value_range), errors, in_flight)
+        return self._map(pairs, MapJobs(spec, target, seconds), Packer(value_range), errors, in_flight)
 
     async def _map(
         self,
@@ -317,7 +321,7 @@ class AsyncClient:
     async def submit(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,
