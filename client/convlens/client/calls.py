@@ -36,6 +36,8 @@ from convlens.client.unreachable import NO_REPLY, never_connected
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
 from convlens.v1.visualization_pb2 import SharedMemory
 
+SAME_TRY: Final = 1.0
+"""Seconds within which failures to connect are those of the addresses of one name."""
 PRIORITIES: Final = {
     "high": spec_pb2.PRIORITY_HIGH,
     "normal": spec_pb2.PRIORITY_NORMAL,
@@ -183,6 +185,8 @@ class Attempts:
         self._request_id = request_id
         self._details = ""
         """What gRPC said of the connection that there is not."""
+        self._seen = 0.0
+        """When it did."""
         self._told: Unavailable | Overloaded | None = None
         self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
@@ -222,9 +226,10 @@ class Attempts:
 
     def _unreachable(self, details: str) -> Unavailable:
         """The error of an attempt that got no connection."""
-        caller = self._connection.caller
-        if not self._details or "Connection refused" not in details:
-            self._details = details  # a name is several addresses: where nothing listens says less than where one does
+        caller, now = self._connection.caller, time.monotonic()
+        is_refused = "Connection refused" in details  # of a name's addresses, where nothing listens says least
+        if not (is_refused and self._details and now - self._seen < SAME_TRY):
+            self._details, self._seen = details, now
         details = self._details
         self._connection.trouble = f"no answer from {caller.address.target} yet ({caller.cause(details).what})"
         return caller.unreachable(details, time.monotonic() - self._began, self._request_id)

@@ -179,8 +179,9 @@ class Client:
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
-        `model` is by default the server's; `target` the predicted class of each image, else an index, a label, TopK or
-        ALL_UNITS for all of them, or a list or array with one an image, where an inner list has several units.
+        `model` is by default the first by name of those served; `target` the predicted class of each image, else an
+        index, a label, TopK or ALL_UNITS for all of them, or a list or array with one an image, where an inner list has
+        several units.
         `scored_layer` is by default the logits; `predictions` says how many best classes to report. `request_id` (a
         UUID) makes repeated calls one job. An equal request that was answered lately, or is under way, answers this one
         too (`result.cached`), unless it is to be `fresh`. A server that has gone away, or is overloaded, is tried again
