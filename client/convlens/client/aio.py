@@ -25,6 +25,7 @@ from convlens.client.calls import (
     ended,
     job_limit,
     job_request,
+    job_spec,
     job_state,
     moved,
     too_late,
@@ -182,7 +183,7 @@ class AsyncClient:
     async def visualize(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,
@@ -196,8 +197,9 @@ class AsyncClient:
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
-        `model` is by default the server's; `target` the predicted class of each image, else an index, a label, TopK or
-        ALL_UNITS for all of them, or a list or array with one an image, where an inner list has several units.
+        `model` is by default the first by name of those served; `target` the predicted class of each image, else an
+        index, a label, TopK or ALL_UNITS for all of them, or a list or array with one an image, where an inner list has
+        several units.
         `scored_layer` is by default the logits; `predictions` says how many best classes to report. `request_id` (a
         UUID) makes repeated calls one job. An equal request that was answered lately, or is under way, answers this one
         too (`result.cached`), unless it is to be `fresh`. A server that has gone away, or is overloaded, is tried again
@@ -214,7 +216,7 @@ class AsyncClient:
 
     @overload
     def map(
-        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Iterable[Visualization], *,
         errors: Literal["raise"] = ..., in_flight: int = ..., model: str = ...,
         target: MapTargets | AsyncIterable[OneTarget] = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
@@ -222,7 +224,7 @@ class AsyncClient:
     ) -> AsyncIterator[Result]: ...  # fmt: skip
     @overload
     def map(
-        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Sequence[Visualization], *,
+        self, images: Iterable[ImageLike] | AsyncIterable[ImageLike], visualizations: Iterable[Visualization], *,
         errors: Literal["return"], in_flight: int = ..., model: str = ...,
         target: MapTargets | AsyncIterable[OneTarget] = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
@@ -231,7 +233,7 @@ class AsyncClient:
     def map(
         self,
         images: Iterable[ImageLike] | AsyncIterable[ImageLike],
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
@@ -255,11 +257,14 @@ class AsyncClient:
         client, ends the jobs under way. The other options are those of visualize, `timeout` that of each job.
         """
         checked_map(errors, in_flight)
+        spec = job_spec(
+            visualizations, model=model, scored_layer=scored_layer, predictions=predictions, priority=priority,
+            fresh=fresh,
+        )  # fmt: skip
         seconds = checked_timeout(timeout, self._timeout)
         each = images if isinstance(images, AsyncIterable) else one_by_one(images, value_range)
         pairs = _paired(each, one_an_image(target, images))
-        jobs = MapJobs(visualizations, model, target, scored_layer, predictions, priority, fresh, seconds)
-        return self._map(pairs, jobs, Packer(value_range), errors, in_flight)
+        return self._map(pairs, MapJobs(spec, target, seconds), Packer(value_range), errors, in_flight)
 
     async def _map(
         self,
@@ -317,7 +322,7 @@ class AsyncClient:
     async def submit(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,

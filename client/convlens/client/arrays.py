@@ -60,8 +60,9 @@ def to_pixels(
 ) -> tuple[Array, spec_pb2.ValueRange.ValueType]:
     """One image as pixels, uint8 or float32, (H,W,3) or (H,W,1), and what they are stated to span.
 
-    Integers of other widths and floats of other precisions are cast. InvalidArgument, with the remedy, for what is no
-    image, and for what may be meant in two ways.
+    Integers of other widths and floats of other precisions are cast; floats that are whole numbers in 0…255 become
+    uint8, which they are the same photo as. InvalidArgument, with the remedy, for what is no image, and for what may be
+    meant in two ways.
     """
     if why := _shape_refusal(array.shape):
         raise _refused(array, allowed, why)
@@ -74,7 +75,10 @@ def to_pixels(
         array = array[..., None]
     if _is_float(array):
         _judge(array, stated)
-        return array.astype("<f4", copy=False), stated
+        floats = array.astype("<f4", copy=False)
+        if (pixels := value_ranges.to_255(floats, stated)).dtype == np.uint8:
+            return pixels, spec_pb2.VALUE_RANGE_UNSPECIFIED
+        return floats, stated
     if array.dtype.kind in "ui":
         if stated not in {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}:
             raise misplaced_range("an array of integers")

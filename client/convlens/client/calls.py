@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import reprlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,7 +28,7 @@ from convlens.client.errors import (
 )
 from convlens.client.images import Images, Outgoing, SentImage, pack
 from convlens.client.memory import Region
-from convlens.client.options import Visualization
+from convlens.client.options import Visualization, messages
 from convlens.client.results import Assembler, Request, Result
 from convlens.client.targets import Targets, targets_message
 from convlens.client.timeouts import DEFAULT_TIMEOUT
@@ -35,6 +36,8 @@ from convlens.client.unreachable import NO_REPLY, never_connected
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
 from convlens.v1.visualization_pb2 import SharedMemory
 
+SAME_TRY: Final = 1.0
+"""Seconds within which failures to connect are those of the addresses of one name."""
 PRIORITIES: Final = {
     "high": spec_pb2.PRIORITY_HIGH,
     "normal": spec_pb2.PRIORITY_NORMAL,
@@ -67,7 +70,7 @@ class JobRequest:
 
 def job_request(
     images: Images,
-    visualizations: Sequence[Visualization],
+    visualizations: Iterable[Visualization],
     *,
     model: str,
     target: Targets | Sequence[spec_pb2.Target],
@@ -80,18 +83,51 @@ def job_request(
     value_range: ValueRange | None = None,
 ) -> JobRequest:
     """A job as the wire has it, which may take `timeout` seconds. InvalidArgument for what cannot even be sent."""
-    if priority not in PRIORITIES:
-        raise InvalidArgument(f"no priority {priority!r}; allowed: {', '.join(PRIORITIES)}", field="priority")
-    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images, value_range))
-    spec = spec_pb2.JobSpec(
-        model=model,
-        visualizations=[it.message() for it in visualizations],
-        targets=targets_message(target, len(outgoing)),
-        scored_layer=scored_layer,
-        predictions=predictions,
-        priority=PRIORITIES[priority],
-        fresh=fresh,
+    spec = job_spec(
+        visualizations, model=model, scored_layer=scored_layer, predictions=predictions, priority=priority, fresh=fresh
     )
+    outgoing = images if isinstance(images, Outgoing) else Outgoing(pack(images, value_range))
+    return _finished(outgoing, spec, target, request_id, timeout)
+
+
+def job_spec(
+    visualizations: Iterable[Visualization],
+    *,
+    model: str,
+    scored_layer: str,
+    predictions: int | None,
+    priority: str,
+    fresh: bool,
+) -> spec_pb2.JobSpec:
+    """What a job asks for, but for images, targets and times. InvalidArgument for what cannot even be sent."""
+    if not isinstance(priority, str) or priority not in PRIORITIES:
+        raise InvalidArgument(f"no priority {priority!r}; allowed: {', '.join(PRIORITIES)}", field="priority")
+    spec = spec_pb2.JobSpec(visualizations=messages(visualizations), priority=PRIORITIES[priority])
+    for field, value, allowed in (
+        ("model", model, "a model's name"),
+        ("scored_layer", scored_layer, "a layer's name"),
+        ("predictions", predictions, "a whole number, or None for as many as come for free"),
+        ("fresh", fresh, "True or False"),
+    ):
+        try:
+            if value is not None:
+                setattr(spec, field, value)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"{field} is {reprlib.repr(value)}; allowed: {allowed}", field=field) from error
+    return spec
+
+
+def _finished(
+    outgoing: Outgoing,
+    spec: spec_pb2.JobSpec,
+    target: Targets | Sequence[spec_pb2.Target],
+    request_id: str | None,
+    timeout: float | None,
+) -> JobRequest:
+    """The job of `outgoing` that `spec`, which it takes, asks for."""
+    if not isinstance(request_id, str | None):
+        raise InvalidArgument(f"request_id is {request_id!r}; allowed: a UUID as text", field="request_id")
+    spec.targets.extend(targets_message(target, len(outgoing)))
     if timeout is not None:
         spec.timeout.FromNanoseconds(max(1, int(timeout * 1e9)))
     request_id = request_id or str(uuid.uuid4())  # one for all attempts of this call
@@ -103,24 +139,18 @@ def job_request(
 class MapJobs:
     """What the jobs of one map() have in common."""
 
-    visualizations: Sequence[Visualization]
-    model: str
+    spec: spec_pb2.JobSpec
+    """Without images, targets and times."""
     target: Any
     """That of all images, where they share one."""
-    scored_layer: str
-    predictions: int | None
-    priority: str
-    fresh: bool
     seconds: float
     """For each."""
 
     def request(self, images: Outgoing, targets: list[spec_pb2.Target], limit: float | None) -> JobRequest:
         """The job of `images` with `targets`, one each or none, which may take `limit` seconds."""
-        return job_request(
-            images, self.visualizations, model=self.model, target=targets or self.target,
-            scored_layer=self.scored_layer, predictions=self.predictions, request_id=None, priority=self.priority,
-            fresh=self.fresh, timeout=limit,
-        )  # fmt: skip
+        spec = spec_pb2.JobSpec()
+        spec.CopyFrom(self.spec)
+        return _finished(images, spec, targets or self.target, None, limit)
 
 
 _REQUEST_ID: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["request_id"].number
@@ -155,6 +185,8 @@ class Attempts:
         self._request_id = request_id
         self._details = ""
         """What gRPC said of the connection that there is not."""
+        self._seen = 0.0
+        """When it did."""
         self._told: Unavailable | Overloaded | None = None
         self._growing = (min(2.0, 0.1 * 2**n) * random.uniform(0.5, 1.0) for n in itertools.count())  # noqa: S311
 
@@ -194,9 +226,10 @@ class Attempts:
 
     def _unreachable(self, details: str) -> Unavailable:
         """The error of an attempt that got no connection."""
-        caller = self._connection.caller
-        if not self._details or "Connection refused" not in details:
-            self._details = details  # a name is several addresses: where nothing listens says less than where one does
+        caller, now = self._connection.caller, time.monotonic()
+        is_refused = "Connection refused" in details  # of a name's addresses, where nothing listens says least
+        if not (is_refused and self._details and now - self._seen < SAME_TRY):
+            self._details, self._seen = details, now
         details = self._details
         self._connection.trouble = f"no answer from {caller.address.target} yet ({caller.cause(details).what})"
         return caller.unreachable(details, time.monotonic() - self._began, self._request_id)

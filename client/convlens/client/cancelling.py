@@ -5,6 +5,7 @@ Knows gRPC's synchronous calls; asyncio cancels its tasks itself.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class CallGroup:
 
     def __init__(self, parent: CallGroup | None = None) -> None:
         self._parent = parent
+        self._process = os.getpid()
         self._members: set[Any] = set()
         """Calls under way and groups below: what has a cancel()."""
         self._cancelled = threading.Event()
@@ -59,7 +61,12 @@ class CallGroup:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Ends every call under way, every pause, and what would follow them, with ClientClosed."""
+        """Ends every call under way, every pause, and what would follow them, with ClientClosed.
+
+        In a fork nothing: the calls are those of the process that made them, and to touch gRPC's copies would hang.
+        """
+        if os.getpid() != self._process:
+            return
         self._cancelled.set()
         for member in list(self._members):
             member.cancel()

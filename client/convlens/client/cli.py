@@ -54,6 +54,8 @@ from convlens.v1 import job_pb2, model_pb2
 
 IN_FLIGHT: Final = 8
 """Images under way at once; the worker puts those that wait into one pass."""
+FEW: Final = 5
+"""Channels of a layer that are drawn, unless some are picked."""
 INTERRUPTED: Final = 130
 """The exit status after Ctrl-C, as shells have it."""
 
@@ -88,9 +90,9 @@ def _cmap(name: str | None) -> str | None:
 
 Images = Annotated[list[Path], typer.Argument(help="Image files, or arrays as .npy files.", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")]
-Model = Annotated[str, typer.Option(help="The model's name; by default the server's.")]
+Model = Annotated[str, typer.Option(help="The model's name; by default the first by name of those served.")]
 Goal = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--target", help="A class index or label, `top3` for the three best, `all`; by default the predicted."
     ),
@@ -106,6 +108,9 @@ Cmap = Annotated[
 Overlay = Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")]
 Layers = Annotated[list[str], typer.Option("--layer", help="A layer; may be given several times.", show_default=False)]
 Channels = Annotated[str, typer.Option(help="Channels such as 0-4,17; by default all, of which five are drawn.")]
+FewChannels = Annotated[
+    str, typer.Option("--channels", help="Channels of each --layer, such as 0-4,17; by default the first five.")
+]
 
 
 class Server:
@@ -235,7 +240,7 @@ def saliency(
     ] = [],  # noqa: B006 - typer's way
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
-    target: Goal = "",
+    target: Goal = None,
     value_range: Span = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
@@ -263,7 +268,7 @@ def grad_cam(
     signed: Annotated[bool, typer.Option("--signed", help="Keep what speaks against the class, too.")] = False,
     sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
     model: Model = "",
-    target: Goal = "",
+    target: Goal = None,
     value_range: Span = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
@@ -286,7 +291,7 @@ def occlusion(
     ] = None,
     sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = Sign.both,
     model: Model = "",
-    target: Goal = "",
+    target: Goal = None,
     value_range: Span = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 100.0,
@@ -313,8 +318,8 @@ def activations(
 ) -> None:
     """What layers make of the photo, as a grid: layers as rows, channels as columns."""
     picked = _channels(channels)
-    style = Style(cmap=cmap, columns=len(picked or range(5)))
-    _explain(images, [Activations(layers, picked, reduction)], model, "", out_, style, value_range)
+    style = Style(cmap=cmap, columns=len(picked or range(FEW)))
+    _explain(images, [Activations(layers, picked, reduction)], model, None, out_, style, value_range)
 
 
 @app.command()
@@ -322,9 +327,9 @@ def visualize(
     images: Images,
     out_: Out = Path("out"),
     layers: Layers = [],  # noqa: B006 - typer's way
-    channels: Channels = "0-4",
+    channels: FewChannels = "",
     model: Model = "",
-    target: Goal = "",
+    target: Goal = None,
     value_range: Span = "",
     opacity: Opacity = 0.65,
     percentile: Percentile = 99.5,
@@ -335,12 +340,21 @@ def visualize(
 
     Guided saliency is left out, with the reason, where the model hides activations from it.
     """
-    guided = Saliency("guided")
-    wanted: list[Visualization] = [Saliency(), guided, GradCAM()]
-    if layers:
-        wanted.append(Activations(layers, _channels(channels)))
+    picked = _channels(channels)
+
+    def fitted(card: model_pb2.Model) -> list[Visualization]:
+        """Those that the model can be explained by."""
+        wanted: list[Visualization] = [Saliency(), GradCAM()]
+        if why := card.unavailable_methods.get("guided"):
+            _note(f"note: guided is left out: {why}")
+        else:
+            wanted.insert(1, Saliency("guided"))
+        there = {layer.name: layer.shape[-1] for layer in card.layers}
+        few = {layer: picked or range(min(FEW, there.get(layer, FEW))) for layer in layers}
+        return wanted + [Activations(layer, few[layer]) for layer in layers]
+
     style = Style(overlay, opacity, percentile, cmap=cmap)
-    _explain(images, wanted, model, target, out_, style, value_range, optional=guided)
+    _explain(images, fitted, model, target, out_, style, value_range)
 
 
 @app.command()
@@ -412,17 +426,16 @@ def cancel(job_id: Annotated[str, typer.Argument(help="The job's id.", show_defa
 
 def _explain(
     images: Sequence[Path],
-    wanted: Sequence[Visualization],
+    wanted: Sequence[Visualization] | Callable[[model_pb2.Model], Sequence[Visualization]],
     model: str,
-    target: str,
+    target: str | None,
     folder: Path,
     style: Style,
     value_range: str,
-    optional: Saliency | None = None,
 ) -> None:
     """Every image through the server; pictures and arrays below `folder`, a line each. Status 1 when any failed.
 
-    The `optional` one of those wanted is left out, with a note, where the model cannot be explained by it.
+    `wanted` is a function where it depends on the model: of its card.
     """
     names = _names(images)
     failed = 0
@@ -431,7 +444,7 @@ def _explain(
     goal, span = _target(target), _value_range(value_range)
     assumed = set[str]()
     with Server.client() as client, _threads(client) as pool, bar:
-        offered = functools.cache(lambda: _offered(client, model, wanted, optional))
+        offered = functools.cache(lambda: wanted(_card(client, model)) if callable(wanted) else wanted)
 
         def explain(path: Path) -> Result:
             packed = pack([path], span)  # what is no image is refused before the server is asked anything
@@ -459,17 +472,10 @@ def _explain(
         raise typer.Exit(1)
 
 
-def _offered(
-    client: Client, model: str, wanted: Sequence[Visualization], optional: Saliency | None
-) -> Sequence[Visualization]:
-    """Those wanted, the `optional` one only where the model, by default the server's, can be explained by it."""
-    if optional is None or not (name := model or client.server_info().default_model):
-        return wanted
-    why = client.model(name).unavailable_methods.get(optional.method)
-    if not why:
-        return wanted
-    _note(f"note: {optional.method} is left out: {why}")
-    return [it for it in wanted if it != optional]
+def _card(client: Client, model: str) -> model_pb2.Model:
+    """The card of the model, by default the server's; an empty one where none is served, which the call will say."""
+    name = model or client.server_info().default_model
+    return client.model(name) if name else model_pb2.Model()
 
 
 @contextmanager
@@ -509,16 +515,18 @@ def _baseline(text: str) -> Color | Blur:
     return [float(part) for part in text.split(",")] if text[:1].isdigit() else text
 
 
-def _target(text: str) -> Target:
-    """A target as it is typed."""
+def _target(text: str | None) -> Target:
+    """A target as it is typed; None for the predicted class."""
+    if text is None:
+        return None
     if text == "all":
         return ALL_UNITS
     digits = text.removeprefix("top")
     if digits.isdecimal():
         return TopK(int(digits)) if text.startswith("top") else int(digits)
-    if text.startswith("-"):
+    if not text.strip() or text.startswith("-"):
         raise typer.BadParameter(f"{text!r} is none; allowed: a class index or label, topN, all", param_hint="--target")
-    return text or None
+    return text
 
 
 def _value_range(text: str) -> ValueRange | None:

@@ -78,8 +78,10 @@ class Connection:
         tls: TLS | bool | None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
     ) -> None:
-        """InvalidArgument of the field target for an address that is none."""
+        """InvalidArgument of the field target for an address that is none, of tls for another type."""
         address = parse_address(target)
+        if not isinstance(tls, TLS | bool | None):
+            raise InvalidArgument(f"tls is {tls!r}; allowed: TLS(…), True, False, None", field="tls")
         self._tls = TLS() if tls is True else tls or None
         self.target = target
         self.caller = Caller(address, self._tls is not None, bool(self._tls and self._tls.certificate))

@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,9 +29,11 @@ class Readable(Protocol):
 def read_path(path: str | os.PathLike[str]) -> bytes:
     """The content of a file.
 
-    InvalidArgument for a text that is no path: a URL, a data URL, an image in base64. OSError for a file that cannot be
-    read.
+    InvalidArgument for a text that is no path: nothing, a URL, a data URL, an image in base64. OSError for a file that
+    cannot be read.
     """
+    if not os.fspath(path):
+        raise InvalidArgument("an empty path is no image; give the path of a file", field="images")
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -62,9 +65,9 @@ def _why_no_path(text: str) -> str | None:
 
 
 def read_file(file: Readable) -> bytes:
-    """The content of an open file, from where it stands. InvalidArgument where that is nothing, or no bytes."""
+    """The content of an open file, from where it stands. InvalidArgument where that fails, or is no bytes."""
     start = _position(file)
-    content: Any = file.read()
+    content = _content_of(file, file.read)
     if inspect.isawaitable(content):
         if inspect.iscoroutine(content):
             content.close()
@@ -79,6 +82,25 @@ def read_file(file: Readable) -> bytes:
     return bytes(content)
 
 
+def read_resource(resource: Any) -> bytes:
+    """The content of what has read_bytes(), as a package's resources have, and an archive's. Errors as of read_file."""
+    content = _content_of(resource, resource.read_bytes)
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise _refused(resource, f"its read_bytes() gives {type(content).__name__}", "give bytes")
+    return bytes(content)
+
+
+def _content_of(file: object, read: Callable[[], Any]) -> Any:
+    """What `read` gives. InvalidArgument for what it raises but OSError: a closed file, a damaged archive."""
+    try:
+        return read()
+    except OSError:
+        raise
+    except Exception as error:  # whatever libraries of archives and downloads raise
+        why = f"it cannot be read ({type(error).__name__}: {error})"
+        raise _refused(file, why, "give a file that is open and whole, or its content as bytes") from error
+
+
 def _position(file: Any) -> int:
     """Where an open file stands; 0 for one that cannot tell."""
     try:
@@ -88,5 +110,7 @@ def _position(file: Any) -> int:
 
 
 def _refused(file: object, why: str, remedy: str) -> InvalidArgument:
-    name = getattr(file, "name", None) or getattr(file, "filename", None) or type(file).__name__
-    return InvalidArgument(f"the file {name} is no image: {why}; {remedy}", field="images")
+    name = getattr(file, "name", None)
+    if name is None:
+        name = getattr(file, "filename", None)
+    return InvalidArgument(f"the file {name or type(file).__name__} is no image: {why}; {remedy}", field="images")

@@ -6,6 +6,7 @@ docs/images.md lists every way to give an image; files.py and arrays.py know the
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 
 from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_of_batch, to_pixels, wire_range
 from convlens.client.errors import InvalidArgument
-from convlens.client.files import Readable, read_file, read_path
+from convlens.client.files import Readable, read_file, read_path, read_resource
 from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, value_ranges, visualization_pb2
 from convlens.v1.codec import Array
 from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
@@ -54,6 +55,11 @@ ALLOWED: Final = (
     "batches (N,H,W,3)"
 )
 _NPY: Final = b"\x93NUMPY"
+_NPY_HEADERS: Final = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""What reads the header of a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,7 @@ def _content(image: Any) -> SentImage | bytes | Array:
     if hasattr(image, "read"):
         return _of_file(read_file(image))
     if hasattr(image, "read_bytes"):  # of a package's resources, or of an archive
-        return _of_file(image.read_bytes(), f"{image}: ")
+        return _of_file(read_resource(image), f"{image}: ")
     if _is_tensor(image):
         return as_array(image)
     raise InvalidArgument(f"{_kind(image)} is no image; allowed: {ALLOWED}", field="images")
@@ -241,12 +247,27 @@ def _of_file(data: bytes, name: str = "") -> bytes | Array:
         raise InvalidArgument(f"{name}the file is empty", field="images")
     if data.startswith(_NPY):
         try:
+            _check_npy(data)
             return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # NumPy's parser raises whatever a damaged header makes it trip over
             raise InvalidArgument(f"{name}the NumPy file cannot be read: {error}", field="images") from error
     if why := foreign(data[:HEAD]):
         raise InvalidArgument(f"{name}{why}", field="images")
     return data
+
+
+def _check_npy(data: bytes) -> None:
+    """ValueError for a file that ends before its array does, whose header would have memory allocated for all of it."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f"version {version} is for arrays that are no images")
+    shape, _, dtype = _NPY_HEADERS[version](file)
+    wanted, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if wanted > there and not dtype.hasobject:
+        raise ValueError(
+            f"it is damaged or truncated: an array {shape} of {dtype} has {wanted} bytes, {there} are there"
+        )
 
 
 def _of_pillow(image: PillowImage) -> Array:
@@ -288,6 +309,6 @@ def picture(image: SentImage) -> PillowImage:
     pixels = codec.decode(image.about, image.data)
     if pixels.dtype != np.uint8:
         spanning = value_ranges.to_255(pixels.view(np.float32), image.value_range)
-        pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8)
+        pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8, copy=False)
     height, width, _ = pixels.shape
     return Image.fromarray(np.broadcast_to(pixels.view(np.uint8), (height, width, 3)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
@@ -198,6 +199,31 @@ def divided(kind: type[Any], options: dict[str, Any]) -> tuple[dict[str, Any], d
     names = {field.name for field in fields(kind)}
     own = {name: value for name, value in options.items() if name in names}
     return own, {name: value for name, value in options.items() if name not in names}
+
+
+def messages(visualizations: Iterable[Visualization]) -> list[spec_pb2.Visualization]:
+    """What is asked for, on the wire. InvalidArgument for what is none, and for one that is in no list."""
+    if isinstance(visualizations, str | Mapping) or not isinstance(visualizations, Iterable):
+        raise _no_visualization("visualizations", visualizations)
+    return [_message(it, f"visualizations[{i}]") for i, it in enumerate(visualizations)]
+
+
+def _message(visualization: Visualization, field: str) -> spec_pb2.Visualization:
+    if isinstance(visualization, type) or not callable(getattr(visualization, "message", None)):
+        raise _no_visualization(field, visualization)
+    try:
+        return visualization.message()
+    except InvalidArgument:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{field} is {visualization!r}: {error}", field="visualizations") from error
+
+
+def _no_visualization(field: str, given: object) -> InvalidArgument:
+    what = f"the class {given.__name__}" if isinstance(given, type) else reprlib.repr(given)
+    return InvalidArgument(
+        f"{field} is {what}; allowed: a list of what is to be computed, such as [GradCAM()]", field="visualizations"
+    )
 
 
 def _named(table: Mapping[str, Any], name: str, field: str) -> Any:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from numbers import Integral
+from typing import Any, Final
 
 from convlens.client.arrays import ValueRange
 from convlens.client.errors import ConvlensError, InvalidArgument, JobFailed
@@ -97,12 +98,12 @@ class Packer:
         return batch if len(batch) else None
 
 
-def checked_map(errors: str, in_flight: int) -> None:
+def checked_map(errors: Any, in_flight: Any) -> None:
     """InvalidArgument for options of map() that are none."""
-    if errors not in {"raise", "return"}:
+    if errors not in ("raise", "return"):
         raise InvalidArgument(f"no errors {errors!r}; allowed: raise, return", field="errors")
-    if in_flight < 1:
-        raise InvalidArgument(f"in_flight is {in_flight}; allowed: 1 or more", field="in_flight")
+    if isinstance(in_flight, bool) or not isinstance(in_flight, Integral) or in_flight < 1:
+        raise InvalidArgument(f"in_flight is {in_flight!r}; allowed: whole numbers from 1", field="in_flight")
 
 
 Pack = tuple[Outgoing, list[spec_pb2.Target]]

@@ -26,6 +26,7 @@ from convlens.client.calls import (
     ended,
     job_limit,
     job_request,
+    job_spec,
     job_state,
     moved,
     too_late,
@@ -164,7 +165,7 @@ class Client:
     def visualize(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,
@@ -178,8 +179,9 @@ class Client:
     ) -> Result:
         """Computes the visualizations on every image and returns the arrays, verified.
 
-        `model` is by default the server's; `target` the predicted class of each image, else an index, a label, TopK or
-        ALL_UNITS for all of them, or a list or array with one an image, where an inner list has several units.
+        `model` is by default the first by name of those served; `target` the predicted class of each image, else an
+        index, a label, TopK or ALL_UNITS for all of them, or a list or array with one an image, where an inner list has
+        several units.
         `scored_layer` is by default the logits; `predictions` says how many best classes to report. `request_id` (a
         UUID) makes repeated calls one job. An equal request that was answered lately, or is under way, answers this one
         too (`result.cached`), unless it is to be `fresh`. A server that has gone away, or is overloaded, is tried again
@@ -196,14 +198,14 @@ class Client:
 
     @overload
     def map(
-        self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["raise"] = ...,
+        self, images: Iterable[ImageLike], visualizations: Iterable[Visualization], *, errors: Literal["raise"] = ...,
         in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
         value_range: ValueRange | None = ...,
     ) -> Iterator[Result]: ...  # fmt: skip
     @overload
     def map(
-        self, images: Iterable[ImageLike], visualizations: Sequence[Visualization], *, errors: Literal["return"],
+        self, images: Iterable[ImageLike], visualizations: Iterable[Visualization], *, errors: Literal["return"],
         in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: str = ..., fresh: bool = ..., timeout: float | None = ...,
         value_range: ValueRange | None = ...,
@@ -211,7 +213,7 @@ class Client:
     def map(
         self,
         images: Iterable[ImageLike],
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         errors: Literal["raise", "return"] = "raise",
         in_flight: int = 4,
@@ -235,10 +237,13 @@ class Client:
         client, ends the jobs under way. The other options are those of visualize, `timeout` that of each job.
         """
         checked_map(errors, in_flight)
+        spec = job_spec(
+            visualizations, model=model, scored_layer=scored_layer, predictions=predictions, priority=priority,
+            fresh=fresh,
+        )  # fmt: skip
         seconds = checked_timeout(timeout, self._timeout)
         pairs = paired(one_by_one(images, value_range), one_an_image(target, images))
-        jobs = MapJobs(visualizations, model, target, scored_layer, predictions, priority, fresh, seconds)
-        return self._map(pairs, jobs, Packer(value_range), errors, in_flight)
+        return self._map(pairs, MapJobs(spec, target, seconds), Packer(value_range), errors, in_flight)
 
     def _map(
         self,
@@ -250,6 +255,7 @@ class Client:
     ) -> Iterator[Any]:
         batches = _batches(packer, pairs)
         waiting: deque[Future[list[Result | ItemError]]] = deque()
+        process = os.getpid()
         with CallGroup(self._link().calls) as calls:
             while True:
                 while len(waiting) < in_flight and (batch := next(batches, None)):
@@ -260,6 +266,8 @@ class Client:
                     if errors == "raise" and isinstance(item, Exception):
                         raise item
                     yield item
+                    if os.getpid() != process:  # a fork has none of the threads that make the calls
+                        raise ConvlensError("the iterator of map() belongs to the process that began it")
 
     def _batch(self, packer: Packer, batch: Batch, jobs: MapJobs, calls: CallGroup) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
@@ -288,7 +296,7 @@ class Client:
     def submit(
         self,
         images: Images,
-        visualizations: Sequence[Visualization],
+        visualizations: Iterable[Visualization],
         *,
         model: str = "",
         target: Targets = None,

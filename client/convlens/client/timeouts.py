@@ -26,7 +26,10 @@ def checked_timeout(timeout: Any, default: float, field: str = "timeout", *, or_
     allowed = "seconds above 0, math.inf for no limit, None for the default" + ", 0 for the state by now" * or_zero
     if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
         raise InvalidArgument(f"{field} is {timeout!r}; allowed: {allowed}", field=field)
-    seconds = float(timeout)
+    try:
+        seconds = float(timeout)
+    except OverflowError:  # an int of hundreds of digits
+        seconds = math.inf if timeout > 0 else -math.inf  # type: ignore[operator]
     if math.isnan(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
         raise InvalidArgument(f"{field} is {seconds:g}; allowed: {allowed}", field=field)
     return seconds if seconds < UNLIMITED else math.inf

@@ -231,8 +231,10 @@ def _codes(target: spec_pb2.Target, field: str, units: _Units) -> tuple[tuple[in
 
 
 def _distinct(units: tuple[int, ...], field: str) -> tuple[int, ...]:
-    if not units or len(set(units)) < len(units):
-        raise SpecError(field, "is empty or names a unit twice")
+    if not units:
+        raise SpecError(field, "is empty; name at least one unit")
+    if len(set(units)) < len(units):
+        raise SpecError(field, "names a unit twice")
     return units
 
 

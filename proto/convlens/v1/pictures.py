@@ -22,6 +22,7 @@ ORIENTATION: Final = 0x0112
 _WHITE_IS_ZERO: Final = (262, 0)
 """TIFF's tag PhotometricInterpretation, and the value of it that turns the meaning of grey around."""
 TWELVE_BITS: Final = 1 << 12
+WHITE: Final = 255
 
 
 def check_mode(image: PillowImage) -> None:
@@ -41,9 +42,11 @@ def to_rgb(image: PillowImage) -> PillowImage:
     Pillow does, of 16 bits the upper 8 are kept, and transparency is laid over white, as a viewer shows it (the colour
     under a transparent pixel is whatever the program that wrote it left there). Colour profiles are ignored.
 
-    PictureError for modes F and I, and for 16 bits of which only the lower 12 are used: one cannot know what is white.
+    PictureError for modes F and I, and for 16 bits of which only the lower 12 are used: one cannot know what is white;
+    and for a transparent colour of 16 bits, which cannot be found among 8.
     """
     check_mode(image)
+    _check_transparent_colour(image)
     image.load()
     if image.mode.startswith("I"):  # I of a PNG, too, which is how older versions of Pillow open 16 bits
         image = _upper_bits(image)
@@ -54,9 +57,37 @@ def to_rgb(image: PillowImage) -> PillowImage:
         from PIL import Image
 
         over_white = Image.new("RGBA", image.size, "white")
-        over_white.alpha_composite(image.convert("RGBA"))
+        over_white.alpha_composite(_with_transparent_grey(image).convert("RGBA"))
         image = over_white
     return image.convert("RGB")
+
+
+def _check_transparent_colour(image: PillowImage) -> None:
+    """PictureError for RGB of 16 bits with a transparent colour: Pillow reads the upper bits of the pixels alone."""
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > WHITE:
+        raise PictureError(
+            f"the transparent colour {colour} has 16 bits, of which the pixels keep 8; save the picture with an alpha "
+            "channel, or in 8 bits"
+        )
+
+
+def _with_transparent_grey(image: PillowImage) -> PillowImage:
+    """The image with its transparent level among 0…255, where Pillow leaves it as the file has it.
+
+    Pillow scales the pixels of 1, 2 and 4 bits to 8, not the level: one that no pixel can have is of fewer bits.
+    """
+    level = image.info.get("transparency")
+    if image.mode not in {"1", "L"} or not isinstance(level, int) or not 1 <= level < 1 << 4:
+        return image
+    used = np.flatnonzero(image.histogram())
+    scales = (
+        WHITE // ((1 << bits) - 1) for bits in (1, 2, 4) if level < 1 << bits and (image.mode == "L") == (bits > 1)
+    )
+    scale = next((scale for scale in scales if not (used % scale).any()), 1)
+    scaled = image.copy()
+    scaled.info["transparency"] = level * scale
+    return scaled
 
 
 def _upright(image: PillowImage) -> PillowImage:

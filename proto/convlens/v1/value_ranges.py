@@ -25,6 +25,9 @@ _BOUNDS: Final = {number: bounds for bounds, number in RANGES.items()}
 UNMISTAKABLE: Final = 2.0
 """Pixels without a value as large are nearly black in 0…255, and more likely in 0…1: resizing overshoots 1 a little."""
 
+WHOLE: Final = 1e-3
+"""Levels of 0…255 by which a whole number is missed at most, where a photo of bytes was divided and multiplied."""
+
 
 def refusal(low: float, high: float, value_range: spec_pb2.ValueRange.ValueType) -> str | None:
     """Why float pixels from `low` to `high` cannot be taken as spanning `value_range`, and the remedy.
@@ -32,7 +35,7 @@ def refusal(low: float, high: float, value_range: spec_pb2.ValueRange.ValueType)
     None where they can. NaN anywhere makes both bounds NaN.
     """
     black, white = _BOUNDS.get(value_range, (0, 255))
-    wrong = f"float pixels must be finite and within {black}…{white}, found {low:g}…{high:g}"
+    wrong = f"float pixels must be finite and within {black}…{white}, found {_digits(low)}…{_digits(high)}"
     if not (math.isfinite(low) and math.isfinite(high)):
         return wrong
     if value_range in _BOUNDS:
@@ -46,16 +49,27 @@ def refusal(low: float, high: float, value_range: spec_pb2.ValueRange.ValueType)
         return f"{wrong}; scale them to 0…255"
     if high < UNMISTAKABLE:
         return (
-            f"no value of the float pixels exceeds {high:g}, which is nearly black in 0…255: multiply them by 255, or "
-            "say value_range=(0, 1); where they are as dark as that, say value_range=(0, 255)"
+            f"no value of the float pixels exceeds {_digits(high)}, which is nearly black in 0…255: multiply them by "
+            "255, or say value_range=(0, 1); where they are as dark as that, say value_range=(0, 255)"
         )
     return None
 
 
-def to_255(pixels: Floats, value_range: spec_pb2.ValueRange.ValueType) -> Floats:
-    """Pixels that span `value_range`, spanning 0…255; those that do already are returned themselves."""
+def _digits(bound: float) -> str:
+    """The float32 in as few digits as tell it from others: 255.0001 is not 255."""
+    return str(np.float32(bound)).removesuffix(".0")
+
+
+def to_255(pixels: Floats, value_range: spec_pb2.ValueRange.ValueType) -> Floats | npt.NDArray[np.uint8]:
+    """Pixels that span `value_range`, and that refusal() lets pass, spanning 0…255.
+
+    uint8 where all are whole numbers, but for the rounding of floats: they are the same photo, which is to be resized
+    alike. Others that span 0…255 already are returned themselves.
+    """
+    spanning = pixels
     if value_range == spec_pb2.VALUE_RANGE_0_1:
-        return pixels * np.float32(255)
-    if value_range == spec_pb2.VALUE_RANGE_MINUS_1_1:
-        return (pixels + np.float32(1)) * np.float32(127.5)
-    return pixels
+        spanning = pixels * np.float32(255)
+    elif value_range == spec_pb2.VALUE_RANGE_MINUS_1_1:
+        spanning = (pixels + np.float32(1)) * np.float32(127.5)
+    whole = np.rint(spanning)
+    return whole.astype(np.uint8) if np.abs(spanning - whole).max(initial=0) <= WHOLE else spanning

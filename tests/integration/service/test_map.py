@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convlens.client import AsyncClient, GradCAM, InvalidArgument, Result
+from convlens.client import AsyncClient, Client, ConvlensError, GradCAM, InvalidArgument, Result
 from convlens.client.packing import FIRST, MOST
 
 
@@ -55,8 +57,26 @@ def test_an_endless_iterator_is_read_no_further_than_what_is_in_flight(client):
 
 
 def test_what_all_images_share_ends_with_an_error_each(client):
-    found = list(client.map([photo(n) for n in range(3)], [GradCAM("nowhere")], errors="return"))
+    found = list(client.map([photo(n) for n in range(3)], iter([GradCAM("nowhere")]), errors="return"))
     assert kinds(found) == [InvalidArgument] * 3
+
+
+def test_a_forked_child_is_told_that_the_iterator_is_its_parents(null_target):
+    with Client(null_target, timeout=60) as client:
+        found = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
+        next(found)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            code = 1
+            try:
+                next(found)
+            except ConvlensError as error:
+                code = int("belongs to the process that began it" not in str(error))
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert kinds(found) == [Result] * (2 * FIRST - 1)
 
 
 async def test_the_asynchronous_one_does_the_same(null_target, tmp_path):

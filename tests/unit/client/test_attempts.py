@@ -16,9 +16,9 @@ from convlens.client.connection import Connection
 class Failed(grpc.RpcError):
     """A call that ended with a bare status."""
 
-    def __init__(self, code):
+    def __init__(self, code, details="details"):
         self.code = lambda: code
-        self.details = lambda: "details"
+        self.details = lambda: details
         self.trailing_metadata = tuple
 
 
@@ -45,6 +45,25 @@ def test_the_delays_grow_to_two_seconds_and_end_with_the_time_there_is(monkeypat
     for n, delay in enumerate(delays):
         longest = min(2.0, 0.1 * 2**n)
         assert longest / 2 <= delay <= longest
+
+
+def test_the_reason_is_the_latest_but_for_a_refusal_by_another_address_of_the_same_try(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("convlens.client.calls.time", types.SimpleNamespace(monotonic=lambda: now))
+    connection = Connection("localhost:1", None, None, 60)
+    attempts, said = Attempts(connection, 60), []
+    for now, words in (  # noqa: B007 - the clock
+        (1.0, "Connection refused"),
+        (1.1, "Endpoint closing"),
+        (1.2, "Connection refused"),
+        (9.0, "Connection refused"),
+        (9.5, "No route to host"),
+        (19.0, "Endpoint closing"),
+    ):
+        attempts.delay_after(Failed(grpc.StatusCode.UNAVAILABLE, f"failed to connect to all addresses; {words}"))
+        said.append(attempts._told.message.partition(": ")[2].partition(";")[0])
+    no_route = "no route to localhost"
+    assert said == ["connection refused", "no reply", "no reply", "connection refused", no_route, "no reply"]
 
 
 def test_time_that_ran_out_at_once_is_the_reason_itself(attempts):

@@ -67,6 +67,9 @@ def test_the_version_is_said(run):
     ("words", "message"),
     [
         (["grad-cam", "--target", "-1"], "'-1' is none; allowed: a class index or label, topN, all"),
+        (["grad-cam", "--target", ""], "'' is none; allowed: a class index or label, topN, all"),
+        (["saliency", "--target", " "], "' ' is none; allowed: a class index or label, topN, all"),
+        (["visualize", "--channels", "a-b"], "'a-b' is none; allowed: such as 0-4,17"),
         (["activations", "--layer", "c1", "--channels", "a-b"], "'a-b' is none; allowed: such as 0-4,17"),
         (["activations", "--layer", "c1", "--channels", "1,-4"], "'-4' is none; allowed: such as 0-4,17"),
         (["activations", "--layer", "c1", "--channels", "4-0"], "'4-0' is none; allowed: such as 0-4,17"),
@@ -181,7 +184,7 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("", None),
+        (None, None),
         ("7", 7),
         ("top3", TopK(3)),
         ("all", ALL_UNITS),

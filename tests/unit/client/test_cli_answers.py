@@ -24,6 +24,16 @@ class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.Visual
     def ListModels(self, request, context):
         return self.models
 
+    def GetServerInfo(self, request, context):
+        return model_pb2.GetServerInfoResponse(default_model="scan")
+
+    def GetModel(self, request, context):
+        return model_pb2.GetModelResponse(model=next(it for it in self.models.models if it.name == request.name))
+
+    def Visualize(self, request, context):
+        self.asked = [it for it in request.spec.visualizations if it.HasField("activations")]
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is computed here")
+
     def VisualizeUnary(self, request, context):
         header = result_pb2.ResultHeader()
         header.CopyFrom(self.header)
@@ -120,3 +130,19 @@ def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why
     assert rows["scan"][2:4] == ["caffe (assumed)", "2"]
     assert rows["told"][2:4] == ["caffe", "1"]
     assert rows["bad"] == ["bad.h5", "layer 'm' is a Lambda [unsafe]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "channels"),
+    [
+        ([], {"grey": [0, 1, 2], "wide": [0, 1, 2, 3, 4], "gone": [0, 1, 2, 3, 4]}),
+        (["--channels", "1-2"], {"grey": [1, 2], "wide": [1, 2], "gone": [1, 2]}),
+    ],
+)
+@pytest.mark.parametrize("model", [[], ["--model", "scan"]])
+def test_visualize_draws_the_first_channels_that_each_layer_has(run, service, photos, words, channels, model):
+    layers = [model_pb2.Layer(name="grey", shape=[4, 4, 3]), model_pb2.Layer(name="wide", shape=[2, 2, 64])]
+    service.models = model_pb2.ListModelsResponse(models=[model_pb2.Model(name="scan", layers=layers)])
+    asked = [word for name in channels for word in ("--layer", name)]
+    run("visualize", photos[0], *asked, *words, *model)
+    assert {it.activations.layers[0]: list(it.activations.channels) for it in service.asked} == channels

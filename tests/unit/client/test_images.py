@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image
 
 from convlens.client import InvalidArgument
 from convlens.client.images import pack, picture
+from convlens.client.packing import Packer
 from convlens.v1 import codec
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
@@ -43,7 +47,7 @@ def test_a_path_is_read(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_arrays_travel_as_tensors(dtype):
-    array = NOISE.astype(dtype)
+    array = NOISE.astype(dtype) if dtype == np.uint8 else NOISE * dtype(0.999)
     for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
         (image,) = pack(images)
         found = codec.decode(image.pixels)
@@ -73,3 +77,80 @@ def test_what_is_no_image_is_refused_naming_what_is(image):
 def test_the_photo_of_a_figure_is_the_one_that_was_sent():
     for image, expected in ((FILE, NOISE), (png(3), NOISE[::-1, ::-1]), (NOISE, NOISE), (NOISE + np.float32(0), NOISE)):
         np.testing.assert_array_equal(np.asarray(picture(pack(image)[0])), expected)
+
+
+def npy(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000000, 3), }\n") + b"1234", "truncated"),
+        (npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 3), }\n"), "the NumPy file cannot be read"),
+        (npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': ((2, 4, 3\n"), "the NumPy file cannot be read"),
+        (npy(b"{'descr': '''|u1\n"), "the NumPy file cannot be read"),
+        (
+            npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4, 3), }\n")[:40],
+            "the NumPy file cannot be read",
+        ),
+        (npy(b"{}")[:8], "the NumPy file cannot be read"),
+        (b"\x93NUMPY\x03\x00\x00\x00\x00\x00", "for arrays that are no images"),
+    ],
+)
+def test_a_damaged_npy_file_is_refused_before_memory_is_had_for_it(data, message, tmp_path):
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(InvalidArgument, match=rf"a\.npy: .*{message}") as caught:
+        pack(tmp_path / "a.npy")
+    assert caught.value.field == "images"
+
+
+def closed():
+    file = io.BytesIO(FILE)
+    file.close()
+    return file
+
+
+def in_damaged_archive():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a.png", FILE)
+    return zipfile.ZipFile(io.BytesIO(file.getvalue().replace(FILE[-20:], bytes(20))))
+
+
+@pytest.mark.parametrize(
+    ("file", "cause"),
+    [
+        (closed, ValueError),
+        (lambda: in_damaged_archive().open("a.png"), zipfile.BadZipFile),
+        (lambda: zipfile.Path(in_damaged_archive(), "a.png"), zipfile.BadZipFile),
+        (lambda: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(FILE)[:-9])), EOFError),
+        (lambda: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(FILE)[:10] + b"\xff" * 40)), zlib.error),
+    ],
+    ids=["closed", "damaged archive", "path in a damaged archive", "cut off", "damaged"],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_its_name_and_in_its_place(file, cause):
+    with pytest.raises(InvalidArgument, match="it cannot be read") as caught:
+        pack(file())
+    assert isinstance(caught.value.__cause__, cause)
+    assert caught.value.field == "images"
+    packer = Packer()
+    packer.add(file())
+    packer.add(FILE)
+    batch = packer.rest()
+    assert list(batch.errors) == [0]
+    assert len(batch.images) == 1
+
+
+def test_what_the_system_says_of_a_file_is_raised_as_it_is():
+    class Gone:
+        def read(self):
+            raise ConnectionResetError("by the peer")
+
+    with pytest.raises(ConnectionResetError):
+        pack(Gone())
+
+
+def test_an_empty_path_is_told_as_one():
+    with pytest.raises(InvalidArgument, match="an empty path"):
+        pack("")

@@ -114,6 +114,18 @@ def opened(data, at=0, mode="rb"):
     return file
 
 
+def closed(data):
+    file = io.BytesIO(data)
+    file.close()
+    return file
+
+
+def transparent(image, colour):
+    image = image.copy()
+    image.info["transparency"] = colour
+    return image
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory):
     """The paths that rows name are relative to a folder with these files in it."""
@@ -366,6 +378,9 @@ REFUSED = {
             (lambda it: encode(it, "TIFF"), UnreadableAtError),
         )
     ],
+    "RGB of 16 bits with a transparent colour": [
+        Case(transparent(RGB, (1000, 2000, 3000)), match="alpha channel, or in 8 bits"),
+    ],
     "HEIC, JPEG XL, SVG, PDF, PSD, ICO, EPS, DICOM, HDF5, ZIP, video and others, by their names": [
         Case(HEIC, match="a HEIC picture is no image of the formats JPEG, PNG, .*; convert it to PNG or JPEG"),
         Case(b"%PDF-1.7", match="a PDF document is no image"),
@@ -399,12 +414,14 @@ REFUSED = {
         Case("a\0b", match="is no path"),
     ],
     "a folder": [Case("photos", match="this is a folder; give the files in it", error=IsADirectoryError)],
-    "a path to nothing, an empty file": [
+    "a path to nothing, an empty path, an empty file": [
+        Case("", match="an empty path"),
         Case("cat.png", match=r"cat\.png", error=FileNotFoundError),
         Case("nothing.png", match="nothing.png: the file is empty"),
         Case(b"", match="the file is empty"),
     ],
-    "a file opened as text, one that was read before, one with an asynchronous `.read()`": [
+    "a file opened as text, one that was read before, one that is closed, one with an asynchronous `.read()`": [
+        Case(closed(FILE), match="it cannot be read .*give a file that is open"),
         Case(opened("text", mode="r"), match="opened as text; open it with mode 'rb'"),
         Case(opened(FILE, len(FILE)), match=r"it was read before; rewind it: file.seek\(0\)"),
         Case(opened(b""), match="it is empty"),

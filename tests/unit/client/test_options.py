@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import pytest
 
-from convlens.client import Activations, Blur, GradCAM, InvalidArgument, Occlusion, Output, Saliency
-from convlens.client.calls import PRIORITIES, job_request, job_state
+from convlens.client import (
+    Activations,
+    AsyncClient,
+    Blur,
+    Client,
+    GradCAM,
+    InvalidArgument,
+    Occlusion,
+    Output,
+    Saliency,
+)
+from convlens.client.calls import PRIORITIES, MapJobs, job_request, job_spec, job_state
+from convlens.client.images import Outgoing, pack
 from convlens.client.options import SALIENCY_METHODS
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
+WORDS = {"model": "", "scored_layer": "", "predictions": None, "priority": "normal", "fresh": False}
 PHOTO = np.zeros((2, 2, 3), np.uint8)
 
 
@@ -138,3 +152,94 @@ def test_a_job_says_only_what_was_asked():
 def test_every_state_has_its_name():
     for name, number in job_pb2.JobState.items():
         assert job_state(name.removeprefix("JOB_STATE_").lower() if number else None) == number
+
+
+CALLS = {
+    "visualize": lambda kind, wanted, **options: kind("localhost:1").visualize(PHOTO, wanted, **options),
+    "submit": lambda kind, wanted, **options: kind("localhost:1").submit(PHOTO, wanted, **options),
+    "map": lambda kind, wanted, **options: kind("localhost:1").map([PHOTO], wanted, **options),
+}
+
+
+async def refusal(kind, call, wanted, **options):
+    """What is raised by the call itself, before anything is iterated."""
+    with pytest.raises(InvalidArgument) as caught:
+        await CALLS[call](kind, wanted, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (GradCAM(), "visualizations is GradCAM("),
+        (GradCAM, "visualizations is the class GradCAM"),
+        ("grad_cam", "visualizations is 'grad_cam'"),
+        (None, "visualizations is None"),
+        ({"a": GradCAM()}, "visualizations is {"),
+        ([Saliency(), GradCAM], r"visualizations[1] is the class GradCAM"),
+        (["grad_cam"], "visualizations[0] is 'grad_cam'"),
+        ([[GradCAM()]], "visualizations[0] is [GradCAM("),
+    ],
+    ids=repr,
+)
+async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, wanted, message):
+    refused = await refusal(kind, call, wanted)
+    assert refused.message.startswith(message)
+    assert "such as [GradCAM()]" in refused.message
+    assert refused.field == "visualizations"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", 5),
+        ("scored_layer", ["c1"]),
+        ("predictions", "5"),
+        ("predictions", 1.5),
+        ("predictions", 1 << 40),
+        ("fresh", "yes"),
+        ("priority", ["low"]),
+    ],
+)
+async def test_a_value_of_another_type_is_refused_by_its_field(kind, call, field, value):
+    refused = await refusal(kind, call, [GradCAM()], **{field: value})
+    assert refused.field == field
+    assert "allowed: " in refused.message
+
+
+@pytest.mark.parametrize(
+    "option",
+    [GradCAM(layer=5), Saliency(samples="9"), Saliency(method=[]), Activations("c", [0.5]), Occlusion(color=5)],
+)
+async def test_an_option_of_another_type_is_refused_by_its_visualization(option):
+    refused = await refusal(Client, "visualize", [Saliency(), option])
+    assert refused.field == "visualizations"
+    assert refused.message.startswith("visualizations[1] is ")
+
+
+@pytest.mark.parametrize("in_flight", [0, 1.5, "4", None, True])
+async def test_in_flight_is_a_whole_number(in_flight):
+    refused = await refusal(Client, "map", [GradCAM()], in_flight=in_flight)
+    assert refused.field == "in_flight"
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("tls", ["ca.pem", 1, {"ca": "ca.pem"}])
+def test_tls_of_another_type_is_refused(kind, tls):
+    with pytest.raises(InvalidArgument, match="allowed: TLS") as refused:
+        kind("localhost:1", tls=tls)
+    assert refused.value.field == "tls"
+
+
+async def test_a_request_id_of_another_type_is_refused():
+    assert (await refusal(Client, "visualize", [GradCAM()], request_id=uuid.uuid4())).field == "request_id"
+
+
+def test_visualizations_may_come_from_an_iterator():
+    jobs = MapJobs(job_spec(iter([GradCAM(), Saliency()]), **WORDS), None, 5.0)
+    for _ in range(2):
+        assert len(jobs.request(Outgoing(pack(PHOTO)), [], None).spec.visualizations) == 2

@@ -14,13 +14,29 @@ from convlens.client.connection import Connection
 from convlens.client.timeouts import DEFAULT_TIMEOUT, checked_timeout
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
-NONE = [0, 0.0, -1, -0.5, -math.inf, math.nan, True, "5", "inf", [5], np.bool_(1), np.array([1.0]), Decimal(5), 5j]
+NONE = [
+    0,
+    0.0,
+    -1,
+    -(10**400),
+    -0.5,
+    -math.inf,
+    math.nan,
+    True,
+    "5",
+    "inf",
+    [5],
+    np.bool_(1),
+    np.array([1.0]),
+    Decimal(5),
+    5j,
+]
 
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
     [(5, 5.0), (0.001, 0.001), (np.float32(0.5), 0.5), (np.int64(3), 3.0), (None, 7.0), (math.inf, math.inf),
-     (1e300, math.inf), (1 << 80, math.inf)],
+     (1e300, math.inf), (1 << 80, math.inf), (10**400, math.inf)],
 )  # fmt: skip
 def test_numbers_above_0_are_seconds_inf_is_no_limit_and_none_the_default(given, seconds):
     assert checked_timeout(given, 7.0) == seconds

@@ -50,9 +50,29 @@ def test_what_may_be_meant_otherwise_is_refused_with_the_remedy(low, high, remed
 
 
 def test_what_spans_255_is_left_as_it_is():
-    pixels = np.array([0, 1, 255], np.float32)
+    pixels = np.array([0, 1.5, 255], np.float32)
     assert to_255(pixels, UNSAID) is pixels
     for (black, white), number in RANGES.items():
         scaled = to_255(np.array([black, (black + white) / 2, white], np.float32), number)
         assert scaled.dtype == np.float32
         assert scaled.tolist() == [0, 127.5, 255]
+
+
+def test_floats_that_are_whole_numbers_are_the_bytes_that_they_were_made_of():
+    levels = np.arange(256, dtype=np.uint8)
+    for floats, stated in (
+        (levels.astype(np.float32), UNSAID),
+        (np.float32(levels / 255), spec_pb2.VALUE_RANGE_0_1),
+        (levels / np.float32(255), spec_pb2.VALUE_RANGE_0_1),
+        (np.float32(levels / 127.5 - 1), spec_pb2.VALUE_RANGE_MINUS_1_1),
+    ):
+        found = to_255(floats, stated)
+        assert found.dtype == np.uint8
+        assert found.tolist() == levels.tolist()
+    assert to_255(np.array([3, 4.01], np.float32), UNSAID).dtype == np.float32
+
+
+def test_a_refused_value_is_said_in_the_digits_that_make_it_wrong():
+    assert "found 0…255.0001" in refusal(0, float(np.float32(255.0001)), UNSAID)
+    assert "found 0…1.000001;" in refusal(0, float(np.float32(1.000001)), spec_pb2.VALUE_RANGE_0_1)
+    assert "found 0…65535;" in refusal(0, 65535, UNSAID)

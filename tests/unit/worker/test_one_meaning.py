@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -22,6 +24,25 @@ GREY = RGB.convert("L")
 ALPHA = Image.fromarray(RNG.integers(0, 256, (HEIGHT, WIDTH), np.uint8))
 DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
 PALETTE = RGB.quantize(64)
+
+
+def few_bits(rows, bits, kind=0, transparent=0):
+    """A PNG of so many bits a sample, of a kind (0 grey, 2 RGB), with a transparent level or colour."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    samples = 3 if kind else 1
+    digits = ["".join(f"{value:0{bits}b}" for value in row) for row in rows]
+    lines = b"".join(
+        b"\0" + int(line.ljust(-len(line) % 8 + len(line), "0"), 2).to_bytes(-(-len(line) // 8)) for line in digits
+    )
+    head = struct.pack(">IIBBBBB", len(rows[0]) // samples, len(rows), bits, kind, 0, 0, 0)
+    key = struct.pack(f">{samples}H", *([transparent] * samples))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, body)
+        for name, body in ((b"IHDR", head), (b"tRNS", key), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    )
 
 
 def encode(image, fmt="PNG", **options):
@@ -71,6 +92,9 @@ PICTURES = {
     "16-bit TIFF": encode(Image.fromarray(DEEP), "TIFF"),
     "16-bit TIFF, big-endian": encode(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
     "16-bit PNG with a transparent level": encode(Image.fromarray(DEEP), transparency=int(DEEP[4, 4])),
+    "4-bit grey with a transparent level": few_bits([[0, 1, 2, 3, 4, 5]], 4, transparent=3),
+    "2-bit grey with a transparent level": few_bits([[0, 1, 2, 3, 1, 0]], 2, transparent=1),
+    "1-bit grey with a transparent level": few_bits([[0, 1, 1, 0, 1, 0]], 1, transparent=0),
     "palette": encode(PALETTE),
     **{
         f"{fmt} turned by {way}": encode(RGB, fmt, exif=turned(way))
@@ -140,6 +164,31 @@ def test_transparency_means_white_and_not_the_colour_that_lies_under_it():
         assert (seen(image, (HEIGHT, WIDTH)) == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("bits", "values", "transparent", "greys"),
+    [
+        (4, [0, 1, 2, 3, 4, 5], 3, [0, 17, 34, 255, 68, 85]),
+        (4, [0, 1, 2, 3, 4, 15], 15, [0, 17, 34, 51, 68, 255]),
+        (2, [0, 1, 2, 3, 1, 0], 1, [0, 255, 170, 255, 255, 0]),
+        (2, [0, 1, 2, 3, 1, 0], 2, [0, 85, 255, 255, 85, 0]),
+        (2, [0, 1, 2, 3, 1, 0], 0, [255, 85, 170, 255, 85, 255]),
+        (1, [0, 1, 1, 0, 1, 0], 0, [255] * 6),
+        (8, [3, 17, 34, 51, 68, 85], 3, [255, 17, 34, 51, 68, 85]),
+        (8, [0, 17, 34, 50, 68, 85], 3, [0, 17, 34, 50, 68, 85]),
+    ],
+)
+def test_the_transparent_level_of_few_bits_is_the_one_that_the_file_means(bits, values, transparent, greys, tmp_path):
+    for image in roads(few_bits([values], bits, transparent=transparent), tmp_path / "grey.png").values():
+        assert seen(image, (1, 6))[0, :, 0].tolist() == greys
+
+
+def test_a_transparent_colour_of_16_bits_is_refused_with_the_remedy_by_every_road(tmp_path):
+    file = few_bits([[1000, 1000, 1000, 60000, 1, 2]], 16, 2, transparent=1000)
+    for image in roads(file, tmp_path / "deep.png").values():
+        with pytest.raises((InvalidArgument, UnreadableAtError), match="alpha channel, or in 8 bits"):
+            seen(image, (1, 2))
+
+
 @pytest.mark.parametrize("kind", ["F", "I", "I;16 of 12 bits"])
 def test_what_does_not_say_what_is_white_is_refused_by_every_road(kind):
     values = {"F": np.float32(GREY), "I": np.int32(GREY), "I;16 of 12 bits": DEEP >> 4}[kind]
@@ -177,3 +226,23 @@ def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
         shown = np.asarray(picture(packed))
         assert shown.shape == (HEIGHT, WIDTH, 3)
         np.testing.assert_array_equal(shown[..., :channels], PHOTO[..., :channels])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_wants(channels):
+    def read(image, value_range=None):
+        (packed,) = pack(image, value_range)
+        return packed, Reader(1 << 20).read([packed.outline], [packed.data], 24, 24, channels=channels)[0]
+
+    _, wanted = read(PHOTO)
+    for floats, value_range in (
+        (PHOTO.astype(np.float32), None),
+        (PHOTO.astype(np.float64), (0, 255)),
+        (PHOTO / np.float32(255), (0, 1)),
+        (PHOTO / 255, (0, 1)),
+        (PHOTO / 127.5 - 1, (-1, 1)),
+    ):
+        packed, found = read(floats, value_range)
+        np.testing.assert_array_equal(found, wanted)
+        assert len(packed.data) == PHOTO.size
+        assert not packed.value_range

@@ -10,7 +10,7 @@ What is done, in this order, and nothing else:
     mode (decoding at a fraction of the size) is not used: it saves time on large photos only, and moves pixels by
     several levels, which shows in a gradient map.
  4. The picture becomes upright 8-bit RGB: convlens.v1.pictures says how. Pixels that were sent as float32 are brought
-    to 0…255 as their value range says; grey ones are repeated.
+    to 0…255 as their value range says, and are uint8 where all are whole numbers then; grey ones are repeated.
  5. For a model of grey images RGB becomes luma, Pillow's mode L (ITU-R 601); grey is as it was.
  6. The image is resized to the model's input with Pillow's BILINEAR (antialiased when it shrinks), aspect ratio not
     kept: to the bit what keras.utils.load_img(..., target_size, interpolation="bilinear") gives. An image that has the
