@@ -21,6 +21,8 @@ Data = bytes | memoryview
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
 """By Pillow's names. Parsers of any others never see a byte."""
+MAX_SCANS: Final = 500
+"""Of a progressive JPEG; cameras and programs write ten or so, and each takes as long as the whole picture."""
 HEAD: Final = 512
 """Bytes that are enough to tell what a file is."""
 _DIRECTORY_ENTRIES: Final = 4096
@@ -59,6 +61,7 @@ def open_picture(data: Data) -> ImageFile:
     if why := foreign(head, decodable()):
         raise PictureError(why)
     kind = format_of(head)
+    check_scans(data)
     if kind == "TIFF" and (why := _tiff_refusal(data)):
         raise PictureError(why)
     try:
@@ -68,6 +71,12 @@ def open_picture(data: Data) -> ImageFile:
             message = f"the {kind} file is damaged, or of a variant that is not read"
             raise PictureError(message) from error
         raise PictureError(f"the bytes are no image of the formats {', '.join(decodable())}") from error
+
+
+def check_scans(data: Data) -> None:
+    """PictureError for a JPEG of so many scans, each over the whole picture, that decoding them takes minutes."""
+    if data[:3] == b"\xff\xd8\xff" and (scans := bytes(data).count(b"\xff\xda")) > MAX_SCANS:
+        raise PictureError(f"the JPEG file has {scans} scans; allowed: {MAX_SCANS}")
 
 
 def format_of(head: bytes) -> str | None:

@@ -24,7 +24,7 @@ from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import PictureError, open_picture
+from convlens.v1.image_formats import PictureError, check_scans, open_picture
 from convlens.v1.pictures import check_mode
 
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
@@ -200,6 +200,10 @@ def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettin
 
 def _encoded_size(data: Data, field: str) -> tuple[int, int]:
     """Width and height as the file's header tells them."""
+    try:
+        check_scans(data)
+    except PictureError as error:
+        raise invalid(field, str(error)) from None
     with contextlib.suppress(ValueError):  # what libjpeg-turbo cannot read, Pillow looks at
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         return width, height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import time
@@ -242,3 +243,77 @@ def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
     assert memory_estimate._left(folder, *memory_estimate.V2) == []
     shutil.rmtree(folder)
     assert memory_estimate._left(folder, *memory_estimate.V1) == []
+
+
+def test_two_objects_of_one_id_and_two_layers_of_one_name_are_refused(made, tmp_path):
+    def share(config):
+        for layer in config["config"]["layers"][1:3]:
+            layer["shared_object_id"] = 7
+
+    with pytest.raises(ModelUnavailable, match="is said to be the same object as another one"):
+        read_model(change(genuine("keras3.keras", made, tmp_path), share))
+
+    def name(config):
+        config["config"]["layers"].append(dict(config["config"]["layers"][-1]))
+
+    with pytest.raises(ModelUnavailable, match="two layers that are called"):
+        read_model(change(genuine("keras2.h5", made, tmp_path), name))
+
+
+def test_layers_in_reverse_order_are_refused_at_once(tmp_path):
+    x = inputs = keras.Input((8, 8, 3))
+    for _ in range(200):
+        x = keras.layers.ReLU()(x)
+    keras.Model(inputs, keras.layers.Flatten()(x)).save(tmp_path / "m.keras")
+    path = change(tmp_path / "m.keras", lambda it: it["config"]["layers"].reverse())
+    with pytest.raises(ModelUnavailable, match="in no order in which they can be computed"):
+        read_model(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", "model.weights.h5"])
+def test_members_packed_so_that_they_cannot_be_bounded_are_refused(name, made, tmp_path):
+    path = genuine("keras3.keras", made, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {it: archive.read(it) for it in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for it, data in members.items():
+            archive.writestr(it, data, zipfile.ZIP_BZIP2 if it == name else zipfile.ZIP_STORED)
+    with pytest.raises(ModelUnavailable, match="packed in a way that Keras never writes"):
+        read_model(path)
+
+
+def test_a_configuration_of_too_many_values_is_refused_before_it_is_parsed(made, tmp_path):
+    path = genuine("keras3.keras", made, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {it: archive.read(it) for it in archive.namelist()}
+    members["config.json"] = b"[" + b"{}," * 2_000_000 + b"1]"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for it, data in members.items():
+            archive.writestr(it, data)
+    with pytest.raises(ModelUnavailable, match="2,000,001 lists and objects; allowed are 500,000"):
+        read_model(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compression": "gzip"}, "are packed, as Keras never does"),
+        ({"chunks": (3, 3, 3, 1 << 20), "maxshape": (None,) * 4}, "is stored in pieces"),
+    ],
+)
+def test_numbers_stored_as_keras_never_does_are_refused(options, message, made, tmp_path):
+    path = genuine("keras2.h5", made, tmp_path)
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/body/c1"]
+        name = next(it for it in group if it.startswith("kernel"))
+        values = group[name][...]
+        del group[name]
+        group.create_dataset(name, values.shape, values.dtype, **options)
+    with pytest.raises(ModelUnavailable, match=message):
+        read_model(path)
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "m.keras")
+    with pytest.raises(ModelUnavailable, match="neither a file nor a folder"):
+        read_model(tmp_path / "m.keras")

@@ -19,6 +19,7 @@ from model_files import FORMATS, change, entry, genuine, replace
 from tf_keras.src.utils import generic_utils
 
 from convlens.worker.models.file import read_model
+from convlens.worker.models.files import weights
 from convlens.worker.models.served import ModelUnavailable
 
 BOTH = FORMATS
@@ -366,3 +367,31 @@ def test_the_genuine_files_are_served(made, tmp_path):
             np.array(found.predict(images, verbose=0)), expected.predict(images, verbose=0), rtol=1e-6
         )
     assert keras.__version__.startswith("3")
+
+
+def test_an_activation_of_a_programs_own_is_refused_though_keras_has_one_of_its_name(tmp_path):
+    def swish(x):
+        return x * keras.activations.sigmoid(3.0 * x)
+
+    layers = keras.layers
+    for name in ("m.keras", "m.h5"):
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(3, activation=swish)])
+        model.save(tmp_path / name)
+        with pytest.raises(ModelUnavailable, match="activation is a function of your own called 'swish'"):
+            read_model(tmp_path / name)
+
+
+def test_a_weights_file_of_the_users_is_never_written_whatever_it_is_called(tmp_path):
+    path = tmp_path / weights.NAME_IN_ARCHIVE
+    model = model_files.small(keras)
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        file.move("layers", "_layer_checkpoint_dependencies")
+    before = path.read_bytes()
+    weights.assign_by_path(model, path)
+    link = tmp_path / "linked" / weights.NAME_IN_ARCHIVE
+    link.parent.mkdir()
+    link.symlink_to(path)
+    weights.assign_by_path(model, link)
+    assert path.read_bytes() == before
+    assert link.is_symlink()

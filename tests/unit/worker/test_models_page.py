@@ -169,7 +169,10 @@ REFUSED = {
         changed("keras2.h5", option("c1", data_format="channels_first")),
         "channels before space",
     ),
-    "a layer that is called in training": (changed("keras2.h5", in_training), "'flat' .* called with training=True"),
+    "a layer of Keras 2 that is called in training, which it stays; Keras 3 does not": (
+        changed("keras2.h5", in_training),
+        "'flat' .* called with training=True",
+    ),
     "a quantized model": (changed("keras3.keras", option("d", quantization_config={})), "'d' .* is quantized"),
     "Keras 1": (lambda made, folder: hdf5(genuine("keras2.h5", made, folder), older), "it is of Keras 1"),
     "a SavedModel without Keras' metadata": (exported, "a SavedModel without Keras' metadata"),

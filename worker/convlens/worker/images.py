@@ -36,7 +36,7 @@ import simplejpeg
 from PIL import Image
 
 from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import PictureError, open_picture
+from convlens.v1.image_formats import PictureError, check_scans, open_picture
 from convlens.v1.pictures import check_mode, to_rgb
 
 Data = bytes | memoryview
@@ -169,10 +169,11 @@ def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int
 
 def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
     """The file's first frame, upright."""
-    if _decoded_in_place(bytes(data), into, max_pixels):
-        return
     height, width, channels = into.shape
     try:
+        check_scans(data)
+        if _decoded_in_place(bytes(data), into, max_pixels):
+            return
         with open_picture(data) as image:
             _check_size(image.width, image.height, max_pixels)
             check_mode(image)

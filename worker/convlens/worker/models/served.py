@@ -35,6 +35,7 @@ def in_one_sentence(error: BaseException) -> str:
     text = COLOURS.sub("", str(error)).rpartition("Exception encountered: ")[2]
     if found := CALLING.match(text):
         text = f"{found['what']}: {found['rest']}"
+    text = "".join(it if it.isprintable() or it.isspace() else " " for it in text)
     paragraph = text.strip().split("\n\n", maxsplit=1)[0]
     first = SENTENCE.split(" ".join(paragraph.split()), maxsplit=1)[0].rstrip(".: ")
     if not first:

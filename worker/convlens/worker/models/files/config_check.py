@@ -8,7 +8,7 @@ the file; regularizers, constraints, seeds and whatever belongs to training are 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from convlens.worker.models.files import config_values as values
@@ -29,6 +29,8 @@ from convlens.worker.models.files.config_values import Config, ConfigRefused
 
 MAX_CALLS: Final = 3_000
 """Calls of layers, those of nested models for each call of the model; the largest of keras.applications have 1,100."""
+MAX_AHEAD: Final = 100
+"""References to layers that are listed later."""
 MAX_DEPTH: Final = 12
 """Models in models."""
 MODULE: Final = re.compile(r"(tf_)?keras(\.src)?(\.(engine|layers|models)(\.\w+)*)?")
@@ -52,12 +54,37 @@ def check(config: object, keras: int) -> Config:
     return checked
 
 
+def _check_order(found: list[Config], names: list[object], place: str) -> None:
+    """ConfigRefused where many layers take what only later ones give: Keras would try them again and again.
+
+    Keras lists layers as they are computed; a layer that is called again takes what comes later.
+    """
+    places = {name: i for i, name in enumerate(names) if isinstance(name, str)}
+    ahead = sum(places.get(name, 0) > i for i, it in enumerate(found) for name in _sources(it.get("inbound_nodes")))
+    if ahead > MAX_AHEAD:
+        raise ConfigRefused(f"{place} lists its layers in no order in which they can be computed")
+
+
+def _sources(nodes: object) -> Iterator[str]:
+    """The names that a layer's calls refer to: the beginnings of [name, node, tensor…], of either generation."""
+    if isinstance(nodes, dict):
+        nodes = list(nodes.values())
+    if isinstance(nodes, list | tuple):
+        if len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int):
+            yield nodes[0]
+        else:
+            for it in nodes:
+                yield from _sources(it)
+
+
 class _Walk:
     """One generation's way through a configuration."""
 
     def __init__(self, keras: int) -> None:
         self._keras = keras
         self._layers = 0
+        self._shared: dict[int, tuple[str, Config]] = {}
+        """By the id of an object that stands in several places: what it is."""
 
     def layer(self, entry: object, place: str, depth: int) -> tuple[Config, int]:
         """A checked layer, nested model or operation, and how many layers it calls for all its calls."""
@@ -76,8 +103,10 @@ class _Walk:
             found |= {"module": module, "registered_name": None}
             if isinstance(entry.get("build_config"), dict):
                 found["build_config"] = values.shape(entry["build_config"], place, 3)
-        if isinstance(entry.get("shared_object_id"), int):
-            found["shared_object_id"] = entry["shared_object_id"]
+        if isinstance(shared := entry.get("shared_object_id"), int):
+            if self._shared.setdefault(shared, (kind, options)) != (kind, options):
+                raise ConfigRefused(f"{place} is said to be the same object as another one, which it is not")
+            found["shared_object_id"] = shared
         if "name" in entry:
             found["name"] = self._plain(entry["name"], place)
         if isinstance(nodes := entry.get("inbound_nodes"), list):
@@ -116,6 +145,11 @@ class _Walk:
         if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
             raise ConfigRefused(f"{place} is a subclassed model, whose code is not in the file: {ASIDE}")
         found = [self.layer(it, f"layer {i}", depth + 1) for i, it in enumerate(config["layers"])]
+        names = [it["config"].get("name") for it, _ in found]
+        if twice := next((it for it in names if it is not None and names.count(it) > 1), None):
+            raise ConfigRefused(f"{place} has two layers that are called {str(twice)[:100]!r}")
+        if kind != "Sequential":
+            _check_order([it for it, _ in found], names, place)
         rest = {key: it for key, it in config.items() if key not in {"layers", "build_input_shape", "dtype"}}
         options = self._plain(rest, place)
         if config.get("build_input_shape") is not None:
@@ -178,7 +212,7 @@ class _Walk:
         if key.endswith(tuple(it[0] for it in values.PARTS)):
             return values.part(key, value, place)
         if key == "activation":
-            return values.activation(value, place)
+            return values.activation(value, place, self._keras)
         if key == "dtype":
             return values.dtype(value, kind, place)
         if key in {"batch_shape", "batch_input_shape"}:

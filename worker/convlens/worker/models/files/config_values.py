@@ -65,7 +65,7 @@ def part(key: str, value: object, place: str) -> str | None:
     return instead
 
 
-def activation(value: object, place: str) -> str | None:
+def activation(value: object, place: str, keras: int) -> str | None:
     """An activation's name."""
     named: object = value
     if isinstance(value, dict):
@@ -75,6 +75,10 @@ def activation(value: object, place: str) -> str | None:
         if said is not None and not (isinstance(said, str) and FUNCTION_MODULE.fullmatch(said)):
             raise ConfigRefused(
                 f"{place}: activation is {_cut(said)}.{_cut(named)}, which is none of Keras' own; {REMEDY}"
+            )
+        if is_function and keras == 3:  # which writes its own ones by their names alone
+            raise ConfigRefused(
+                f"{place}: activation is a function of your own called {_cut(value.get('config'))!r}: {ASIDE}"
             )
     if named is None:
         return None

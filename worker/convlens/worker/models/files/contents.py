@@ -31,8 +31,12 @@ from convlens.worker.models.files.weights import (
 
 MAX_CONFIG: Final = 16 << 20
 """Bytes of a configuration; the largest of keras.applications have 2 MiB."""
-MAX_GRAPH: Final = 512 << 20
+MAX_GRAPH: Final = 32 << 20
 """Bytes of a saved_model.pb, which holds the configuration of models that TensorFlow before 2.5 wrote."""
+MAX_VALUES: Final = 500_000
+"""Lists and objects in a configuration; the largest of keras.applications have 30,000."""
+PIECE: Final = 1 << 20
+"""Bytes."""
 SPARE: Final = 64 << 20
 """Bytes that an archive's weights may have beyond the numbers."""
 OPTIMIZER: Final = 8
@@ -64,7 +68,7 @@ def opened(path: Path, file_format: Format) -> AbstractContextManager[Contents]:
 
 def generation(version: object) -> int:
     """2 or 3, of the version that a file says. NoModel for others."""
-    found = re.match(r"(\d+)\.", str(version))
+    found = re.fullmatch(r"(\d+)\.[\w.+-]{1,40}", str(version))
     if found and found[1] in {"2", "3"}:
         return int(found[1])
     if version is None or (found and found[1] in {"0", "1"}):
@@ -92,7 +96,7 @@ def _archive(path: Path) -> Iterator[Contents]:
             size = archive.getinfo(NAME_IN_ARCHIVE).file_size
             if size > SPARE + OPTIMIZER * 4 * parameters:
                 raise WrongWeights(f"its weights have {size:,} bytes for {parameters:,} parameters")
-            with archive.open(NAME_IN_ARCHIVE) as member, extracted(cast("Any", member)) as weights:
+            with _opened_member(archive, NAME_IN_ARCHIVE) as member, extracted(cast("Any", member)) as weights:
                 assign_by_path(model, weights)
 
         yield Contents(f"Keras {version} .keras", generation(version), config, lambda: _stored(archive), assign)
@@ -109,7 +113,18 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         raise NoModel(f"it is a zip archive without {name}")
     if archive.getinfo(name).file_size > MAX_CONFIG:
         raise NoModel(f"its {name} has {archive.getinfo(name).file_size:,} bytes; allowed are {MAX_CONFIG:,}")
-    return archive.read(name)
+    with _opened_member(archive, name) as member:
+        pieces = []
+        while piece := member.read(PIECE):  # no more is unpacked at once
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _opened_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipExtFile:
+    """A member that can be read piece by piece. NoModel for one packed as Keras never does, which cannot be bounded."""
+    if archive.getinfo(name).compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise NoModel(f"its {name} is packed in a way that Keras never writes; save the model again")
+    return cast("zipfile.ZipExtFile", archive.open(name))
 
 
 @contextmanager
@@ -166,7 +181,7 @@ def _root_metadata(path: Path) -> str:
     beside, graph = path / "keras_metadata.pb", path / "saved_model.pb"
     try:
         if beside.is_file():
-            metadata = saved_metadata_pb2.SavedMetadata.FromString(_small(beside, 4 * MAX_CONFIG))
+            metadata = saved_metadata_pb2.SavedMetadata.FromString(_small(beside, MAX_CONFIG))
             found = [it.metadata for it in metadata.nodes if it.node_id == 0]
         elif graph.is_file():  # TensorFlow 2.0 to 2.4
             saved = saved_model_pb2.SavedModel.FromString(_small(graph, MAX_GRAPH))
@@ -195,6 +210,9 @@ def _small(path: Path, limit: int) -> bytes:
 
 
 def _json(text: str | bytes) -> Any:
+    found = len(re.findall(r"[\[{]", text) if isinstance(text, str) else re.findall(rb"[\[{]", text))
+    if found > MAX_VALUES:
+        raise NoModel(f"its configuration has {found:,} lists and objects; allowed are {MAX_VALUES:,}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -56,8 +56,7 @@ def recognize(path: Path) -> Format:
     """The format of a model that can be read. NoModel says what else it is; OSError that it cannot be read at all."""
     if path.is_dir():
         return _folder(path)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = _head(path)
     if not head:
         raise NoModel("it is empty, perhaps of a download that failed")
     if head.startswith(HDF5):
@@ -75,6 +74,14 @@ def recognize(path: Path) -> Format:
     if path.suffix.lower() in SUFFIXES:
         raise NoModel("it is damaged, or none of Keras' files: it begins neither as a zip archive nor as HDF5")
     raise NoModel("it is no model of Keras; a .keras or .h5 file or a SavedModel folder is needed")
+
+
+def _head(path: Path) -> bytes:
+    """A file's first bytes."""
+    if path.exists() and not path.is_file():
+        raise NoModel("it is neither a file nor a folder")
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def is_path_of_a_model(word: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, Final
 
 import h5py
 
+LARGE_CHUNK: Final = 1 << 20
+"""Numbers."""
 NUMBERS: Final = "biuf"
 """NumPy's kinds of what a weight may be; objects and texts are none."""
 
@@ -56,7 +59,7 @@ def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
 
 def elements(group: h5py.Group) -> int:
     """The numbers that are really there below a group; one that is declared and never written counts for nothing."""
-    return sum(it.size for it in datasets(group).values() if it.size and it.id.get_storage_size())
+    return sum(min(it.size, it.id.get_storage_size() // it.dtype.itemsize) for it in datasets(group).values())
 
 
 def _check(file: h5py.File) -> None:
@@ -68,5 +71,9 @@ def _check(file: h5py.File) -> None:
         described: Any = it
         if described.is_virtual or described.external:
             raise UnsafeFile(f"the numbers of {path!r} are in another file, as Keras never does; save the model again")
+        if described.id.get_create_plist().get_nfilters():
+            raise UnsafeFile(f"the numbers of {path!r} are packed, as Keras never does; save the model again")
+        if it.chunks and math.prod(it.chunks) > max(2 * it.size, LARGE_CHUNK):
+            raise UnsafeFile(f"{path!r} is stored in pieces of {it.chunks}, for {it.shape}; save the model again")
         if it.dtype.kind not in NUMBERS and path.split("/", 1)[0] in {"model_weights", "layers"}:
             raise UnsafeFile(f"{path!r} holds {it.dtype}, no numbers; save the model again")

@@ -16,6 +16,8 @@ BATCH: Final = 8
 """Images of the batch that is reckoned with: the default of max_batch_size."""
 FLOAT: Final = 4
 """Bytes of a number."""
+COPIES: Final = 4
+"""How many of the weights there are at once while a model is loaded: the file's, Keras', the engine's."""
 USUAL: Final = 224
 """The extent that is reckoned with where a model takes any."""
 CGROUP: Final = Path("/sys/fs/cgroup")
@@ -30,7 +32,7 @@ class Estimate:
 
     parameters: int
     weights: int
-    """Bytes of the weights, and of the turned kernels of convolutions that the backward pass reads."""
+    """Bytes of the weights while they are loaded, and of the turned kernels that the backward pass reads."""
     activations: int
     """Bytes that a batch of BATCH images leaves at the layers on its way forward."""
     largest: str
@@ -62,7 +64,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
     output = FLOAT * math.prod(outputs.get(by_output, (0,)))
     return Estimate(
         parameters,
-        FLOAT * (parameters + kernels),
+        FLOAT * (COPIES * parameters + kernels),
         FLOAT * sum(map(math.prod, outputs.values())),
         f"layer {by_weights!r} has {in_bytes(weights)} of weights"
         if weights > output

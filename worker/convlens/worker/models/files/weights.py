@@ -173,9 +173,6 @@ def _all_set(model: Any) -> Iterator[None]:
 @contextmanager
 def _named(path: Path) -> Iterator[Path]:
     """The file by a name that ends as Keras demands, whatever it is called."""
-    if path.name == NAME_IN_ARCHIVE:
-        yield path
-        return
     with tempfile.TemporaryDirectory(prefix="convlens-") as folder:
         link = Path(folder) / NAME_IN_ARCHIVE
         link.symlink_to(path.absolute())
@@ -187,13 +184,12 @@ def _as_written_now(name: str) -> str:
     return name.replace("\\", "/").replace("_layer_checkpoint_dependencies/", "layers/")
 
 
-def _rename(path: Path, moves: dict[str, str]) -> None:
-    """Gives weights other names, in a copy where the file is the user's own."""
-    if path.is_symlink():
-        original = path.resolve()
-        path.unlink()
-        shutil.copyfile(original, path)
-    with h5py.File(path, "r+") as file:
+def _rename(link: Path, moves: dict[str, str]) -> None:
+    """Gives weights other names, in a copy that takes the place of the link to the file, which stays as it is."""
+    original = link.resolve()
+    link.unlink()
+    shutil.copyfile(original, link)
+    with h5py.File(link, "r+") as file:
         for old, new in moves.items():
             file.move(old, new)
 
