@@ -171,6 +171,8 @@ def ended(process):
         process.communicate()
 
 
+PYTHON = ["env", "--default-signal=INT", sys.executable]
+"""Which hears of Ctrl-C, also where the tests are run in the background of a shell."""
 PROGRAM = """
 import sys, threading
 import numpy as np
@@ -196,7 +198,7 @@ sys.stdin.readline()
 )
 def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
     values = {"TARGET": [slow], "FILES": files, "FILE": files[:1], "OUT": [tmp_path / "out"]}
-    command = [sys.executable, *(str(word) for part in words for word in values.get(part, [part]))]
+    command = [*PYTHON, *(str(word) for part in words for word in values.get(part, [part]))]
     with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
         until(lambda: live(watcher))
         with soon(watcher):
@@ -212,7 +214,7 @@ def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
 
 
 def test_ctrl_c_ends_a_command_that_is_never_answered(files, tmp_path):
-    command = [sys.executable, "-m", "convlens.client", "--server", "127.0.0.1:1", "--connect-timeout", "60"]
+    command = [*PYTHON, "-m", "convlens.client", "--server", "127.0.0.1:1", "--connect-timeout", "60"]
     for words in (["models"], ["saliency", *files, "-o", tmp_path]):
         with ended(subprocess.Popen([*command, *map(str, words)], stderr=subprocess.PIPE, text=True)) as process:
             assert "trying for 60 s" in process.stderr.readline()
