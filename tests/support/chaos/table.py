@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chaos import hurt, spoilt, stores
 from chaos.fault import Fault
-from convlens.client import DeadlineExceeded, NotFound
+from convlens.client import DeadlineExceeded, NotFound, Unavailable
 
 NOTHING = "nothing: the SDK tries again by itself"
 LATER = "nothing: the job takes longer, by a lease and a start at most"
@@ -78,8 +78,9 @@ LANES = (
             Fault(
                 "client to server half-open",
                 spoilt.half_open(spoilt.to_server),
-                "`DeadlineExceeded` when its timeout ends; a new `Client` finds the job by the same `request_id`",
-                errors=(DeadlineExceeded,),
+                "`DeadlineExceeded` when its timeout ends, of a new `Client` `Unavailable` (SERVER_UNREACHABLE); once "
+                "there is a connection again, a new one finds the job by the same `request_id`",
+                errors=(DeadlineExceeded, Unavailable),
                 patience=2.0,
             ),
             Fault(

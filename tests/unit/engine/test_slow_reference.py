@@ -45,4 +45,5 @@ def test_gradients_are_finite_differences(model):
 
 def test_every_layer_with_a_rule_is_in_one_of_the_networks():
     built = {type(layer).__name__ for name in nets.BUILDERS for layer in nets._layers(nets.build(name))}
-    assert set(RULES) - built <= AT_TRAINING_ALONE
+    functions = {"nn.relu"}  # what Keras 2 layers call
+    assert set(RULES) - built - functions <= AT_TRAINING_ALONE
