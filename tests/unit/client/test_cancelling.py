@@ -68,7 +68,15 @@ def test_a_pause_ends_with_its_group():
     assert time.monotonic() - began < 10
 
 
-def test_a_wait_is_ended_by_a_signal_that_another_thread_is_told_of():
+@pytest.fixture
+def heard():
+    """SIGINT is KeyboardInterrupt, also where the tests are run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_wait_is_ended_by_a_signal_that_another_thread_is_told_of(heard):
     future = Future()
 
     def interrupt():
