@@ -61,7 +61,6 @@ def open_picture(data: Data) -> ImageFile:
     if why := foreign(head, decodable()):
         raise PictureError(why)
     kind = format_of(head)
-    check_scans(data)
     if kind == "TIFF" and (why := _tiff_refusal(data)):
         raise PictureError(why)
     try:
