@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak fuzz
+.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak fuzz abuse
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ clean: ## away with .venv and all that was generated
 
 chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
+
+abuse: install ## hostile callers against real processes, ten times the load of `make test` (SCALE=n)
+	$(BIN)/python -m pytest tests/abuse --abuse-scale $(or $(SCALE),10) --timeout 3600
 
 FUZZ_SECONDS ?= 60
 FUZZERS := fuzz-images fuzz-codec fuzz-requests

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import redis
-from processes import durable_valkey
+from processes import durable_valkey, running
+
+
+def pytest_addoption(parser):
+    parser.addoption("--abuse-scale", type=int, default=1, help="how many times the short form's load tests/abuse sends")
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +27,19 @@ def redis_url(valkey) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="module")
+def own_valkey(tmp_path_factory):
+    """A Valkey that this module alone uses."""
+    with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def start_service(tmp_path_factory, own_valkey):
+    """Makes services of real processes that end with the module."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(
+            running(tmp_path_factory.mktemp("service"), own_valkey, **settings)
+        )

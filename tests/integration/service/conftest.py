@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import grpc
 import pytest
-from processes import durable_valkey, running
 
 from convlens.client import Client
 from convlens.client.stubs import Stubs
-
-
-@pytest.fixture(scope="module")
-def own_valkey(tmp_path_factory):
-    """A Valkey that this module alone uses."""
-    with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def start_service(tmp_path_factory, own_valkey):
-    """Makes services that end with the module."""
-    with contextlib.ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(
-            running(tmp_path_factory.mktemp("service"), own_valkey, **settings)
-        )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,88 @@
+"""What abuse costs everybody else: memory of processes, bytes in Redis, and how long an ordinary call takes beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import redis
+
+from convlens.client import Client, ConvlensError, Saliency
+
+MIB = 1 << 20
+PHOTO = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+"""A small photo that no other test sends."""
+
+
+def resident(process) -> int:
+    """Bytes of memory that a process has now (VmRSS)."""
+    return _status(process, "VmRSS")
+
+
+def peak(process) -> int:
+    """The most bytes of memory that a process ever had, or since forget_peak() (VmHWM)."""
+    return _status(process, "VmHWM")
+
+
+def forget_peak(process) -> None:
+    """Starts the measuring of peak() anew."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def _status(process, name) -> int:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def redis_bytes(url) -> int:
+    """Bytes that Redis holds."""
+    with redis.Redis.from_url(url) as client:
+        return client.info("memory")["used_memory"]
+
+
+class Neighbour:
+    """A well-behaved caller beside the abuse: one small call after another, each timed, for the length of a `with`.
+
+    `slowest` is the longest call in seconds; a call that failed is in `errors`.
+    """
+
+    def __init__(self, target, model="null", pause=0.05, **options) -> None:
+        self._client = Client(target, timeout=30, **options)
+        self._model = model
+        self._pause = pause
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.seconds: list[float] = []
+        self.errors: list[ConvlensError] = []
+
+    @property
+    def slowest(self) -> float:
+        return max(self.seconds)
+
+    def call(self) -> float:
+        """Makes one call; the seconds it took."""
+        began = time.monotonic()
+        self._client.visualize(PHOTO, [Saliency()], model=self._model, fresh=True)
+        return time.monotonic() - began
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self.call()
+            except ConvlensError as error:
+                self.errors.append(error)
+            self.seconds.append(time.monotonic() - began)
+            self._stop.wait(self._pause)
+
+    def __enter__(self):
+        self.call()  # the connection is made, and the model is known
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
