@@ -10,7 +10,9 @@ from processes import durable_valkey, running
 
 
 def pytest_addoption(parser):
-    parser.addoption("--abuse-scale", type=int, default=1, help="how many times the short form's load tests/abuse sends")
+    parser.addoption(
+        "--abuse-scale", type=int, default=1, help="how many times the short form's load tests/abuse sends"
+    )
 
 
 @pytest.fixture(scope="session")

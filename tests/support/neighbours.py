@@ -1,4 +1,4 @@
-"""What abuse costs everybody else: memory of processes, bytes in Redis, and how long an ordinary call takes beside it."""
+"""What abuse costs everybody else: memory of processes, bytes in Redis, the time of an ordinary call beside it."""
 
 from __future__ import annotations
 
