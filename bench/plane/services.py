@@ -11,21 +11,14 @@ from bench.plane.subject import Subject, peer
 
 OURS: Final = "Convlens"
 TWO: Final = "Convlens, two workers"
-REMOTE: Final = "Convlens, through gRPC"
-"""As callers on other machines have it; one on the server's shares memory with it otherwise."""
 IN_REDIS: Final = "Convlens, payloads in Redis"
-REMOTE_IN_REDIS: Final = "Convlens, payloads in Redis, through gRPC"
 MOSEC: Final = "mosec"
 ECHO: Final = "gRPC echo"
 
 SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     OURS: lambda folder: service.up(OURS, folder, "--max-batch-size", "32"),
     TWO: lambda folder: service.up(TWO, folder, "--max-batch-size", "32", "--workers", "2"),
-    REMOTE: lambda folder: service.up(REMOTE, folder, "--max-batch-size", "32", "--no-shared-memory"),
     IN_REDIS: lambda folder: service.parts(IN_REDIS, folder, env={"CONVLENS_MAX_BATCH_SIZE": "32"}),
-    REMOTE_IN_REDIS: lambda folder: service.parts(
-        REMOTE_IN_REDIS, folder, env={"CONVLENS_MAX_BATCH_SIZE": "32", "CONVLENS_SHARED_MEMORY": "false"}
-    ),
     f"{MOSEC} ×1": lambda folder: peer("mosec", folder, "1"),
     f"{MOSEC} ×2": lambda folder: peer("mosec", folder, "2"),
     ECHO: lambda folder: peer("echo", folder),

@@ -21,12 +21,10 @@ from typing import Final
 from bench.plane import measured
 from bench.plane.measured import Measured, Point
 from bench.plane.rows.device import BATCH_SECONDS, IMAGE_SECONDS, ONE, TWO, WIDE
-from bench.plane.services import OURS, REMOTE, REMOTE_IN_REDIS
+from bench.plane.services import IN_REDIS, OURS
 from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 
-FAR: Final = ((REMOTE, "raw"), (REMOTE_IN_REDIS, "raw"), (REMOTE, "jpeg"))
-"""Callers on other machines, which are what several of them are for."""
-CASES: Final = ((OURS, "raw"), (OURS, "jpeg"), *FAR)
+CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))
 """Fronts, Redis shards, workers."""
 IN_FLIGHT: Final = 256
@@ -129,7 +127,7 @@ def larger(found: Measured) -> Table:
     """What follows for more processes, a core each, every worker at a device's pace: who is busy, who is full."""
     rows: list[Row] = []
     slower = stretch(found)
-    for service, kind in FAR:
+    for service, kind in CASES:
         if (setup := base(found, service, kind)) is None:
             continue
         for fronts, shards, workers in SIZES:
@@ -148,7 +146,7 @@ def larger(found: Measured) -> Table:
 def far(found: Measured) -> Table:
     """What a network's round trip costs, with so much in flight."""
     rows: list[Row] = []
-    if (setup := base(found, REMOTE, "jpeg")) is not None:
+    if (setup := base(found, OURS, "jpeg")) is not None:
         paced = replace(
             setup,
             cores=0,

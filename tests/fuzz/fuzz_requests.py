@@ -10,11 +10,10 @@ import atheris
 with atheris.instrument_imports():
     from convlens.jobs.fields import SpecError
     from convlens.server.errors import Refusal, refusal_of
-    from convlens.server.requests import job_request
+    from convlens.server.requests import reader
     from convlens.server.validation import Call, validate
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from convlens.jobs.cards import Live
 from convlens.server.settings import ServerSettings
@@ -26,20 +25,20 @@ SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
 LIVE = Live({"null": CARD}, {"null": "null"}, ())
-READ = job_request(job_pb2.SubmitJobRequest)
+READ = reader(job_pb2.SubmitJobRequest)
 
 
 def once(data: bytes) -> None:
     """One SubmitJobRequest."""
     try:
         request = READ(data)
-    except DecodeError:
+    except Refusal:
         return
     same = job_pb2.SubmitJobRequest.FromString(data)
     for image, content in zip(same.spec.images, request.images, strict=True):
         assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
-        valid = validate(request, request.images, Call("0" * 32, "", "", keep=True), LIVE, SETTINGS)
+        valid = validate(request, Call("0" * 32, "", "", keep=True), LIVE, SETTINGS)
     except (Refusal, SpecError) as error:
         refusal = refusal_of(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}

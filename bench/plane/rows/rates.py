@@ -9,7 +9,7 @@ from typing import Final
 from bench.plane.contest import Case, Result
 from bench.plane.load import Order
 from bench.plane.rows.bench import Bench
-from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, REMOTE, REMOTE_IN_REDIS, SERVICES, TWO
+from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, SERVICES, TWO
 from bench.plane.table import Line
 
 BOTH: Final = (64, 256)
@@ -92,7 +92,6 @@ MAP_RAW: Final = Rates(
     "raw",
     (
         Entry(OURS, "map", BOTH),
-        Entry(REMOTE, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
         Entry(ECHO, "map", BOTH),
@@ -100,8 +99,6 @@ MAP_RAW: Final = Rates(
     (
         Aim(OURS, MOSEC, 0.75),
         Aim(OURS, ECHO, 0.65),
-        Aim(REMOTE, MOSEC, None),
-        Aim(REMOTE, ECHO, None),
     ),
 )
 MAP_REDIS: Final = Rates(
@@ -109,11 +106,10 @@ MAP_REDIS: Final = Rates(
     "raw",
     (
         Entry(IN_REDIS, "map", DEEP),
-        Entry(REMOTE_IN_REDIS, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", SHALLOW),
         Entry(f"{MOSEC} ×2", "single", SHALLOW),
     ),
-    (Aim(IN_REDIS, MOSEC, 0.42), Aim(REMOTE_IN_REDIS, MOSEC, None)),
+    (Aim(IN_REDIS, MOSEC, 0.42),),
 )
 """By itself, since the system goes on writing an append-only file to the disk while others have their turn."""
 MAP_JPEG: Final = Rates(
@@ -122,11 +118,10 @@ MAP_JPEG: Final = Rates(
     (
         Entry(OURS, "map", BOTH),
         Entry(TWO, "map", (256, 1024)),
-        Entry(REMOTE, "map", DEEP),
         Entry(f"{MOSEC} ×1", "single", BOTH),
         Entry(f"{MOSEC} ×2", "single", BOTH),
     ),
-    (Aim(TWO, MOSEC, 1.3), Aim(OURS, MOSEC, None), Aim(OURS, f"{MOSEC} ×1", None), Aim(REMOTE, MOSEC, None)),
+    (Aim(TWO, MOSEC, 1.3), Aim(OURS, MOSEC, None), Aim(OURS, f"{MOSEC} ×1", None)),
 )
 MAP_PHOTO: Final = Rates(
     "map, JPEG of a whole photo in, uint8 out",
@@ -140,12 +135,11 @@ UNARY: Final = Rates(
     "raw",
     (
         Entry(OURS, "single", ONE),
-        Entry(REMOTE, "single", ONE),
         Entry(f"{MOSEC} ×1", "single", ONE),
         Entry(f"{MOSEC} ×2", "single", ONE),
         Entry(ECHO, "single", ONE),
     ),
-    (Aim(OURS, MOSEC, 0.3), Aim(OURS, f"{MOSEC} ×1", None), Aim(REMOTE, MOSEC, None), Aim(OURS, ECHO, None)),
+    (Aim(OURS, MOSEC, 0.3), Aim(OURS, f"{MOSEC} ×1", None), Aim(OURS, ECHO, None)),
 )
 OTHERS: Final = Rates(
     "an image a call",

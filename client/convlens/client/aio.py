@@ -135,7 +135,6 @@ class AsyncClient:
         if link:
             link.closed.set()
             await link.channel.close()
-        self._connection.memory.close()
 
     # --- what can be asked ---
 
@@ -404,22 +403,22 @@ class AsyncClient:
     async def _answer(self, request: JobRequest | None, timeout: float, job_id: str = "") -> Result:
         """The answer to a request, or of a job that has ended; resumed where it broke."""
         link = self._link()
-        with Answer(self._connection, request, timeout, job_id) as answer:
-            while True:
-                method, message, seconds = answer.next_call(link.stubs)
-                options = {"timeout": seconds, "metadata": self._connection.metadata}
-                try:
-                    with link.running(partial(method, message, **options)) as call:
-                        if answer.unary:
-                            answer.take(await call)
-                        else:
-                            async for part in call:
-                                answer.take(part)
-                        self._connection.heard(await call.trailing_metadata())
-                except grpc.RpcError as error:
-                    await link.pause(answer.delay_after(error, link.is_connected))
-                else:
-                    return answer.result()
+        answer = Answer(self._connection, request, timeout, job_id)
+        while True:
+            method, message, seconds = answer.next_call(link.stubs)
+            options = {"timeout": seconds, "metadata": self._connection.metadata}
+            try:
+                with link.running(partial(method, message, **options)) as call:
+                    if answer.unary:
+                        answer.take(await call)
+                    else:
+                        async for part in call:
+                            answer.take(part)
+                    self._connection.heard(await call.trailing_metadata())
+            except grpc.RpcError as error:
+                await link.pause(answer.delay_after(error, link.is_connected))
+            else:
+                return answer.result()
 
     async def _job_limit(self, seconds: float) -> float | None:
         """What a job is told to take at most, whose caller has so many seconds; None for the server's default."""

@@ -10,8 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -27,14 +26,12 @@ from convlens.client.errors import (
     from_rpc,
 )
 from convlens.client.images import Images, Outgoing, SentImage, pack
-from convlens.client.memory import Region
 from convlens.client.options import Visualization, messages
 from convlens.client.results import Assembler, Request, Result
 from convlens.client.targets import Targets, targets_message
 from convlens.client.timeouts import DEFAULT_TIMEOUT
 from convlens.client.unreachable import NO_REPLY, never_connected
 from convlens.v1 import framing, job_pb2, result_pb2, spec_pb2, visualization_pb2
-from convlens.v1.visualization_pb2 import SharedMemory
 
 SAME_TRY: Final = 1.0
 """Seconds within which failures to connect are those of the addresses of one name."""
@@ -60,12 +57,6 @@ class JobRequest:
     def large(self) -> bool:
         """True where the result may well be too large for one message."""
         return any(it.WhichOneof("method") == "activations" for it in self.spec.visualizations)
-
-    def sharing(self, memory: SharedMemory) -> bytes:
-        """The VisualizeRequest, serialized, without the images' bytes, which are in `memory`."""
-        request = visualization_pb2.VisualizeRequest(spec=self.spec, request_id=self.request_id, shared_memory=memory)
-        request.spec.images.extend(image.outline for image in self.images)
-        return request.SerializeToString()
 
 
 def job_request(
@@ -259,16 +250,12 @@ _UNARY, _VISUALIZE, _READ_RESULT = map(
 
 
 class Answer:
-    """One visualize call over all its attempts: what to call next, and what its parts make.
-
-    To be used in a `with`, at whose end its memory is given back.
-    """
+    """One visualize call over all its attempts: what to call next, and what its parts make."""
 
     def __init__(self, connection: Connection, request: JobRequest | None, timeout: float, job_id: str = "") -> None:
         request_id = request.request_id if request else ""
         self._connection = connection
         self._attempts = Attempts(connection, timeout, request_id)
-        self._region: Region | None = None
         self._request = request
         self._assembler = Assembler(Request(request.images, request_id) if request else Request())
         self._job_id = job_id
@@ -277,23 +264,8 @@ class Answer:
         self.unary = False
         """Whether the next call has one answer, not a stream of them."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._region and kind is None:
-            self._connection.memory.give(self._region)
-            self._region = None
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._region:
-            self._connection.memory.drop(self._region)
-            self._region = None
-
     def next_call(self, stubs: Any) -> tuple[Any, Any, float | None]:
         """The method, its request and the seconds left, None for no limit: the whole job, or the rest of its result."""
-        self._forget()
         self.unary = False
         left = self._attempts.remaining()
         if self._began or self._request is None:
@@ -301,10 +273,7 @@ class Answer:
             self._read = _READ_RESULT
             return stubs.read_result_bytes, request, left
         sent = self._request.serialized
-        if found := self._connection.memory.region([image.data for image in self._request.images]):
-            self._region, told = found
-            sent = self._request.sharing(told)
-        if not self._streamed and (self._region or len(self._request.images) == 1):
+        if not self._streamed and len(self._request.images) == 1:
             self.unary = True
             self._read = _UNARY
             return stubs.visualize_unary_bytes, sent, left
@@ -314,9 +283,7 @@ class Answer:
     def delay_after(self, error: grpc.RpcError, is_connected: Callable[[], bool] = lambda: True) -> float:
         """As of Attempts."""
         reason = from_rpc(error, self._connection.target).reason
-        if self._region and reason == "SHARED_MEMORY_UNREADABLE":
-            self._connection.memory.refused()
-        elif self.unary and (reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED):
+        if self.unary and (reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED):
             self._streamed = True  # also by a server that is too old for anything else
         else:
             return self._attempts.delay_after(error, is_connected)
@@ -336,8 +303,6 @@ class Answer:
                 self._began = True
                 self._job_id = part.header.job_id
                 self._assembler.header(part.header, data)
-                if part.header.in_shared_memory and self._region:
-                    self._assembler.filled(self._region.read)
             case "chunk":
                 self._assembler.chunk(part.chunk.offset, data)
 

@@ -15,7 +15,6 @@ import grpc.experimental
 
 from convlens.client.address import parse_address
 from convlens.client.errors import InvalidArgument
-from convlens.client.memory import Memory
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT
 from convlens.client.unreachable import Caller
 
@@ -69,7 +68,7 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
 
 
 class Connection:
-    """What channels are made from, and the memory shared with the server; it crosses forks and event loops."""
+    """What channels are made from; it crosses forks and event loops."""
 
     def __init__(
         self,
@@ -86,7 +85,6 @@ class Connection:
         self.target = target
         self.caller = Caller(address, self._tls is not None, bool(self._tls and self._tls.certificate))
         self.connect_timeout = connect_timeout
-        self.memory = Memory()
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.reached = False
         """True once the server has answered anything."""
@@ -130,7 +128,6 @@ class Connection:
         """What the server says of itself at the end of a call. Warns, once, where it is too far from this version."""
         self.answered()
         told = dict(trailing or ())
-        self.memory.heard(told)
         server = told.get("convlens-version")
         if self._warned or not isinstance(server, str):
             return

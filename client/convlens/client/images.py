@@ -85,13 +85,6 @@ class SentImage:
         return tensor
 
     @property
-    def outline(self) -> spec_pb2.Image:
-        """The message without its bytes."""
-        if self.about is None:
-            return spec_pb2.Image(encoded=b"")
-        return spec_pb2.Image(pixels=self.about, value_range=self.value_range)
-
-    @property
     def pieces(self) -> list[framing.Data]:
         """An Image message, serialized; its bytes are at the end."""
         if self.about is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -240,10 +240,6 @@ class Assembler:
         if offset != self.offset:
             raise self._corrupted(f"a chunk begins at {offset}, expected was {self.offset}")
         self._fill(data)
-
-    def filled(self, fill: Callable[[Sequence[memoryview]], int]) -> None:
-        """Has all the bytes put into their places at once by `fill`, which tells how many there were."""
-        self.offset = fill(self._views)
 
     def _fill(self, received: Data) -> None:
         """Puts the next bytes into their places."""

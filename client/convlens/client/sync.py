@@ -73,8 +73,7 @@ class Client:
     else. `timeout` is in seconds and holds for each call, queueing and retries included; 300 unless told otherwise, and
     math.inf for no limit. A server that was not reached within `connect_timeout` seconds, 10 unless told otherwise, is
     given up: Unavailable (SERVER_UNREACHABLE) says why. Calls raise the errors of convlens.client.errors. A client is
-    shared by threads; it cannot be pickled. On the server's own machine images and results go through memory that both
-    share, where the server may have it (Linux, the same user).
+    shared by threads; it cannot be pickled.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class Client:
         if link and link.process == os.getpid():
             link.calls.cancel()
             link.channel.close()
-        self._connection.memory.close()
 
     def _close_for_good(self) -> None:
         """As close(), where threads that are about to call are not to make a new connection."""
@@ -380,19 +378,19 @@ class Client:
         """The answer to a request, or of a job that has ended; resumed where it broke. One of `calls`."""
         link = self._link()
         calls = calls or link.calls
-        with Answer(self._connection, request, timeout, job_id) as answer:
-            while True:
-                method, message, seconds = answer.next_call(link.stubs)
-                options = {"timeout": seconds, "metadata": self._connection.metadata}
-                try:
-                    with calls.running(partial(method, message, **options)) as call:
-                        for part in call:
-                            answer.take(part)
-                        self._connection.heard(call.trailing_metadata())
-                except grpc.RpcError as error:
-                    calls.pause(answer.delay_after(error, link.is_connected))
-                else:
-                    return answer.result()
+        answer = Answer(self._connection, request, timeout, job_id)
+        while True:
+            method, message, seconds = answer.next_call(link.stubs)
+            options = {"timeout": seconds, "metadata": self._connection.metadata}
+            try:
+                with calls.running(partial(method, message, **options)) as call:
+                    for part in call:
+                        answer.take(part)
+                    self._connection.heard(call.trailing_metadata())
+            except grpc.RpcError as error:
+                calls.pause(answer.delay_after(error, link.is_connected))
+            else:
+                return answer.result()
 
     def _job_limit(self, seconds: float) -> float | None:
         """What a job is told to take at most, whose caller has so many seconds; None for the server's default."""

@@ -243,10 +243,6 @@ class Ledger:
         """Bytes of a SUCCEEDED job's tensors and, behind them, its header. PayloadGone when it has expired."""
         return self.payloads.read(record.result, offset, length)
 
-    def fill_result(self, record: Record, into: Sequence[memoryview]) -> None:
-        """As read_result() from the beginning, into buffers, one after another."""
-        self.payloads.fill(record.result, into)
-
     # --- what a worker does ---
 
     def claim(self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:

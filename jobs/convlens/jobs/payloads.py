@@ -68,9 +68,6 @@ class PayloadStore(Protocol):
     def read(self, name: str, offset: int, length: int) -> Data:
         """`length` bytes from `offset` on. PayloadGone when they are not all there."""
 
-    def fill(self, name: str, into: Sequence[memoryview]) -> None:
-        """Fills buffers with a payload's first bytes, one after another. PayloadGone, as read()."""
-
     def read_many(self, wanted: Sequence[Place]) -> Sequence[Data | None]:
         """What read() gives of each place, in one go; None for what is gone."""
 
@@ -119,14 +116,6 @@ class RedisPayloads:
         """See PayloadStore."""
         (data,) = self.read_many([(name, offset, length)])
         return _there(data, name)
-
-    def fill(self, name: str, into: Sequence[memoryview]) -> None:
-        """See PayloadStore. So many bytes a round trip bound the memory."""
-        parts = _parts(name, into)
-        while some := list(itertools.islice(parts, 4)):
-            found = self.read_many([place for place, _ in some])
-            for (_, part), data in zip(some, found, strict=True):
-                part[:] = _there(data, name)
 
     def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
         """See PayloadStore. Each chunk is fetched once; whole ones are sent by Valkey without a copy."""
@@ -224,11 +213,6 @@ class DirectoryPayloads:
                 found += [memoryview(data)[start - offset : start - offset + length] for _, start, length in run]
         return found
 
-    def fill(self, name: str, into: Sequence[memoryview]) -> None:
-        """See PayloadStore."""
-        if self._seen(name, lambda file: os.preadv(file, into, 0)) != sum(map(len, into)):
-            raise _gone(name)
-
     def _read(self, name: str, offset: int, length: int) -> bytes | None:
         data = self._seen(name, lambda file: os.pread(file, length, offset))
         return data if data is not None and len(data) == length else None
@@ -315,16 +299,6 @@ def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int
     for number in range(offset // CHUNK, -(-(offset + length) // CHUNK)):
         start, end = (min(max(0, it - number * CHUNK), CHUNK) for it in (offset, offset + length))
         yield keys.payload(name, number), start, end
-
-
-def _parts(name: str, into: Sequence[memoryview]) -> Iterator[tuple[Place, memoryview]]:
-    """The buffers in pieces of PART bytes at most, each with its place in a payload that fills them all."""
-    offset = 0
-    for room in into:
-        for start in range(0, len(room), PART):
-            part = room[start : start + PART]
-            yield (name, offset, len(part)), part
-            offset += len(part)
 
 
 def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:

@@ -7,6 +7,9 @@ names and shapes its results with it. Knows the wire's messages and a model card
 from __future__ import annotations
 
 import functools
+import hashlib
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +26,9 @@ MAX_PREDICTIONS: Final = 1000
 DEFAULT_PREDICTIONS: Final = 5
 MAX_SIDE: Final = 4096
 REMEMBERED: Final = 256
-"""Plans, since programs ask for the same again and again."""
+"""Plans."""
+SMALL_SPEC: Final = 4096
+"""Bytes of a serialized spec whose plan is remembered, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +98,46 @@ class JobPlan:
         return len(self.targets) * (1 + sum(tensor.method.passes for tensor in self.tensors))
 
 
-class _Card:
-    """A card as a key: equal to itself alone."""
+class Plans:
+    """Plans of jobs that were granted, since programs ask for the same again and again. For any thread.
 
-    def __init__(self, message: model_pb2.Model) -> None:
-        self.message = message
+    Each is known by the digest of its spec and by its card, which must not change afterwards. Only those of small specs
+    are kept, the latest REMEMBERED of them.
+    """
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Card) and self.message is other.message
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[bytes, int], tuple[model_pb2.Model, JobPlan]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def __hash__(self) -> int:
-        return id(self.message)
+    def get(self, spec: bytes, card: model_pb2.Model) -> JobPlan | None:
+        """The plan kept for a serialized spec and just this card."""
+        key = _key(spec, card)
+        with self._lock:
+            found = self._plans.get(key)
+            if found:
+                self._plans.move_to_end(key)
+            return found[1] if found else None
+
+    def put(self, spec: bytes, card: model_pb2.Model, plan: JobPlan) -> None:
+        """Keeps the plan of a job that was granted."""
+        if len(spec) > SMALL_SPEC:
+            return
+        with self._lock:
+            self._plans[_key(spec, card)] = card, plan  # a card that is held here has an id that no other one gets
+            if len(self._plans) > REMEMBERED:
+                self._plans.popitem(last=False)
+
+    def planned(self, spec: bytes, card: model_pb2.Model) -> JobPlan:
+        """The plan of a job that was granted: what make_plan() makes of its serialized spec."""
+        plan = self.get(spec, card)
+        if plan is None:
+            plan = make_plan(spec_pb2.JobSpec.FromString(spec), card)
+            self.put(spec, card, plan)
+        return plan
 
 
-def planned(spec: bytes, card: model_pb2.Model) -> JobPlan:
-    """What make_plan() makes of a serialized JobSpec. The card is not to be changed afterwards."""
-    return _planned(spec, _Card(card))
-
-
-@functools.lru_cache(REMEMBERED)
-def _planned(spec: bytes, card: _Card) -> JobPlan:
-    return make_plan(spec_pb2.JobSpec.FromString(spec), card.message)
+def _key(spec: bytes, card: model_pb2.Model) -> tuple[bytes, int]:
+    return hashlib.blake2b(spec, digest_size=32).digest(), id(card)
 
 
 def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:

@@ -27,27 +27,27 @@ from convlens.v1 import tensor_pb2 as convlens_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onvlens/v1/result.proto\x12\x0b\x63onvlens.v1\x1a\x17\x63onvlens/v1/model.proto\x1a\x18\x63onvlens/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"+\n\x0bResultChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xf9\x02\n\x0cResultHeader\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.convlens.v1.TensorSpec\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.convlens.v1.ImageReport\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.convlens.v1.Timing\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12)\n\tprecision\x18\x07 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0btotal_bytes\x18\x08 \x01(\x03\x12\x13\n\x0btarget_axis\x18\t \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\n \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x0b \x01(\x0c\x12\x18\n\x10in_shared_memory\x18\x0c \x01(\x08\x12\x12\n\npreprocess\x18\r \x01(\t\x12\x1a\n\x12preprocess_assumed\x18\x0e \x01(\x08\"k\n\x0bImageReport\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.convlens.v1.Prediction\x12.\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\x18.convlens.v1.Explanation\"c\n\nPrediction\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05logit\x18\x03 \x01(\x02\x12\x18\n\x0bprobability\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_probability\"\xd4\x02\n\x0b\x45xplanation\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\x12*\n\nscore_kind\x18\x05 \x01(\x0e\x32\x16.convlens.v1.ScoreKind\x12\x18\n\x0bprobability\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0f\x62\x61seline_output\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12\x63ompleteness_delta\x18\x08 \x01(\x02H\x02\x88\x01\x01\x12(\n\x1b\x63ompleteness_delta_relative\x18\t \x01(\x02H\x03\x88\x01\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_baseline_outputB\x15\n\x13_completeness_deltaB\x1e\n\x1c_completeness_delta_relative\"\xaf\x02\n\x06Timing\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_size\x18\x06 \x01(\x05\x12\x0e\n\x06worker\x18\x07 \x01(\t\x12,\n\x0b\x62\x61tch_cause\x18\x08 \x01(\x0e\x32\x17.convlens.v1.BatchCause*X\n\tScoreKind\x12\x1a\n\x16SCORE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SCORE_KIND_LOGIT\x10\x01\x12\x19\n\x15SCORE_KIND_ACTIVATION\x10\x02*\x94\x01\n\nBatchCause\x12\x1b\n\x17\x42\x41TCH_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42\x41TCH_CAUSE_FULL\x10\x01\x12\x1e\n\x1a\x42\x41TCH_CAUSE_NOTHING_WAITED\x10\x02\x12\x1a\n\x16\x42\x41TCH_CAUSE_OTHER_PLAN\x10\x03\x12\x17\n\x13\x42\x41TCH_CAUSE_NO_ROOM\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63onvlens/v1/result.proto\x12\x0b\x63onvlens.v1\x1a\x17\x63onvlens/v1/model.proto\x1a\x18\x63onvlens/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"+\n\x0bResultChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xf7\x02\n\x0cResultHeader\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.convlens.v1.TensorSpec\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.convlens.v1.ImageReport\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.convlens.v1.Timing\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12)\n\tprecision\x18\x07 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0btotal_bytes\x18\x08 \x01(\x03\x12\x13\n\x0btarget_axis\x18\t \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\n \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x0b \x01(\x0c\x12\x12\n\npreprocess\x18\r \x01(\t\x12\x1a\n\x12preprocess_assumed\x18\x0e \x01(\x08J\x04\x08\x0c\x10\rR\x10in_shared_memory\"k\n\x0bImageReport\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.convlens.v1.Prediction\x12.\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\x18.convlens.v1.Explanation\"c\n\nPrediction\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05logit\x18\x03 \x01(\x02\x12\x18\n\x0bprobability\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_probability\"\xd4\x02\n\x0b\x45xplanation\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\x12*\n\nscore_kind\x18\x05 \x01(\x0e\x32\x16.convlens.v1.ScoreKind\x12\x18\n\x0bprobability\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0f\x62\x61seline_output\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12\x63ompleteness_delta\x18\x08 \x01(\x02H\x02\x88\x01\x01\x12(\n\x1b\x63ompleteness_delta_relative\x18\t \x01(\x02H\x03\x88\x01\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_baseline_outputB\x15\n\x13_completeness_deltaB\x1e\n\x1c_completeness_delta_relative\"\xaf\x02\n\x06Timing\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_size\x18\x06 \x01(\x05\x12\x0e\n\x06worker\x18\x07 \x01(\t\x12,\n\x0b\x62\x61tch_cause\x18\x08 \x01(\x0e\x32\x17.convlens.v1.BatchCause*X\n\tScoreKind\x12\x1a\n\x16SCORE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SCORE_KIND_LOGIT\x10\x01\x12\x19\n\x15SCORE_KIND_ACTIVATION\x10\x02*\x94\x01\n\nBatchCause\x12\x1b\n\x17\x42\x41TCH_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42\x41TCH_CAUSE_FULL\x10\x01\x12\x1e\n\x1a\x42\x41TCH_CAUSE_NOTHING_WAITED\x10\x02\x12\x1a\n\x16\x42\x41TCH_CAUSE_OTHER_PLAN\x10\x03\x12\x17\n\x13\x42\x41TCH_CAUSE_NO_ROOM\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convlens.v1.result_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOREKIND']._serialized_start=1408
-  _globals['_SCOREKIND']._serialized_end=1496
-  _globals['_BATCHCAUSE']._serialized_start=1499
-  _globals['_BATCHCAUSE']._serialized_end=1647
+  _globals['_SCOREKIND']._serialized_start=1406
+  _globals['_SCOREKIND']._serialized_end=1494
+  _globals['_BATCHCAUSE']._serialized_start=1497
+  _globals['_BATCHCAUSE']._serialized_end=1645
   _globals['_RESULTCHUNK']._serialized_start=124
   _globals['_RESULTCHUNK']._serialized_end=167
   _globals['_RESULTHEADER']._serialized_start=170
-  _globals['_RESULTHEADER']._serialized_end=547
-  _globals['_IMAGEREPORT']._serialized_start=549
-  _globals['_IMAGEREPORT']._serialized_end=656
-  _globals['_PREDICTION']._serialized_start=658
-  _globals['_PREDICTION']._serialized_end=757
-  _globals['_EXPLANATION']._serialized_start=760
-  _globals['_EXPLANATION']._serialized_end=1100
-  _globals['_TIMING']._serialized_start=1103
-  _globals['_TIMING']._serialized_end=1406
+  _globals['_RESULTHEADER']._serialized_end=545
+  _globals['_IMAGEREPORT']._serialized_start=547
+  _globals['_IMAGEREPORT']._serialized_end=654
+  _globals['_PREDICTION']._serialized_start=656
+  _globals['_PREDICTION']._serialized_end=755
+  _globals['_EXPLANATION']._serialized_start=758
+  _globals['_EXPLANATION']._serialized_end=1098
+  _globals['_TIMING']._serialized_start=1101
+  _globals['_TIMING']._serialized_end=1404
 # @@protoc_insertion_point(module_scope)

@@ -117,7 +117,6 @@ class ResultHeader(google.protobuf.message.Message):
     TARGET_AXIS_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
-    IN_SHARED_MEMORY_FIELD_NUMBER: builtins.int
     PREPROCESS_FIELD_NUMBER: builtins.int
     PREPROCESS_ASSUMED_FIELD_NUMBER: builtins.int
     job_id: builtins.str
@@ -136,8 +135,6 @@ class ResultHeader(google.protobuf.message.Message):
     """True when an equal request's result answers this job."""
     data: builtins.bytes
     """All of the result's bytes, where they are few: no chunk follows. Empty: they follow in chunks."""
-    in_shared_memory: builtins.bool
-    """True: all of the result's bytes are in the memory that the caller shared, and no chunk follows."""
     preprocess: builtins.str
     """How RGB in 0…255 became the network's input, as on the model's card."""
     preprocess_assumed: builtins.bool
@@ -168,12 +165,11 @@ class ResultHeader(google.protobuf.message.Message):
         target_axis: builtins.bool = ...,
         cached: builtins.bool = ...,
         data: builtins.bytes = ...,
-        in_shared_memory: builtins.bool = ...,
         preprocess: builtins.str = ...,
         preprocess_assumed: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "in_shared_memory", b"in_shared_memory", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "data", b"data", "images", b"images", "job_id", b"job_id", "model", b"model", "model_digest", b"model_digest", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "target_axis", b"target_axis", "tensors", b"tensors", "timing", b"timing", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ResultHeader = ResultHeader
 

@@ -4,12 +4,10 @@ isort:skip_file
 Maps in one call: a job submitted, waited for and read on one stream."""
 
 import builtins
-import collections.abc
 import convlens.v1.job_pb2
 import convlens.v1.result_pb2
 import convlens.v1.spec_pb2
 import google.protobuf.descriptor
-import google.protobuf.internal.containers
 import google.protobuf.message
 import typing
 
@@ -23,7 +21,6 @@ class VisualizeRequest(google.protobuf.message.Message):
 
     SPEC_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
-    SHARED_MEMORY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """A UUID (any version, with or without hyphens) that makes the call safe to repeat: a repeated call with the same
     spec joins the earlier job. Default: none.
@@ -32,64 +29,16 @@ class VisualizeRequest(google.protobuf.message.Message):
     def spec(self) -> convlens.v1.spec_pb2.JobSpec:
         """The job. Required."""
 
-    @property
-    def shared_memory(self) -> global___SharedMemory:
-        """Where the images are and the result may go, for a caller on the server's machine. Default: in messages."""
-
     def __init__(
         self,
         *,
         spec: convlens.v1.spec_pb2.JobSpec | None = ...,
         request_id: builtins.str = ...,
-        shared_memory: global___SharedMemory | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["shared_memory", b"shared_memory", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "shared_memory", b"shared_memory", "spec", b"spec"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "spec", b"spec"]) -> None: ...
 
 global___VisualizeRequest = VisualizeRequest
-
-@typing.final
-class SharedMemory(google.protobuf.message.Message):
-    """Memory of the caller's that a server on the same machine reads the images from and writes the result to, so that they
-    do not pass through gRPC: a file that the caller made by memfd_create, as "convlens-NAME", and sealed by F_SEAL_SHRINK.
-    Only where the trailing metadata of an earlier call had convlens-shared-memory. One that the server cannot open,
-    because it runs as another user or in a container, is refused with the reason SHARED_MEMORY_UNREADABLE; the call may be
-    repeated without.
-    """
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    PROCESS_FIELD_NUMBER: builtins.int
-    DESCRIPTOR_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    SIZES_FIELD_NUMBER: builtins.int
-    CAPACITY_FIELD_NUMBER: builtins.int
-    process: builtins.int
-    """The caller's process."""
-    descriptor: builtins.int
-    """Its descriptor of the file."""
-    name: builtins.str
-    """What the file is called: 32 lower-case hex digits, drawn at random, other ones for each file."""
-    capacity: builtins.int
-    """The bytes that the server may write to the file, from its beginning on. A larger result comes in messages."""
-    @property
-    def sizes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The bytes of each image: they lie in the file one after another from its beginning on, in the order of spec.images,
-        whose own bytes are empty.
-        """
-
-    def __init__(
-        self,
-        *,
-        process: builtins.int = ...,
-        descriptor: builtins.int = ...,
-        name: builtins.str = ...,
-        sizes: collections.abc.Iterable[builtins.int] | None = ...,
-        capacity: builtins.int = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "descriptor", b"descriptor", "name", b"name", "process", b"process", "sizes", b"sizes"]) -> None: ...
-
-global___SharedMemory = SharedMemory
 
 @typing.final
 class VisualizeResponse(google.protobuf.message.Message):
@@ -133,26 +82,20 @@ class VisualizeUnaryRequest(google.protobuf.message.Message):
 
     SPEC_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
-    SHARED_MEMORY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """As in VisualizeRequest."""
     @property
     def spec(self) -> convlens.v1.spec_pb2.JobSpec:
         """The job. Required."""
 
-    @property
-    def shared_memory(self) -> global___SharedMemory:
-        """As in VisualizeRequest."""
-
     def __init__(
         self,
         *,
         spec: convlens.v1.spec_pb2.JobSpec | None = ...,
         request_id: builtins.str = ...,
-        shared_memory: global___SharedMemory | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["shared_memory", b"shared_memory", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "shared_memory", b"shared_memory", "spec", b"spec"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "spec", b"spec"]) -> None: ...
 
 global___VisualizeUnaryRequest = VisualizeUnaryRequest
 
@@ -165,7 +108,7 @@ class VisualizeUnaryResponse(google.protobuf.message.Message):
     HEADER_FIELD_NUMBER: builtins.int
     @property
     def header(self) -> convlens.v1.result_pb2.ResultHeader:
-        """The result. Its bytes are in data, or in the memory shared."""
+        """The result. Its bytes are in data."""
 
     def __init__(
         self,

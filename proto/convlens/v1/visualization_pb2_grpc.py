@@ -67,8 +67,7 @@ class VisualizationServiceServicer(object):
 
     def VisualizeUnary(self, request, context):
         """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
-        would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
-        RESULT_TOO_LARGE: ask for it by Visualize.
+        would be larger than a chunk is refused at once with the reason RESULT_TOO_LARGE: ask for it by Visualize.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

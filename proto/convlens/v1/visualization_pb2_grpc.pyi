@@ -35,8 +35,7 @@ class VisualizationServiceStub:
         convlens.v1.visualization_pb2.VisualizeUnaryResponse,
     ]
     """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
-    would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
-    RESULT_TOO_LARGE: ask for it by Visualize.
+    would be larger than a chunk is refused at once with the reason RESULT_TOO_LARGE: ask for it by Visualize.
     """
 
     VisualizeStream: grpc.StreamStreamMultiCallable[
@@ -66,8 +65,7 @@ class VisualizationServiceAsyncStub:
         convlens.v1.visualization_pb2.VisualizeUnaryResponse,
     ]
     """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
-    would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
-    RESULT_TOO_LARGE: ask for it by Visualize.
+    would be larger than a chunk is refused at once with the reason RESULT_TOO_LARGE: ask for it by Visualize.
     """
 
     VisualizeStream: grpc.aio.StreamStreamMultiCallable[
@@ -101,8 +99,7 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[convlens.v1.visualization_pb2.VisualizeUnaryResponse, collections.abc.Awaitable[convlens.v1.visualization_pb2.VisualizeUnaryResponse]]:
         """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
-        would be larger than a chunk, and than the memory that the caller shares, is refused at once with the reason
-        RESULT_TOO_LARGE: ask for it by Visualize.
+        would be larger than a chunk is refused at once with the reason RESULT_TOO_LARGE: ask for it by Visualize.
         """
 
     @abc.abstractmethod

@@ -42,7 +42,7 @@ async def serve(settings: ServerSettings) -> int:
     front = Front(settings)
     health = Health(front)
     server = grpc.aio.server(
-        interceptors=[Boundary(VERSION, settings.shared_memory), gate],
+        interceptors=[Boundary(VERSION), gate],
         options=[
             ("grpc.max_receive_message_length", settings.max_request_bytes),
             ("grpc.max_send_message_length", -1),

@@ -27,7 +27,6 @@ from convlens.server.auth import Caller
 from convlens.server.errors import ModelChanged, unknown_job
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
-from convlens.server.shared import MAPPED_SECONDS, Mapped
 from convlens.server.together import Together
 from convlens.server.validation import Call, validate
 from convlens.v1 import job_pb2
@@ -85,19 +84,14 @@ class Front:
         self._live_until = 0.0
         self.seen: set[str] = set()
         """The models that were served at any time."""
-        self.shared = Mapped()
-        self._sweeping: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begins to listen and to reconcile."""
         self._notices.start()
         self._reconciler.start()
-        self._sweep()
 
     async def close(self) -> None:
         """Ends all threads, once those who leave have left."""
-        if self._sweeping:
-            self._sweeping.cancel()
         await self.call(self._heavy.close)
         await self.call(self._reconciler.stop)
         await self.call(self._notices.stop)
@@ -105,10 +99,6 @@ class Front:
         await self.call(self._light.close)  # last: who is told of a job meanwhile leaves it by this thread
         await self.call(self._publisher.close)
         self._threads.shutdown()
-
-    def _sweep(self) -> None:
-        self.shared.sweep()
-        self._sweeping = self._loop.call_later(MAPPED_SECONDS, self._sweep)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in the pool."""
@@ -141,8 +131,7 @@ class Front:
         for place, it in enumerate(items):
             try:
                 if it:
-                    with self.shared.images(it.request, self.settings.max_request_bytes) as images:
-                        jobs.append(validate(it.request, images, it.call, it.live, self.settings, self.seen))
+                    jobs.append(validate(it.request, it.call, it.live, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
                 refused[place] = error
         leaving: list[str] = []

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from convlens.server import metrics, shared
-from convlens.server.errors import Refusal, invalid, refusal_of
-from convlens.server.requests import job_request
+from convlens.server import metrics
+from convlens.server.errors import refusal_of
+from convlens.server.requests import LARGE, reader
+
+Read = Callable[[bytes], Any]
+"""What makes a request of its bytes."""
 
 
 class Boundary(grpc.aio.ServerInterceptor):
     """The boundary between the services, which raise, and gRPC, which aborts."""
 
-    def __init__(self, version: str, shared_memory: bool) -> None:
+    def __init__(self, version: str) -> None:
         self._metadata = (("convlens-version", version),)
-        self._sharing = (*self._metadata, shared.OFFER) if shared_memory else self._metadata
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def intercept_service(
         self,
@@ -36,19 +40,21 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     @functools.lru_cache(64)  # noqa: B019 - there is one Boundary; what the gate refuses is forgotten soon
     def _wrapped(self, handler: Any, method: str) -> Any:
-        codecs = (_deserializer(handler.request_deserializer), _serializer(handler.response_serializer))
+        from_string = handler.request_deserializer  # none where the gate refuses, whatever the request is
+        read = reader(from_string.__self__) if from_string else lambda data: data
+        codecs = (None, _serializer(handler.response_serializer))
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, read, method), *codecs)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codecs)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, read, method), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, read, method), *codecs)
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, inner: Callable[..., Awaitable[Any]], read: Read, method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            context.set_trailing_metadata(self._told(context))
+            context.set_trailing_metadata(self._metadata)
             with metrics.call(method) as seen:
                 try:
-                    answer = await inner(_decoded(request), context)
+                    answer = await inner(await self._parsed(read, request), context)
                 except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
                     return await self._abort(context, error, seen)
                 seen.code = "OK"
@@ -56,13 +62,16 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(
+        self, inner: Callable[..., AsyncGenerator[Any]], read: Read, method: str
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            context.set_trailing_metadata(self._told(context))
+            context.set_trailing_metadata(self._metadata)
             with metrics.call(method) as seen:
                 try:
-                    asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
-                    async with aclosing(inner(asked, context)) as parts:
+                    is_stream = isinstance(request, AsyncIterator)
+                    parsed = self._each_parsed(read, request) if is_stream else await self._parsed(read, request)
+                    async with aclosing(inner(parsed, context)) as parts:
                         async for part in parts:
                             yield part
                     seen.code = "OK"
@@ -71,45 +80,21 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _told(self, context: Any) -> tuple[tuple[str, str], ...]:
-        """The metadata that ends every call."""
-        return self._sharing if shared.offered(context.peer()) else self._metadata
+    async def _parsed(self, read: Read, data: bytes) -> Any:
+        """A request, read; a large one in a thread, for other calls to go on meanwhile."""
+        if len(data) > LARGE:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, read, data)
+        return read(data)
+
+    async def _each_parsed(self, read: Read, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in requests:
+            yield await self._parsed(read, data)
 
     async def _abort(self, context: Any, error: Exception, seen: metrics.Call) -> None:
         refusal = refusal_of(error)
         seen.code = refusal.code.name
         status = rpc_status.to_status(refusal.status())
-        await context.abort(status.code, status.details, (*self._told(context), *status.trailing_metadata))
-
-
-def _deserializer(from_string: Any) -> Callable[[bytes], Any] | None:
-    """What reads a method's requests: those for jobs without a copy of their images; none where the gate refuses.
-
-    What is no message becomes the error that says so: one raised in here would reach the caller as it is.
-    """
-    if from_string is None:
-        return None
-    message = from_string.__self__
-    read = job_request(message) if "spec" in message.DESCRIPTOR.fields_by_name else from_string
-
-    def deserialized(data: bytes) -> Any:
-        try:
-            return read(data)
-        except DecodeError:
-            return invalid("request", f"its {len(data)} bytes are no message of the type that this method takes")
-
-    return deserialized
-
-
-def _decoded(request: Any) -> Any:
-    if isinstance(request, Refusal):
-        raise request
-    return request
-
-
-async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _decoded(request)
+        await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
 
 
 def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

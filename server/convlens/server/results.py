@@ -6,8 +6,7 @@ Messages are put together as bytes, since the header is stored serialized and th
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
@@ -15,7 +14,6 @@ from convlens.jobs.record import Record, State
 from convlens.server.errors import ended_without_result, result_expired
 from convlens.server.front import Front
 from convlens.v1 import framing, result_pb2
-from convlens.v1.visualization_pb2 import SharedMemory
 
 _HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name
 _CHUNK: Final = result_pb2.ResultChunk.DESCRIPTOR.fields_by_name
@@ -24,13 +22,10 @@ Part = list[framing.Data]
 """The pieces of a serialized ResultHeader or ResultChunk."""
 
 
-async def parts(
-    front: Front, record: Record, offset: int = 0, memory: SharedMemory | None = None
-) -> AsyncIterator[tuple[str, Part]]:
+async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[tuple[str, Part]]:
     """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
 
-    The bytes go to the caller's `memory` where it has some. Raises what the caller is to be told where there is no
-    result. Memory: two chunks.
+    Raises what the caller is to be told where there is no result. Memory: two chunks.
     """
     if record.state is not State.SUCCEEDED:
         raise ended_without_result(record)
@@ -38,9 +33,6 @@ async def parts(
         raise result_expired(record)
     try:
         whole = record.result_bytes + record.header_size
-        if memory and (told := await _moved(front, record, memory)):
-            yield "header", [*_completed(record, told), framing.number(_HEADER["in_shared_memory"].number, 1)]
-            return
         if not offset and whole <= front.settings.chunk_bytes:
             data = memoryview(await _read(front, record, 0, whole))
             body, header = data[: record.result_bytes], data[record.result_bytes :]
@@ -58,18 +50,6 @@ async def _read(front: Front, record: Record, offset: int, length: int) -> frami
     if front.ledger.payloads.waits:
         return await front.call(front.ledger.read_result, record, offset, length)
     return front.ledger.read_result(record, offset, length)
-
-
-async def _moved(front: Front, record: Record, memory: SharedMemory) -> memoryview | None:
-    """Writes the result's bytes to its caller's memory; its header, or None where they do not fit there."""
-    header = memoryview(bytearray(record.header_size))
-
-    def fill(there: Sequence[memoryview]) -> None:
-        front.ledger.fill_result(record, [*there, header])
-
-    moved = functools.partial(front.shared.moved, memory, fill, record.result_bytes)
-    far = front.ledger.payloads.waits or record.result_bytes > front.settings.chunk_bytes
-    return header if (await front.call(moved) if far else moved()) else None
 
 
 def _completed(record: Record, header: framing.Data) -> Part:

@@ -11,13 +11,21 @@ from typing import Any, Final
 
 from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
-from convlens.server import convert, results, shared
+from convlens.server import convert, results
 from convlens.server.auth import caller
 from convlens.server.errors import MODEL_CHANGED, invalid, model_changed
 from convlens.server.front import Front
 from convlens.server.requests import JobRequest
 from convlens.server.stream import Stream
-from convlens.server.validation import Call, default_model, find_model, job_id, result_positions, valid_job_id
+from convlens.server.validation import (
+    Call,
+    canonical_request_id,
+    default_model,
+    find_model,
+    job_id,
+    result_positions,
+    valid_job_id,
+)
 from convlens.v1 import (
     job_pb2,
     job_pb2_grpc,
@@ -55,11 +63,8 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         answer = b""
         async with contextlib.aclosing(self._answer(request, context, whole=True)) as parts:
             async for _, part in parts:
-                if isinstance(part, job_pb2.Job):
-                    continue
-                if answer:  # what fits into the caller's memory alone could not be written there
-                    raise shared.unreadable(request.message.shared_memory, "it cannot be written to")
-                answer = _UNARY(part)
+                if not isinstance(part, job_pb2.Job):
+                    answer = _UNARY(part)
         return answer
 
     async def VisualizeStream(  # type: ignore[override]  # noqa: N802
@@ -79,9 +84,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         Leaving early is one waiter less for the job.
         """
         front, tenant = self._front, caller().tenant
-        memory, request_id = request.memory, request.message.request_id
-        if memory and not (front.settings.shared_memory and shared.offered(context.peer())):
-            raise invalid("shared_memory", "is set; allowed: only where the server's trailing metadata offers it")
+        request_id = canonical_request_id(request.message.request_id)
         call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining(), whole)
         with front.listening(call.job_id) as heard:
             async with front.waiting(await front.submit(request, call)) as record:
@@ -90,7 +93,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 ended = await front.ended(record, heard)
                 if ended.failure and ended.failure.reason == MODEL_CHANGED:
                     raise model_changed(ended)
-                async for part in results.parts(front, ended, memory=memory):
+                async for part in results.parts(front, ended):
                     yield part
 
 
@@ -108,7 +111,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     async def SubmitJob(self, request: JobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # type: ignore[override]  # noqa: N802, ARG002
         """Queues a job that is kept until it ends."""
         tenant = caller().tenant
-        request_id = request.message.request_id
+        request_id = canonical_request_id(request.message.request_id)
         call = Call(job_id(request_id, tenant), request_id, tenant, keep=True)
         record = await (await self._front.submit(request, call))
         return job_pb2.SubmitJobResponse(job=await self._front.describe(record))

@@ -33,9 +33,6 @@ class ServerSettings(JobsSettings):
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
     chunk_bytes: int = Field(1 << 20, ge=1024, le=3 << 20, description="bytes of one chunk of a result")
-    shared_memory: bool = Field(
-        True, description="lets callers on this machine share memory, past gRPC, for images and results"
-    )
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from PIL.Image import DecompressionBombError
 from convlens.jobs.cards import Live
 from convlens.jobs.hands import HANDS
 from convlens.jobs.payloads import Data
-from convlens.jobs.plan import planned
+from convlens.jobs.plan import Plans, make_plan
 from convlens.jobs.record import Priority
 from convlens.jobs.submission import NewJob
 from convlens.server.errors import Refusal, invalid
@@ -27,6 +28,7 @@ from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
 from convlens.v1.image_formats import PictureError, check_scans, open_picture
 from convlens.v1.pictures import check_mode
 
+_PLANS: Final = Plans()
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
@@ -43,18 +45,17 @@ class Call:
     time_remaining: float | None = None
     """Seconds until nobody waits any more."""
     whole: bool = False
-    """True where the result must be one message, or in memory that the caller shares."""
+    """True where the result must be one message."""
 
 
 def validate(
     request: JobRequest,
-    images: Iterable[Data],
     call: Call,
     live: Live,
     settings: ServerSettings,
     seen: Collection[str] = (),
 ) -> NewJob:
-    """The job that `request` asks for, with its `images`. Raises Refusal or SpecError. Its spec is used up."""
+    """The job that `request` asks for, with its images. Raises Refusal or SpecError. Its spec is used up."""
     spec: spec_pb2.JobSpec = request.message.spec
     card = find_model(spec.model, live, "spec.model", seen)
     spec.model = card.name
@@ -62,7 +63,7 @@ def validate(
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
     owner = blake3(call.tenant.encode()).digest()
     found = []
-    for i, (image, data) in enumerate(zip(spec.images, images, strict=True)):
+    for i, (image, data) in enumerate(zip(spec.images, request.images, strict=True)):
         _image(image, data, f"spec.images[{i}]", settings)
         found.append((blake3(data, key=owner).hexdigest(), data))
     if spec.priority not in _PRIORITIES:
@@ -75,7 +76,7 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
-    plan = planned(asked, card)
+    plan = _PLANS.get(asked, card) or make_plan(spec, card)
     if len(plan.targets[0]) > settings.max_targets:
         raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
     if plan.result_bytes > settings.max_result_bytes:
@@ -85,20 +86,19 @@ def validate(
             "images, layers, channels or targets a job",
         )
     if call.whole and plan.result_bytes + plan.header_bytes > settings.chunk_bytes:
-        memory = request.memory
-        if memory is None or plan.result_bytes > memory.capacity:
-            raise Refusal(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                "RESULT_TOO_LARGE",
-                f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
-                "Visualize gives it in several",
-            )
+        raise Refusal(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "RESULT_TOO_LARGE",
+            f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
+            "Visualize gives it in several",
+        )
     if plan.passes > settings.max_passes:
         raise invalid(
             "spec.visualizations",
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
         )
+    _PLANS.put(asked, card, plan)
     whole = "".join(digest for digest, _ in found).encode() + asked
     return NewJob(
         id=call.job_id,
@@ -147,14 +147,19 @@ def default_model(cards: Mapping[str, model_pb2.Model]) -> str:
 
 
 def job_id(request_id: str, tenant: str) -> str:
-    """The id of a job: made from the request id, so that a repeated call finds its job; else drawn."""
+    """The id of a job: made from a canonical request id, so that a repeated call finds its job; else drawn."""
     if not request_id:
         return uuid.uuid4().hex
-    try:
-        parsed = uuid.UUID(request_id)
-    except ValueError:
-        raise invalid("request_id", f"{request_id[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed") from None
-    return blake3(f"{tenant}/{parsed.hex}".encode()).hexdigest(16)
+    return blake3(f"{tenant}/{uuid.UUID(request_id).hex}".encode()).hexdigest(16)
+
+
+def canonical_request_id(text: str) -> str:
+    """`text`, when it is empty or a UUID with or without hyphens: in lower case and with hyphens."""
+    if not text:
+        return ""
+    if not re.fullmatch("[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        raise invalid("request_id", f"{text[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed")
+    return str(uuid.UUID(text))
 
 
 def valid_job_id(text: str) -> str:

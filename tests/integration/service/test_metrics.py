@@ -44,7 +44,7 @@ class Scraped:
 
 @pytest.fixture
 def service(tmp_path, valkey):
-    bounds = {"max_queued_bytes": 4 << 20, "tenant_share": 1, "lease": 15, "shared_memory": False}
+    bounds = {"max_queued_bytes": 4 << 20, "tenant_share": 1, "lease": 15}
     with running(tmp_path, valkey, metrics_address="127.0.0.1:0", **bounds) as service:
         yield service
 

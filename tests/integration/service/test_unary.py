@@ -25,7 +25,7 @@ LARGE = spec_pb2.JobSpec(images=[IMAGE] * 6, visualizations=[SALIENCY])
 @pytest.fixture(scope="module")
 def null_target(start_service, tmp_path_factory):
     """Payloads in a folder, and a model whose jobs take long."""
-    service = start_service(payload_dir=tmp_path_factory.mktemp("payloads"), shared_memory=False)
+    service = start_service(payload_dir=tmp_path_factory.mktemp("payloads"))
     service.worker("null=null", "slow=null,device_ms=60000+0")
     return service.server()[1]
 
@@ -115,7 +115,7 @@ def test_the_clients_ask_for_one_message_where_it_will_do(null_target, monkeypat
     assert result["saliency"].shape == ((1, 6, 224, 224) if target else (1, 224, 224))
 
 
-def test_several_images_without_shared_memory_come_as_a_stream(null_target, monkeypatch):
+def test_several_images_come_as_a_stream(null_target, monkeypatch):
     with Client(null_target, timeout=60) as client:
         called = seen(client, monkeypatch)
         assert client.saliency([PIXELS] * 6, model="null")["saliency"].shape == (6, 224, 224)

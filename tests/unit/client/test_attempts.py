@@ -79,9 +79,9 @@ def test_a_server_too_old_for_whole_answers_is_asked_for_a_stream():
         b"\xff\xd8\xff", [Saliency()], model="", target=None, scored_layer="", predictions=None, request_id=None,
         priority="normal", fresh=False, timeout=None,
     )  # fmt: skip
-    with Answer(Connection("localhost:1", None, None), request, 60) as answer:
-        assert answer.next_call(Stubs)[0] == "unary"
-        assert answer.delay_after(Failed(grpc.StatusCode.UNIMPLEMENTED)) == 0
-        assert answer.next_call(Stubs)[0] == "stream"
-        assert answer.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
-        assert answer.next_call(Stubs)[0] == "stream"
+    answer = Answer(Connection("localhost:1", None, None), request, 60)
+    assert answer.next_call(Stubs)[0] == "unary"
+    assert answer.delay_after(Failed(grpc.StatusCode.UNIMPLEMENTED)) == 0
+    assert answer.next_call(Stubs)[0] == "stream"
+    assert answer.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
+    assert answer.next_call(Stubs)[0] == "stream"

@@ -9,7 +9,7 @@ import pytest
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.jobs.fields import SpecError
 from convlens.jobs.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.plan import ALL_UNITS, PREDICTED, make_plan, planned
+from convlens.jobs.plan import ALL_UNITS, PREDICTED, REMEMBERED, SMALL_SPEC, Plans, make_plan
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 
 LAYERS = {
@@ -281,12 +281,24 @@ def test_what_was_planned_is_remembered_for_its_card_alone():
     other = model_pb2.Model()
     other.CopyFrom(CARD)
     other.layers[0].shape[-1] += 1
-    first = planned(spec.SerializeToString(), CARD)
+    plans = Plans()
+    first = plans.planned(spec.SerializeToString(), CARD)
     assert first == make_plan(spec, CARD)
-    assert planned(spec.SerializeToString(), CARD) is first
-    assert planned(spec.SerializeToString(), other) == make_plan(spec, other) != first
+    assert plans.planned(spec.SerializeToString(), CARD) is first
+    assert plans.planned(spec.SerializeToString(), other) == make_plan(spec, other) != first
     spec.images.add()
-    assert planned(spec.SerializeToString(), CARD) == make_plan(spec, CARD) != first
+    assert plans.planned(spec.SerializeToString(), CARD) == make_plan(spec, CARD) != first
+
+
+def test_few_plans_of_small_specs_are_remembered():
+    plans = Plans()
+    plan = make_plan(spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()]), CARD)
+    plans.put(bytes(SMALL_SPEC + 1), CARD, plan)
+    assert plans.get(bytes(SMALL_SPEC + 1), CARD) is None
+    specs = [str(i).encode() for i in range(REMEMBERED + 1)]
+    for spec in specs:
+        plans.put(spec, CARD, plan)
+    assert [plans.get(spec, CARD) for spec in (specs[0], specs[1], specs[-1])] == [None, plan, plan]
 
 
 # --- targets by label ---

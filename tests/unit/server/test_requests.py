@@ -1,88 +1,135 @@
-"""Requests read without a copy of their images' bytes: the same as protobuf reads, in whatever form they come."""
+"""Requests are counted before they are parsed, parsed as protobuf does, and refused where fields are not known."""
 
 from __future__ import annotations
 
-import pytest
-from google.protobuf.message import DecodeError
+import time
+import tracemalloc
 
-from convlens.server.requests import job_request
-from convlens.v1 import framing, spec_pb2, tensor_pb2
+import pytest
+
+from convlens.server.errors import Refusal
+from convlens.server.requests import MOST_BYTES, MOST_FIELDS, JobRequest, reader
+from convlens.v1 import job_pb2, spec_pb2, tensor_pb2
 from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeStreamRequest
 
-READ = job_request(VisualizeRequest, small=0)
+READ = reader(VisualizeRequest)
+MIB = 1 << 20
 
 
 def tensor(data=b"", **fields):
     return tensor_pb2.Tensor(datatype=tensor_pb2.DATA_TYPE_UINT8, shape=[1, 1, 3], data=data, **fields)
 
 
-def held(request):
-    """A request read, against what protobuf reads: its images' bytes."""
-    for image, data in zip(request.message.spec.images, request.images, strict=True):
-        assert not image.encoded
-        assert not image.pixels.data
-        assert isinstance(data, bytes | memoryview)
-    return list(map(bytes, request.images))
+def nested(message, **parts):
+    """A serialized VisualizeRequest whose `spec` has `message` in its field `parts`."""
+    return VisualizeRequest(spec=spec_pb2.JobSpec(**{name: [message] for name in parts})).SerializeToString()
 
 
-def test_the_bytes_are_views_of_what_was_received():
-    pixels = spec_pb2.Image(pixels=tensor(b"rgb", name="n"), value_range=spec_pb2.VALUE_RANGE_0_1)
+def varint(number):
+    return b"" if not number else bytes([number & 0x7F | (0x80 if number > 0x7F else 0)]) + varint(number >> 7)
+
+
+def field(number, value):
+    """A field of bytes, serialized."""
+    return varint(number << 3 | 2) + (varint(len(value)) or b"\0") + value
+
+
+def refusal(data, read=READ):
+    with pytest.raises(Refusal) as caught:
+        read(data)
+    return caught.value
+
+
+def test_the_images_bytes_are_taken_out_of_the_message():
+    pixels = spec_pb2.Image(pixels=tensor(b"rgb", name="n" * 1000), value_range=spec_pb2.VALUE_RANGE_0_1)
     images = [spec_pb2.Image(encoded=b"jpeg"), pixels]
-    received = VisualizeRequest(spec=spec_pb2.JobSpec(model="m", images=images), request_id="r").SerializeToString()
-    request = READ(received)
-    assert held(request) == [b"jpeg", b"rgb"]
-    assert all(isinstance(it, memoryview) and it.obj is received for it in request.images)
+    request = READ(
+        VisualizeRequest(spec=spec_pb2.JobSpec(model="m", images=images), request_id="r").SerializeToString()
+    )
+    assert isinstance(request, JobRequest)
+    assert list(request.images) == [b"jpeg", b"rgb"]
+    assert request.size == 7
     assert (request.message.request_id, request.message.spec.model) == ("r", "m")
     assert [it.WhichOneof("source") for it in request.message.spec.images] == ["encoded", "pixels"]
-    assert request.message.spec.images[1].pixels == tensor(name="n")
+    assert request.message.spec.images[1].pixels == tensor()  # without the name, which nobody reads
     assert request.message.spec.images[1].value_range == spec_pb2.VALUE_RANGE_0_1
+    assert not request.message.spec.images[0].encoded
 
 
-def test_the_streams_requests_are_read_alike():
+def test_a_stream_s_requests_are_read_alike():
     spec = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=b"jpeg")])
-    received = VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString()
-    request = job_request(VisualizeStreamRequest, small=0)(received)
-    assert held(request) == [b"jpeg"]
+    request = reader(VisualizeStreamRequest)(VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString())
+    assert list(request.images) == [b"jpeg"]
     assert request.message.sequence == 7
 
 
-def odd(*images):
-    """A request of images given as serialized bytes."""
-    spec = framing.message(piece for image in images for piece in framing.field(_IMAGES, image))
-    return framing.message(framing.field(1, spec))
+def test_requests_put_end_to_end_are_one_request_as_protobuf_merges_them():
+    parts = [VisualizeRequest(spec=spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=it)])) for it in (b"a", b"b")]
+    parts.append(VisualizeRequest(spec=spec_pb2.JobSpec(model="m"), request_id="r"))
+    request = READ(b"".join(part.SerializeToString() for part in parts))
+    assert list(request.images) == [b"a", b"b"]
+    assert request.message.spec.model == "m"
 
 
-_IMAGES = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
-ENCODED = spec_pb2.Image(encoded=b"jpeg").SerializeToString()
-PIXELS = spec_pb2.Image(pixels=tensor(b"rgb")).SerializeToString()
-BARE = spec_pb2.Image(pixels=tensor()).SerializeToString()
-ODD = {
-    "no bytes": [BARE],
-    "nothing": [b"", PIXELS],
-    "both, the last one counts": [ENCODED + PIXELS, PIXELS + ENCODED],
-    "bytes of what does not count": [ENCODED + BARE],
-    "twice": [ENCODED + spec_pb2.Image(encoded=b"png").SerializeToString()],
-    "in two parts": [PIXELS + BARE],
-    "two in one and none in the other": [PIXELS + PIXELS, BARE],
-    "an unknown field": [ENCODED + b"\x98\x06\x01"],
+def test_an_image_without_bytes_and_one_without_source_are_told_apart():
+    images = [spec_pb2.Image(encoded=b""), spec_pb2.Image(), spec_pb2.Image(pixels=tensor())]
+    request = READ(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
+    assert [it.WhichOneof("source") for it in request.message.spec.images] == ["encoded", None, "pixels"]
+
+
+FLOODS = {
+    "images": field(1, b"\x12\x00" * (8 * MIB)),
+    "visualizations": field(1, b"\x1a\x00" * (8 * MIB)),
+    "targets of one field each": field(1, b"\x22\x02\x08\x01" * (4 * MIB)),
+    "specs": b"\x0a\x00" * (8 * MIB),
+    "unknown fields": b"\xf8\x01\x01" * (5 * MIB),
+    "unknown fields of the spec": field(1, b"\xf8\x01\x01" * (5 * MIB)),
+    "unknown fields of an image": field(1, field(2, b"\xf8\x01\x01" * (5 * MIB))),
+    "one unknown field": field(30, bytes(16 * MIB)),
+    "a request id": field(2, b"0" * (16 * MIB)),
+    "a model's name": field(1, field(1, b"m" * (16 * MIB))),
+    "a tensor's name": field(1, field(2, field(2, tensor(name="n" * (16 * MIB)).SerializeToString()))),
+    "a tensor's axes": field(1, field(2, field(2, tensor_pb2.Tensor(shape=[1] * (8 * MIB)).SerializeToString()))),
+    "layers": nested(
+        spec_pb2.Visualization(activations=spec_pb2.Activations(layers=[""] * (2 * MIB))), visualizations=1
+    ),
+    "groups": b"\x0b" * (8 * MIB),
 }
 
 
-@pytest.mark.parametrize("images", ODD.values(), ids=ODD)
-def test_odd_images_are_read_as_protobuf_reads_them(images):
-    received = odd(*images)
-    plain = VisualizeRequest.FromString(received).spec.images
-    assert held(READ(received)) == [it.pixels.data or it.encoded for it in plain]
-    sources = [it.WhichOneof("source") for it in plain]
-    assert [it.WhichOneof("source") for it in READ(received).message.spec.images] == sources
+@pytest.mark.parametrize("data", FLOODS.values(), ids=FLOODS)
+def test_a_flood_of_small_fields_is_refused_at_once_and_without_memory(data):
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        refused = refusal(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - began < 0.5  # milliseconds; tracing makes it many times slower
+    assert peak < MIB
+    assert refused.code.name == "INVALID_ARGUMENT"
+    assert refused.field == "request"
+    assert any(text in refused.message for text in (str(MOST_FIELDS), str(MOST_BYTES), "no message"))
 
 
-def test_a_spec_in_two_parts_has_the_images_of_both():
-    received = odd(ENCODED) + odd(PIXELS)
-    assert held(READ(received)) == [b"jpeg", b"rgb"]
+def test_large_images_are_no_flood():
+    images = [spec_pb2.Image(encoded=bytes(MIB)), spec_pb2.Image(pixels=tensor(bytes(MIB)))] * 8
+    request = READ(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
+    assert request.size == 16 * MIB
 
 
-@pytest.mark.parametrize("received", [b"\x0a\x05abc", b"\xff" * 20, odd(b"\x0a\xff")])
-def test_what_is_no_request_is_an_error(received):
-    with pytest.raises(DecodeError):
-        READ(received)
+def test_a_field_that_is_not_known_is_refused_by_its_number_and_place():
+    """Ignored, it could mean another map than was asked for."""
+    assert "request: has a field 200" in refusal(field(200, b"x")).message
+    assert "spec: has a field 200" in refusal(field(1, field(200, b"x"))).message
+    images = field(2, field(1, b"a")) + field(2, field(1, b"b") + field(200, b"x"))
+    assert refusal(field(1, images)).field == "spec.images[1]"
+    deep = field(1, field(3, field(1, varint(90 << 3) + b"\x01")))
+    assert refusal(deep).field == "spec.visualizations[0].saliency"
+    assert "has a field 9" in refusal(field(9, b""), reader(job_pb2.GetJobRequest)).message
+
+
+def test_what_is_no_message_is_refused_by_its_size():
+    for data in (b"\x0a\x05spec", b"\xff" * 20, b"\x0a", field(2, b"\xff\xfe")):
+        assert f"its {len(data)} bytes are no message" in refusal(data).message

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from received import received
 
 from convlens.client import InvalidArgument
 from convlens.client.images import pack, picture
@@ -111,7 +112,7 @@ PICTURES = {
 def seen(image, size):
     """What a model of this size gets of an image."""
     packed = pack(image)
-    return Reader(1 << 20).read([it.outline for it in packed], [it.data for it in packed], *size)[0]
+    return Reader(1 << 20).read(*received(packed), *size)[0]
 
 
 def roads(data, path):
@@ -232,7 +233,7 @@ def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
 def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_wants(channels):
     def read(image, value_range=None):
         (packed,) = pack(image, value_range)
-        return packed, Reader(1 << 20).read([packed.outline], [packed.data], 24, 24, channels=channels)[0]
+        return packed, Reader(1 << 20).read(*received([packed]), 24, 24, channels=channels)[0]
 
     _, wanted = read(PHOTO)
     for floats, value_range in (

@@ -18,7 +18,7 @@ from convlens.jobs.hands import Hand, Hands, Then
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ended, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
-from convlens.jobs.plan import JobPlan, planned
+from convlens.jobs.plan import JobPlan, Plans
 from convlens.jobs.record import JobFailure
 from convlens.v1 import codec, model_pb2, spec_pb2
 from convlens.worker import metrics
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
+
+_PLANS: Final = Plans()
 
 T = TypeVar("T")
 
@@ -262,7 +264,7 @@ class Runner:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = planned(claim.spec, serving.card)
+            plan = _PLANS.planned(claim.spec, serving.card)
             targets = np.array(plan.targets, np.int32)
             asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
             maps, sampled = split(asked)
