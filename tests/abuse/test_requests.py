@@ -1,0 +1,125 @@
+"""Requests that are small to send and large to hold: refused at once, and nothing of them stays in server or Redis."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from neighbours import MIB, Neighbour, redis_bytes, resident
+
+from convlens.client.stubs import Stubs
+from convlens.v1 import codec, job_pb2, spec_pb2
+
+LIMIT = 160 * MIB
+"""What a server may have more of after the abuse than before."""
+
+
+@pytest.fixture(scope="module")
+def service(start_service):
+    service = start_service()
+    service.worker("null=null")
+    return service
+
+
+@pytest.fixture(scope="module")
+def server(service):
+    return service.server()
+
+
+@pytest.fixture
+def channel(server):
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(server[1], options) as channel:
+        yield channel
+
+
+def photo(number):
+    """A photo of 48 bytes, another one for each number."""
+    return np.frombuffer(number.to_bytes(48, "little"), np.uint8).reshape(4, 4, 3)
+
+
+def unary(channel, method):
+    """A call of VisualizationService by bytes; its status."""
+    call = channel.unary_unary(f"/convlens.v1.VisualizationService/{method}")
+
+    def made(data):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(data, timeout=60)
+        return caught.value.code()
+
+    return made
+
+
+def spec_of(fields):
+    """A VisualizeUnaryRequest with a spec of these serialized fields."""
+    size = len(fields)
+    length = bytes(size >> 7 * i & 0x7F | 0x80 for i in range(4)) + bytes([size >> 28])
+    return b"\x0a" + length + fields
+
+
+def floods(size):
+    """Requests of `size` bytes: fields of two bytes each of which an object would be made."""
+    return {
+        "images": spec_of(b"\x12\x00" * (size // 2)),
+        "visualizations": spec_of(b"\x1a\x00" * (size // 2)),
+        "targets": spec_of(b"\x22\x00" * (size // 2)),
+        "specs": b"\x0a\x00" * (size // 2),
+        "unknown": spec_of(b"\xf8\x01\x01" * (size // 3)),
+    }
+
+
+def test_a_request_of_tiny_fields_holds_nobody_up(server, channel, scale):
+    call = unary(channel, "VisualizeUnary")
+    data = floods(16 * MIB)
+    with Neighbour(server[1]) as neighbour:
+        call(data["images"])  # what a first large message takes is kept for others
+        before = resident(server[0])
+        with ThreadPoolExecutor(2) as threads:
+            codes = set(threads.map(call, [*data.values()] * scale))
+    assert codes == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert not neighbour.errors
+    assert neighbour.slowest < 2  # seconds; parsed, the first of them took eleven, and one machine does all here
+    assert resident(server[0]) - before < LIMIT
+
+
+def test_what_was_refused_is_not_remembered(server, channel, scale):
+    """Each asks for another result that would be too large, with 3 MiB of fields that nobody knows."""
+    call = unary(channel, "VisualizeUnary")
+    output = spec_pb2.Output(height=4096, width=4096)
+    shown = [spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["block1_conv1"]), output=output)]
+    image = spec_pb2.Image(pixels=codec.encode(photo(1)))
+
+    def request(number):
+        spec = spec_pb2.JobSpec(images=[image], visualizations=shown, predictions=number, model="null")
+        return spec_of(spec.SerializeToString() + b"\xf8\x01\x01" * MIB)
+
+    call(request(0))
+    before = resident(server[0])
+    assert {call(request(number)) for number in range(1, 1 + 100 * scale)} == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert resident(server[0]) - before < LIMIT
+
+
+def test_nothing_is_stored_that_is_not_counted(service, server, channel, scale):
+    """Ids, names and fields of 64 KiB beside an image of 48 bytes: dropped, or refused."""
+    stubs = Stubs(channel)
+    long = "0" * (64 << 10)
+    before = redis_bytes(service.url)
+    for number in range(50 * scale):
+        tensor = codec.encode(photo(number))
+        tensor.name = long
+        spec = spec_pb2.JobSpec(
+            images=[spec_pb2.Image(pixels=tensor)],
+            visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
+            model="null",
+        )
+        stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec))
+    for filler in ("urn:", "{", "-"):
+        request_id = filler * (16 << 10) + uuid.uuid4().hex
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec, request_id=request_id))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    results = 224 * 224 * 4
+    assert redis_bytes(service.url) - before < 50 * scale * (results + 16384)
