@@ -13,6 +13,9 @@ from typing import Final
 BINARIES: Final = ("valkey-server", "redis-server")
 PORTS: Final = range(20_000, 32_000)
 """Below those that systems give to connections (from 32,768 on Linux, 49,152 elsewhere)."""
+CONFIG: Final = "valkey.conf"
+FILES: Final = (CONFIG, "appendonlydir")
+"""What a Valkey keeps in its folder."""
 READY: Final = "Ready to accept connections"
 """What its log says once it serves."""
 
@@ -26,7 +29,7 @@ def command(folder: Path, port: int, password: str) -> list[str]:
 
     The password is in a file there, that others cannot read: everybody on the machine sees a command's words.
     """
-    config = folder / "valkey.conf"
+    config = folder / CONFIG
     config.unlink(missing_ok=True)
     with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"requirepass {password}\n")
