@@ -7,6 +7,7 @@ are relative to the descriptor, and symbolic links are not followed. Knows nothi
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -36,14 +37,14 @@ class OwnFolder:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Opens the folder at `path`, made if it is not there, and shuts others out of it. Raises UnusableFolder."""
-        if path.is_symlink():
-            raise UnusableFolder(f"{path} is a symbolic link; give the folder that it leads to")
         try:
+            if path.is_symlink():
+                raise UnusableFolder(f"{path} is a symbolic link; give the folder that it leads to")
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = cls(path, os.open(path, _FLAGS))
             folder._shut()
         except OSError as error:
-            why = "is no folder" if path.is_file() else f"cannot be used: {error.strerror}"
+            why = "is no folder" if error.errno == errno.EEXIST else f"cannot be used: {error.strerror}"
             raise UnusableFolder(f"{path} {why}; give a folder that this user may write to") from error
         return folder
 
