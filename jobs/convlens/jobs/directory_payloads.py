@@ -202,6 +202,8 @@ class DirectoryPayloads:
         folder = OwnFolder.open(self._path)
         _check_own(folder)
         try:
+            folder.close_to_others()
+            _check_own(folder)  # again: what others can have put there until now
             opened = _Opened(folder, Spares(folder))
             _probe(opened)
         except OSError as error:

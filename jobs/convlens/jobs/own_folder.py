@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OTHERS: Final = 0o077
+_SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - those that are refused
+"""What the whole machine uses, also where it is empty and root asks for it."""
 
 
 class UnusableFolder(RuntimeError):
@@ -36,16 +38,23 @@ class OwnFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens the folder at `path`, made if it is not there, and shuts others out of it. Raises UnusableFolder."""
+        """Opens the folder at `path`, made if it is not there. UnusableFolder where it is not this user's to use."""
         try:
             if path.is_symlink():
                 raise UnusableFolder(f"{path} is a symbolic link; give the folder that it leads to")
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = cls(path, os.open(path, _FLAGS))
-            folder._shut()
+            owner = os.fstat(folder.fd).st_uid
         except OSError as error:
             why = "is no folder" if error.errno == errno.EEXIST else f"cannot be used: {error.strerror}"
             raise UnusableFolder(f"{path} {why}; give a folder that this user may write to") from error
+        if owner != os.geteuid():
+            raise UnusableFolder(
+                f"{path} belongs to another user (uid {owner}); give a folder of the user that runs the service "
+                f"(uid {os.geteuid()}), or one that does not exist yet: it is made"
+            )
+        if str(path.resolve()) in _SHARED:
+            raise UnusableFolder(f"{path} is for every user of this machine; give a folder in it instead")
         return folder
 
     def subfolder(self, name: str) -> OwnFolder:
@@ -53,22 +62,15 @@ class OwnFolder:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self.fd)
         folder = OwnFolder(self.path / name, os.open(name, _FLAGS, dir_fd=self.fd))
-        folder._shut()
+        folder.close_to_others()
         return folder
 
-    def _shut(self) -> None:
-        """Takes the permissions of others. UnusableFolder where the folder is not this user's to close."""
-        status = os.fstat(self.fd)
-        if status.st_uid != os.geteuid():
-            raise UnusableFolder(
-                f"{self.path} belongs to another user (uid {status.st_uid}); give a folder of the user that runs the "
-                f"service (uid {os.geteuid()}), or one that does not exist yet: it is made"
-            )
-        if status.st_mode & stat.S_ISVTX:
-            raise UnusableFolder(f"{self.path} is meant for every user of this machine; give a folder in it instead")
-        if status.st_mode & _OTHERS:
+    def close_to_others(self) -> None:
+        """Takes the permissions of other users, and says so where they had some. OSError."""
+        mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
+        if mode & _OTHERS:
             os.fchmod(self.fd, 0o700)
-            log.warning("%s was open to other users (mode %o): it is 700 now", self.path, status.st_mode & 0o777)
+            log.warning("%s was open to other users (mode %o): it is 700 now", self.path, mode)
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:

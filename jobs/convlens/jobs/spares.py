@@ -78,6 +78,8 @@ class Spares:
             with contextlib.suppress(OSError, IndexError):  # another was faster, or it is no file
                 spare = fitting.pop()
                 os.rename(spare, name, src_dir_fd=self._folder.fd, dst_dir_fd=self._payloads.fd)
+                self._room += _size(spare)
+                self._files_left += 1
                 file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._payloads.fd)
                 status = os.fstat(file)
                 if is_own_file(status):

@@ -72,6 +72,7 @@ def _locked(data: Path) -> Iterator[int]:
             held.callback(os.close, lock)
             _lock(lock, data)
             os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
+            folder.close_to_others()
             for name in (LOCK, *FILES):
                 _close_to_others(folder.fd, name)
         except OSError as error:

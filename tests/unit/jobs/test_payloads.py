@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -169,10 +170,12 @@ def others(tmp_path):
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path, name):
     path = tmp_path / "folder" / name
     path.parent.mkdir()
+    path.parent.chmod(0o755)
     path.mkdir() if name.endswith("/") else path.write_text("precious")
     with pytest.raises(UnusableFolder, match=r"holds other things than payloads \('.*give one that is empty"):
         DirectoryPayloads(tmp_path / "folder", time.time)
     assert [it.name for it in path.parent.iterdir()] == [path.name]
+    assert path.parent.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_fresh_file_system_is_an_empty_folder(tmp_path):
@@ -268,17 +271,16 @@ def test_the_folder_and_its_files_are_closed_to_others_whoever_made_them(tmp_pat
 def test_folders_that_cannot_be_its_own_are_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path)
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o1777)
     for name, why in (
         ("file", "is no folder"),
         ("file/inner", "cannot be used: Not a directory"),
         ("link", "is a symbolic link"),
-        ("shared", "is meant for every user"),
         ("x" * 300, "cannot be used: File name too long"),
     ):
         with pytest.raises(UnusableFolder, match=f"{name} {why}.*; give "):
             DirectoryPayloads(tmp_path / name, time.time)
+    with pytest.raises(UnusableFolder, match=r"(is for every user|belongs to another user)"):
+        DirectoryPayloads(Path("/dev/shm"), time.time)
     if os.geteuid() == 0:
         (tmp_path / "another").mkdir()
         os.chown(tmp_path / "another", 12345, 12345)
