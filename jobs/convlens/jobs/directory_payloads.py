@@ -145,10 +145,8 @@ class DirectoryPayloads:
 
     def delete(self, names: Sequence[str]) -> None:
         """See PayloadStore. What cannot be deleted is left to sweep(), once its time is over."""
-        for name in names:
-            _check(name)
         try:
-            self._opened.spares.give(names)
+            self._opened.spares.give(_readable(names))
         except OSError as error:
             log.warning("payloads=%s are not deleted now: %s", ",".join(names), error.strerror)
 
@@ -177,7 +175,7 @@ class DirectoryPayloads:
             if not found:
                 names = self._drop_cached(max(size, AT_ONCE))
                 log.warning("%s is full: %d cached results and payloads not needed any more go", self._path, len(names))
-                for name in names:
+                for name in _readable(names):
                     _unlink(folder, name)
                 found = len(names)
             self._rooms_made += bool(found)
@@ -249,6 +247,14 @@ def _probe(opened: _Opened) -> None:
 def _check(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no payload's name")
+
+
+def _readable(names: Sequence[str]) -> list[str]:
+    """Those that are payloads' names; others, which something else must have written to Redis, are logged."""
+    good = [name for name in names if _NAME.fullmatch(name)]
+    if len(good) < len(names):
+        log.error("not deleted, since they are no payloads' names: %s", sorted({*names}.difference(good)))
+    return good
 
 
 def _store(

@@ -207,6 +207,14 @@ def test_only_files_that_it_made_are_ever_deleted(store, tmp_path, others, monke
     assert elsewhere.read_text() == "precious"
 
 
+def test_what_is_no_payloads_name_is_not_deleted(store, tmp_path, others, caplog):
+    store.put(OLD, [b"x"], 60)
+    store.delete(["others/notes.txt", OLD, "../x"])
+    assert (others / "notes.txt").exists()
+    assert not (tmp_path / OLD).exists()
+    assert "no payloads' names: ['../x', 'others/notes.txt']" in caplog.text
+
+
 def test_no_link_leads_elsewhere(store, tmp_path):
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.write_bytes(b"e" * 5000)
