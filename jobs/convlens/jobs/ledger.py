@@ -18,8 +18,9 @@ import redis
 from convlens.jobs import keys
 from convlens.jobs.admission import Bounds
 from convlens.jobs.cards import model_of
+from convlens.jobs.directory_payloads import open_store
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
-from convlens.jobs.payloads import Data, StoreFull, open_store
+from convlens.jobs.payloads import Data, StoreFull
 from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fields
 from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
@@ -80,12 +81,12 @@ class Ended:
 
 
 class Ledger:
-    """Jobs by their ids. Raises redis.RedisError when Redis cannot be reached."""
+    """Jobs by their ids. Raises redis.RedisError when Redis cannot be reached, UnusableFolder for a bad payload_dir."""
 
     def __init__(self, client: redis.Redis, settings: JobsSettings) -> None:
         self.redis = client
         self.settings = settings
-        self.payloads = open_store(client, settings.payload_dir)
+        self.payloads = open_store(client, settings.payload_dir, self.drop_cached)
         self._run = Scripts(client)
 
     @property
@@ -242,6 +243,10 @@ class Ledger:
     def read_result(self, record: Record, offset: int, length: int) -> Data:
         """Bytes of a SUCCEEDED job's tensors and, behind them, its header. PayloadGone when it has expired."""
         return self.payloads.read(record.result, offset, length)
+
+    def drop_cached(self, size: int) -> list[str]:
+        """Forgets cached results of about `size` bytes, the oldest first; names of payloads that nobody needs now."""
+        return [name.decode() for name in self._run("drop_cached", size)]
 
     # --- what a worker does ---
 

@@ -1,40 +1,22 @@
-"""Payloads: images in, tensors out, as raw bytes under a name. One small interface, two stores.
+"""Payloads: images in, tensors out, as raw bytes under a name. One small interface, and the store in Redis.
 
-A payload lives for a while and is then gone. Names are letters, digits and hyphens, drawn by the ledger.
+A payload lives for a while and is then gone. Names are drawn by the ledger: 32 hexadecimal digits, which letters,
+digits and hyphens may follow. The other store is a folder (directory_payloads.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import logging
-import os
-import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import redis
 
 from convlens.jobs import keys
-from convlens.jobs.connect import RedisClock, for_large_values
-from convlens.jobs.spares import Spares
-
-log = logging.getLogger(__name__)
+from convlens.jobs.connect import for_large_values
 
 CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
-PART: Final = 4 * CHUNK
-"""Bytes of a payload that are fetched as one."""
-SPARES: Final = ".spares"
-"""The folder's folder of files to be written again."""
-
-MOUNTS: Final = Path("/proc/self/mounts")
-"""Where the system tells which file system is where."""
-_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
-
-T = TypeVar("T")
 
 Data = bytes | memoryview
 Place = tuple[str, int, int]
@@ -115,7 +97,7 @@ class RedisPayloads:
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
         (data,) = self.read_many([(name, offset, length)])
-        return _there(data, name)
+        return there(data, name)
 
     def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
         """See PayloadStore. Each chunk is fetched once; whole ones are sent by Valkey without a copy."""
@@ -152,127 +134,15 @@ class RedisPayloads:
         """Nothing: Redis expires its keys itself."""
 
 
-class DirectoryPayloads:
-    """Payloads as files of one folder that server and workers share; a file's mtime is when it expires, by `clock`."""
-
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self._folder = os.fspath(folder)
-        self._clock = clock
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._spares = Spares(folder / SPARES)
-        self.waits = not _in_memory(folder)
-
-    def _path(self, name: str) -> str:
-        if not re.fullmatch(r"[0-9A-Za-z-]+", name):
-            raise ValueError(f"{name!r} is no payload's name")
-        return f"{self._folder}/{name}"
-
-    def put(
-        self,
-        name: str,
-        body: Sequence[Data],
-        ttl: float,
-        end: Callable[[], Data] = bytes,
-        *,
-        reserved: bool = True,  # noqa: ARG002 - a folder's room is everybody's
-    ) -> int:
-        """See PayloadStore. Readers see the whole file or none."""
-        path = self._path(name)
-        part = f"{path}.part"
-        try:
-            old = self._spares.take(sum(map(len, body)), part)
-            file = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                size = _write(file, body) + _write(file, [end()])
-                if old > size:
-                    os.ftruncate(file, size)
-                expires = self._clock() + ttl
-                os.utime(file, (expires, expires))
-            finally:
-                os.close(file)
-            os.rename(part, path)
-        except OSError as error:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part)
-            raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
-        return size
-
-    def read(self, name: str, offset: int, length: int) -> Data:
-        """See PayloadStore."""
-        return _there(self._read(name, offset, length), name)
-
-    def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
-        """See PayloadStore. What lies side by side is read in one piece."""
-        found: list[Data | None] = []
-        for run in _runs(wanted):
-            name, offset, _ = run[0]
-            data = self._read(name, offset, sum(length for _, _, length in run))
-            if data is None:
-                found += [None] * len(run)
-            else:
-                found += [memoryview(data)[start - offset : start - offset + length] for _, start, length in run]
-        return found
-
-    def _read(self, name: str, offset: int, length: int) -> bytes | None:
-        data = self._seen(name, lambda file: os.pread(file, length, offset))
-        return data if data is not None and len(data) == length else None
-
-    def _seen(self, name: str, look: Callable[[int], T]) -> T | None:
-        """What is seen of a payload's file; None when it is gone."""
-        path = self._path(name)
-        try:
-            file = os.open(path, os.O_RDONLY)
-            try:
-                found = look(file)
-                os.stat(path)  # a file that is gone by now may have been written again meanwhile
-            finally:
-                os.close(file)
-        except FileNotFoundError:
-            return None
-        return found
-
-    def delete(self, names: Sequence[str]) -> None:
-        """See PayloadStore. What cannot be deleted is left to sweep(), once its time is over."""
-        try:
-            if names:
-                self._spares.give(map(self._path, names))
-        except OSError as error:
-            log.warning("payloads=%s are not deleted now: %s", ",".join(names), error.strerror)
-
-    def sweep(self) -> None:
-        """Deletes the files whose time is over; unfinished ones after an hour, those not written again in time."""
-        now = self._clock()
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                life = 3600 if entry.name.endswith(".part") else 0
-                with contextlib.suppress(FileNotFoundError):  # another sweeper was faster
-                    if entry.name != SPARES and entry.stat().st_mtime + life < now:
-                        os.unlink(entry.path)
-        self._spares.sweep()
-
-
-def open_store(client: redis.Redis, folder: Path | None) -> PayloadStore:
-    """The store in `folder`, or in Redis where there is none."""
-    return DirectoryPayloads(folder, RedisClock(client)) if folder else RedisPayloads(client)
-
-
-def _in_memory(folder: Path) -> bool:
-    """True for a folder of a tmpfs, where the system tells."""
-    if not MOUNTS.exists():
-        return False
-    kinds = {place: kind for _, place, kind, *_ in map(str.split, MOUNTS.read_text().splitlines())}
-    path = folder.resolve()
-    return next((kinds[str(it)] for it in (path, *path.parents) if str(it) in kinds), "") == "tmpfs"
-
-
-def _there(data: Data | None, name: str) -> Data:
+def there(data: Data | None, name: str) -> Data:
     """`data`, when there is any. PayloadGone."""
     if data is None:
-        raise _gone(name)
+        raise gone(name)
     return data
 
 
-def _gone(name: str) -> PayloadGone:
+def gone(name: str) -> PayloadGone:
+    """The error of a payload that is not there."""
     return PayloadGone(f"payload {name} is gone, or is not as long as it was")
 
 
@@ -280,37 +150,11 @@ def _later(end: Callable[[], Data]) -> Iterator[Data]:
     yield end()
 
 
-def _write(file: int, buffers: Sequence[Data]) -> int:
-    """Writes all of them, as many as go in one call to the system; their bytes."""
-    rest = deque(memoryview(buffer).cast("B") for buffer in buffers)
-    size = 0
-    while rest:
-        written = os.writev(file, list(itertools.islice(rest, _IOV_MAX)))
-        size += written
-        while rest and written >= len(rest[0]):
-            written -= len(rest.popleft())
-        if written:
-            rest[0] = rest[0][written:]
-    return size
-
-
 def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int]]:
     """The chunks that have a place: the key of each, and from where to where."""
     for number in range(offset // CHUNK, -(-(offset + length) // CHUNK)):
         start, end = (min(max(0, it - number * CHUNK), CHUNK) for it in (offset, offset + length))
         yield keys.payload(name, number), start, end
-
-
-def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:
-    """The places, those together that follow one another in a payload."""
-    run: list[Place] = []
-    for place in places:
-        if run and place[:2] != (run[-1][0], run[-1][1] + run[-1][2]):
-            yield run
-            run = []
-        run.append(place)
-    if run:
-        yield run
 
 
 def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:

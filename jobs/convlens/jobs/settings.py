@@ -26,7 +26,9 @@ class JobsSettings(BaseSettings):
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, by a redis:// or rediss:// URL")
     payload_dir: Path | None = Field(
-        None, description="folder for images and tensors, shared by server and workers; none: they live in Redis"
+        None,
+        description="folder for images and tensors alone, empty at first or made, shared by servers and workers of one "
+        "user; none: they live in Redis",
     )
     lease: float = Field(15.0, gt=0, description="seconds a worker may be silent before its jobs go to another")
     max_attempts: int = Field(3, ge=1, description="times a job is begun before it is FAILED")

@@ -27,13 +27,19 @@ class ChildFailed(RuntimeError):
 
 
 class Child:
-    """One process at a time under one name. `ready` is the text that its output holds once it serves."""
+    """One process at a time under one name. `ready` is the text that its output holds once it serves.
 
-    def __init__(self, name: str, command: Sequence[str], ready: str, env: dict[str, str]) -> None:
+    It inherits the descriptors `inherited`, and what it makes is closed to other users.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], ready: str, env: dict[str, str], inherited: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.command = list(command)
         self._marker = ready
         self._env = env
+        self._inherited = tuple(inherited)
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -82,6 +88,7 @@ class Child:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT, limit=LINE_BYTES, start_new_session=True, preexec_fn=_dying_with_us(),
+                pass_fds=self._inherited, umask=0o077,
             )  # fmt: skip
             if self._stopping.is_set():
                 self._signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from typing import Final
 from PIL import Image
 
 from convlens.client import Activations, Client, GradCAM, Result, Saliency, TopK
+from convlens.jobs.temporary import held_folder
 from convlens.local.serving import serving
 from convlens.worker.shapes import LABELS, draw
 
@@ -52,10 +53,10 @@ def _results(client: Client, photos: Sequence[Path], out: Path, *, stock: bool) 
         for photo in photos:
             yield client.visualize(photo, MAPS, model="vgg16"), out / photo.stem
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with held_folder(Path(tempfile.gettempdir()), "demo") as folder:
         for index in SCENES:
             scene = draw(SEED, index)
-            path = Path(folder) / f"{LABELS[scene.label]}.png"
+            path = folder / f"{LABELS[scene.label]}.png"
             Image.fromarray(scene.image).save(path)
             yield client.visualize(path, MAPS, model="shapes"), out / path.stem
         best = client.visualize(path, [GradCAM()], model="shapes", target=TopK(3))

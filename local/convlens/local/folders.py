@@ -1,6 +1,5 @@
-"""Where Valkey and the payloads live: in the data folder where one is given, else in folders that end with us.
-
-A process that was killed could not delete its own; the next one does, as a lock that the system takes back tells.
+"""Where Valkey, the payloads and temporary files live: in the data folder where one is given, else in folders that end
+with us. A data folder is used by one `convlens up` at a time.
 """
 
 from __future__ import annotations
@@ -8,64 +7,110 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from convlens.jobs.own_folder import OwnFolder, UnusableFolder
+from convlens.jobs.temporary import held_folder
 from convlens.local.settings import UpSettings
+from convlens.local.valkey import FILES
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
-PREFIX: Final = "convlens-up-"
-"""Of our own folders alone: what others have called convlens-something is theirs, payload folders among it."""
+LOCK: Final = "up.lock"
+"""Locked by who uses a data folder, whose process id is in it."""
+LOCK_SECONDS: Final = 5.0
+"""How long processes of one that was killed are waited for: they die with it, but not in the same moment."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of one `convlens up`."""
+
+    data: Path
+    """Of Valkey's files."""
+    payloads: Path
+    temporary: Path
+    """Of sockets and of all processes' temporary files; deleted in the end."""
+    locks: tuple[int, ...] = ()
+    """Descriptors that its processes inherit, so that the data folder is in use until the last of them has ended."""
 
 
 @contextlib.contextmanager
-def folders(settings: UpSettings) -> Iterator[tuple[Path, Path]]:
-    """The folder of Valkey's data, and that of the payloads: in memory, unless they are to be kept."""
-    if settings.data_dir is not None:
-        data = settings.data_dir.expanduser().resolve()
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        yield data, settings.payload_dir or data / "payloads"
-        return
+def folders(settings: UpSettings) -> Iterator[Folders]:
+    """The folders, for the length of a `with`. UnusableFolder, also for a data folder that another uses."""
     with contextlib.ExitStack() as held:
-        data = held.enter_context(_held(Path(tempfile.gettempdir())))
+        temporary = held.enter_context(held_folder(Path(tempfile.gettempdir()), "up"))
+        if settings.data_dir is not None:
+            data = settings.data_dir.expanduser().resolve()
+            lock = held.enter_context(_locked(data))
+            yield Folders(data, settings.payload_dir or data / "payloads", temporary, (lock,))
+            return
+        data = temporary / "data"
+        data.mkdir(mode=0o700)
         payloads = settings.payload_dir
         if payloads is None and os.access(SHM, os.W_OK):
-            memory = held.enter_context(_held(SHM))
+            memory = held.enter_context(held_folder(SHM, "up"))
             # containers have 64 MiB of it, which is no place for tensors
             if shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes:
                 payloads = memory
-        yield data, payloads or data / "payloads"
+        yield Folders(data, payloads or data / "payloads", temporary)
 
 
 @contextlib.contextmanager
-def _held(parent: Path) -> Iterator[Path]:
-    """A new folder, locked while it lasts; those made here before that nobody holds any more are deleted first."""
-    for old in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _locked(old):  # another user's, or held
-            shutil.rmtree(old, ignore_errors=True)
-    name = f"{PREFIX}{secrets.token_hex(6)}"
-    hidden = parent / f".{name}"  # nobody deletes it before it is locked
-    hidden.mkdir(mode=0o700)
-    with _locked(hidden):
-        folder = hidden.rename(parent / name)
+def _locked(data: Path) -> Iterator[int]:
+    """Holds the data folder and closes it, and Valkey's files in it, to others; the lock's descriptor."""
+    folder = OwnFolder.open(data)
+    with contextlib.ExitStack() as held:
         try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder.fd)
+            held.callback(os.close, lock)
+            _lock(lock, data)
+            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
+            folder.close_to_others()
+            for name in (LOCK, *FILES):
+                _close_to_others(folder.fd, name)
+        except OSError as error:
+            raise UnusableFolder(
+                f"{data} cannot be used: {error.strerror}; give a folder that this user may write to, on a file system "
+                "with locks"
+            ) from error
+        yield lock
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder of this user's. OSError where it is another's, or held."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _lock(lock: int, data: Path) -> None:
+    """Locks the file. UnusableFolder where another process holds it."""
+    patience = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 20, 0).decode().strip()
+            if time.monotonic() < patience and not Path(f"/proc/{holder}").exists():
+                time.sleep(0.05)  # flock has no timeout
+                continue
+            raise UnusableFolder(
+                f"{data} is in use by another convlens up (process {holder}), and two would lose each other's jobs; "
+                "stop that one, or give another --data-dir"
+            ) from error
+        return
+
+
+def _close_to_others(folder: int, name: str) -> None:
+    """Takes the permissions of others from a file, or a folder and what is in it, where there is one. OSError."""
     try:
-        if os.fstat(file).st_uid != os.getuid():
-            raise PermissionError(f"{folder} is another user's")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        mode = os.fstat(file).st_mode
+        os.fchmod(file, 0o700 if stat.S_ISDIR(mode) else 0o600)
+        for inner in os.listdir(file) if stat.S_ISDIR(mode) else ():  # noqa: PTH208 - a descriptor, not a path
+            _close_to_others(file, inner)
     finally:
         os.close(file)

@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +16,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convlens.jobs.connect import LedgerUnavailable, connect
+from convlens.jobs.own_folder import UnusableFolder
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, certificates, client_words
 from convlens.local.children import Child, ChildFailed
-from convlens.local.folders import folders
+from convlens.local.folders import Folders, folders
 from convlens.local.settings import UpSettings
 
 WORKER_GRACE: Final = 30.0
@@ -34,7 +34,11 @@ class NoRedis(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     """Runs everything until told to stop."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
-    return asyncio.run(up(settings))
+    try:
+        return asyncio.run(up(settings))
+    except UnusableFolder as error:
+        print(f"convlens up: {error}", file=sys.stderr)
+        return 1
 
 
 async def up(settings: UpSettings) -> int:
@@ -51,9 +55,9 @@ async def up(settings: UpSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told)
     stopped = asyncio.create_task(stop.wait())
-    with folders(settings) as (data, payloads), tempfile.TemporaryDirectory(prefix="convlens-") as private:
-        health = settings.health_address or f"unix:{private}/health"
-        starting = asyncio.create_task(_start(settings, data, payloads, health, children))
+    with folders(settings) as places:
+        health = settings.health_address or f"unix:{places.temporary}/health"
+        starting = asyncio.create_task(_start(settings, places, health, children))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         status = 0
         try:
@@ -70,25 +74,29 @@ async def up(settings: UpSettings) -> int:
     return status
 
 
-async def _start(settings: UpSettings, data: Path, payloads: Path, health: str, children: list[Child]) -> int:
+async def _start(settings: UpSettings, places: Folders, health: str, children: list[Child]) -> int:
     """Starts the children in the order they need one another; the port that is served on."""
     tls = _tls(settings)
-    url = settings.redis_url or await _start_valkey(data, children)
+    url = settings.redis_url or await _start_valkey(places, children)
     if settings.redis_url:
         await asyncio.to_thread(_reach, url)
-    python = [sys.executable, "-m"]
-    env = settings.environment(redis_url=url, payload_dir=payloads, reuse_port=settings.servers > 1, **tls)
+    env = settings.environment(redis_url=url, payload_dir=places.payloads, reuse_port=settings.servers > 1, **tls)
+    env["TMPDIR"] = str(places.temporary)
+
+    def child(name: str, module: str, ready: str, more: dict[str, str]) -> Child:
+        return Child(name, [sys.executable, "-m", module], ready, env | more, places.locks)
+
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
     metrics = _metrics(settings.metrics_address)
     workers = [
-        Child(it, [*python, "convlens.worker"], "ready: worker", env | {"CONVLENS_NAME": f"{it}-{os.getpid()}"} | seen)
+        child(it, "convlens.worker", "ready: worker", {"CONVLENS_NAME": f"{it}-{os.getpid()}"} | seen)
         for it, seen in zip(names, metrics, strict=False)
     ]
     names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
     probes = [health if it is names[0] else f"{health}-{it}" for it in names]
     first, *others = servers = [
-        Child(it, [*python, "convlens.server"], "ready: grpc", env | {"CONVLENS_HEALTH_ADDRESS": probe} | seen)
+        child(it, "convlens.server", "ready: grpc", {"CONVLENS_HEALTH_ADDRESS": probe} | seen)
         for it, probe, seen in zip(names, probes, metrics, strict=False)
     ]
     children += [*workers, *servers]
@@ -121,12 +129,13 @@ def _tls(settings: UpSettings) -> dict[str, Path]:
     }
 
 
-async def _start_valkey(data: Path, children: list[Child]) -> str:
+async def _start_valkey(places: Folders, children: list[Child]) -> str:
     """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
     password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
-        child = Child("valkey", valkey.command(data, port, password), valkey.READY, dict(os.environ))
+        command = valkey.command(places.data, port, password)
+        child = Child("valkey", command, valkey.READY, dict(os.environ), places.locks)
         try:
             await child.start()
         except ChildFailed as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -13,6 +14,10 @@ from typing import Final
 BINARIES: Final = ("valkey-server", "redis-server")
 PORTS: Final = range(20_000, 32_000)
 """Below those that systems give to connections (from 32,768 on Linux, 49,152 elsewhere)."""
+CONFIG: Final = "valkey.conf"
+FILES: Final = (CONFIG, "appendonlydir")
+"""What a Valkey keeps in its folder."""
+_UNFINISHED: Final = re.compile(r"temp-(rewriteaof-(bg-)?)?\d+\.(aof|rdb)")
 READY: Final = "Ready to accept connections"
 """What its log says once it serves."""
 
@@ -22,11 +27,14 @@ class NoValkey(RuntimeError):
 
 
 def command(folder: Path, port: int, password: str) -> list[str]:
-    """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second.
+    """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second; no other runs there.
 
     The password is in a file there, that others cannot read: everybody on the machine sees a command's words.
     """
-    config = folder / "valkey.conf"
+    for it in folder.iterdir():
+        if _UNFINISHED.fullmatch(it.name):  # by one that was killed, as large as all there is
+            it.unlink()
+    config = folder / CONFIG
     config.unlink(missing_ok=True)
     with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"requirepass {password}\n")

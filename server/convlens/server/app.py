@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs import memory, scrape
+from convlens.jobs.own_folder import UnusableFolder
 from convlens.server import metrics
 from convlens.server.front import Front
 from convlens.server.gate import Gate
@@ -35,11 +36,11 @@ async def serve(settings: ServerSettings) -> int:
     try:
         credentials = server_credentials(settings)
         gate = Gate(Tokens(settings.tokens) if settings.tokens else None)
-    except Unusable as error:
+        front = Front(settings)
+    except (Unusable, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     _warn_of_exposure(settings)
-    front = Front(settings)
     health = Health(front)
     server = grpc.aio.server(
         interceptors=[Boundary(VERSION), gate],

@@ -223,3 +223,24 @@ def test_no_more_than_a_share_of_the_results_is_cached_the_latest(jobs):
     with pytest.raises(PayloadGone):
         jobs.ledger.read_result(jobs.get(records[2]), 0, 1)
     assert jobs.ledger.read_result(jobs.get(records[3]), 0, 1) == b"r"
+
+
+def test_cached_results_are_dropped_on_demand_the_oldest_first(jobs):
+    kept = jobs.submit()
+    jobs.succeed(jobs.take(kept))
+    cached = []
+    for _ in range(3):
+        record = jobs.submit(keep=False)
+        jobs.succeed(jobs.take(record))
+        jobs.ledger.leave([record.id])
+        cached.append(jobs.get(record))
+        next_millisecond(jobs)
+    jobs.ledger.collect_garbage()
+    size = len(b"bodyheader")
+    assert jobs.load()["cached_bytes"] == 3 * size
+    assert jobs.ledger.drop_cached(size + 1) == [cached[0].result, cached[1].result]
+    assert jobs.load()["cached_bytes"] == size
+    assert jobs.ledger.drop_cached(1000) == [cached[2].result]
+    assert jobs.ledger.drop_cached(1000) == []
+    assert jobs.load() == {"result_bytes": size}
+    assert jobs.ledger.read_result(jobs.get(kept), 0, 4) == b"body"

@@ -14,6 +14,8 @@ from convlens.jobs.connect import connect
 from convlens.jobs.hands import Hands
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
+from convlens.jobs.own_folder import UnusableFolder
+from convlens.jobs.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.worker.batcher import Batcher
 from convlens.worker.compute import Runner, Serving
@@ -35,6 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     memory.keep()
     scheduling.batch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+    with temporary_files("worker"):
+        return _run(settings)
+
+
+def _run(settings: WorkerSettings) -> int:
+    """Serves the models there are; the exit status."""
+    try:
+        ledger = Ledger(connect(settings.redis_url), settings)
+    except UnusableFolder as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says it all
+        return 1
     name = settings.name or f"{platform.node()}-{os.getpid()}"
     serving, refused = load_models(settings)
     if not serving:
@@ -45,7 +58,6 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    ledger = Ledger(connect(settings.redis_url), settings)
     leases = LeaseKeeper(ledger)
     herald = cards.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
     hands = Hands(ledger.redis, settings.hands)

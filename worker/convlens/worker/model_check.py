@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from convlens.jobs.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.worker.models.served import ModelUnavailable
 from convlens.worker.models.source import Source, parse
@@ -66,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return USAGE
     try:
-        found = _found(source)
+        with temporary_files("check"):
+            found = _found(source)
     except ModelUnavailable as error:
         reason = str(error).removeprefix(f"model {NAME!r}: ")
         refused = {"file": source.argument, "servable": False, "reason": reason}

@@ -214,12 +214,22 @@ end
 -- Forgets a result, and returns how many bytes less are cached; its payload's name is the caller's to get rid of.
 local function drop_result(name)
   local size, tenant = result_size(name)
-  local cached = size and redis.call('ZREM', CACHED, name) == 1
+  local cached = redis.call('ZREM', CACHED, name) == 1 and size
   if cached then count('cached_bytes', nil, -size) elseif size then count('result_bytes', tenant, -size) end
   redis.call('HDEL', RESULT_SIZES, name)
   redis.call('HDEL', RESULT_REFS, name)
   redis.call('ZREM', RESULTS, name)
   return cached and tonumber(size) or 0
+end
+
+-- Forgets cached results of so many bytes, the oldest first, and adds their names to those of `unused` payloads.
+local function drop_cached(bytes, unused)
+  while bytes > 0 do
+    local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
+    if not oldest then break end
+    bytes = bytes - drop_result(oldest)
+    unused[#unused + 1] = oldest
+  end
 end
 
 -- Records hold the result that they answer with. One that no record holds any more was got by its callers, and only answers

@@ -75,13 +75,8 @@ local function submit(job, spec)
       paid = paid + job.cost * 1000 / asked.tenant_rate
       redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
     end
-    local excess = load.cached_bytes - math.min(asked.cached_bytes, asked.bounds.result_bytes - load.result_bytes - job.reserved)
-    while excess > 0 do
-      local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
-      if not oldest then break end
-      excess = excess - drop_result(oldest)
-      unused[#unused + 1] = oldest
-    end
+    local allowed = math.min(asked.cached_bytes, asked.bounds.result_bytes - load.result_bytes - job.reserved)
+    drop_cached(load.cached_bytes - allowed, unused)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')

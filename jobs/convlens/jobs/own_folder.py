@@ -1,0 +1,110 @@
+"""A folder that nobody but this user may look into, used by a descriptor rather than by its path.
+
+Whatever becomes of the path, and whatever is put into the folder, nothing elsewhere is read, written or deleted: names
+are relative to the descriptor, and symbolic links are not followed. Knows nothing of what is in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+log = logging.getLogger(__name__)
+
+_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OTHERS: Final = 0o077
+_SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - those that are refused
+"""What the whole machine uses, also where it is empty and root asks for it."""
+
+
+class UnusableFolder(RuntimeError):
+    """A folder that cannot be used: which one, why, and what to do."""
+
+
+class OwnFolder:
+    """An open folder, closed once nothing refers to this object any more. `fd` is for the dir_fd arguments of os."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens the folder at `path`, made if it is not there. UnusableFolder where it is not this user's to use."""
+        try:
+            if path.is_symlink():
+                raise UnusableFolder(f"{path} is a symbolic link; give the folder that it leads to")
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = cls(path, os.open(path, _FLAGS))
+            owner = os.fstat(folder.fd).st_uid
+        except OSError as error:
+            why = "is no folder" if error.errno == errno.EEXIST else f"cannot be used: {error.strerror}"
+            raise UnusableFolder(f"{path} {why}; give a folder that this user may write to") from error
+        if owner != os.geteuid():
+            raise UnusableFolder(
+                f"{path} belongs to another user (uid {owner}); give a folder of the user that runs the service "
+                f"(uid {os.geteuid()}), or one that does not exist yet: it is made"
+            )
+        if str(path.resolve()) in _SHARED:
+            raise UnusableFolder(f"{path} is for every user of this machine; give a folder in it instead")
+        return folder
+
+    def subfolder(self, name: str) -> OwnFolder:
+        """Opens the folder `name` in this one, made if it is not there. OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self.fd)
+        folder = OwnFolder(self.path / name, os.open(name, _FLAGS, dir_fd=self.fd))
+        folder.close_to_others()
+        return folder
+
+    def close_to_others(self) -> None:
+        """Takes the permissions of other users, and says so where they had some. OSError."""
+        mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
+        if mode & _OTHERS:
+            os.fchmod(self.fd, 0o700)
+            log.warning("%s was open to other users (mode %o): it is 700 now", self.path, mode)
+
+    @contextlib.contextmanager
+    def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """What is in the folder; nothing in one that was removed."""
+        try:
+            file = os.open(".", _FLAGS, dir_fd=self.fd)  # threads that shared one would share its place in the list
+        except FileNotFoundError:
+            yield iter(())
+            return
+        try:
+            with os.scandir(file) as found:
+                yield found
+        finally:
+            os.close(file)
+
+    def create(self, name: str) -> int:
+        """A new file, opened for writing, in the place of whatever file has its name. OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            return os.open(name, flags, 0o600, dir_fd=self.fd)
+        except FileExistsError:
+            os.unlink(name, dir_fd=self.fd)
+            return os.open(name, flags, 0o600, dir_fd=self.fd)
+
+    def is_removed(self) -> bool:
+        """True once the folder was deleted; another of the same path is not this one."""
+        return os.fstat(self.fd).st_nlink == 0
+
+
+def is_own_file(status: os.stat_result) -> bool:
+    """True for a file as this service makes them: this user's, closed to others, under one name only."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+        and not status.st_mode & _OTHERS
+    )
