@@ -16,7 +16,7 @@ from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob
 
-BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, tenant_share=0.5)
+BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=1000, tenant_share=0.5)
 
 
 class Jobs:
@@ -43,7 +43,8 @@ class Jobs:
 
     def announced(self, job, **bounds):
         """Queues a job; its record, and whether a message is to wake a hand."""
-        (found,) = self.ledger.submit([job], dataclasses.replace(self.bounds, **bounds))
+        self.ledger.bounds = dataclasses.replace(self.bounds, **bounds)
+        (found,) = self.ledger.submit([job])
         if isinstance(found, Exception):
             raise found
         return found
@@ -73,6 +74,10 @@ class Jobs:
     def get(self, record):
         return self.ledger.get(record.id)
 
+    def leave(self, *records):
+        """Those who got the records wait no longer."""
+        self.ledger.leave([(record.id, record.waiter) for record in records])
+
     def load(self):
         """What the ledger counts as held, without zeros."""
         held = self.ledger.redis.hgetall(keys.LOAD)
@@ -91,4 +96,4 @@ def jobs(request, redis_url, tmp_path) -> Jobs:
         redelivery_grace=0.2,
         reconcile_interval=0.1,
     )
-    return Jobs(Ledger(connect(redis_url), settings))
+    return Jobs(Ledger(connect(redis_url), settings, BOUNDS))
