@@ -25,7 +25,6 @@ from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, new_waiter, submitted, words
 
-
 UNBOUNDED: Final = Bounds(*[1 << 53] * 4, tenant_share=1.0)
 """For who submits nothing."""
 LOOKS: Final = 1000
@@ -127,7 +126,7 @@ class Ledger:
         found = self._submit(jobs, known, leaving)
         full = any(isinstance(it, StoreFull) for it in found) and self._shed()
         # an image of None was there a moment ago
-        if gone := [i for i, it in enumerate(found) if it is None or full and isinstance(it, StoreFull)]:
+        if gone := [i for i, it in enumerate(found) if it is None or (full and isinstance(it, StoreFull))]:
             again = self._submit([jobs[i] for i in gone], [frozenset()] * len(gone))
             for i, it in zip(gone, again, strict=True):
                 found[i] = it
@@ -200,9 +199,7 @@ class Ledger:
     def _read(self, job_ids: Sequence[str]) -> list[Record | None]:
         """Records, all in one go; None for ids not known."""
         now, *rows = self._run("read", *job_ids)
-        return [
-            _record(job_id, hash_fields(row), int(now) / 1000) for job_id, row in zip(job_ids, rows, strict=True)
-        ]
+        return [_record(job_id, hash_fields(row), int(now) / 1000) for job_id, row in zip(job_ids, rows, strict=True)]
 
     def page(
         self, size: int, before: int | None, state: State | None, tenant: str | None = None

@@ -87,9 +87,7 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def submitted(
-    job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]
-) -> Submitted | NotSubmitted | None:
+def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
     """What submit.lua answered of a job; None where one of its images is gone."""
     waiter = "" if job.keep else nonce
     match outcome:

@@ -29,7 +29,9 @@ class ServerSettings(JobsSettings):
         2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
     )
     max_known_jobs: int = Field(
-        100_000, ge=1, description="jobs whose records are there, live and ended; the oldest that nobody was promised go first"
+        100_000,
+        ge=1,
+        description="jobs whose records are there, live and ended; the oldest that nobody was promised go first",
     )
     tenant_share: float = Field(0.5, gt=0, le=1, description="share of these four that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")

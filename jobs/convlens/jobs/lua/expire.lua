@@ -44,4 +44,4 @@ end
 for _, index in ipairs({TOMBSTONES, ANSWERED}) do
   for _, id in ipairs(due(index)) do forget(id) end
 end
-return math.max(most, trim_cache(bounds, 0, limit))
+return math.max(most, trim_cache(bounds, load_of({'cached_bytes', 'result_bytes'}), 0, limit))

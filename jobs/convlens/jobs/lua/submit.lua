@@ -73,7 +73,7 @@ local function submit(job, spec)
       end
     end
     local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved}
-    local fields = {}
+    local fields = {'cached_bytes'}
     for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
       fields[#fields + 1] = what
       fields[#fields + 1] = what .. ':' .. tenant
@@ -100,7 +100,7 @@ local function submit(job, spec)
       paid = paid + job.cost * 1000 / asked.tenant_rate
       redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
     end
-    trim_cache(asked.bounds, job.reserved, 1000)
+    trim_cache(asked.bounds, load, job.reserved, 1000)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
@@ -163,6 +163,6 @@ end
 for _, it in ipairs(asked.leaving) do
   leave(it[1], it[2], now, {result = asked.result_ttl, answered = asked.answered_ttl})
 end
-if #asked.leaving > 0 then trim_cache(asked.bounds, 0, 1000) end
+if #asked.leaving > 0 then trim_cache(asked.bounds, load_of({'cached_bytes', 'result_bytes'}), 0, 1000) end
 for i, job in ipairs(asked.jobs) do answers[i] = submit(job, ARGV[i + 1]) end
 return answers

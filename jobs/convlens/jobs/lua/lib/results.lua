@@ -50,9 +50,8 @@ local function drop_cached(excess, surplus, most)
 end
 
 -- Holds cached results to their share of the bytes of results, where `wanted` bytes are to be reserved, and to the number of
--- jobs that may be known. `bounds` has cached_bytes, result_bytes, known_jobs.
-local function trim_cache(bounds, wanted, most)
-  local load = load_of({'cached_bytes', 'result_bytes'})
+-- jobs that may be known. `bounds` has cached_bytes, result_bytes, known_jobs; `load` at least the first two.
+local function trim_cache(bounds, load, wanted, most)
   local excess = load.cached_bytes - math.min(bounds.cached_bytes, bounds.result_bytes - load.result_bytes - wanted)
   return drop_cached(excess, redis.call('ZCARD', CACHED) - bounds.known_jobs, most)
 end
