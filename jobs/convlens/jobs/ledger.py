@@ -25,14 +25,14 @@ from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, new_waiter, submitted, words
 
-UNBOUNDED: Final = Bounds(*[1 << 53] * 4, tenant_share=1.0)
+UNBOUNDED: Final = Bounds(jobs=1 << 53, image_bytes=1 << 53, result_bytes=1 << 53, known_jobs=1 << 53, tenant_share=1.0)
 """For who submits nothing."""
 LOOKS: Final = 1000
 """Records that one page of a listing looks at."""
 _LOOKS_AT_ONCE: Final = 200
 """Those that one script looks at: others' scripts come in between."""
 _ROUNDS: Final = 100
-"""The most times that what is due is looked for, some of it each time, before workers' leases are looked after again."""
+"""The most scripts that look for what is due before workers' leases are looked after again."""
 NEARLY_FULL: Final = 0.9
 """The share of Redis' maxmemory beyond which what nobody was promised goes."""
 _SHED: Final = 200
@@ -120,7 +120,8 @@ class Ledger:
     def submit(self, jobs: Sequence[NewJob], leaving: Sequence[Waiting] = ()) -> list[Submitted | NotSubmitted]:
         """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error.
 
-        Those who are `leaving` leave before. Where the store is full, what nobody was promised goes, and it is tried again.
+        Those who are `leaving` leave before. Where the store is full, what nobody was promised goes, and it is tried
+        again.
         """
         known = [self._stored(job) for job in jobs]
         found = self._submit(jobs, known, leaving)
@@ -206,12 +207,12 @@ class Ledger:
     ) -> tuple[list[Record], int | None]:
         """Up to `size` records, newest first, older than sequence number `before`; and the next page's `before`.
 
-        Of one tenant, or of all for None. No more than LOOKS records are looked at, so there may be fewer, or none, though
-        there is a next page.
+        Of one tenant, or of all for None. No more than LOOKS records are looked at, so there may be fewer, or none,
+        though there is a next page.
         """
         found: list[Record] = []
         below = "" if before is None else str(before)
-        for looks in range(0, LOOKS, _LOOKS_AT_ONCE):
+        for _ in range(0, LOOKS, _LOOKS_AT_ONCE):
             more = min(_LOOKS_AT_ONCE, size - len(found)) if state is None else _LOOKS_AT_ONCE
             now, looked, last, *rows = self._run(
                 "list", tenant or "", below, more, size - len(found), state or "", int(tenant == "")
@@ -242,12 +243,12 @@ class Ledger:
         return _record(job_id, hash_fields(self._run("cancel", job_id, *self._ttls)))
 
     def join(self, record: Record) -> Record | None:
-        """Has one more caller wait for the job: its record, with the waiter's name; None for an id not known any more."""
+        """Has one more caller wait for the job: its record, with the waiter's name; None for an unknown id."""
         joined = replace(record, waiter=new_waiter())
         return joined if self._run("join", record.id, joined.waiter) else None
 
     def leave(self, waiting: Collection[Waiting]) -> None:
-        """Those who were waiting leave their jobs. After the last one a job not kept is cancelled, or its result cached."""
+        """Waiters leave their jobs. After the last one a job not kept is cancelled, or its result cached."""
         if waiting:
             words = [word for it in waiting for word in it]
             unused = self._run("leave", *self._ttls, *self._cache, *words)
@@ -343,7 +344,7 @@ class Ledger:
         return bool(self._run("elect", front, int(seconds * 1000)))
 
     def reconcile(self, limit: int = 200) -> dict[str, int]:
-        """One look for jobs that lost their message, their worker, their weights or their time, and for what has outlived its.
+        """One look for jobs that lost their message, their worker, their weights or their time, and for old records.
 
         Returns how many messages are to be sent again to which pools.
         """

@@ -1,7 +1,8 @@
-"""What is kept of jobs that have ended: for how long, how many, how large, and what goes first where there is no room."""
+"""What is kept of jobs that have ended: for how long, how many, how large, and what goes first."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -77,8 +78,8 @@ def test_a_kept_job_is_known_after_its_result_as_a_small_record_that_tells_the_s
     record = jobs.get(job)
     assert record.expired
     assert jobs.ledger.redis.memory_usage(f"convlens:job:{job.id}") < live < 1000
-    told = ("id", "state", "model", "tenant", "priority", "images", "request_id", "created", "deadline", "started", "ended",
-            "expires", "attempts", "result_bytes", "cached", "failure")  # fmt: skip
+    told = ("id", "state", "model", "tenant", "priority", "images", "request_id", "created", "deadline", "started",
+            "ended", "expires", "attempts", "result_bytes", "cached", "failure")  # fmt: skip
     assert [getattr(record, it) for it in told] == [getattr(before, it) for it in told]
     assert jobs.submit(job).id == job.id
     with pytest.raises(RequestIdReused):
@@ -180,7 +181,7 @@ def test_a_lowered_share_is_kept_to_by_the_reconciler(jobs):
     for _ in range(5):
         answered(jobs)
     assert jobs.load()["cached_bytes"] == 50
-    jobs.ledger.bounds = type(jobs.bounds)(100, 1 << 20, 160, 1000, 0.5)
+    jobs.ledger.bounds = dataclasses.replace(jobs.bounds, result_bytes=160)
     jobs.reconcile()
     assert jobs.load()["cached_bytes"] == 20
 
