@@ -95,7 +95,7 @@ def main() -> int:
     if wanted.calls_per_second:
         return int(not carried(wanted.calls_per_second, wanted.maxmemory, wanted.minutes))
     wanted.out.mkdir(parents=True, exist_ok=True)
-    settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "lease": 5}
+    settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "answered_ttl": TTL, "lease": 5}
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as folder,
         stacked(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,
