@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak fuzz abuse
+.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -88,3 +88,7 @@ $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 
 soak: install ## mixed traffic for an hour, and what it leaves behind (SOAK_MINUTES=n)
 	PYTHONPATH=tests/support $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60)
+
+soak-rate: install ## small calls for an hour to a service with a small Redis (RATE=500 MAXMEMORY=256mb SOAK_MINUTES=n)
+	PYTHONPATH=tests/support $(BIN)/python -m soak --calls-per-second $(or $(RATE),500) \
+	    --maxmemory $(or $(MAXMEMORY),256mb) --minutes $(or $(SOAK_MINUTES),60)

@@ -24,6 +24,8 @@ class Bounds:
     """Of live jobs' images; equal ones count once."""
     result_bytes: int
     """Of results there, and of those that live jobs are to make."""
+    known_jobs: int
+    """Records there, of live jobs and of those that have ended."""
     tenant_share: float
     """The share of each that one tenant may have, 0…1; callers without a tenant have no share of their own."""
     tenant_rate: float | None = None
@@ -41,6 +43,7 @@ _NAMES: Final = {
     "jobs": ("max_jobs", "jobs queued or running"),
     "image_bytes": ("max_queued_bytes", "bytes of images"),
     "result_bytes": ("max_stored_bytes", "bytes of results"),
+    "known_jobs": ("max_known_jobs", "jobs known"),
 }
 
 

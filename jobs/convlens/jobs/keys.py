@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 PREFIX: Final = "convlens:"
-JOBS: Final = PREFIX + "jobs"
-"""Sorted set: every job id known, by its sequence number."""
 LOAD: Final = PREFIX + "load"
 """Hash: what is held, in all and for each tenant."""
 NOTICES: Final = PREFIX + "notices"
@@ -23,21 +21,6 @@ SINCE: Final = PREFIX + "pools-since"
 """Sorted set: the same, by when they were first served."""
 REFUSED: Final = PREFIX + "refused"
 """Sorted set: serialized RefusedModels, by when their worker's word expires."""
-
-
-def job(job_id: str) -> str:
-    """Hash: the record."""
-    return f"{PREFIX}job:{job_id}"
-
-
-def jobs_of(tenant: str) -> str:
-    """Sorted set: a tenant's job ids, by sequence number."""
-    return f"{PREFIX}jobs:{tenant}"
-
-
-def queued(flow: str) -> str:
-    """Sorted set: the ids QUEUED in one flow, by sequence number."""
-    return f"{PREFIX}queued:{flow}"
 
 
 def payload(name: str, chunk: int) -> str:

@@ -10,8 +10,8 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import redis
 
@@ -20,11 +20,27 @@ from convlens.jobs.admission import Bounds
 from convlens.jobs.cards import model_of
 from convlens.jobs.directory_payloads import open_store
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
-from convlens.jobs.payloads import Data, StoreFull
+from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fields
 from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
-from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, submitted, words
+from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, new_waiter, submitted, words
+
+UNBOUNDED: Final = Bounds(jobs=1 << 53, image_bytes=1 << 53, result_bytes=1 << 53, known_jobs=1 << 53, tenant_share=1.0)
+"""For who submits nothing."""
+LOOKS: Final = 1000
+"""Records that one page of a listing looks at."""
+_LOOKS_AT_ONCE: Final = 200
+"""Those that one script looks at: others' scripts come in between."""
+_ROUNDS: Final = 100
+"""The most scripts that look for what is due before workers' leases are looked after again."""
+NEARLY_FULL: Final = 0.9
+"""The share of Redis' maxmemory beyond which what nobody was promised goes."""
+_SHED: Final = 200
+"""Cached results, and tombstones, that go at once then."""
+
+Waiting = tuple[str, str]
+"""A job's id, and the name by which somebody waits for it."""
 
 
 class JobLive(RuntimeError):
@@ -83,29 +99,37 @@ class Ended:
 class Ledger:
     """Jobs by their ids. Raises redis.RedisError when Redis cannot be reached, UnusableFolder for a bad payload_dir."""
 
-    def __init__(self, client: redis.Redis, settings: JobsSettings) -> None:
+    def __init__(self, client: redis.Redis, settings: JobsSettings, bounds: Bounds = UNBOUNDED) -> None:
+        """What is held is held to `bounds` by who submits, leaves and reconciles, that is by servers."""
         self.redis = client
         self.settings = settings
+        self.bounds = bounds
         self.payloads = open_store(client, settings.payload_dir, self.drop_cached)
         self._run = Scripts(client)
 
     @property
     def _ttls(self) -> tuple[int, int]:
-        return int(self.settings.result_ttl * 1000), int(self.settings.tombstone_ttl * 1000)
+        return int(self.settings.result_ttl * 1000), int(self.settings.answered_ttl * 1000)
+
+    @property
+    def _cache(self) -> tuple[int, int, int]:
+        """What cached results are held to: see trim_cache in lua/lib/results.lua."""
+        return self.bounds.cached_bytes, self.bounds.result_bytes, self.bounds.known_jobs
 
     # --- what a front does ---
 
-    def submit(
-        self, jobs: Sequence[NewJob], bounds: Bounds, leaving: Sequence[str] = ()
-    ) -> list[Submitted | NotSubmitted]:
+    def submit(self, jobs: Sequence[NewJob], leaving: Sequence[Waiting] = ()) -> list[Submitted | NotSubmitted]:
         """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error.
 
-        One waiter of each job that is `leaving` leaves it before.
+        Those who are `leaving` leave before. Where the store is full, what nobody was promised goes, and it is tried
+        again.
         """
         known = [self._stored(job) for job in jobs]
-        found = self._submit(jobs, known, bounds, leaving)
-        if gone := [i for i, it in enumerate(found) if it is None]:  # an image was there a moment ago
-            again = self._submit([jobs[i] for i in gone], [frozenset()] * len(gone), bounds)
+        found = self._submit(jobs, known, leaving)
+        full = any(isinstance(it, StoreFull) for it in found) and self._shed()
+        # an image of None was there a moment ago
+        if gone := [i for i, it in enumerate(found) if it is None or (full and isinstance(it, StoreFull))]:
+            again = self._submit([jobs[i] for i in gone], [frozenset()] * len(gone))
             for i, it in zip(gone, again, strict=True):
                 found[i] = it
         return [it for it in found if it is not None]
@@ -119,7 +143,7 @@ class Ledger:
         return frozenset(digest for digest, place in zip(digests, found, strict=True) if place)
 
     def _submit(
-        self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], bounds: Bounds, leaving: Sequence[str] = ()
+        self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], leaving: Sequence[Waiting] = ()
     ) -> list[Submitted | NotSubmitted | None]:
         """As submit(), with the images of each that are not `known` in one payload; None where a known one is gone."""
         found: list[Submitted | NotSubmitted | None] = [None] * len(jobs)
@@ -137,11 +161,11 @@ class Ledger:
                     found[i] = error
                 else:
                     asked[i] = words(job, pack)
-            answers = self._queue(jobs, asked, bounds, leaving)
+            answers = self._queue(jobs, asked, leaving)
             for i, (outcome, names, told) in zip(asked, answers, strict=True):
                 unused.remove(asked[i]["pack"])
                 unused += map(bytes.decode, names)
-                found[i] = submitted(jobs[i], outcome, told)
+                found[i] = submitted(jobs[i], asked[i]["nonce"], outcome, told)
         except redis.OutOfMemoryError:
             found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
             self.leave(leaving)
@@ -152,19 +176,20 @@ class Ledger:
             self.payloads.delete(unused)
         return found
 
-    def _queue(
-        self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], bounds: Bounds, leaving: Sequence[str]
-    ) -> Any:
+    def _queue(self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], leaving: Sequence[Waiting]) -> Any:
         """Runs the script for those jobs that have words, and for who leaves."""
         if not asked:
             self.leave(leaving)
             return []
-        result_ttl, tombstone_ttl = self._ttls
+        result_ttl, answered_ttl = self._ttls
+        bounds = self.bounds
         all_of_them = {
-            "jobs": list(asked.values()), "leaving": leaving, "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
+            "jobs": list(asked.values()), "leaving": leaving, "result_ttl": result_ttl, "answered_ttl": answered_ttl,
             "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
-            "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
-            "cached_bytes": bounds.cached_bytes,
+            "bounds": {
+                "jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes,
+                "cached_bytes": bounds.cached_bytes, "known_jobs": bounds.known_jobs,
+            },
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
         return self._run("submit", json.dumps(all_of_them), *(jobs[i].spec for i in asked))
@@ -175,40 +200,32 @@ class Ledger:
 
     def _read(self, job_ids: Sequence[str]) -> list[Record | None]:
         """Records, all in one go; None for ids not known."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            for job_id in job_ids:
-                pipe.hgetall(keys.job(job_id))
-            (seconds, micros), *rows = pipe.execute()
-        now = seconds + micros / 1e6
-        return [_record(job_id, fields, now) for job_id, fields in zip(job_ids, rows, strict=True)]
-
-    def position(self, record: Record) -> int | None:
-        """How many jobs of its tenant are before it in its queue; None unless it waits there."""
-        rank = self.redis.zrank(keys.queued(record.flow), record.id)
-        return None if rank is None else int(rank)
+        now, *rows = self._run("read", *job_ids)
+        return [_record(job_id, hash_fields(row), int(now) / 1000) for job_id, row in zip(job_ids, rows, strict=True)]
 
     def page(
         self, size: int, before: int | None, state: State | None, tenant: str | None = None
     ) -> tuple[list[Record], int | None]:
         """Up to `size` records, newest first, older than sequence number `before`; and the next page's `before`.
 
-        Of one tenant, or of all for None.
+        Of one tenant, or of all for None. No more than LOOKS records are looked at, so there may be fewer, or none,
+        though there is a next page.
         """
         found: list[Record] = []
-        jobs = keys.jobs_of(tenant) if tenant else keys.JOBS
-        bound = f"({before}" if before is not None else "+inf"
-        while True:
-            ids = self.redis.zrevrangebyscore(jobs, bound, "-inf", start=0, num=size, withscores=True)
-            records = self._read([name.decode() for name, _ in ids])
-            for (_, score), record in zip(ids, records, strict=True):
-                if record and state in (None, record.state) and tenant in (None, record.tenant):
-                    found.append(record)
-                bound = f"({int(score)}"
-                if len(found) == size:
-                    return found, int(score)
-            if len(ids) < size:
+        below = "" if before is None else str(before)
+        for _ in range(0, LOOKS, _LOOKS_AT_ONCE):
+            more = min(_LOOKS_AT_ONCE, size - len(found)) if state is None else _LOOKS_AT_ONCE
+            now, looked, last, *rows = self._run(
+                "list", tenant or "", below, more, size - len(found), state or "", int(tenant == "")
+            )
+            below = last.decode()
+            for name, row in zip(rows[::2], rows[1::2], strict=True):
+                found.append(Record.parse(name.decode(), hash_fields(row), int(now) / 1000))
+            if len(found) == size:
+                break
+            if looked < more:
                 return found, None
+        return found, int(below)
 
     def standing(self) -> Standing:
         """What is held and what waits, at one moment."""
@@ -226,22 +243,27 @@ class Ledger:
         """Ends a live job as CANCELLED. The record as it then is; None for an unknown id."""
         return _record(job_id, hash_fields(self._run("cancel", job_id, *self._ttls)))
 
-    def join(self, job_id: str) -> bool:
-        """Counts one more caller who waits for the job; False for an unknown id."""
-        return bool(self._run("join", job_id))
+    def join(self, record: Record) -> Record | None:
+        """Has one more caller wait for the job: its record, with the waiter's name; None for an unknown id."""
+        joined = replace(record, waiter=new_waiter())
+        return joined if self._run("join", record.id, joined.waiter) else None
 
-    def leave(self, job_ids: Collection[str]) -> None:
-        """Counts one caller less for each job. After the last one a job not kept is cancelled, or its result cached."""
-        if job_ids:
-            self._run("leave", *self._ttls, *job_ids)
+    def leave(self, waiting: Collection[Waiting]) -> None:
+        """Waiters leave their jobs. After the last one a job not kept is cancelled, or its result cached."""
+        if waiting:
+            words = [word for it in waiting for word in it]
+            unused = self._run("leave", *self._ttls, *self._cache, *words)
+            self.payloads.delete([name.decode() for name in unused])
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, record: Record) -> None:
         """Forgets an ended job and its result. Raises JobLive while it is live."""
-        if not self._run("delete", job_id):
-            raise JobLive(f"job {job_id} has not ended")
+        if not self._run("delete", record.id, round(record.created * 1000)):
+            raise JobLive(f"job {record.id} has not ended")
 
     def read_result(self, record: Record, offset: int, length: int) -> Data:
         """Bytes of a SUCCEEDED job's tensors and, behind them, its header. PayloadGone when it has expired."""
+        if not record.result:
+            raise PayloadGone(f"the result of job {record.id} has expired")
         return self.payloads.read(record.result, offset, length)
 
     def drop_cached(self, size: int) -> list[str]:
@@ -257,7 +279,7 @@ class Ledger:
         waits is told of jobs that are left.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
-        secret = uuid.uuid4().hex
+        secret = uuid.uuid4().hex[:24]  # with a job's id no more than what is compact in a hash
         taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
@@ -323,14 +345,30 @@ class Ledger:
         return bool(self._run("elect", front, int(seconds * 1000)))
 
     def reconcile(self, limit: int = 200) -> dict[str, int]:
-        """One bounded look for jobs that lost their message, their worker, their weights or their time.
+        """One look for jobs that lost their message, their worker, their weights or their time, and for old records.
 
         Returns how many messages are to be sent again to which pools.
         """
         s = self.settings
+        for _ in range(_ROUNDS):
+            if self._run("expire", limit, *self._ttls, int(s.tombstone_ttl * 1000), *self._cache) < limit:
+                break
+        while self._is_nearly_full() and self._shed():
+            pass
         grace, lease = int(s.redelivery_grace * 1000), int(s.lease * 1000)
         found = self._run("reconcile", limit, grace, s.max_attempts, lease, *self._ttls)
         return {name.decode(): min(HANDS, count) for name, count in zip(found[::2], found[1::2], strict=True)}
+
+    def _is_nearly_full(self) -> bool:
+        memory = self.redis.info("memory")
+        used = memory["used_memory"] - memory.get("mem_not_counted_for_evict", 0)
+        return bool(memory["maxmemory"]) and used > NEARLY_FULL * memory["maxmemory"]
+
+    def _shed(self) -> bool:
+        """Forgets some of what nobody was promised; False when there is no more of it."""
+        dropped, unused = self._run("shed", _SHED)
+        self.payloads.delete([name.decode() for name in unused])
+        return bool(dropped)
 
     def collect_garbage(self, limit: int = 500) -> None:
         """Deletes the payloads of jobs that have ended or were deleted."""

@@ -89,6 +89,10 @@ class Record:
     failure: JobFailure | None = None
     progress: float = 0.0
     """0…1, as its worker last told."""
+    position: int | None = None
+    """How many jobs of its flow were before it in its queue; None for one that does not wait there."""
+    waiter: str = ""
+    """The name by which the call that got this record waits for the job; empty for one that does not wait."""
 
     @property
     def pool(self) -> str:
@@ -135,6 +139,7 @@ class Record:
             leader=text(b"leader"),
             failure=JobFailure(reason, text(b"message"), text(b"field")) if reason else None,
             progress=float(fields.get(b"progress") or 0),
+            position=number(b"position") if b"position" in fields else None,
         )
 
     def succeeded(self, words: Sequence[str]) -> Record:

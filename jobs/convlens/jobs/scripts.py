@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import redis
 
+_COMMON: Final = ("common.lua", "lib/results.lua", "lib/records.lua")
+"""What every script begins with."""
 _PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
 """What Redis answers for a while: it cannot write, is not the master, is starting."""
 
@@ -19,10 +21,10 @@ class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes wi
 
 @functools.cache
 def _source(name: str) -> str:
-    """A script's text: its first line (the flags), the common part, the rest, and what all do at their end."""
+    """A script's text: its first line (the flags), the common parts, the rest, and what all do at their end."""
     folder = resources.files("convlens.jobs") / "lua"
     flags, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
-    common = (folder / "common.lua").read_text()
+    common = "\n".join((folder / part).read_text() for part in _COMMON)
     return f"{flags}\n{common}\nlocal function run()\n{rest}\nend\nlocal answer = run()\nsettle()\nreturn answer"
 
 

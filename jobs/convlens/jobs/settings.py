@@ -33,6 +33,11 @@ class JobsSettings(BaseSettings):
     lease: float = Field(15.0, gt=0, description="seconds a worker may be silent before its jobs go to another")
     max_attempts: int = Field(3, ge=1, description="times a job is begun before it is FAILED")
     result_ttl: float = Field(3600.0, gt=0, description="seconds a result is kept after its job ended")
+    answered_ttl: float = Field(
+        60.0,
+        ge=0,
+        description="seconds that the id of a job that nobody asked to keep is known after its last caller left",
+    )
     tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
     reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
     metrics_address: str = Field(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convlens.jobs.admission import Full
@@ -53,6 +54,11 @@ Submitted = tuple[Record, bool]
 NotSubmitted = Full | StoreFull | RequestIdReused
 
 
+def new_waiter() -> str:
+    """A name for one who waits, unlike any other."""
+    return secrets.token_urlsafe(9)
+
+
 class Pack:
     """The images of a job that are to be stored, each once, in one payload."""
 
@@ -70,9 +76,9 @@ class Pack:
 
 
 def words(job: NewJob, pack: Pack) -> dict[str, Any]:
-    """What submit.lua is told of a job."""
+    """What submit.lua is told of a job; its `nonce` names this very call, and whoever waits with it."""
     return {
-        "id": job.id, "nonce": uuid.uuid4().hex, "model": job.model, "pool": job.pool,
+        "id": job.id, "nonce": new_waiter(), "model": job.model, "pool": job.pool,
         "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
         "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
         "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
@@ -81,8 +87,9 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
+def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
     """What submit.lua answered of a job; None where one of its images is gone."""
+    waiter = "" if job.keep else nonce
     match outcome:
         case b"GONE":
             return None
@@ -91,11 +98,11 @@ def submitted(job: NewJob, outcome: bytes, told: Sequence[bytes]) -> Submitted |
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
         case b"CREATED" | b"ANNOUNCE":
-            flow, created, deadline = told
+            flow, created, deadline, position = told
             record = Record(
                 id=job.id, state=State.QUEUED, model=job.model, tenant=job.tenant, flow=flow.decode(),
                 priority=job.priority, images=len(job.images), request_id=job.request_id, created=int(created) / 1000,
-                deadline=int(deadline) / 1000,
+                deadline=int(deadline) / 1000, position=int(position), waiter=waiter,
             )  # fmt: skip
             return record, outcome == b"ANNOUNCE"
-    return Record.parse(job.id, hash_fields(told)), outcome == b"AGAIN"
+    return replace(Record.parse(job.id, hash_fields(told)), waiter=waiter), outcome == b"AGAIN"

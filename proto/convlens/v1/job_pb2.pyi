@@ -159,7 +159,8 @@ class Job(google.protobuf.message.Message):
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When its result is deleted; a while later the id is forgotten too. Absent while it has not ended. The result of a
-        Visualize call that has been answered may be deleted sooner, when its room is needed.
+        Visualize call that has been answered may be deleted sooner, when its room is needed; its id is
+        forgotten a minute after that call.
         """
 
     @property
@@ -355,7 +356,7 @@ class ListJobsResponse(google.protobuf.message.Message):
     JOBS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last, and only there."""
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Job]:
         """Newest first."""

@@ -98,7 +98,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Jobs, newest first, a page at a time.
+        """Jobs, newest first, a page at a time. A page may have fewer jobs than were asked for, or none, and still name a next
+        page: a call looks at a thousand jobs at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

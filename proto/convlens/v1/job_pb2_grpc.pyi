@@ -45,7 +45,9 @@ class JobServiceStub:
         convlens.v1.job_pb2.ListJobsRequest,
         convlens.v1.job_pb2.ListJobsResponse,
     ]
-    """Jobs, newest first, a page at a time."""
+    """Jobs, newest first, a page at a time. A page may have fewer jobs than were asked for, or none, and still name a next
+    page: a call looks at a thousand jobs at most.
+    """
 
     CancelJob: grpc.UnaryUnaryMultiCallable[
         convlens.v1.job_pb2.CancelJobRequest,
@@ -92,7 +94,9 @@ class JobServiceAsyncStub:
         convlens.v1.job_pb2.ListJobsRequest,
         convlens.v1.job_pb2.ListJobsResponse,
     ]
-    """Jobs, newest first, a page at a time."""
+    """Jobs, newest first, a page at a time. A page may have fewer jobs than were asked for, or none, and still name a next
+    page: a call looks at a thousand jobs at most.
+    """
 
     CancelJob: grpc.aio.UnaryUnaryMultiCallable[
         convlens.v1.job_pb2.CancelJobRequest,
@@ -147,7 +151,9 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         request: convlens.v1.job_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> typing.Union[convlens.v1.job_pb2.ListJobsResponse, collections.abc.Awaitable[convlens.v1.job_pb2.ListJobsResponse]]:
-        """Jobs, newest first, a page at a time."""
+        """Jobs, newest first, a page at a time. A page may have fewer jobs than were asked for, or none, and still name a next
+        page: a call looks at a thousand jobs at most.
+        """
 
     @abc.abstractmethod
     def CancelJob(

@@ -9,7 +9,7 @@ from convlens.server.settings import ServerSettings
 from convlens.v1 import job_pb2, model_pb2
 
 
-def job(record: Record, position: int | None) -> job_pb2.Job:
+def job(record: Record) -> job_pb2.Job:
     """A record as its callers see it."""
     message = job_pb2.Job(
         id=record.id,
@@ -26,7 +26,7 @@ def job(record: Record, position: int | None) -> job_pb2.Job:
         result_bytes=record.result_bytes,
         request_id=record.request_id,
         result_expired=record.expired,
-        queue_position=position,
+        queue_position=record.position,
         cached=record.cached,
         progress=1.0 if record.state is State.SUCCEEDED else record.progress,
     )

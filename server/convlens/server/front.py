@@ -17,14 +17,14 @@ from convlens.jobs import cards, keys
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
-from convlens.jobs.ledger import Ledger
+from convlens.jobs.ledger import Ledger, Waiting
 from convlens.jobs.notices import Notices
 from convlens.jobs.reconciler import Reconciler
 from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
-from convlens.server.errors import ModelChanged, unknown_job
+from convlens.server.errors import unknown_job
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.together import Together
@@ -68,15 +68,17 @@ class Front:
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(settings.io_threads, thread_name_prefix="io")
+        self._lister = ThreadPoolExecutor(1, thread_name_prefix="list")
+        """Listings take long, and hold up nobody who submits."""
         client = connect(settings.redis_url, FRONT_SECONDS)
-        self.ledger = Ledger(client, settings)
+        self.ledger = Ledger(client, settings, settings.bounds)
         self._publisher = Publisher(celery_app(settings.redis_url, FRONT_SECONDS))
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
         writers = PATIENT_WRITERS if self.ledger.payloads.waits else 1
-        self._leaving: deque[str] = deque()
-        """Jobs that have one waiter less, which Redis was not told yet."""
+        self._leaving: deque[Waiting] = deque()
+        """Who leaves which job, which Redis was not told yet."""
         self._telling: asyncio.TimerHandle | None = None
         self._light = Together(self._loop, "submit", self._submitted, threads=writers)
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
@@ -99,6 +101,7 @@ class Front:
         await self.call(self._light.close)  # last: who is told of a job meanwhile leaves it by this thread
         await self.call(self._publisher.close)
         self._threads.shutdown()
+        self._lister.shutdown(cancel_futures=True)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in the pool."""
@@ -134,13 +137,13 @@ class Front:
                     jobs.append(validate(it.request, it.call, it.live, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
                 refused[place] = error
-        leaving: list[str] = []
+        leaving: list[Waiting] = []
         with contextlib.suppress(IndexError):
             while len(leaving) < MOST_LEAVING:
                 leaving.append(self._leaving.popleft())
         queued: Iterator[Record | Exception]
         try:
-            queued = map(self._queued, self.ledger.submit(jobs, self.settings.bounds, leaving))
+            queued = map(self._queued, self.ledger.submit(jobs, leaving))
         except LedgerUnavailable as error:  # the deadlines of jobs that are left end them then
             queued = itertools.repeat(error)
         return [refused.get(place) or next(queued) if it else None for place, it in enumerate(items)]
@@ -164,13 +167,10 @@ class Front:
         """A job that its caller has joined, once it has: one waiter less at the end, come what may.
 
         A call that goes away while it joins has joined all the same, and leaves. Nobody waits for the leaving, which is
-        urgent only for one that goes away: the job may be live. One that is to be made again does not leave a job that
-        has ended: it may join the job, made anew, before.
+        urgent only for one that goes away: the job may be live.
         """
         try:
             yield await asyncio.shield(joined)
-        except ModelChanged:
-            raise
         except BaseException:
             joined.add_done_callback(self._leave_now)
             raise
@@ -179,7 +179,8 @@ class Front:
     def _leave(self, joined: asyncio.Future[Record]) -> None:
         if joined.cancelled() or joined.exception():
             return
-        self._leaving.append(joined.result().id)
+        record = joined.result()
+        self._leaving.append((record.id, record.waiter))
         if not self._telling:
             self._telling = self._loop.call_later(LEAVING_SECONDS, self._tell_who_left)
 
@@ -210,12 +211,16 @@ class Front:
             raise unknown_job(job_id)
         return record
 
-    async def describe(self, record: Record) -> job_pb2.Job:
-        """A record as a message, with its place in the queue."""
-        position = None
-        if record.state is State.QUEUED:
-            position = await self.call(self.ledger.position, record)
-        return convert.job(record, position)
+    async def page(
+        self, size: int, before: int | None, state: State | None, tenant: str | None
+    ) -> tuple[list[job_pb2.Job], int | None]:
+        """Up to `size` jobs, and where the next page begins: see Ledger.page. Listings have their turn one by one."""
+
+        def listed() -> tuple[list[job_pb2.Job], int | None]:
+            records, after = self.ledger.page(size, before, state, tenant)
+            return [convert.job(record) for record in records], after
+
+        return await self._loop.run_in_executor(self._lister, listed)
 
     async def changes(self, job_id: str) -> AsyncIterator[Record]:
         """A job's record now, and again at every change of its state or progress, up to the final one."""

@@ -13,7 +13,7 @@ from convlens.jobs.ledger import JobLive
 from convlens.jobs.record import Record, State
 from convlens.server import convert, results
 from convlens.server.auth import caller
-from convlens.server.errors import MODEL_CHANGED, invalid, model_changed
+from convlens.server.errors import MODEL_CHANGED, invalid, model_changed, unknown_job
 from convlens.server.front import Front
 from convlens.server.requests import JobRequest
 from convlens.server.stream import Stream
@@ -89,7 +89,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         with front.listening(call.job_id) as heard:
             async with front.waiting(await front.submit(request, call)) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
-                    yield "job", convert.job(record, None)
+                    yield "job", convert.job(record)
                 ended = await front.ended(record, heard)
                 if ended.failure and ended.failure.reason == MODEL_CHANGED:
                     raise model_changed(ended)
@@ -114,12 +114,12 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         request_id = canonical_request_id(request.message.request_id)
         call = Call(job_id(request_id, tenant), request_id, tenant, keep=True)
         record = await (await self._front.submit(request, call))
-        return job_pb2.SubmitJobResponse(job=await self._front.describe(record))
+        return job_pb2.SubmitJobResponse(job=convert.job(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002
         """A job's state."""
         record = await self._front.record(valid_job_id(request.id), caller())
-        return job_pb2.GetJobResponse(job=await self._front.describe(record))
+        return job_pb2.GetJobResponse(job=convert.job(record))
 
     async def WatchJob(  # noqa: N802
         self,
@@ -130,7 +130,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         front = self._front
         async with front.waiting(asyncio.ensure_future(self._joined(request.id))) as record:
             async for changed in front.changes(record.id):
-                yield job_pb2.WatchJobResponse(job=await front.describe(changed))
+                yield job_pb2.WatchJobResponse(job=convert.job(changed))
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802, ARG002
         """A page of jobs, newest first."""
@@ -143,20 +143,19 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         before = int(request.page_token) if request.page_token else None
         state = State(request.state) if request.state else None
         tenant = None if "admin" in caller().roles else caller().tenant
-        found, after = await self._front.call(self._front.ledger.page, request.page_size or 100, before, state, tenant)
-        described = [await self._front.describe(record) for record in found]
-        return job_pb2.ListJobsResponse(jobs=described, next_page_token=str(after) if after else "")
+        found, after = await self._front.page(request.page_size or 100, before, state, tenant)
+        return job_pb2.ListJobsResponse(jobs=found, next_page_token=str(after) if after else "")
 
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802, ARG002
         """Ends a job."""
         record = await self._front.record(valid_job_id(request.id), caller())
         ended: Record | None = await self._front.call(self._front.ledger.cancel, record.id)
-        return job_pb2.CancelJobResponse(job=await self._front.describe(ended or record))
+        return job_pb2.CancelJobResponse(job=convert.job(ended or record))
 
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802, ARG002
         """Forgets an ended job."""
         record = await self._front.record(valid_job_id(request.id), caller())
-        await self._front.call(self._front.ledger.delete, record.id)
+        await self._front.call(self._front.ledger.delete, record)
         return job_pb2.DeleteJobResponse()
 
     async def ReadJobResult(  # type: ignore[override]  # noqa: N802
@@ -175,8 +174,10 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     async def _joined(self, name: str) -> Record:
         """The record of a job that this call waits for from now on."""
         record = await self._front.record(valid_job_id(name), caller())
-        await self._front.call(self._front.ledger.join, record.id)
-        return record
+        joined: Record | None = await self._front.call(self._front.ledger.join, record)
+        if joined is None:
+            raise unknown_job(record.id)
+        return joined
 
 
 class Models(model_pb2_grpc.ModelServiceServicer):

@@ -28,7 +28,12 @@ class ServerSettings(JobsSettings):
     max_stored_bytes: int = Field(
         2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
     )
-    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these three that one tenant may have")
+    max_known_jobs: int = Field(
+        100_000,
+        ge=1,
+        description="jobs whose records are there, live and ended; the oldest that nobody was promised go first",
+    )
+    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these four that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -57,7 +62,7 @@ class ServerSettings(JobsSettings):
     def bounds(self) -> Bounds:
         """What is admitted at once."""
         return Bounds(
-            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share,
+            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_known_jobs, self.tenant_share,
             self.tenant_rate, self.tenant_burst,
         )  # fmt: skip
 

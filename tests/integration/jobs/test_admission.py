@@ -47,7 +47,7 @@ def test_everything_is_given_back_however_a_job_ends(jobs):
     ends = [
         lambda r: jobs.ledger.cancel(r.id),
         lambda r: jobs.fail(jobs.take(r), JobFailure("INTERNAL", "no")),
-        lambda r: jobs.succeed(jobs.take(r)) and jobs.ledger.delete(r.id),
+        lambda r: jobs.succeed(jobs.take(r)) and jobs.ledger.delete(r),
     ]
     for end in ends:
         end(jobs.submit(tenant="a"))

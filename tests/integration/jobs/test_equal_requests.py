@@ -100,10 +100,10 @@ def test_an_equal_request_is_answered_by_the_result_that_is_there(jobs):
     assert (second.state, second.cached) == (State.SUCCEEDED, True)
     assert jobs.ledger.read_result(second, 0, 6) == b"result"
     assert jobs.load() == {"result_bytes": 12}
-    jobs.ledger.delete(first.id)
+    jobs.ledger.delete(first)
     jobs.ledger.collect_garbage()
     assert jobs.ledger.read_result(second, 0, 6) == b"result"
-    jobs.ledger.delete(second.id)
+    jobs.ledger.delete(second)
     jobs.ledger.collect_garbage()
     assert payloads(jobs) == 0
     assert jobs.load() == {}
@@ -149,7 +149,7 @@ def test_who_follows_tells_the_state_and_the_progress_of_whom_it_follows(jobs):
     assert [(it.state, it.progress) for it in map(jobs.get, (second, third))] == [(State.RUNNING, 0.5)] * 2
     jobs.ledger.cancel(third.id)
     jobs.ledger.progress(claim, 0.75)
-    assert (jobs.get(third).state, jobs.get(third).progress) == (State.CANCELLED, 0.5)
+    assert (jobs.get(third).state, jobs.get(third).progress) == (State.CANCELLED, 0.0)  # it has none of its own
     jobs.succeed(claim)
     assert jobs.get(fourth).state is State.SUCCEEDED
     assert jobs.load() == {"result_bytes": 10}
@@ -158,8 +158,7 @@ def test_who_follows_tells_the_state_and_the_progress_of_whom_it_follows(jobs):
 def test_a_request_that_followed_and_comes_again_as_its_own_is_told_nothing(jobs):
     first = jobs.submit(**EQUAL)
     left = jobs.new(**EQUAL, keep=False)
-    jobs.submit(left)
-    jobs.ledger.leave([left.id])
+    jobs.leave(jobs.submit(left))
     jobs.submit(dataclasses.replace(left, fresh=True))
     jobs.take(first)
     assert jobs.get(left).state is State.QUEUED
@@ -200,7 +199,7 @@ def test_an_answered_callers_result_goes_when_its_room_is_needed_and_a_kept_one_
     passing, kept = jobs.submit(keep=False), jobs.submit()
     for record in (passing, kept):
         jobs.succeed(jobs.take(record), b"r" * 400)
-    jobs.ledger.leave([passing.id])
+    jobs.leave(passing)
     assert jobs.load() == {"result_bytes": 406, "cached_bytes": 406}
     jobs.submit(bounds={"result_bytes": 1000}, reserved=500)
     assert jobs.load()["result_bytes"] == 906
@@ -215,11 +214,12 @@ def test_no_more_than_a_share_of_the_results_is_cached_the_latest(jobs):
     records = [jobs.submit(keep=False) for _ in range(4)]
     for record in records:
         jobs.succeed(jobs.take(record), b"r" * 400)
-        jobs.ledger.leave([record.id])
+        jobs.leave(record)
         next_millisecond(jobs)
     assert jobs.load()["cached_bytes"] == 4 * 406
     jobs.submit(bounds={"result_bytes": 4000}, reserved=1)
     assert jobs.load()["cached_bytes"] == 406
+    jobs.ledger.collect_garbage()
     with pytest.raises(PayloadGone):
         jobs.ledger.read_result(jobs.get(records[2]), 0, 1)
     assert jobs.ledger.read_result(jobs.get(records[3]), 0, 1) == b"r"

@@ -18,7 +18,7 @@ from convlens.jobs.submission import RequestIdReused
 def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):
     record = jobs.submit()
     assert record.state is State.QUEUED
-    assert jobs.ledger.position(record) == 0
+    assert jobs.get(record).position == 0
     claim = jobs.take(record)
     assert (claim.record.state, claim.record.attempts, claim.spec) == (State.RUNNING, 1, b"spec")
     assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
@@ -95,12 +95,12 @@ def test_words_are_safe_to_repeat(jobs):
 def test_a_released_job_is_queued_again_in_its_place_and_the_attempt_is_not_counted(jobs):
     first, second = jobs.submit(), jobs.submit()
     claim = jobs.take(first)
-    assert jobs.ledger.position(second) == 0
+    assert jobs.get(second).position == 0
     assert jobs.ledger.release(claim)
     record = jobs.get(first)
     assert (record.state, record.attempts) == (State.QUEUED, 0)
-    assert jobs.ledger.position(record) == 0
-    assert jobs.ledger.position(second) == 1
+    assert jobs.get(record).position == 0
+    assert jobs.get(second).position == 1
 
 
 def test_a_lost_message_is_announced_again_but_not_one_that_waits_in_its_queue(jobs):
@@ -138,15 +138,14 @@ def test_cancel_ends_live_jobs_and_leaves_ended_ones(jobs):
 def test_the_last_waiter_to_leave_cancels_a_job_that_nobody_keeps(jobs):
     job = jobs.new(keep=False)
     record = jobs.submit(job)
-    assert jobs.ledger.join(job.id)
-    jobs.ledger.leave([job.id])
+    other = jobs.ledger.join(record)
+    jobs.leave(record, record)
     assert jobs.get(record).state is State.QUEUED
-    jobs.ledger.leave([job.id])
+    jobs.leave(other)
     assert jobs.get(record).failure.reason == "ABANDONED"
     assert jobs.submit(job).state is State.QUEUED
     kept = jobs.submit()
-    jobs.ledger.join(kept.id)
-    jobs.ledger.leave([kept.id])
+    jobs.leave(jobs.ledger.join(kept))
     assert jobs.get(kept).state is State.QUEUED
 
 
@@ -184,11 +183,11 @@ def test_an_expired_result_is_gone_but_its_id_is_remembered(jobs):
 def test_deleted_jobs_are_unknown_and_their_payloads_go(jobs):
     record = jobs.submit()
     with pytest.raises(JobLive):
-        jobs.ledger.delete(record.id)
+        jobs.ledger.delete(record)
     claim = jobs.take(record)
     jobs.succeed(claim)
     record = jobs.get(record)
-    jobs.ledger.delete(record.id)
+    jobs.ledger.delete(record)
     assert jobs.get(record) is None
     jobs.ledger.collect_garbage()
     with pytest.raises(PayloadGone):
@@ -225,7 +224,7 @@ def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
     twin = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
     large = jobs.new(reserved=1 << 30)
     asked = [jobs.new(**twin), large, jobs.new(id=earlier.id), jobs.new(**twin), earlier]
-    queued, full, reused, follows, same = jobs.ledger.submit(asked, jobs.bounds)
+    queued, full, reused, follows, same = jobs.ledger.submit(asked)
     assert (queued[0].state, queued[0].leader) == (State.QUEUED, "")
     assert isinstance(full, Full)
     assert isinstance(reused, RequestIdReused)
@@ -234,7 +233,7 @@ def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
     assert jobs.get(large) is None
     assert jobs.load()["jobs"] == 3
     assert jobs.load()["image_bytes"] == 21
-    assert jobs.ledger.submit([], jobs.bounds) == []
+    assert jobs.ledger.submit([]) == []
 
 
 def test_jobs_that_end_together_end_each_for_itself(jobs):

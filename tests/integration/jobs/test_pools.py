@@ -61,7 +61,7 @@ def test_the_result_of_deleted_jobs_answers_nobody(jobs):
     for pool in (OLD, NEW):
         record = jobs.submit(pool=pool, **EQUAL)
         jobs.succeed(jobs.take(record))
-        jobs.ledger.delete(record.id)
+        jobs.ledger.delete(record)
         assert jobs.submit(pool=pool, **EQUAL).state is State.QUEUED
 
 

@@ -33,6 +33,8 @@ class Asked:
     asked: float = field(default_factory=time.monotonic)
     ended: float | None = None
     job_id: str = ""
+    kept: bool = False
+    """True for one that was submitted; the result of a call that has its answer may go."""
     right: bool = False
     final: job_pb2.Job | None = None
     """The record when it was first seen to have ended."""
@@ -169,6 +171,7 @@ class Load:
 
     def _returning(self, client: Client, asked: Asked):
         """A caller who goes away, and comes back with the job's id."""
+        asked.kept = True
         if not asked.job_id:
             asked.job_id = client.submit(**self._words(asked), timeout=JOB_SECONDS).id
         with self._client() as later:

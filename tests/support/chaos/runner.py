@@ -100,7 +100,8 @@ def _again(client: Client, it: Asked) -> str:
         job = client.job(it.job_id)
         now, result = job.status(), job.result()
     except ConvlensError as error:
-        return f"was there once, and now {error}"
+        dropped = error.reason == "RESULT_EXPIRED" and not it.kept  # as a Redis that was full had to
+        return "" if dropped else f"was there once, and now {error}"
     if now != it.final or now.state != job_pb2.JOB_STATE_SUCCEEDED:
         return f"ended twice: {it.final} and {now}"
     same = result.timing == it.timing and it.question.answered_by(result)

@@ -1,4 +1,7 @@
-"""`make soak`: python -m soak [--minutes 60]; says of each measure whether it stayed flat."""
+"""`make soak`: python -m soak [--minutes 60]; says of each measure whether it stayed flat.
+
+`make soak-rate`: python -m soak --calls-per-second 500 --maxmemory 256mb.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from chaos.stack import Stack, stacked
 
 from soak.client import KINDS
 from soak.measures import at_rest, sample, trends
+from soak.rate import carried
 
 TTL = 20
 """Seconds that a result is kept, and its id after that: what comes is as much as what goes once these are over."""
@@ -84,10 +88,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process is left behind
     parser = argparse.ArgumentParser(prog="soak")
     parser.add_argument("--minutes", type=float, default=60.0, help="after two of warming up")
+    parser.add_argument("--calls-per-second", type=float, help="instead: only small calls at this rate; see soak.rate")
+    parser.add_argument("--maxmemory", default="256mb", help="of the Redis that has to carry these")
     parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder for samples and the clients' errors")
     wanted = parser.parse_args()
+    if wanted.calls_per_second:
+        return int(not carried(wanted.calls_per_second, wanted.maxmemory, wanted.minutes))
     wanted.out.mkdir(parents=True, exist_ok=True)
-    settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "lease": 5}
+    settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "answered_ttl": TTL, "lease": 5}
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as folder,
         stacked(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,

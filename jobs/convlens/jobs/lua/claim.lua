@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
 -- Takes the jobs of a pool whose turn it is, for a hand. ARGV: pool, worker, lease, most images, secret, hand, what it does
--- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, tombstone_ttl. Returns id, record
+-- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, answered_ttl. Returns id, record
 -- pairs; a job's token is the secret and its id. One job is taken whatever its images, but none for 0. What is left is told to
 -- another hand that waits. A replay of the call finds what it took.
 local pool, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
   ARGV[6], ARGV[7]
 local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
 local many, able = tonumber(ARGV[10]), ARGV[10] == '0' and 'one' or 'many'
-local ttls = {result = tonumber(ARGV[11]), tombstone = tonumber(ARGV[12])}
+local ttls = {result = tonumber(ARGV[11]), answered = tonumber(ARGV[12])}
 local now, taken, skipped = clock(), {}, 0
 
 for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
@@ -46,7 +46,6 @@ while room > 0 do
     redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'attempts',
                text(r[6] + 1), 'started', text(now), 'progress', '')
     if r[7] then notify(id, RUNNING_) end
-    tell_followers(id, RUNNING_, 'started', text(now), 'progress', '')
     ids[#ids + 1] = id
     leases[#leases + 1], leases[#leases + 2] = text(now + lease), id
     taken[#taken + 1], taken[#taken + 2] = id, record(id)

@@ -1,12 +1,16 @@
--- What every script begins with: keys, time, and the few things that happen in several of them. Times are milliseconds of
+-- What every script begins with, before what is in lib: keys, time, and the few things that happen in several of them. Times are milliseconds of
 -- Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its answer. What is counted
 -- for all of a script's jobs is written once, at its end (see settle). A call to Redis costs more than what it does.
 local P = 'convlens:'
-local JOBS, RUNNING, DEADLINES, FORGET = P .. 'jobs', P .. 'running', P .. 'deadlines', P .. 'forget'
+local JOBS, RUNNING, DEADLINES = P .. 'jobs', P .. 'running', P .. 'deadlines'
+-- An ended record is in one of these, by when that is over. KEPT: its result is promised, or somebody waits for it.
+-- TOMBSTONES: its result was promised, and has expired. ANSWERED: nobody asked to keep it, and nobody waits any more.
+-- Records of the last two go sooner where others need their room.
+local KEPT, TOMBSTONES, ANSWERED = P .. 'kept', P .. 'tombstones', P .. 'answered'
 local LOAD, DRAIN, GARBAGE, QUEUES = P .. 'load', P .. 'drain', P .. 'garbage', P .. 'queues'
 local IMAGES = P .. 'images'
 local POOLS, SINCE, UNSERVED = P .. 'pools', P .. 'pools-since', P .. 'pools-unserved'
-local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-sizes', P .. 'result-refs', P .. 'cached'
+local RESULTS, CACHED = P .. 'results', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
 
@@ -19,7 +23,10 @@ local function messages(pool) return 'convlens.' .. pool end
 local function serving(pool) return P .. 'serving:' .. pool end
 local function pack_of(name) return P .. 'pack:' .. name end
 local function same(pool, fingerprint) return P .. 'same:' .. pool .. ':' .. fingerprint end
-local function followers(id) return P .. 'followers:' .. id end
+local function result_of(name) return P .. 'result:' .. name end
+local function group_of(number) return P .. 'group:' .. number end
+local function waiters(id) return P .. 'waiters:' .. id end
+local function droppable(tenant) return P .. 'droppable:' .. tenant end -- a tenant's TOMBSTONES and ANSWERED, by when they ended
 local function awake(pool) return P .. 'awake:' .. pool end
 local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
 local function pool_of(flow) return string.match(flow, '^[^/]*') end
@@ -44,24 +51,11 @@ end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
--- A live job's state, and what else of it is told, which are those of the equal jobs that follow it, too.
-local function tell_followers(id, state, ...)
-  for _, it in ipairs(redis.call('LRANGE', followers(id), 0, -1)) do
-    local r = redis.call('HMGET', key(it), 'state', 'watched', 'leader')
-    if is_live(r[1]) and r[3] == id then
-      redis.call('HSET', key(it), 'state', state, ...)
-      if r[2] then notify(it, state) end
-    end
-  end
-end
-
-local function tell(id, state, ...)
-  local r = redis.call('HMGET', key(id), 'state', 'watched')
-  if is_live(r[1]) then
-    redis.call('HSET', key(id), 'state', state, ...)
-    if r[2] then notify(id, state) end
-  end
-  tell_followers(id, state, ...)
+-- Sets a live job's state, and fields that go with it. Equal jobs that follow it have their state from it (see record).
+local function set_state(id, state, ...)
+  local watched = redis.call('HGET', key(id), 'watched')
+  redis.call('HSET', key(id), 'state', state, ...)
+  if watched then notify(id, state) end
 end
 
 -- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all. `more` is
@@ -102,7 +96,7 @@ end
 -- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
--- its kind is told; returns its name, or nothing where none waits. Not so of a single image of one pass behind others: who was
+-- its kind is told; returns its name, or nothing where none waits, and how many jobs are before this one. Not so of a single image of one pass behind others: who was
 -- told of these takes it, too, or tells another hand. The first job of a flow while others have jobs waiting is urgent: it is
 -- next in turn, but workers have all in hand that they want, and one is to take it all the same.
 local function enqueue(flow, id, sequence, images, now)
@@ -115,13 +109,14 @@ local function enqueue(flow, id, sequence, images, now)
     redis.call('HDEL', tags(pool), flow)
     redis.call('ZADD', flows(pool), math.max(served, own), flow)
   end
-  local first = redis.call('ZCARD', queued(flow)) == 1
-  if not first and tonumber(images) == 1 and is_one(flow) then return end
+  local before = redis.call('ZCARD', queued(flow)) - 1
+  local first = before == 0
+  if not first and tonumber(images) == 1 and is_one(flow) then return nil, before end
   local hand = idle_hand(pool, flow, now)
   local urgent = first and redis.call('ZCARD', flows(pool)) > 1
   local told = hand or urgent and redis.call('ZREVRANGE', awake(pool), 0, 0)[1]
   if told then tell_hand(told, urgent) end
-  return hand
+  return hand, before
 end
 
 -- How many hands will look for a pool's jobs before they rest, messages that will wake some included. AWAKE has them by
@@ -206,56 +201,6 @@ local function drop_images(job_images, tenant)
   end
 end
 
--- A result's bytes and tenant; nothing for one that is gone.
-local function result_size(name)
-  return string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
-end
-
--- Forgets a result, and returns how many bytes less are cached; its payload's name is the caller's to get rid of.
-local function drop_result(name)
-  local size, tenant = result_size(name)
-  local cached = redis.call('ZREM', CACHED, name) == 1 and size
-  if cached then count('cached_bytes', nil, -size) elseif size then count('result_bytes', tenant, -size) end
-  redis.call('HDEL', RESULT_SIZES, name)
-  redis.call('HDEL', RESULT_REFS, name)
-  redis.call('ZREM', RESULTS, name)
-  return cached and tonumber(size) or 0
-end
-
--- Forgets cached results of so many bytes, the oldest first, and adds their names to those of `unused` payloads.
-local function drop_cached(bytes, unused)
-  while bytes > 0 do
-    local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
-    if not oldest then break end
-    bytes = bytes - drop_result(oldest)
-    unused[#unused + 1] = oldest
-  end
-end
-
--- Records hold the result that they answer with. One that no record holds any more was got by its callers, and only answers
--- equal requests until its room is needed: it is cached.
-local function hold_result(name)
-  redis.call('HINCRBY', RESULT_REFS, name, 1)
-  if redis.call('ZREM', CACHED, name) == 1 then
-    local size, tenant = result_size(name)
-    count('cached_bytes', nil, -size)
-    count('result_bytes', tenant, size)
-  end
-end
-
--- Returns how many hold it still.
-local function release_result(name, now)
-  local size, tenant = result_size(name)
-  if not size then return 0 end
-  local held = redis.call('HINCRBY', RESULT_REFS, name, -1)
-  if held == 0 then
-    redis.call('ZADD', CACHED, text(now), name)
-    count('result_bytes', tenant, -size)
-    count('cached_bytes', nil, size)
-  end
-  return held
-end
-
 -- Jobs that end in a second, decaying over ten: what refused callers are told to wait by.
 local function drain_rate(now)
   local r = redis.call('HMGET', DRAIN, 'at', 'rate')
@@ -273,86 +218,5 @@ local function settle()
   end
   if ended > 0 then
     redis.call('HSET', DRAIN, 'at', text(clock()), 'rate', tostring(drain_rate(clock()) + 0.1 * ended))
-  end
-end
-
--- Ends a live job: the first final state wins, because callers come here only with live ones. `result` is a table of the
--- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
-local function finish(id, now, state, why, result, ttls)
-  local k = key(id)
-  local r = redis.call('HMGET', k, 'state', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
-  local flow, tenant, leads = r[2], r[3], same(pool_of(r[2]), r[6])
-  if r[1] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
-  redis.call('ZREM', DEADLINES, id)
-  count('jobs', tenant, -1)
-  drop_images(r[4], tenant)
-  ended = ended + 1
-  local expires = text(now + ttls.result)
-  local changed = {'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '', 'message',
-                   why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0}
-  local told
-  local freed = tonumber(r[5])
-  if state == SUCCEEDED_ then
-    local size = result.result_bytes + result.header_size
-    if redis.call('HSETNX', RESULT_SIZES, result.result, text(size) .. ' ' .. tenant) == 1 then
-      redis.call('ZADD', RESULTS, expires, result.result)
-      redis.call('HSET', RESULT_REFS, result.result, 1)
-      freed = freed - size
-    else
-      hold_result(result.result)
-    end
-    for _, it in ipairs({'held', '1', 'result', result.result, 'result_bytes', result.result_bytes, 'header_size',
-                         result.header_size, 'cached', result.cached}) do
-      changed[#changed + 1] = it
-    end
-    told = table.concat({'', result.result, result.result_bytes, result.header_size, result.cached, text(now), expires}, ' ')
-  end
-  redis.call('HSET', k, unpack(changed))
-  if freed ~= 0 then count('result_bytes', tenant, -freed) end
-  redis.call('PEXPIRE', k, text(ttls.result + ttls.tombstone + 60000)) -- should nobody reconcile
-  redis.call('ZADD', FORGET, text(now + ttls.result + ttls.tombstone), id)
-  notify(id, state, told)
-
-  local waiting = redis.call('LRANGE', followers(id), 0, -1)
-  if #waiting > 0 then redis.call('DEL', followers(id)) end
-  if state ~= SUCCEEDED_ and redis.call('GET', leads) == id then redis.call('DEL', leads) end
-  local heir
-  for _, other in ipairs(waiting) do
-    local o = redis.call('HMGET', key(other), 'state', 'flow', 'sequence', 'leader', 'count')
-    if is_live(o[1]) and o[4] == id then
-      if state == SUCCEEDED_ then
-        finish(other, now, state, why, {result = result.result, result_bytes = result.result_bytes,
-                                        header_size = result.header_size, cached = 1}, ttls)
-      elseif state == FAILED_ then
-        finish(other, now, state, why, nil, ttls)
-      elseif heir then
-        redis.call('HSET', key(other), 'leader', heir)
-        redis.call('RPUSH', followers(heir), other)
-      else
-        heir = other
-        redis.call('HDEL', key(other), 'leader')
-        enqueue(o[2], other, o[3], o[5], now)
-        redis.call('SET', leads, other, 'PX', text(ttls.result))
-      end
-    end
-  end
-  if heir then tell(heir, QUEUED_, 'progress', '') end
-end
-
--- The record as it is now, as HGETALL gives it.
-local function record(id) return redis.call('HGETALL', key(id)) end
-
--- One waiter less. After the last one, what nobody asked to keep goes: a live job is cancelled, a result only answers equal
--- requests any more.
-local function leave(id, now, ttls)
-  local k = key(id)
-  local r = redis.call('HMGET', k, 'state', 'keep', 'result', 'held', 'waiters')
-  if not r[1] then return end
-  local waiters = tonumber(r[5]) - 1
-  local held = waiters <= 0 and r[2] == '0' and not is_live(r[1]) and r[4] == '1'
-  redis.call('HSET', k, 'waiters', text(waiters), unpack(held and {'held', '0'} or {}))
-  if held then release_result(r[3], now) end
-  if waiters <= 0 and r[2] == '0' and is_live(r[1]) then
-    finish(id, now, CANCELLED_, {reason = 'ABANDONED', message = 'everybody who waited for the job went away'}, nil, ttls)
   end
 end

@@ -1,19 +1,11 @@
 #!lua flags=allow-oom
--- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, tombstone_ttl. Expires what is past
--- its deadline, gives jobs of silent workers back to their queues or, when their attempts are used up, ends them, ends jobs
--- that wait for weights that gave way to others, forgets what has outlived its time, and returns pool, number pairs of jobs to
--- be announced again.
+-- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, answered_ttl. Gives jobs of silent workers back to their queues or, when their attempts are used up, ends them, ends jobs
+-- that wait for weights that gave way to others, and returns pool, number pairs of jobs to be announced again.
 local limit, grace, max_attempts, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local ttls = {result = tonumber(ARGV[5]), tombstone = tonumber(ARGV[6])}
+local ttls = {result = tonumber(ARGV[5]), answered = tonumber(ARGV[6])}
 local now, again = clock(), {}
 
 local function due(zset) return redis.call('ZRANGE', zset, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit) end
-
-for _, id in ipairs(due(DEADLINES)) do
-  local where = redis.call('HGET', key(id), 'state') == QUEUED_ and 'queued' or 'running'
-  finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was ' .. where},
-         nil, ttls)
-end
 
 for _, id in ipairs(due(RUNNING)) do
   local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'count')
@@ -24,7 +16,7 @@ for _, id in ipairs(due(RUNNING)) do
     redis.call('ZREM', RUNNING, id)
     redis.call('HSET', key(id), 'token', '', 'queued', '0')
     enqueue(r[2], id, r[3], r[5], now)
-    tell(id, QUEUED_)
+    set_state(id, QUEUED_)
   end
 end
 
@@ -78,15 +70,4 @@ for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
   end
 end
 
-for _, name in ipairs(due(RESULTS)) do
-  drop_result(name)
-  redis.call('RPUSH', GARBAGE, name)
-end
-for _, id in ipairs(due(FORGET)) do
-  local tenant = redis.call('HGET', key(id), 'tenant')
-  redis.call('DEL', key(id))
-  redis.call('ZREM', JOBS, id)
-  redis.call('ZREM', jobs_of(tenant or ''), id)
-  redis.call('ZREM', FORGET, id)
-end
 return again

@@ -2,33 +2,58 @@
 -- Writes records, or finds the earlier ones of the same ids. Without flags: refused when Redis is full.
 -- ARGV: the jobs, who leaves which, and what holds for all of them as JSON (see Ledger.submit), then the jobs' specs. Returns
 -- for each job the outcome, the names of payloads that nobody needs, then what is told of it: mostly the record. Outcomes:
--- CREATED and ANNOUNCE (created, and a message is to wake a hand for it), both with flow, created, deadline; FOLLOWS (an equal
+-- CREATED and ANNOUNCE (created, and a message is to wake a hand for it), both with flow, created, deadline, position; FOLLOWS (an equal
 -- job under way), ANSWERED (by an equal one's result), EXISTS (the id), AGAIN (this very call came before), REUSED (the id, by
 -- another request), GONE (an image is neither stored nor in the job's pack), FULL with what Full.from_script reads.
 local asked, now, answers = cjson.decode(ARGV[1]), clock(), {}
 
+-- Makes room for one more record, in all and of a tenant: those go that nobody was promised, the oldest first. Returns what Full
+-- reads where there are none.
+local function no_room(tenant)
+  local allowed = asked.bounds.known_jobs
+  local share = allowed * asked.tenant_share
+  local function no_room_in(index, of, most, ...)
+    local known = redis.call('ZCARD', index)
+    for _ = 1, math.min(16, known + 1 - most) do
+      local oldest
+      for _, it in ipairs({...}) do oldest = oldest or redis.call('ZRANGE', it, 0, 0)[1] end
+      if not oldest then return {'known_jobs', of, text(known), '1', text(most), text(known), tostring(drain_rate(now))} end
+      forget(oldest)
+    end
+  end
+  return tenant ~= '' and no_room_in(jobs_of(tenant), ':' .. tenant, share, droppable(tenant)) or
+         no_room_in(JOBS, '', allowed, TOMBSTONES, ANSWERED)
+end
+
 local function submit(job, spec)
   local id, tenant, unused, ours = job.id, job.tenant, {}, {job.pack}
   local k = key(id)
-  local ttls = {result = asked.result_ttl, tombstone = asked.tombstone_ttl}
+  local ttls = {result = asked.result_ttl, answered = asked.answered_ttl}
 
-  local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce')
+  local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce', 'keep', 'result')
   if old[1] then
     if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
-    if old[4] == job.nonce then return {'AGAIN', {}, record(id)} end -- sent again by the client library
-    if not (old[2] == 'ABANDONED' or old[2] == 'MODEL_CHANGED') then -- these are made anew
-      if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else redis.call('HINCRBY', k, 'waiters', 1) end
+    if old[4] == job.nonce then -- sent again by the client library
+      return {'AGAIN', redis.call('EXISTS', pack_of(job.pack)) == 0 and ours or {}, record(id)}
+    end
+    local dropped = old[1] == SUCCEEDED_ and old[5] == '0' and redis.call('EXISTS', result_of(old[6])) == 0
+    if not (old[2] == 'ABANDONED' or old[2] == 'MODEL_CHANGED' or dropped) then -- these are made anew
+      want_again(id)
+      if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else join(id, job.nonce) end
       return {'EXISTS', ours, record(id)}
     end
   end
+  local full = no_room(tenant)
+  if full then return {'FULL', ours, full} end
 
   -- An equal request may be answered already, or be under way no later than this one would be.
   local leader, answered = nil, nil
   if job.fresh == 0 then
     leader = redis.call('GET', same(job.pool, job.fingerprint))
-    local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
-    if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
-      answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
+    local name, bytes, header_size = string.match(leader or '', '^(%S+) (%S+) (%S+)$')
+    local l = leader and not name and redis.call('HMGET', key(leader), 'state', 'priority')
+    if name and tonumber(redis.call('ZSCORE', RESULTS, name) or 0) > now + 1000 then
+      answered = {result = name, result_bytes = tonumber(bytes), header_size = tonumber(header_size), cached = 1}
     elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
       leader = nil
     end
@@ -75,16 +100,12 @@ local function submit(job, spec)
       paid = paid + job.cost * 1000 / asked.tenant_rate
       redis.call('SET', P .. 'paid:' .. tenant, string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
     end
-    local allowed = math.min(asked.cached_bytes, asked.bounds.result_bytes - load.result_bytes - job.reserved)
-    drop_cached(load.cached_bytes - allowed, unused)
+    trim_cache(asked.bounds, load, job.reserved, 1000)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
   local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
-  if old[1] then
-    redis.call('DEL', k)
-    redis.call('ZREM', FORGET, id)
-  end
+  if old[1] then forget(id) end
   local images, held = {}, {}
   for i, image in ipairs(answered and {} or job.images) do
     local place = found[image[1]]
@@ -92,11 +113,11 @@ local function submit(job, spec)
     held[place.pack] = (held[place.pack] or 0) + 1
   end
   redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
-             'waiters', 1 - job.keep, 'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
+             'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
              'count', #job.images, 'cost', job.cost, 'request_id', job.request_id, 'sequence', text(sequence), 'created',
              text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
              'spec', answered and '' or spec, 'reserved', answered and 0 or text(job.reserved),
-             'images', answered and '[]' or cjson.encode(images))
+             'images', answered and '[]' or cjson.encode(images), unpack(job.keep == 0 and {'waiter', job.nonce} or {}))
   redis.call('ZADD', JOBS, text(sequence), id)
   if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
   count('jobs', tenant, 1)
@@ -119,20 +140,29 @@ local function submit(job, spec)
   count('result_bytes', tenant, job.reserved)
   redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
   if leader then
-    local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
-    redis.call('HSET', k, 'leader', leader, 'state', l[1], 'started', l[2] or '', 'progress', l[3] or '')
-    redis.call('RPUSH', followers(leader), id)
+    local l = redis.call('HMGET', key(leader), 'group', 'sequence')
+    local group = l[1] or text(sequence)
+    if not l[1] then
+      redis.call('HSET', key(leader), 'group', group)
+      redis.call('ZADD', group_of(group), l[2], leader)
+    end
+    redis.call('HSET', k, 'group', group)
+    redis.call('ZADD', group_of(group), text(sequence), id)
     return {'FOLLOWS', unused, record(id)}
   end
   redis.call('SET', same(job.pool, job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
-  local told = {flow, text(now), text(now + job.timeout)}
-  if enqueue(flow, id, text(sequence), #job.images, now) or expected(job.pool, now) >= job.hands then
+  local hand, position = enqueue(flow, id, text(sequence), #job.images, now)
+  local told = {flow, text(now), text(now + job.timeout), text(position)}
+  if hand or expected(job.pool, now) >= job.hands then
     return {'CREATED', unused, told}
   end
   redis.call('ZADD', awake(job.pool), text(now + asked.awake / 3), 'message:' .. id)
   return {'ANNOUNCE', unused, told}
 end
 
-for _, id in ipairs(asked.leaving) do leave(id, now, {result = asked.result_ttl, tombstone = asked.tombstone_ttl}) end
+for _, it in ipairs(asked.leaving) do
+  leave(it[1], it[2], now, {result = asked.result_ttl, answered = asked.answered_ttl})
+end
+if #asked.leaving > 0 then trim_cache(asked.bounds, load_of({'cached_bytes', 'result_bytes'}), 0, 1000) end
 for i, job in ipairs(asked.jobs) do answers[i] = submit(job, ARGV[i + 1]) end
 return answers

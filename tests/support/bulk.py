@@ -1,0 +1,37 @@
+"""Very many jobs in a short time: submitted to the ledger itself, many by one script."""
+
+from __future__ import annotations
+
+import uuid
+
+from convlens.jobs.connect import connect
+from convlens.jobs.ledger import Ledger
+from convlens.jobs.record import Priority, Record
+from convlens.jobs.settings import JobsSettings
+from convlens.jobs.submission import NewJob
+from convlens.server.settings import ServerSettings
+
+POOL = "nobody"
+"""The pool of a model that no worker serves: its jobs wait."""
+
+
+def open_ledger(url: str, **settings: object) -> Ledger:
+    """The ledger of a service, held to a server's default bounds."""
+    return Ledger(connect(url), JobsSettings(redis_url=url, **settings), ServerSettings().bounds)
+
+
+def submit(ledger: Ledger, number: int, **changes: object) -> list[Record]:
+    """Queues so many jobs of one small image, each unlike any other unless the changes make them equal."""
+    records = []
+    for first in range(0, number, 100):
+        jobs = []
+        for _ in range(min(100, number - first)):
+            unlike = uuid.uuid4().hex
+            fields = {
+                "id": uuid.uuid4().hex, "model": POOL, "pool": POOL, "tenant": "", "priority": Priority.NORMAL,
+                "spec": b"spec", "images": [(unlike, b"image")], "fingerprint": unlike, "cost": 1, "reserved": 100,
+                "timeout": 600.0, "hands": 1, "keep": False,
+            }  # fmt: skip
+            jobs.append(NewJob(**fields | changes))
+        records += [record for record, _ in ledger.submit(jobs)]
+    return records
