@@ -42,7 +42,8 @@ TRIES: Final = 16
 UNLOCKED_SECONDS: Final = 2.0
 """A file is younger than this when its writer has not locked it yet."""
 
-_NAME: Final = re.compile(r"[0-9a-f]{32}(-[0-9A-Za-z-]{1,128})?")
+_NAME: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{24}-[0-9A-Za-z-]{1,128}")
+"""A pack of images, and a result: the secret of a claim and its job."""
 _PART: Final = ".part"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _GONE: Final = (errno.ENOENT, errno.ELOOP, errno.EISDIR)

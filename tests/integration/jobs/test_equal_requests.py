@@ -232,7 +232,7 @@ def test_cached_results_are_dropped_on_demand_the_oldest_first(jobs):
     for _ in range(3):
         record = jobs.submit(keep=False)
         jobs.succeed(jobs.take(record))
-        jobs.ledger.leave([record.id])
+        jobs.leave(record)
         cached.append(jobs.get(record))
         next_millisecond(jobs)
     jobs.ledger.collect_garbage()
