@@ -89,8 +89,8 @@ class SentTwice(Scripts):
     """Scripts as they run where each first reply is lost and the client library sends the command again.
 
     Not so of a look of the reconciler, which the next one makes up for, and of a full folder's call for cached results,
-    after which more of them would go. Payloads named in a lost reply, which go when their time is over, are told all the
-    same, for the tests to see nothing else left.
+    after which more of them would go. Payloads named in a lost reply, which go when their time is over, are told all
+    the same, for the tests to see nothing else left.
     """
 
     def __call__(self, name, *args):
