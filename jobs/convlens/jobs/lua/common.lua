@@ -1,6 +1,7 @@
--- What every script begins with, before what is in lib: keys, time, and the few things that happen in several of them. Times are milliseconds of
--- Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its answer. What is counted
--- for all of a script's jobs is written once, at its end (see settle). A call to Redis costs more than what it does.
+-- What every script begins with, before what is in lib: keys, time, and the few things that happen in several of them. Times
+-- are milliseconds of Redis' own clock. No script deletes payloads: it names those that nobody needs, in GARBAGE or in its
+-- answer. What is counted for all of a script's jobs is written once, at its end (see settle). A call to Redis costs more than
+-- what it does.
 local P = 'convlens:'
 local JOBS, RUNNING, DEADLINES = P .. 'jobs', P .. 'running', P .. 'deadlines'
 -- An ended record is in one of these, by when that is over. KEPT: its result is promised, or somebody waits for it.
@@ -26,7 +27,7 @@ local function same(pool, fingerprint) return P .. 'same:' .. pool .. ':' .. fin
 local function result_of(name) return P .. 'result:' .. name end
 local function group_of(number) return P .. 'group:' .. number end
 local function waiters(id) return P .. 'waiters:' .. id end
-local function droppable(tenant) return P .. 'droppable:' .. tenant end -- a tenant's TOMBSTONES and ANSWERED, by when they ended
+local function droppable(tenant) return P .. 'droppable:' .. tenant end -- its TOMBSTONES and ANSWERED, by when they ended
 local function awake(pool) return P .. 'awake:' .. pool end
 local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
 local function pool_of(flow) return string.match(flow, '^[^/]*') end
@@ -96,9 +97,10 @@ end
 -- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
--- its kind is told; returns its name, or nothing where none waits, and how many jobs are before this one. Not so of a single image of one pass behind others: who was
--- told of these takes it, too, or tells another hand. The first job of a flow while others have jobs waiting is urgent: it is
--- next in turn, but workers have all in hand that they want, and one is to take it all the same.
+-- its kind is told; returns its name, or nothing where none waits, and how many jobs of the flow there are besides this one.
+-- Not so of a single image of one pass behind others: who was told of these takes it, too, or tells another hand. The first
+-- job of a flow while others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and
+-- one is to take it all the same.
 local function enqueue(flow, id, sequence, images, now)
   local pool = pool_of(flow)
   redis.call('ZADD', queued(flow), sequence, id)

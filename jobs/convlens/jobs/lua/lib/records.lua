@@ -43,12 +43,13 @@ local function rewrite(id, fields, names, found)
   redis.call('HSET', key(id), unpack(fields))
 end
 
--- Ends a live job: the first final state wins, because callers come here only with live ones. `result` is a table of the
--- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
+-- Ends a live job: the first final state wins, so one that has ended is left as it is. `result` is a table of the record's
+-- fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 --
 -- A group is equal jobs under way, a sorted set by sequence: the first is computed, and the others follow it.
 local function finish(id, now, state, why, result, ttls)
   local f = read_fields(id, ENDING)
+  if not is_live(f.state) then return end
   local tenant, leads, group = f.tenant or '', same(pool_of(f.flow), f.fingerprint), f.group and group_of(f.group)
   if f.state == QUEUED_ then redis.call('ZREM', queued(f.flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
@@ -103,9 +104,9 @@ local function finish(id, now, state, why, result, ttls)
     return
   end
   local heir = redis.call('ZRANGE', group, 0, 0)[1]
-  if not heir then return end
-  local h = redis.call('HMGET', key(heir), 'flow', 'sequence', 'count')
-  enqueue(h[1], heir, h[2], h[3], now)
+  local h = heir and read_fields(heir, {'flow', 'sequence', 'count'})
+  if not h or not h.flow then return end -- nobody is left, or a record is lost, and its group with it
+  enqueue(h.flow, heir, h.sequence, h.count, now)
   redis.call('SET', leads, heir, 'PX', text(ttls.result))
   set_state(heir, QUEUED_)
 end
@@ -116,16 +117,16 @@ local function record(id)
   local r, f = redis.call('HGETALL', key(id)), {}
   for i = 1, #r, 2 do f[r[i]] = r[i + 1] end
   if f.state ~= QUEUED_ then return r end
-  local more_fields = {}
+  local about = {}
   local leader = f.group and redis.call('ZRANGE', group_of(f.group), 0, 0)[1]
   if leader and leader ~= id then
     local l = redis.call('HMGET', key(leader), 'state', 'started', 'progress')
-    more_fields = {'leader', leader, 'state', l[1] or QUEUED_, 'started', l[2] or '', 'progress', l[3] or ''}
+    about = {'leader', leader, 'state', l[1] or QUEUED_, 'started', l[2] or '', 'progress', l[3] or ''}
   else
     local position = redis.call('ZRANK', queued(f.flow), id)
-    if position then more_fields = {'position', text(position)} end
+    if position then about = {'position', text(position)} end
   end
-  for _, it in ipairs(more_fields) do r[#r + 1] = it end
+  for _, it in ipairs(about) do r[#r + 1] = it end
   return r
 end
 
