@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, ValidationInfo, field_validator
 
 from convlens.jobs.admission import Bounds
-from convlens.jobs.settings import JobsSettings
+from convlens.jobs.settings import JobsSettings, NamedPath
 
 
 class ServerSettings(JobsSettings):
     """Each is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     reuse_port: bool = Field(False, description="share the port with other servers of this machine (SO_REUSEPORT)")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
@@ -38,13 +36,14 @@ class ServerSettings(JobsSettings):
     )
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
-    tls_cert: Path | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
-    tls_key: Path | None = Field(None, description="the key of tls_cert, PEM, without a password")
-    tls_client_ca: Path | None = Field(
+    tls_cert: NamedPath | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
+    tls_key: NamedPath | None = Field(None, description="the key of tls_cert, PEM, without a password")
+    tls_client_ca: NamedPath | None = Field(
         None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
     )
-    tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
+    tokens: NamedPath | None = Field(
+        None, description="file of tokens (convlens token new); none: everybody may do all"
+    )
     tenant_rate: float | None = Field(
         None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
     )
