@@ -60,7 +60,7 @@ class JobsSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _readable(cls, url: str) -> str:
-        """Refuses, without repeating it, a URL that a client could not read and might repeat, or whose files are gone."""
+        """Refuses, without repeating it, a URL that a client could not read, or that names files that are not there."""
         if url == cls.model_fields["redis_url"].default:
             return url
         try:
