@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Final, Literal, Self, overload
 
 import grpc
 
@@ -51,6 +51,9 @@ from convlens.client.targets import (
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
 from convlens.v1 import job_pb2, model_pb2, spec_pb2
 
+_PARENTS_CALLS: Final[list[Any]] = []
+"""Calls that were under way when this process was forked; to free one takes locks that gRPC's threads may have held."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Link:
@@ -88,6 +91,8 @@ class _Link:
         finally:
             if os.getpid() == self.process:
                 call.cancel()
+            else:
+                _PARENTS_CALLS.append(call)
 
     async def pause(self, seconds: float) -> None:
         """Waits, at most until the client is closed."""

@@ -21,7 +21,7 @@ SETTINGS: Final = frozenset({
     "health_address", "host", "io_threads", "lease", "log_level", "max_attempts", "max_batch_size", "max_image_pixels",
     "max_images", "max_jobs", "max_passes", "max_queued_bytes", "max_request_bytes", "max_result_bytes",
     "max_stored_bytes", "max_targets", "max_timeout", "max_visualizations", "metrics_address", "model", "name",
-    "payload_dir", "port", "reconcile_interval", "redelivery_grace", "redis_url", "reflection", "result_ttl",
+    "payload_dir", "port", "publish", "reconcile_interval", "redelivery_grace", "redis_url", "reflection", "result_ttl",
     "reuse_port", "servers", "shared_memory", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share",
     "tls_cert", "tls_client_ca", "tls_dir", "tls_key", "tokens", "tombstone_ttl", "workers",
 })  # fmt: skip
@@ -30,8 +30,8 @@ and none can import all the others. A test compares."""
 
 _OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"})
 """Variables that are no settings of these: the file's name, and those of the client's command line."""
-_COMPOSE_VARIABLES: Final = frozenset({"secrets", "publish"})
-"""Variables of the compose files, which may be exported in a shell that starts other things, too."""
+_COMPOSE_VARIABLES: Final = frozenset({"secrets"})
+"""Variables of the compose files alone, which may be exported in a shell that starts other things, too."""
 _SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")
 """What Kubernetes sets for each of its services, also for one whose name begins with convlens."""
 

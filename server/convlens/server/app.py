@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -19,15 +18,13 @@ from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptor import Boundary
 from convlens.server.services import VERSION, Jobs, Models, Visualizations
-from convlens.server.settings import ServerSettings
+from convlens.server.settings import ServerSettings, is_loopback
 from convlens.server.tls import server_credentials
 from convlens.server.tokens import Tokens
 from convlens.server.watched import Unusable
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
-
-LOOPBACK: Final = {"localhost", "127.0.0.1", "[::1]"}
 
 
 async def serve(settings: ServerSettings) -> int:
@@ -96,7 +93,7 @@ async def serve(settings: ServerSettings) -> int:
 
 def _warn_of_exposure(settings: ServerSettings) -> None:
     """Says what others could do on a network that is not this machine's own."""
-    if settings.host in LOOPBACK:
+    if is_loopback(settings.host):
         return
     if settings.tls_cert is None:
         log.warning("on %s all is in the clear, tokens too: see tls_cert and tls_key", settings.host)

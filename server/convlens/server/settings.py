@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from pydantic import Field, ValidationInfo, field_validator
 
 from convlens.jobs.admission import Bounds
 from convlens.jobs.settings import JobsSettings, NamedPath
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens at `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.startswith("unix")
 
 
 class ServerSettings(JobsSettings):
@@ -44,6 +54,10 @@ class ServerSettings(JobsSettings):
     tokens: NamedPath | None = Field(
         None, description="file of tokens (convlens token new); none: everybody may do all"
     )
+    publish: str = Field(
+        "", description="address at which a container's port is published, where others reach the server; none: at"
+        " host. Other than loopback it needs tokens or tls_client_ca"
+    )  # fmt: skip
     tenant_rate: float | None = Field(
         None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
     )
@@ -62,6 +76,17 @@ class ServerSettings(JobsSettings):
             self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share,
             self.tenant_rate, self.tenant_burst,
         )  # fmt: skip
+
+    @field_validator("publish")
+    @classmethod
+    def _guarded(cls, address: str, others: ValidationInfo) -> str:
+        is_guarded = others.data.get("tokens") or others.data.get("tls_client_ca")
+        if address and not is_loopback(address) and not is_guarded:
+            raise ValueError(
+                "whoever reaches it may ask for anything: give tokens or tls_client_ca (docs/securing.md), or publish "
+                "at 127.0.0.1"
+            )
+        return address
 
     @field_validator("tenant_rate")
     @classmethod

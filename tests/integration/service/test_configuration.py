@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import running
 
 from convlens.jobs.configuration import SETTINGS
 from convlens.local.settings import UpSettings
@@ -103,6 +104,16 @@ def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_no
 @pytest.mark.parametrize("part", ["server", "worker"])
 def test_a_log_level_that_is_none_is_refused(part):
     assert "--log-level" in refused(part, "--log-level", "loud")
+
+
+def test_a_server_that_is_published_to_others_needs_tokens_or_client_certificates(tmp_path, own_valkey):
+    told = refused("server", CONVLENS_PUBLISH="0.0.0.0", CONVLENS_HOST="0.0.0.0")
+    assert "--publish: " in told
+    assert "give tokens or tls_client_ca" in told
+    (tmp_path / "tokens.toml").touch()
+    for more in ({"publish": "0.0.0.0", "tokens": tmp_path / "tokens.toml"}, {"publish": "127.0.0.1"}):
+        with running(tmp_path, own_valkey, host="127.0.0.1", **more) as service:
+            assert service.server()[1]
 
 
 def test_one_file_is_for_all_parts_and_variables_of_others_are_let_be(tmp_path, start_service, monkeypatch):
