@@ -571,6 +571,7 @@ def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
 
 HELP: Final = {
     "up": "Run everything on this machine",
+    "doctor": "Say what is set up wrongly",
     "token": "Make tokens for a server's callers",
     "model": "Check a model's file before it is served",
 }

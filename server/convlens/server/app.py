@@ -11,14 +11,15 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from convlens.jobs import memory, scrape
+from convlens.jobs import checks, memory, scrape
 from convlens.server import metrics
+from convlens.server.checks import AT_START, ServerDeployment
 from convlens.server.front import Front
 from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptor import Boundary
 from convlens.server.services import VERSION, Jobs, Models, Visualizations
-from convlens.server.settings import ServerSettings, is_loopback
+from convlens.server.settings import ServerSettings
 from convlens.server.tls import server_credentials
 from convlens.server.tokens import Tokens
 from convlens.server.watched import Unusable
@@ -35,7 +36,7 @@ async def serve(settings: ServerSettings) -> int:
     except Unusable as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    _warn_of_exposure(settings)
+    checks.log_in_background(AT_START, ServerDeployment(settings))
     front = Front(settings)
     health = Health(front)
     server = grpc.aio.server(
@@ -89,13 +90,3 @@ async def serve(settings: ServerSettings) -> int:
     await probes.stop(0)
     await front.close()
     return 0
-
-
-def _warn_of_exposure(settings: ServerSettings) -> None:
-    """Says what others could do on a network that is not this machine's own."""
-    if is_loopback(settings.host):
-        return
-    if settings.tls_cert is None:
-        log.warning("on %s all is in the clear, tokens too: see tls_cert and tls_key", settings.host)
-    if settings.tokens is None and settings.tls_client_ca is None:
-        log.warning("whoever reaches %s may ask for anything: see tokens and tls_client_ca", settings.host)
