@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -42,8 +43,14 @@ class Stack:
     def __init__(self) -> None:
         self.project = f"convlens-test-{uuid.uuid4().hex[:8]}"
         with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.target = f"127.0.0.1:{probe.getsockname()[1]}"
-        self._env = os.environ | {"CONVLENS_PORT": self.target, "CONVLENS_LEASE": str(LEASE), "CONVLENS_MODEL": MODELS}
+            port = probe.getsockname()[1]
+        self.target = f"127.0.0.1:{port}"
+        self._env = os.environ | {
+            "CONVLENS_PORT": str(port),
+            "CONVLENS_LEASE": str(LEASE),
+            "CONVLENS_MODEL": MODELS,
+            "REDIS_PASSWORD": secrets.token_hex(16),
+        }
         self.known: set[str] = set()
         """The ids of all jobs that were ever asked for."""
 
@@ -123,6 +130,28 @@ def test_no_container_is_root_or_can_write_to_itself(stack, service):
     assert "0" not in uids
     assert found["HostConfig"]["ReadonlyRootfs"]
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+def test_only_this_machine_reaches_it_and_redis_has_a_password(stack):
+    (published,) = stack.inspect("server")["NetworkSettings"]["Ports"]["50051/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+    unknown = stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "info")
+    assert unknown.startswith("NOAUTH")
+    user = json.loads(subprocess.check_output(["docker", "inspect", stack.inspect("worker")["Image"]]))[0]
+    assert user["Config"]["User"] == "10001:10001"
+
+
+def test_without_a_password_of_redis_nothing_is_brought_up(stack):
+    env = {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"}
+    done = subprocess.run(["docker-compose", "config"], cwd=TOP, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "set REDIS_PASSWORD" in done.stderr
+
+
+def test_it_is_not_published_to_others_while_everybody_may_call(stack):
+    words = ["run", "--rm", "--no-deps", "-T", "-e", "CONVLENS_PUBLISH=0.0.0.0", "server"]
+    with pytest.raises(AssertionError, match=r"--publish: .*whoever reaches it may ask for anything"):
+        stack.run(*words)
 
 
 @pytest.mark.parametrize("victim", ["worker", "server"])

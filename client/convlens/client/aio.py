@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Final, Literal, Self, overload
 
 import grpc
 
@@ -22,6 +22,7 @@ from convlens.client.calls import (
     Attempts,
     JobRequest,
     MapJobs,
+    check_process,
     ended,
     job_limit,
     job_request,
@@ -50,11 +51,15 @@ from convlens.client.targets import (
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
 from convlens.v1 import job_pb2, model_pb2, spec_pb2
 
+_PARENTS_CALLS: Final[list[Any]] = []
+"""Calls that were under way when this process was forked; to free one takes locks that gRPC's threads may have held."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Link:
     """What one event loop has of a connection."""
 
+    process: int
     channel: grpc.aio.Channel
     stubs: Stubs
     closed: asyncio.Event
@@ -84,7 +89,10 @@ class _Link:
                 self.check()
             raise
         finally:
-            call.cancel()
+            if os.getpid() == self.process:
+                call.cancel()
+            else:
+                _PARENTS_CALLS.append(call)
 
     async def pause(self, seconds: float) -> None:
         """Waits, at most until the client is closed."""
@@ -98,7 +106,8 @@ class AsyncClient:
     """A connection to a Convlens server, made at the first call.
 
     `target`, `timeout` and `connect_timeout` are those of Client. Calls raise the errors of convlens.client.errors. A
-    client may be used from several event loops; it cannot be pickled.
+    client may be used from several event loops; it cannot be pickled. A child that is forked while a loop runs has no
+    loop, and is told so: use a Client made in the child, or have multiprocessing spawn it.
     """
 
     def __init__(
@@ -274,12 +283,14 @@ class AsyncClient:
         in_flight: int,
     ) -> AsyncIterator[Any]:
         waiting: deque[asyncio.Task[list[Result | ItemError]]] = deque()
+        process = os.getpid()
 
         async def first() -> AsyncIterator[Result | ItemError]:
             for item in await waiting.popleft():
                 if errors == "raise" and isinstance(item, Exception):
                     raise item
                 yield item
+                check_process(process, "map")
 
         try:
             async for batch in _batches(packer, pairs):
@@ -291,9 +302,8 @@ class AsyncClient:
                 async for item in first():
                     yield item
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            if os.getpid() == process:  # a fork's copies of the tasks never end
+                await _cancelled(waiting)
 
     async def _batch(self, packer: Packer, batch: Batch, jobs: MapJobs) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
@@ -369,12 +379,18 @@ class AsyncClient:
 
     def _link(self) -> _Link:
         """This process's and event loop's link."""
-        key = (os.getpid(), asyncio.get_running_loop())
+        try:
+            key = (os.getpid(), asyncio.get_running_loop())
+        except RuntimeError:
+            raise ConvlensError(
+                "no event loop runs in this process: one that ran when it was forked stays with its parent; use a "
+                "Client, or asyncio.run() in a process that multiprocessing spawns"
+            ) from None
         for old in [old for old in self._channels if old[0] != key[0] or old[1].is_closed()]:
             del self._channels[old]
         if key not in self._channels:
             channel = self._connection.channel(grpc.aio)
-            self._channels[key] = _Link(channel, Stubs(channel), asyncio.Event())
+            self._channels[key] = _Link(key[0], channel, Stubs(channel), asyncio.Event())
         return self._channels[key]
 
     def _stubs(self) -> Stubs:
@@ -467,6 +483,7 @@ class AsyncJob:
         connection, link = self._client._connection, self._client._link()
         attempts = Attempts(connection, timeout, self.request_id)
         seen: job_pb2.Job | None = None
+        process = os.getpid()
         while seen is None or not ended(seen):
             request = job_pb2.WatchJobRequest(id=self.id)
             options = {"timeout": attempts.remaining(), "metadata": connection.metadata}
@@ -477,6 +494,7 @@ class AsyncJob:
                         if seen is None or moved(seen, change.job):
                             seen = change.job
                             yield seen
+                            check_process(process, "watch")
             except grpc.RpcError as error:
                 is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 if is_late and (connection.reached or link.is_connected()):
@@ -503,6 +521,13 @@ class AsyncJob:
     async def delete(self) -> None:
         """Forgets a job that has ended, and its result."""
         await self._client._call(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Ends tasks, and waits until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _paired(

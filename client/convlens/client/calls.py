@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
 import reprlib
 import time
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 from convlens.client.arrays import ValueRange
 from convlens.client.connection import Connection
 from convlens.client.errors import (
+    ConvlensError,
     DataCorrupted,
     DeadlineExceeded,
     InvalidArgument,
@@ -319,6 +321,12 @@ def ended(job: job_pb2.Job) -> bool:
 def moved(before: job_pb2.Job, now: job_pb2.Job) -> bool:
     """True when there is something to tell of a job."""
     return (before.state, before.attempts, before.progress) != (now.state, now.attempts, now.progress)
+
+
+def check_process(process: int, method: str) -> None:
+    """Raises ConvlensError in a fork of `process`, where an iterator's calls are not under way."""
+    if os.getpid() != process:
+        raise ConvlensError(f"the iterator of {method}() belongs to the process that began it")
 
 
 def too_late(job_id: str, timeout: float) -> DeadlineExceeded:

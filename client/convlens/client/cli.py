@@ -20,11 +20,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from convlens.client import (
     ALL_UNITS,
@@ -48,6 +44,7 @@ from convlens.client.figures import Style
 from convlens.client.images import pack
 from convlens.client.options import CAM_METHODS, REDUCTIONS, SALIENCY_METHODS, Color, Visualization
 from convlens.client.targets import Target
+from convlens.client.terminal import err, line, out, row, table, visible
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, checked_timeout
 from convlens.client.waiting import notes_while_waiting
 from convlens.v1 import job_pb2, model_pb2
@@ -67,8 +64,6 @@ app = typer.Typer(
 )
 jobs = typer.Typer(help="Look at jobs, and end them.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
-out = Console(width=None if sys.stdout.isatty() else 200, highlight=False)  # what a program reads is not wrapped
-err = Console(stderr=True, highlight=False)
 
 
 class Sign(StrEnum):
@@ -137,7 +132,7 @@ class Server:
             ):
                 yield client
         except (ConvlensError, OSError) as error:
-            err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+            line(err, error, "error:")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             err.print("interrupted")
@@ -146,7 +141,7 @@ class Server:
 
 def _note(text: str) -> None:
     """A line on stderr."""
-    err.print(escape(text), soft_wrap=True)
+    line(err, text)
 
 
 def _seconds(field: str) -> Callable[[float], float]:
@@ -360,9 +355,9 @@ def visualize(
 @app.command()
 def models() -> None:
     """The models served, what their input means, and those that workers refused to serve."""
-    table = _table("name", "source", "input", "preprocess", "classes", "layers", "Grad-CAM at", "precision", "weights",
+    served = table("name", "source", "input", "preprocess", "classes", "layers", "Grad-CAM at", "precision", "weights",
         "workers")  # fmt: skip
-    refused = _table("refused", "source", "why")
+    refused = table("refused", "source", "why")
     with Server.client() as client:
         for it in client.models():
             size = "×".join(map(str, it.input_shape))
@@ -370,11 +365,11 @@ def models() -> None:
             source = f"{it.source} (synthetic)" if it.synthetic and it.source != "null" else it.source
             meaning = f"{it.preprocess} (assumed)" if it.preprocess_assumed else it.preprocess
             classes, layers = str(it.classes or it.layers[-1].shape[-1]), str(len(it.layers))
-            row = (source, size, meaning, classes, layers, it.cam_layer, precision, it.digest[:8], str(it.workers))
-            table.add_row(it.name, *map(escape, row))
+            cells = (source, size, meaning, classes, layers, it.cam_layer, precision, it.digest[:8], it.workers)
+            row(served, it.name, *cells)
         for model in client.refused_models():
-            refused.add_row(model.name, escape(model.source), escape(model.reason))
-    out.print(table)
+            row(refused, model.name, model.source, model.reason)
+    out.print(served)
     if refused.row_count:
         out.print(refused)
 
@@ -384,13 +379,13 @@ def info() -> None:
     """The server's version and limits."""
     with Server.client() as client:
         found = client.server_info()
-    table = _table("what", "value")
-    table.add_row("version", found.version)
-    table.add_row("default model", found.default_model or "none")
+    facts = table("what", "value")
+    row(facts, "version", found.version)
+    row(facts, "default model", found.default_model or "none")
     for field, value in found.limits.ListFields():
         text = f"{value.ToTimedelta().total_seconds():g} s" if hasattr(value, "ToTimedelta") else f"{value:,}"
-        table.add_row(field.name.replace("_", " "), text)
-    out.print(table)
+        row(facts, field.name.replace("_", " "), text)
+    out.print(facts)
 
 
 @jobs.command("list")
@@ -399,15 +394,15 @@ def list_jobs(
     most: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
 ) -> None:
     """Jobs, newest first."""
-    table = _table("id", "state", "model", "images", "created", "took", "result")
+    listed = table("id", "state", "model", "images", "created", "took", "result")
     with Server.client() as client:
         for _, job in zip(range(most), client.jobs(state), strict=False):
             took = (job.end_time.ToNanoseconds() - job.create_time.ToNanoseconds()) / 1e9
             size = f"{job.result_bytes:,} B" if job.result_bytes else ""
             created = job.create_time.ToDatetime().strftime("%F %T")
             ended = f"{took:.2f} s" if job.HasField("end_time") else ""
-            table.add_row(job.id, _state(job), job.model, str(job.images), created, ended, size)
-    out.print(table)
+            row(listed, job.id, _state(job), job.model, job.images, created, ended, size)
+    out.print(listed)
 
 
 @jobs.command()
@@ -459,7 +454,7 @@ def _explain(
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
                     raise  # the other images would fare no better
                 failed += 1
-                err.print(f"[red]{path}:[/red] {escape(str(error).removeprefix(f'{path}: '))}", soft_wrap=True)
+                line(err, str(error).removeprefix(f"{path}: "), f"{path}:")
                 continue
             if result.preprocess_assumed and result.model not in assumed:
                 assumed.add(result.model)
@@ -467,7 +462,7 @@ def _explain(
                     f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
                     "(see convlens models)"
                 )
-            out.print(f"{path}: {_seen(result)}→ {', '.join(map(str, written))}", soft_wrap=True)
+            line(out, visible(f"{path}: {_seen(result)}→ {', '.join(map(str, written))}"))
     if failed:
         raise typer.Exit(1)
 
@@ -553,24 +548,16 @@ def _channels(text: str) -> list[int] | None:
     return found or None
 
 
-def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column(first, no_wrap=True, overflow="ignore")  # an id or a name is to be copied
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
 def _state(job: job_pb2.Job) -> str:
     return job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
 
 
 def _show(job: job_pb2.Job) -> None:
-    table = _table("what", "value")
+    facts = table("what", "value")
     for field, value in job.ListFields():
         text = value.ToDatetime().strftime("%F %T") + " UTC" if hasattr(value, "ToDatetime") else str(value).strip()
-        table.add_row(field.name.replace("_", " "), _state(job) if field.name == "state" else text)
-    out.print(table)
+        row(facts, field.name.replace("_", " "), _state(job) if field.name == "state" else text)
+    out.print(facts)
 
 
 def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
@@ -584,6 +571,7 @@ def _runner(entry: metadata.EntryPoint) -> Callable[[typer.Context], None]:
 
 HELP: Final = {
     "up": "Run everything on this machine",
+    "doctor": "Say what is set up wrongly",
     "token": "Make tokens for a server's callers",
     "model": "Check a model's file before it is served",
 }

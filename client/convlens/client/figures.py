@@ -222,6 +222,6 @@ def _figure(width: float, height: float) -> Figure:
 
 def _title(at: Axes, name: str, caption: str) -> None:
     at.set_axis_off()
-    at.set_title(name, fontsize=10, color=_INK, loc="left", pad=14 if caption else 6)
+    at.set_title(name, fontsize=10, color=_INK, loc="left", pad=14 if caption else 6, parse_math=False)
     if caption:
-        at.text(0, 1.015, caption, transform=at.transAxes, fontsize=8, color=_QUIET, va="bottom")
+        at.text(0, 1.015, caption, transform=at.transAxes, fontsize=8, color=_QUIET, va="bottom", parse_math=False)

@@ -1,4 +1,9 @@
-"""The client for ordinary programs. Safe across threads and forks: each process makes its own channel."""
+"""The client for ordinary programs. Safe across threads and forks: each process makes its own channel.
+
+What is under way at a fork stays with the parent: calls of its other threads, and iterators of map() and watch(). A
+child that is forked while other threads are in calls may inherit gRPC's locks as they held them, and hang: fork before
+such calls begin, make the Client in the child, or have multiprocessing spawn it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ from convlens.client.calls import (
     Attempts,
     JobRequest,
     MapJobs,
+    check_process,
     ended,
     job_limit,
     job_request,
@@ -264,8 +270,7 @@ class Client:
                     if errors == "raise" and isinstance(item, Exception):
                         raise item
                     yield item
-                    if os.getpid() != process:  # a fork has none of the threads that make the calls
-                        raise ConvlensError("the iterator of map() belongs to the process that began it")
+                    check_process(process, "map")  # a fork has none of the threads that make the calls
 
     def _batch(self, packer: Packer, batch: Batch, jobs: MapJobs, calls: CallGroup) -> list[Result | ItemError]:
         """What became of each image of a job of map()."""
@@ -438,6 +443,7 @@ class Job:
         connection, link = self._client._connection, self._client._link()
         attempts = Attempts(connection, timeout, self.request_id)
         seen: job_pb2.Job | None = None
+        process = os.getpid()
         while seen is None or not ended(seen):
             request = job_pb2.WatchJobRequest(id=self.id)
             options = {"timeout": attempts.remaining(), "metadata": connection.metadata}
@@ -448,6 +454,7 @@ class Job:
                         if seen is None or moved(seen, change.job):
                             seen = change.job
                             yield seen
+                            check_process(process, "watch")
             except grpc.RpcError as error:
                 is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 if is_late and (connection.reached or link.is_connected()):

@@ -27,7 +27,15 @@ MOST_REMEMBERED: Final = 1000
 """Pools."""
 REASON_CHARACTERS: Final = 2000
 """The most that is published of why a model is refused."""
-_ASIDE: Final = ("name", "source", "workers", "max_batch_size", "preprocess_reason", "unavailable_methods")
+_ASIDE: Final = (
+    "name",
+    "source",
+    "workers",
+    "max_batch_size",
+    "preprocess_reason",
+    "unavailable_methods",
+    "worker_version",
+)
 """What a card says that has no bearing on its model's answers, or stands in the pool's name."""
 
 

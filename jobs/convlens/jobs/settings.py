@@ -6,17 +6,34 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+
+from convlens.jobs.configuration import WrongConfiguration, check_variables, read_file
+
+REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+"""What a rediss:// URL may name files by."""
+
+
+def _named(value: object) -> object:
+    """Refuses an empty path, which would mean the working directory: most likely a variable that has no value."""
+    if value == "":
+        raise ValueError("is set but empty; name a file or folder, or leave the setting out")
+    return value
+
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda it: str(it).upper())]
+NamedPath = Annotated[Path, BeforeValidator(_named)]
+"""The path of a file or folder; never empty."""
 
 
 class JobsSettings(BaseSettings):
@@ -25,7 +42,7 @@ class JobsSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CONVLENS_", cli_kebab_case=True, cli_implicit_flags=True)
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, by a redis:// or rediss:// URL")
-    payload_dir: Path | None = Field(
+    payload_dir: NamedPath | None = Field(
         None,
         description="folder for images and tensors alone, empty at first or made, shared by servers and workers of one "
         "user; none: they live in Redis",
@@ -45,18 +62,24 @@ class JobsSettings(BaseSettings):
         " picks a free one, which the log tells; none: no such"
     )  # fmt: skip
     redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("redis_url")
     @classmethod
     def _readable(cls, url: str) -> str:
-        """Refuses, without repeating it, a URL that a client could not read and might repeat."""
+        """Refuses, without repeating it, a URL that a client could not read, or that names files that are not there."""
+        if url == cls.model_fields["redis_url"].default:
+            return url
         try:
             parts = urlsplit(url)
-            good = not url or (parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0)
+            good = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
         except ValueError:
             good = False
         if not good:
             raise ValueError("is no redis:// or rediss:// URL; a password has / as %2F, # as %23, ? as %3F, @ as %40")
+        for name, (path, *_) in parse_qs(parts.query).items():
+            if name in REDIS_FILES and not os.access(path, os.R_OK):
+                raise ValueError(f"{name}: there is no {path}, or it may not be read")
         return url
 
     @classmethod
@@ -72,7 +95,11 @@ class JobsSettings(BaseSettings):
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         try:
+            check_variables(os.environ, cls.model_fields)
             return cls(_cli_settings_source=source)  # type: ignore[call-arg]
+        except WrongConfiguration as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         except ValidationError as error:
             for problem in error.errors():
                 name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
@@ -90,6 +117,4 @@ class JobsSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags and arguments, then CONVLENS_* variables, then the TOML file that CONVLENS_CONFIG names."""
-        file = os.environ.get("CONVLENS_CONFIG")
-        toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
-        return (init_settings, env_settings, *toml)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_file(settings_cls.model_fields))

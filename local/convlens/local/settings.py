@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 
 from pydantic import Field
 
+from convlens.jobs.settings import NamedPath
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
 
@@ -23,10 +23,10 @@ class UpSettings(WorkerSettings, ServerSettings):
     """
 
     redis_url: str = Field("", description="a Redis or Valkey to use; none: one is started, for this machine only")
-    data_dir: Path | None = Field(
+    data_dir: NamedPath | None = Field(
         None, description="folder that keeps jobs and results; none: they last as long as this command"
     )
-    tls_dir: Path | None = Field(
+    tls_dir: NamedPath | None = Field(
         None, description="folder of certificates, made if they are not there: only clients that have one are served"
     )
     servers: int = Field(1, ge=1, description="server processes on the port; the kernel shares connections among them")

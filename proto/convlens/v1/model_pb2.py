@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onvlens/v1/model.proto\x12\x0b\x63onvlens.v1\x1a\x1egoogle/protobuf/duration.proto\"A\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05taped\x18\x04 \x01(\x08\"\xc8\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\"\n\x06layers\x18\x05 \x03(\x0b\x32\x12.convlens.v1.Layer\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\npreprocess\x18\x07 \x01(\t\x12)\n\tprecision\x18\x08 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0bscore_layer\x18\t \x01(\t\x12\x11\n\tcam_layer\x18\n \x01(\t\x12\x11\n\tsynthetic\x18\x0b \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x0f\n\x07workers\x18\r \x01(\x05\x12\x17\n\x0fhas_probability\x18\x0e \x01(\x08\x12\x0f\n\x07methods\x18\x0f \x03(\t\x12\x1a\n\x12preprocess_assumed\x18\x10 \x01(\x08\x12\x19\n\x11preprocess_reason\x18\x11 \x01(\t\x12\x17\n\x0fpreprocess_mean\x18\x12 \x03(\x02\x12\x16\n\x0epreprocess_std\x18\x13 \x03(\x02\x12G\n\x13unavailable_methods\x18\x14 \x03(\x0b\x32*.convlens.v1.Model.UnavailableMethodsEntry\x12\x0f\n\x07\x63lasses\x18\x15 \x01(\x05\x1a\x39\n\x17UnavailableMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x0cRefusedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"d\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.convlens.v1.Model\x12*\n\x07refused\x18\x02 \x03(\x0b\x32\x19.convlens.v1.RefusedModel\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.convlens.v1.Model\"\x16\n\x14GetServerInfoRequest\"v\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.convlens.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x15\n\rdefault_model\x18\x04 \x01(\t\"\xfa\x03\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_images\x18\x02 \x01(\x05\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12max_visualizations\x18\x05 \x01(\x05\x12\x13\n\x0bmax_targets\x18\x06 \x01(\x05\x12\x10\n\x08max_jobs\x18\x07 \x01(\x03\x12.\n\x0bmax_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_passes\x18\x0b \x01(\x03\x12\x18\n\x10max_queued_bytes\x18\x0c \x01(\x03\x12\x18\n\x10max_stored_bytes\x18\r \x01(\x03\x12\x14\n\x0ctenant_share\x18\x0e \x01(\x02\x12\x18\n\x0btenant_rate\x18\x0f \x01(\x02H\x00\x88\x01\x01\x12/\n\x0ctenant_burst\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_tenant_rate*\x80\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x12\x12\n\x0ePRECISION_TF32\x10\x03\x12\x15\n\x11PRECISION_FLOAT16\x10\x04\x32\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.convlens.v1.ListModelsRequest\x1a\x1f.convlens.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.convlens.v1.GetModelRequest\x1a\x1d.convlens.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.convlens.v1.GetServerInfoRequest\x1a\".convlens.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onvlens/v1/model.proto\x12\x0b\x63onvlens.v1\x1a\x1egoogle/protobuf/duration.proto\"A\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05taped\x18\x04 \x01(\x08\"\xe0\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\"\n\x06layers\x18\x05 \x03(\x0b\x32\x12.convlens.v1.Layer\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\npreprocess\x18\x07 \x01(\t\x12)\n\tprecision\x18\x08 \x01(\x0e\x32\x16.convlens.v1.Precision\x12\x13\n\x0bscore_layer\x18\t \x01(\t\x12\x11\n\tcam_layer\x18\n \x01(\t\x12\x11\n\tsynthetic\x18\x0b \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x0c \x01(\x05\x12\x0f\n\x07workers\x18\r \x01(\x05\x12\x17\n\x0fhas_probability\x18\x0e \x01(\x08\x12\x0f\n\x07methods\x18\x0f \x03(\t\x12\x1a\n\x12preprocess_assumed\x18\x10 \x01(\x08\x12\x19\n\x11preprocess_reason\x18\x11 \x01(\t\x12\x17\n\x0fpreprocess_mean\x18\x12 \x03(\x02\x12\x16\n\x0epreprocess_std\x18\x13 \x03(\x02\x12G\n\x13unavailable_methods\x18\x14 \x03(\x0b\x32*.convlens.v1.Model.UnavailableMethodsEntry\x12\x0f\n\x07\x63lasses\x18\x15 \x01(\x05\x12\x16\n\x0eworker_version\x18\x16 \x01(\t\x1a\x39\n\x17UnavailableMethodsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x0cRefusedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"d\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.convlens.v1.Model\x12*\n\x07refused\x18\x02 \x03(\x0b\x32\x19.convlens.v1.RefusedModel\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.convlens.v1.Model\"\x16\n\x14GetServerInfoRequest\"v\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x01(\x0b\x32\x13.convlens.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x15\n\rdefault_model\x18\x04 \x01(\t\"\xfa\x03\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_images\x18\x02 \x01(\x05\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12max_visualizations\x18\x05 \x01(\x05\x12\x13\n\x0bmax_targets\x18\x06 \x01(\x05\x12\x10\n\x08max_jobs\x18\x07 \x01(\x03\x12.\n\x0bmax_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_passes\x18\x0b \x01(\x03\x12\x18\n\x10max_queued_bytes\x18\x0c \x01(\x03\x12\x18\n\x10max_stored_bytes\x18\r \x01(\x03\x12\x14\n\x0ctenant_share\x18\x0e \x01(\x02\x12\x18\n\x0btenant_rate\x18\x0f \x01(\x02H\x00\x88\x01\x01\x12/\n\x0ctenant_burst\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_tenant_rate*\x80\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x12\x12\n\x0ePRECISION_TF32\x10\x03\x12\x15\n\x11PRECISION_FLOAT16\x10\x04\x32\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.convlens.v1.ListModelsRequest\x1a\x1f.convlens.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.convlens.v1.GetModelRequest\x1a\x1d.convlens.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.convlens.v1.GetServerInfoRequest\x1a\".convlens.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._loaded_options = None
   _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._serialized_options = b'8\001'
-  _globals['_PRECISION']._serialized_start=1669
-  _globals['_PRECISION']._serialized_end=1797
+  _globals['_PRECISION']._serialized_start=1693
+  _globals['_PRECISION']._serialized_end=1821
   _globals['_LAYER']._serialized_start=72
   _globals['_LAYER']._serialized_end=137
   _globals['_MODEL']._serialized_start=140
-  _globals['_MODEL']._serialized_end=724
-  _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._serialized_start=667
-  _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._serialized_end=724
-  _globals['_REFUSEDMODEL']._serialized_start=726
-  _globals['_REFUSEDMODEL']._serialized_end=802
-  _globals['_LISTMODELSREQUEST']._serialized_start=804
-  _globals['_LISTMODELSREQUEST']._serialized_end=823
-  _globals['_LISTMODELSRESPONSE']._serialized_start=825
-  _globals['_LISTMODELSRESPONSE']._serialized_end=925
-  _globals['_GETMODELREQUEST']._serialized_start=927
-  _globals['_GETMODELREQUEST']._serialized_end=958
-  _globals['_GETMODELRESPONSE']._serialized_start=960
-  _globals['_GETMODELRESPONSE']._serialized_end=1013
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1015
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1037
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1039
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1157
-  _globals['_LIMITS']._serialized_start=1160
-  _globals['_LIMITS']._serialized_end=1666
-  _globals['_MODELSERVICE']._serialized_start=1800
-  _globals['_MODELSERVICE']._serialized_end=2054
+  _globals['_MODEL']._serialized_end=748
+  _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._serialized_start=691
+  _globals['_MODEL_UNAVAILABLEMETHODSENTRY']._serialized_end=748
+  _globals['_REFUSEDMODEL']._serialized_start=750
+  _globals['_REFUSEDMODEL']._serialized_end=826
+  _globals['_LISTMODELSREQUEST']._serialized_start=828
+  _globals['_LISTMODELSREQUEST']._serialized_end=847
+  _globals['_LISTMODELSRESPONSE']._serialized_start=849
+  _globals['_LISTMODELSRESPONSE']._serialized_end=949
+  _globals['_GETMODELREQUEST']._serialized_start=951
+  _globals['_GETMODELREQUEST']._serialized_end=982
+  _globals['_GETMODELRESPONSE']._serialized_start=984
+  _globals['_GETMODELRESPONSE']._serialized_end=1037
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1039
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1061
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1063
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1181
+  _globals['_LIMITS']._serialized_start=1184
+  _globals['_LIMITS']._serialized_end=1690
+  _globals['_MODELSERVICE']._serialized_start=1824
+  _globals['_MODELSERVICE']._serialized_end=2078
 # @@protoc_insertion_point(module_scope)

@@ -129,6 +129,7 @@ class Model(google.protobuf.message.Message):
     PREPROCESS_STD_FIELD_NUMBER: builtins.int
     UNAVAILABLE_METHODS_FIELD_NUMBER: builtins.int
     CLASSES_FIELD_NUMBER: builtins.int
+    WORKER_VERSION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The name it is served under: a letter or digit, then letters, digits, '.', '_' or '-'; 64 characters at most."""
     source: builtins.str
@@ -161,6 +162,8 @@ class Model(google.protobuf.message.Message):
     """Why it is what it is, for people: "stated by the worker's settings", "the model rescales its own input"…"""
     classes: builtins.int
     """The classes that can be targets: the units of score_layer, or 2 where that has one unit with a sigmoid."""
+    worker_version: builtins.str
+    """The version of the worker that published the card last, semantic versioning."""
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The input an image is resized to: height, width, and 3 channels or 1 of a model of grey images."""
@@ -213,8 +216,9 @@ class Model(google.protobuf.message.Message):
         preprocess_std: collections.abc.Iterable[builtins.float] | None = ...,
         unavailable_methods: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         classes: builtins.int = ...,
+        worker_version: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "classes", b"classes", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "methods", b"methods", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "preprocess_mean", b"preprocess_mean", "preprocess_reason", b"preprocess_reason", "preprocess_std", b"preprocess_std", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "unavailable_methods", b"unavailable_methods", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cam_layer", b"cam_layer", "classes", b"classes", "digest", b"digest", "has_probability", b"has_probability", "input_shape", b"input_shape", "labels", b"labels", "layers", b"layers", "max_batch_size", b"max_batch_size", "methods", b"methods", "name", b"name", "precision", b"precision", "preprocess", b"preprocess", "preprocess_assumed", b"preprocess_assumed", "preprocess_mean", b"preprocess_mean", "preprocess_reason", b"preprocess_reason", "preprocess_std", b"preprocess_std", "score_layer", b"score_layer", "source", b"source", "synthetic", b"synthetic", "unavailable_methods", b"unavailable_methods", "worker_version", b"worker_version", "workers", b"workers"]) -> None: ...
 
 global___Model = Model
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from convlens.jobs import memory, scrape
+from convlens.jobs import checks, memory, scrape
 from convlens.jobs.own_folder import UnusableFolder
 from convlens.server import metrics
+from convlens.server.checks import AT_START, ServerDeployment
 from convlens.server.front import Front
 from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
@@ -28,8 +28,6 @@ from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-LOOPBACK: Final = {"localhost", "127.0.0.1", "[::1]"}
-
 
 async def serve(settings: ServerSettings) -> int:
     """Serves until told to stop; returns the exit status. The ready line goes to stdout once calls are taken."""
@@ -40,7 +38,7 @@ async def serve(settings: ServerSettings) -> int:
     except (Unusable, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    _warn_of_exposure(settings)
+    checks.log_in_background(AT_START, ServerDeployment(settings))
     health = Health(front)
     server = grpc.aio.server(
         interceptors=[Boundary(VERSION), gate],
@@ -93,13 +91,3 @@ async def serve(settings: ServerSettings) -> int:
     await probes.stop(0)
     await front.close()
     return 0
-
-
-def _warn_of_exposure(settings: ServerSettings) -> None:
-    """Says what others could do on a network that is not this machine's own."""
-    if settings.host in LOOPBACK:
-        return
-    if settings.tls_cert is None:
-        log.warning("on %s all is in the clear, tokens too: see tls_cert and tls_key", settings.host)
-    if settings.tokens is None and settings.tls_client_ca is None:
-        log.warning("whoever reaches %s may ask for anything: see tokens and tls_client_ca", settings.host)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import ipaddress
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from convlens.jobs.admission import Bounds
-from convlens.jobs.settings import JobsSettings
+from convlens.jobs.settings import JobsSettings, NamedPath
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens at `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.startswith("unix")
 
 
 class ServerSettings(JobsSettings):
     """Each is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     reuse_port: bool = Field(False, description="share the port with other servers of this machine (SO_REUSEPORT)")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
@@ -40,13 +48,18 @@ class ServerSettings(JobsSettings):
     chunk_bytes: int = Field(1 << 20, ge=1024, le=3 << 20, description="bytes of one chunk of a result")
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
-    tls_cert: Path | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
-    tls_key: Path | None = Field(None, description="the key of tls_cert, PEM, without a password")
-    tls_client_ca: Path | None = Field(
+    tls_cert: NamedPath | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
+    tls_key: NamedPath | None = Field(None, description="the key of tls_cert, PEM, without a password")
+    tls_client_ca: NamedPath | None = Field(
         None, description="authorities of clients' certificates, PEM; given: no client without such a certificate"
     )
-    tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
+    tokens: NamedPath | None = Field(
+        None, description="file of tokens (convlens token new); none: everybody may do all"
+    )
+    publish: str = Field(
+        "", description="address at which a container's port is published, where others reach the server; none: at"
+        " host. Other than loopback it needs tokens or tls_client_ca"
+    )  # fmt: skip
     tenant_rate: float | None = Field(
         None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
     )
@@ -65,6 +78,17 @@ class ServerSettings(JobsSettings):
             self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_known_jobs, self.tenant_share,
             self.tenant_rate, self.tenant_burst,
         )  # fmt: skip
+
+    @field_validator("publish")
+    @classmethod
+    def _guarded(cls, address: str, others: ValidationInfo) -> str:
+        is_guarded = others.data.get("tokens") or others.data.get("tls_client_ca")
+        if address and not is_loopback(address) and not is_guarded:
+            raise ValueError(
+                "whoever reaches it may ask for anything: give tokens or tls_client_ca (docs/securing.md), or publish "
+                "at 127.0.0.1"
+            )
+        return address
 
     @field_validator("tenant_rate")
     @classmethod

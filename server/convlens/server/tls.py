@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Final
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from convlens.server.settings import ServerSettings
 from convlens.server.watched import Unusable, Watched
+
+_PUBLIC: Final = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the files hold: PEM for gRPC, and read for whoever wants to know what is in them."""
+
+    key: bytes
+    pem: bytes
+    ca_pem: bytes | None
+    chain: list[x509.Certificate]
+    """The server's own certificate, then those that vouch for it."""
+    client_ca: list[x509.Certificate]
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        """As gRPC wants them."""
+        return grpc.ssl_server_certificate_configuration([(self.key, self.pem)], root_certificates=self.ca_pem)
+
+
+def watched_certificates(settings: ServerSettings) -> Watched[Certificates] | None:
+    """The files of the settings; None: no TLS. Raises Unusable, naming setting and file."""
+    certificate, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise Unusable("TLS needs both tls_cert and tls_key")
+    files = {"tls_cert": certificate, "tls_key": key} | ({"tls_client_ca": client_ca} if client_ca else {})
+
+    def parse(contents: list[bytes]) -> Certificates:
+        """The files' content, tried out: gRPC itself would only fail at each handshake."""
+        pem, key_pem, *cas = contents
+        try:
+            chain = x509.load_pem_x509_certificates(pem)
+            public = load_pem_private_key(key_pem, password=None).public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
+            raise Unusable(
+                f"tls_cert {certificate} and tls_key {key} are no certificate and its key in PEM: {error}"
+            ) from None
+        if chain[0].public_key().public_bytes(*_PUBLIC) != public.public_bytes(*_PUBLIC):
+            raise Unusable(
+                f"tls_cert {certificate} and tls_key {key} are no certificate and its key: they do not fit each other"
+            )
+        try:
+            client_cas = [it for ca in cas for it in x509.load_pem_x509_certificates(ca)]
+        except ValueError as error:
+            raise Unusable(f"tls_client_ca {client_ca} holds no certificates in PEM: {error}") from None
+        return Certificates(key_pem, pem, cas[0] if cas else None, chain, client_cas)
+
+    return Watched(files, parse)
 
 
 def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
@@ -16,43 +69,22 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
 
     Raises Unusable, naming the file.
     """
-    certificate, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
-    if certificate is None and key is None and client_ca is None:
+    files = watched_certificates(settings)
+    if files is None:
         return None
-    if certificate is None or key is None:
-        raise Unusable("TLS needs both tls_cert and tls_key")
-    paths = [it for it in (certificate, key, client_ca) if it is not None]
-    files = Watched(paths, lambda: _read(certificate, key, client_ca))
-    first = given = files.value
+    given = files.value
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC, in a thread of its own, before each handshake; None: as before."""
         nonlocal given
         now = files.value
-        if now is given:
+        if now == given:
             return None
         given = now
-        return now
+        return now.configuration()
 
     return grpc.dynamic_ssl_server_credentials(
-        first,
+        given.configuration(),
         changed,  # type: ignore[arg-type] # the stubs do not know of None
-        require_client_authentication=client_ca is not None,
+        require_client_authentication=settings.tls_client_ca is not None,
     )
-
-
-def _read(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
-    """The files' content, tried out: gRPC itself would only fail at each handshake."""
-    pair = key.read_bytes(), certificate.read_bytes()
-    ca = client_ca.read_bytes() if client_ca else None
-    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        trial.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        raise Unusable(f"{certificate} and {key} are no certificate and its key in PEM: {error}") from None
-    try:
-        if ca is not None:
-            trial.load_verify_locations(cadata=ca.decode())
-    except (ssl.SSLError, ValueError) as error:
-        raise Unusable(f"{client_ca} holds no certificates in PEM: {error}") from None
-    return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)

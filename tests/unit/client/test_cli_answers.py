@@ -146,3 +146,21 @@ def test_visualize_draws_the_first_channels_that_each_layer_has(run, service, ph
     asked = [word for name in channels for word in ("--layer", name)]
     run("visualize", photos[0], *asked, *words, *model)
     assert {it.activations.layers[0]: list(it.activations.channels) for it in service.asked} == channels
+
+
+def test_what_a_server_says_is_neither_markup_nor_obeyed(run, service, photos):
+    evil = "[/x] [red]r[/red] :smile: \x1b]0;title\x07"
+    service.models.models.add(name="scan", source=evil, cam_layer=evil, layers=[model_pb2.Layer(name=evil, shape=[3])])
+    service.models.refused.add(name=evil, source=evil, reason=evil)
+    result = run("models")
+    assert result.exit_code == 0
+    assert "[/x] [red]r[/red] :smile: \\x1b]0;title\\x07" in result.stdout
+    assert "\x1b" not in result.stdout
+    service.header = header(preprocess_assumed=True)
+    service.header.model = service.header.preprocess = evil
+    service.header.images[0].predictions[0].label = evil
+    result = run("saliency", photos[0], "-o", photos[0].parent / "[/out]")
+    assert result.exit_code == 0, result.output
+    assert "[/x] [red]r[/red] :smile: \\x1b]0;title\\x07" in result.stdout
+    assert "[/out]" in result.stdout
+    assert "\x1b" not in result.output

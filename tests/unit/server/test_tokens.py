@@ -6,14 +6,16 @@ import hashlib
 import logging
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
+from processes import until
 from secured import new_token
 
 from convlens.server.auth import Caller, Role
 from convlens.server.tokens import Tokens
-from convlens.server.watched import Unusable
+from convlens.server.watched import SETTLING_SECONDS, Unusable
 
 GOOD = hashlib.sha256(b"a token").hexdigest()
 
@@ -117,8 +119,63 @@ def test_an_empty_file_lets_nobody_in_until_there_is_a_token_again_and_says_so(f
     replace(file, entry())
     assert tokens.caller("a token")
     replace(file, "")
-    assert tokens.caller("a token") is None
+    assert tokens.caller("a token")  # a second later it is believed
+    until(lambda: tokens.caller("a token") is None, 5)
     assert caplog.text.count("holds no token: nobody may call until it does") == 2
+
+
+@pytest.mark.parametrize("cut", ["empty", "a comment", "an entry less"])
+def test_a_file_that_is_being_written_in_place_keeps_its_tokens_and_later_counts(file, cut, caplog):
+    one, two = new_token(file, "acme", "read"), new_token(file, "globex", "read")
+    tokens = Tokens(file)
+    whole = file.read_text()
+    part = {"empty": "", "a comment": "# another\n", "an entry less": whole[: whole.rindex("[[token]]")]}[cut]
+    file.write_text(part)
+    assert tokens.caller(one)
+    assert tokens.caller(two)
+    file.write_text(whole)  # its writer has gone on
+    assert tokens.caller(two)
+    file.write_text(part)
+    assert tokens.caller(two)
+    until(lambda: tokens.caller(two) is None, 5)
+    assert (tokens.caller(one) is not None) == (cut == "an entry less")
+    assert "as if it were being written" in caplog.text
+
+
+def test_a_file_that_was_emptied_long_before_anybody_called_lets_nobody_in(file):
+    token = new_token(file, "acme", "read")
+    tokens = Tokens(file)
+    assert tokens.caller(token)
+    file.write_text("")
+    time.sleep(SETTLING_SECONDS + 0.1)  # nobody calls meanwhile
+    assert tokens.caller(token) is None
+
+
+def test_a_change_that_leaves_no_trace_in_the_files_times_is_seen_all_the_same(file):
+    token = new_token(file, "acme", "read")
+    tokens = Tokens(file)
+    file.write_text(file.read_text().replace("acme", "evil"))
+    tokens._file._marks = tokens._file._look()  # as where both changes fall into one step of the file system's clock
+    assert tokens.caller(token).tenant == "acme"
+    until(lambda: tokens.caller(token).tenant == "evil", 5)
+
+
+def test_a_file_that_could_not_be_read_for_want_of_descriptors_is_read_later(file):
+    token = new_token(file, "acme", "read")
+    program = (
+        "import pathlib, resource, sys, time; from convlens.server.tokens import Tokens\n"
+        "file = pathlib.Path(sys.argv[1]); good = file.read_text(); tokens = Tokens(file)\n"
+        "file.write_text(good.replace('acme', 'globex'))\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE); resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
+        "print(tokens.caller(sys.argv[2]).tenant)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "end = time.monotonic() + 10\n"
+        "while tokens.caller(sys.argv[2]).tenant == 'acme' and time.monotonic() < end: time.sleep(0.05)\n"
+        "print(tokens.caller(sys.argv[2]).tenant)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, file, token], check=True, capture_output=True, text=True)
+    assert done.stdout == "acme\nglobex\n"
+    assert "Too many open files" in done.stderr
 
 
 @pytest.mark.parametrize("damage", ["removed", "wrong", "half"])

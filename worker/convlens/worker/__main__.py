@@ -6,11 +6,14 @@ import logging
 import os
 import platform
 import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Final
 
-from convlens.jobs import cards, logs, memory, scheduling, scrape
+from convlens.jobs import cards, checks, logs, memory, scheduling, scrape
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
+from convlens.jobs.deployment import CHECKS, Deployment
 from convlens.jobs.hands import Hands
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Ledger
@@ -28,6 +31,8 @@ from convlens.worker.settings import WorkerSettings
 from convlens.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+
+VERSION: Final = metadata.version("convlens-worker")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +69,7 @@ def _run(settings: WorkerSettings) -> int:
     runner = Runner(ledger, leases, hands, serving, name, Reader(settings.max_image_pixels))
     leases.start()
     hands.start()
+    checks.log_in_background(CHECKS, Deployment(settings))
     watchdog = Watchdog(ledger, leases, hands, {it.pool: it.batcher for it in serving}, settings)
     watchdog.start()
 
@@ -111,6 +117,7 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
             continue
         model.card.name = source.name
         model.card.max_batch_size = settings.max_batch_size
+        model.card.worker_version = VERSION
         room = Room(BATCHES_IN_HAND * settings.max_batch_size)
         found = Serving(cards.pool_of(model.card), model.card, Batcher(model, settings.max_batch_size), room)
         serving[source.name] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 
 from convlens.jobs import cards
@@ -11,17 +12,21 @@ from convlens.worker.settings import WorkerSettings
 
 
 def main() -> int:
-    """0 when a worker of this host, or of the name in the settings, has a live card; else 1."""
+    """0 when the worker of the name in the settings, or without one any unnamed worker of this host, is announced."""
     settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
-    name = settings.name or f"{platform.node()}-"
     try:
         found = cards.workers(connect(settings.redis_url))
     except LedgerUnavailable as error:
         print(f"redis cannot be reached: {error}", file=sys.stderr)
         return 1
-    mine = [it for it in found if it.startswith(name)]
+    mine = sorted(it for it in found if _is_meant(it, settings.name))
     print(f"live here: {', '.join(mine) or 'none'}", file=sys.stderr)
     return int(not mine)
+
+
+def _is_meant(worker: str, name: str) -> bool:
+    """Whether a live worker is the one checked: of just this name, or HOST-PID of this host where none was given."""
+    return worker == name if name else re.fullmatch(rf"{re.escape(platform.node())}-\d+", worker) is not None
 
 
 if __name__ == "__main__":

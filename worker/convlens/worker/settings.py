@@ -35,7 +35,6 @@ class WorkerSettings(JobsSettings):
         60.0, gt=0, description="seconds that messages may wait for a worker with free threads before it ends as hung"
     )
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @classmethod
     def from_command_line(cls, program: str, argv: list[str]) -> Self:

@@ -1,0 +1,56 @@
+"""What the command line writes: lines and tables, in which no name or message can be markup or move the cursor."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDTH: Final = None if sys.stdout.isatty() else 200
+"""Columns of the output; what a program reads is not wrapped."""
+out: Final = Console(width=_WIDTH, markup=False, emoji=False, highlight=False)
+err: Final = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+_HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that a terminal obeys, or cannot encode, rather than shows."""
+_REORDERING: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: object, keep: str = "") -> str:
+    """A name of a file or a server as it may be printed: what is not a visible character is escaped.
+
+    `keep` are characters to be left as they are.
+    """
+    return "".join(it if it in keep or not _is_hidden(it) else _escaped(it) for it in str(text))
+
+
+def line(console: Console, text: object, label: str = "") -> None:
+    """Prints a text, which may have several lines, behind a red `label`; it is not wrapped."""
+    console.print(Text.assemble((f"{visible(label)} " if label else "", "red"), visible(text, "\n")), soft_wrap=True)
+
+
+def table(first: str, *columns: str) -> Table:
+    """An empty table; add rows by row()."""
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    made.add_column(first, no_wrap=True, overflow="ignore")  # an id or a name is to be copied
+    for column in columns:
+        made.add_column(column)
+    return made
+
+
+def row(into: Table, first: object, *cells: object) -> None:
+    """Adds a row; a cell may have several lines, a name has one."""
+    into.add_row(visible(first), *(visible(cell, "\n") for cell in cells))
+
+
+def _is_hidden(character: str) -> bool:
+    return not character.isprintable() and (unicodedata.category(character) in _HIDDEN or character in _REORDERING)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()

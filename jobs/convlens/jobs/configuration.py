@@ -1,0 +1,79 @@
+"""The TOML file and the CONVLENS_* variables: what may be in them. A name that no part knows is an error.
+
+A mistyped name must not leave a setting at its default: a server whose `tokens` is misspelt would let everybody in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+PREFIX: Final = "CONVLENS_"
+FILE_VARIABLE: Final = PREFIX + "CONFIG"
+
+SETTINGS: Final = frozenset({
+    "chunk_bytes", "data_dir", "default_timeout", "delivery_timeout", "device_timeout", "drain_grace", "hands",
+    "health_address", "host", "io_threads", "lease", "log_level", "max_attempts", "max_batch_size", "max_image_pixels",
+    "max_images", "max_jobs", "max_passes", "max_queued_bytes", "max_request_bytes", "max_result_bytes",
+    "max_stored_bytes", "max_targets", "max_timeout", "max_visualizations", "metrics_address", "model", "name",
+    "payload_dir", "port", "publish", "reconcile_interval", "redelivery_grace", "redis_url", "reflection", "result_ttl",
+    "reuse_port", "servers", "shared_memory", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share",
+    "tls_cert", "tls_client_ca", "tls_dir", "tls_key", "tokens", "tombstone_ttl", "workers",
+})  # fmt: skip
+"""The settings of server, worker and `convlens up` together: one file is for all three, though each reads only its own,
+and none can import all the others. A test compares."""
+
+_OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"})
+"""Variables that are no settings of these: the file's name, and those of the client's command line."""
+_COMPOSE_VARIABLES: Final = frozenset({"secrets"})
+"""Variables of the compose files alone, which may be exported in a shell that starts other things, too."""
+_SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")
+"""What Kubernetes sets for each of its services, also for one whose name begins with convlens."""
+
+
+class WrongConfiguration(ValueError):
+    """A file or variable that cannot be what was meant: which, why, and the nearest name that is allowed."""
+
+
+def read_file(own: Iterable[str]) -> dict[str, Any]:
+    """The settings `own` that the TOML file named by CONVLENS_CONFIG has; none where the variable is not set."""
+    name = os.environ.get(FILE_VARIABLE)
+    if name is None:
+        return {}
+    if not name:
+        raise WrongConfiguration(f"{FILE_VARIABLE} is set but empty; name a TOML file, or unset it")
+    try:
+        content = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WrongConfiguration(f"{FILE_VARIABLE}: cannot read {name}: {error.strerror}") from None
+    except ValueError as error:
+        raise WrongConfiguration(f"{FILE_VARIABLE}: {name} is not TOML in UTF-8: {error}") from None
+    known = SETTINGS | set(own)
+    for key, value in content.items():
+        if key not in known:
+            remedy = "settings are not in tables" if isinstance(value, dict) else _nearest(key, known)
+            raise WrongConfiguration(f"{name}: unknown key {key!r}; {remedy}")
+    return {key: content[key] for key in own if key in content}
+
+
+def check_variables(variables: Mapping[str, str], own: Iterable[str]) -> None:
+    """Raises WrongConfiguration for a CONVLENS_* variable that no part of Convlens reads."""
+    known = SETTINGS | set(own)
+    for variable in sorted(variables):
+        name = variable.upper().removeprefix(PREFIX)
+        if name == variable.upper() or name.lower() in known | _OTHER_VARIABLES | _COMPOSE_VARIABLES:
+            continue
+        if not _SERVICE_LINK.search(name):
+            raise WrongConfiguration(f"unknown variable {variable}; {_nearest(name.lower(), known, PREFIX)}")
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint at what may have been meant."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=1, cutoff=0.5)
+    meant = f"{prefix}{near[0].upper() if prefix else near[0]}" if near else ""
+    return f"did you mean {meant}? --help lists all settings" if meant else "--help lists all settings"

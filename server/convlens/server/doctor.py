@@ -1,0 +1,89 @@
+"""`convlens doctor`: says what is set up wrongly around the server of the given settings. It changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from convlens.jobs.checks import Finding, Level, examine
+from convlens.server.checks import CHECKS, ServerDeployment, versions_fit
+from convlens.server.settings import ServerSettings
+from convlens.v1 import model_pb2, model_pb2_grpc
+
+PROGRAM = "convlens doctor"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints what each check finds; 0 when nothing is to be done, 1 when something is, 2 for wrong settings."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        add_help=False,
+        description="Checks Redis, memory, clocks, files of TLS and tokens, models and versions, as the server of "
+        "these settings would meet them.",
+        epilog="All other flags, CONVLENS_* variables and the file that CONVLENS_CONFIG names are those of `convlens "
+        "server`: give the same. Exit status: 0 fine, 1 problems, 2 wrong flags or settings.",
+    )
+    parser.add_argument("-h", "--help", action="help", help="show this")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object: ok, and findings by check, level, message"
+    )
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="a server to call, too, as a client does: with CONVLENS_TOKEN, CONVLENS_CA, CONVLENS_CERT, CONVLENS_KEY",
+    )
+    own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    settings = ServerSettings.from_command_line(PROGRAM, rest)
+    findings = list(examine(CHECKS, ServerDeployment(settings)))
+    if own.server:
+        findings += [Finding("server", level, message) for level, message in _answer(own.server)]
+    problems = sum(it.is_problem for it in findings)
+    if own.json:
+        print(json.dumps({"ok": not problems, "findings": [dataclasses.asdict(it) for it in findings]}, indent=2))
+    else:
+        width = max(len(it.check) for it in findings)
+        for it in findings:
+            print(f"{it.level:8} {it.check:{width}}  {it.message}")
+        print(f"{problems} problems" if problems else "nothing is to be done")
+    return int(bool(problems))
+
+
+def _answer(target: str) -> Iterator[tuple[Level, str]]:
+    """Whether a server answers its callers, and of which version it is."""
+    token = os.environ.get("CONVLENS_TOKEN")
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    try:
+        with _channel(target) as channel:
+            stub: Any = model_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
+            info = stub.GetServerInfo(model_pb2.GetServerInfoRequest(), metadata=metadata, timeout=5)
+    except OSError as error:
+        yield Level.ERROR, f"cannot read {error.filename}: {error.strerror}"
+    except grpc.RpcError as error:
+        yield Level.ERROR, f"{target}: {error.code().name}: {error.details()}"
+    else:
+        yield versions_fit(f"{target} answers", info.version)
+        if not info.default_model:
+            yield Level.WARNING, f"{target} serves no model"
+
+
+def _channel(target: str) -> grpc.Channel:
+    """A channel as the client's variables want it."""
+    options = [("grpc.enable_http_proxy", 0)]
+    files = [os.environ.get(f"CONVLENS_{name}") for name in ("CA", "KEY", "CERT")]
+    if not any(files) and not os.environ.get("CONVLENS_TLS"):
+        return grpc.insecure_channel(target, options)
+    contents = [Path(file).read_bytes() if file else None for file in files]
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(*contents), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""A mistyped name, an empty value and a file that is not there end a part at its start, by what was wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from processes import running
+
+from convlens.jobs.configuration import SETTINGS
+from convlens.local.settings import UpSettings
+
+
+def refused(part, *flags, **variables):
+    """What a part says on stderr as it refuses to start, in one line."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CONVLENS_")}
+    env["PYTHONWARNINGS"] = "ignore"
+    command = [sys.executable, "-m", f"convlens.{part}", *flags]
+    done = subprocess.run(command, env=env | variables, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_the_settings_of_all_parts_are_known():
+    assert set(UpSettings.model_fields) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("folder", "Is a directory"),
+        (b"\xff\xfe", "is not TOML in UTF-8"),
+        (b"host = ", "is not TOML in UTF-8"),
+        (b'token = "tokens.toml"', "unknown key 'token'; did you mean tokens?"),
+        (b'redis-url = "redis://h"', "unknown key 'redis-url'; did you mean redis_url?"),
+        (b"[server]\nport = 1", "unknown key 'server'; settings are not in tables"),
+        (b"qqqq = 1", "unknown key 'qqqq'; --help lists all settings"),
+    ],
+    ids=str,
+)
+def test_a_configuration_file_that_is_none_is_refused_by_its_name(tmp_path, content, message):
+    file = tmp_path / "convlens.toml"
+    match content:
+        case "folder":
+            file.mkdir()
+        case bytes():
+            file.write_bytes(content)
+    told = refused("server", CONVLENS_CONFIG=str(file))
+    assert str(file) in told
+    assert message in told
+
+
+@pytest.mark.parametrize("part", ["worker", "local.up"])
+def test_each_part_refuses_a_file_that_is_not_there_and_a_mistyped_variable(part, tmp_path):
+    assert f"cannot read {tmp_path / 'gone.toml'}: No such file" in refused(
+        part, CONVLENS_CONFIG=str(tmp_path / "gone.toml")
+    )
+    assert "did you mean CONVLENS_TOKENS?" in refused(part, CONVLENS_TOKEN_FILE="tokens.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("CONVLENS_TOKEN_FILE", "did you mean CONVLENS_TOKENS?"),
+        ("CONVLENS_TOKENS_FILE", "did you mean CONVLENS_TOKENS?"),
+        ("CONVLENS_TLS_CERTIFICATE", "did you mean CONVLENS_TLS_CERT?"),
+        ("CONVLENS_CONFIGURATION", "--help lists all settings"),
+        ("convlens_maxjobs", "did you mean CONVLENS_MAX_JOBS?"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest(variable, message):
+    told = refused("server", **{variable: "1"})
+    assert f"unknown variable {variable}; " in told
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    ("part", "variable"),
+    [
+        ("server", "CONVLENS_TOKENS"), ("server", "CONVLENS_TLS_CERT"), ("server", "CONVLENS_TLS_CLIENT_CA"),
+        ("server", "CONVLENS_CONFIG"), ("server", "CONVLENS_PAYLOAD_DIR"), ("server", "CONVLENS_HOST"),
+        ("server", "CONVLENS_REDIS_URL"), ("worker", "CONVLENS_PAYLOAD_DIR"), ("local.up", "CONVLENS_TLS_DIR"),
+        ("local.up", "CONVLENS_DATA_DIR"), ("local.up", "CONVLENS_TOKENS"),
+    ],
+)  # fmt: skip
+def test_a_variable_without_a_value_is_refused_where_it_must_have_one(part, variable):
+    told = refused(part, **{variable: ""})
+    assert variable.removeprefix("CONVLENS_").lower().replace("_", "-") in told.lower()
+
+
+@pytest.mark.parametrize("part", ["server", "worker"])
+def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_not_repeated(part):
+    told = refused(part, CONVLENS_REDIS_URL="rediss://:secret@127.0.0.1:1/0?ssl_ca_certs=/gone/ca.pem")
+    assert "--redis-url" in told
+    assert "ssl_ca_certs: there is no /gone/ca.pem" in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("part", ["server", "worker"])
+def test_a_log_level_that_is_none_is_refused(part):
+    assert "--log-level" in refused(part, "--log-level", "loud")
+
+
+def test_a_server_that_is_published_to_others_needs_tokens_or_client_certificates(tmp_path, own_valkey):
+    told = refused("server", CONVLENS_PUBLISH="0.0.0.0", CONVLENS_HOST="0.0.0.0")
+    assert "--publish: " in told
+    assert "give tokens or tls_client_ca" in told
+    (tmp_path / "tokens.toml").touch()
+    for more in ({"publish": "0.0.0.0", "tokens": tmp_path / "tokens.toml"}, {"publish": "127.0.0.1"}):
+        with running(tmp_path, own_valkey, host="127.0.0.1", **more) as service:
+            assert service.server()[1]
+
+
+def test_one_file_is_for_all_parts_and_variables_of_others_are_let_be(tmp_path, start_service, monkeypatch):
+    file = tmp_path / "convlens.toml"
+    file.write_text('model = ["null=null"]\nmax_batch_size = 2\nmax_images = 3\ntls_dir = "tls"\nservers = 2\n')
+    for name, value in {
+        "CONVLENS_CONFIG": str(file),
+        "CONVLENS_TOKEN": "the client's",
+        "CONVLENS_SERVER": "elsewhere:50051",
+        "CONVLENS_SERVICE_HOST": "10.0.0.1",  # as Kubernetes does for a service called convlens
+        "CONVLENS_SERVER_PORT_50051_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    service = start_service()
+    service.worker()
+    assert service.server()[1]
