@@ -26,6 +26,12 @@ def keep() -> None:
         mallopt(_TRIM, KEPT)
 
 
+def trim() -> None:
+    """Gives what is kept and free back to the kernel: a burst is over, and the next messages fault their pages anew."""
+    if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        malloc_trim(0)
+
+
 def settle() -> None:
     """To be called once a process is ready: what is there by then stays, and the collector looks at it no more.
 

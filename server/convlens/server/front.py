@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, cast
 
-from convlens.jobs import cards, keys
+from convlens.jobs import cards, keys, memory
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
@@ -113,6 +113,10 @@ class Front:
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in the pool."""
         return await self._loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    def trim(self) -> None:
+        """Gives free memory back to the kernel, in a thread."""
+        self._loop.run_in_executor(self._threads, memory.trim)
 
     async def live(self) -> cards.Live:
         """What is served now, a second old at most."""

@@ -48,7 +48,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(self._told(context))
             with metrics.call(method) as seen:
                 try:
-                    answer = await inner(_decoded(request), context)
+                    answering = inner(_decoded(request), context)
+                    del request  # its images are needed only until they are stored
+                    answer = await answering
                 except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
                     return await self._abort(context, error, seen)
                 seen.code = "OK"
@@ -62,7 +64,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             with metrics.call(method) as seen:
                 try:
                     asked = _each_decoded(request) if isinstance(request, AsyncIterator) else _decoded(request)
-                    async with aclosing(inner(asked, context)) as parts:
+                    answering = inner(asked, context)
+                    del request, asked  # as above
+                    async with aclosing(answering) as parts:
                         async for part in parts:
                             yield part
                     seen.code = "OK"
@@ -110,6 +114,7 @@ def _decoded(request: Any) -> Any:
 async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         yield _decoded(request)
+        del request
 
 
 def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -19,7 +19,7 @@ SMALL: Final = 1 << 15
 """Bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class JobRequest:
     """A request for a job."""
 

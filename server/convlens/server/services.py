@@ -43,7 +43,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self, request: JobRequest, context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeResponse | bytes]:
         """One job, waited for."""
-        async with contextlib.aclosing(self._answer(request, context)) as parts:
+        answering = self._answer(request, context)
+        del request  # its images are needed only until they are stored
+        async with contextlib.aclosing(answering) as parts:
             async for name, part in parts:
                 if isinstance(part, job_pb2.Job):
                     yield visualization_pb2.VisualizeResponse(job=part)
@@ -52,13 +54,15 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
 
     async def VisualizeUnary(self, request: JobRequest, context: Context) -> bytes:  # type: ignore[override]  # noqa: N802
         """One job, waited for, in one message."""
-        answer = b""
-        async with contextlib.aclosing(self._answer(request, context, whole=True)) as parts:
+        answer, memory = b"", request.memory
+        answering = self._answer(request, context, whole=True)
+        del request  # as above
+        async with contextlib.aclosing(answering) as parts:
             async for _, part in parts:
                 if isinstance(part, job_pb2.Job):
                     continue
-                if answer:  # what fits into the caller's memory alone could not be written there
-                    raise shared.unreadable(request.message.shared_memory, "it cannot be written to")
+                if answer and memory:  # what fits into the caller's memory alone could not be written there
+                    raise shared.unreadable(memory, "it cannot be written to")
                 answer = _UNARY(part)
         return answer
 
@@ -84,7 +88,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
             raise invalid("shared_memory", "is set; allowed: only where the server's trailing metadata offers it")
         call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining(), whole)
         with front.listening(call.job_id) as heard:
-            async with front.waiting(await front.submit(request, call)) as record:
+            submitted = await front.submit(request, call)
+            del request
+            async with front.waiting(submitted) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record, None)
                 ended = await front.ended(record, heard)
