@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a front until it is told to stop."""
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
-    memory.keep()
+    memory.keep(arenas=1)
     scheduling.batch()
     status: int = uvloop.run(serve(settings))
     return status

@@ -25,6 +25,8 @@ from convlens.server.sockets import Sockets
 
 INTERVAL_SECONDS: Final = 0.05
 """Time between two looks at what pending reads hold."""
+SOON_SECONDS: Final = 0.01
+"""The same in a burst, and while a request without images is awaited: it comes at once, or has more than it may."""
 SMALL_BYTES: Final = 1 << 20
 """Requests up to this size also have the last quarter of the budget."""
 PLAIN_BYTES: Final = 64 << 10
@@ -33,7 +35,8 @@ PATIENCE_SECONDS: Final = 30.0
 """Time that one request may take while its connection brings less than SLOW_BYTES a second."""
 SLOW_BYTES: Final = 16 << 10
 BURST_BYTES: Final = 64 << 20
-"""After this much has been held, free memory is given back to the kernel."""
+BURST_SECONDS: Final = 1.0
+"""So long after so much was held, free memory is given back to the kernel."""
 
 
 class Connection:
@@ -63,6 +66,11 @@ class Connection:
         if not self.reads:
             return 0
         return max(self.level - next(iter(self.reads)).level, sum(read.announced for read in self.reads))
+
+    @property
+    def has_small(self) -> bool:
+        """Whether it waits for requests without images, and no others."""
+        return bool(self.reads) and all(read.most <= PLAIN_BYTES for read in self.reads)
 
     @property
     def held(self) -> int:
@@ -107,7 +115,7 @@ class ReceiveBudget:
     def __init__(self, total: int, tenant_share: float, largest: int, after_burst: Callable[[], object]) -> None:
         """A connection may hold half of `total`, a tenant its share, and each a request of the `largest` size.
 
-        `after_burst` is called once much has been held and nothing is any more.
+        `after_burst` is called once much was held, and is no more.
         """
         self._total = total
         self._connection = max(total // 2, largest)
@@ -118,7 +126,8 @@ class ReceiveBudget:
         self._connections: dict[str, Connection] = {}
         self._stored: Counter[str] = Counter()
         """By tenant."""
-        self._peak = 0
+        self._burst = 0.0
+        """When a burst was last seen; 0 when its memory has been given back."""
         self._requests: dict[int, weakref.ref[Any]] = {}
         """By id, since messages have no hash."""
         self._timer: asyncio.TimerHandle | None = None
@@ -136,16 +145,13 @@ class ReceiveBudget:
         connection.measured(received, now)
         connection.tenant = tenant
         announced = announced if announced > SMALL_BYTES else 0
-        if announced:
-            try:
-                self._check_room(connection, tenant, announced)
-            except Refusal:
-                self._drop(connection)
-                raise
+        if announced and (refusal := self._without_room(connection, tenant, announced)):
+            self._drop(connection)
+            raise refusal
         refused = self._loop.create_future()
         read = Read(connection, tenant, most, announced, now if one else None, connection.level, refused)
         connection.reads[read] = None
-        self._look_later()
+        self._look_within(SOON_SECONDS if connection.has_small else INTERVAL_SECONDS)
         return read
 
     def end(self, read: Read) -> None:
@@ -153,11 +159,14 @@ class ReceiveBudget:
         read.connection.reads.pop(read, None)
         self._drop(read.connection)
 
-    def admit(self, read: Read, size: int) -> None:
-        """The message is whole. Raises a Refusal when it has no room."""
+    def refusal(self, read: Read, size: int) -> Refusal | None:
+        """The message is whole: why it is refused, if it is."""
         read.connection.delivered(size)
-        if size > PLAIN_BYTES and not read.announced:
-            self._check_room(read.connection, read.tenant, size)
+        if size > read.most:
+            return too_large(size, read.most)
+        if size <= PLAIN_BYTES or size <= read.announced:
+            return None
+        return self._without_room(read.connection, read.tenant, size)
 
     def hold(self, read: Read, size: int, request: object) -> None:
         """Counts the bytes of a message for as long as `request`, which has them, lives."""
@@ -181,7 +190,7 @@ class ReceiveBudget:
 
         reference = weakref.ref(request, is_gone)
         self._requests[id(reference)] = reference
-        self._look_later()
+        self._look_within(INTERVAL_SECONDS)
 
     async def wait_for_room(self, peer: str, tenant: str) -> None:
         """Waits until the next message of a stream may be read: its sender waits meanwhile, by HTTP/2's window."""
@@ -189,7 +198,7 @@ class ReceiveBudget:
             held > limit // 2 for _, held, limit in self._own_bounds(connection, tenant)
         ):
             self._released.clear()
-            self._look_later()
+            self._look_within(INTERVAL_SECONDS)
             await self._released.wait()
 
     # --- bounds ---
@@ -201,13 +210,14 @@ class ReceiveBudget:
             waiting = sum(it.incomplete for it in self._connections.values() if it.tenant == tenant)
             yield f"max_receiving_bytes/{tenant}", self._stored[tenant] + waiting, self._tenant
 
-    def _check_room(self, connection: Connection, tenant: str, size: int) -> None:
-        """Raises a Refusal when a request of `size` bytes has no room."""
+    def _without_room(self, connection: Connection, tenant: str, size: int) -> Refusal | None:
+        """Why a request of `size` bytes has no room; None when it has."""
         total = self._total if size <= SMALL_BYTES else self._total * 3 // 4
         everything = ("max_receiving_bytes", sum(it.held for it in self._connections.values()), total)
         for name, held, limit in (*self._own_bounds(connection, tenant), everything):
             if held + size > limit:
-                raise full(name, f"{held} bytes of requests are held, and this one has {size}; allowed: {limit}")
+                return full(name, f"{held} bytes of requests are held, and this one has {size}; allowed: {limit}")
+        return None
 
     def _drop(self, connection: Connection) -> None:
         """Forgets a connection that holds nothing."""
@@ -216,33 +226,38 @@ class ReceiveBudget:
 
     # --- the look at what is held ---
 
-    def _look_later(self) -> None:
+    def _look_within(self, seconds: float) -> None:
+        due = self._loop.time() + seconds
+        if self._timer and self._timer.when() > due:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_later(INTERVAL_SECONDS, self._look)
+            self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
         """Measures what is held, and refuses who holds too much."""
         self._timer = None
         now = time.monotonic()
-        for connection in list(self._connections.values()):
-            if connection.reads:
-                connection.measured(self._sockets.received(connection.peer), now)
-                self._refuse_slow(connection, now)
-                self._refuse_large(connection)
-        held = sum(it.held for it in self._connections.values())
-        self._peak = max(self._peak, held)
-        for connection in list(self._connections.values()):
+        reading = [it for it in self._connections.values() if it.reads]
+        for connection in reading:
+            connection.measured(self._sockets.received(connection.peer), now)
+        if is_burst := sum(it.held for it in self._connections.values()) > BURST_BYTES:
+            self._burst = now
+        elif self._burst and now - self._burst > BURST_SECONDS:
+            self._burst = 0.0
+            self._after_burst()
+        for connection in reading:
+            self._refuse_slow(connection, now)
+            self._refuse_large(connection)
             self._refuse_beyond("max_receiving_bytes/connection", self._connection, [connection])
         for tenant in {it.tenant for it in self._connections.values()} - {""}:
             theirs = [it for it in self._connections.values() if it.tenant == tenant]
             self._refuse_beyond(f"max_receiving_bytes/{tenant}", self._tenant, theirs)
         self._refuse_beyond("max_receiving_bytes", self._total, list(self._connections.values()))
         self._released.set()
-        if self._connections:
-            self._look_later()
-        elif self._peak > BURST_BYTES:
-            self._peak = 0
-            self._after_burst()
+        if self._connections or self._burst:
+            is_soon = is_burst or any(it.has_small for it in self._connections.values())
+            self._look_within(SOON_SECONDS if is_soon else INTERVAL_SECONDS)
 
     def _refuse_slow(self, connection: Connection, now: float) -> None:
         """Ends calls whose only request does not come."""
@@ -257,11 +272,11 @@ class ReceiveBudget:
 
     def _refuse_large(self, connection: Connection) -> None:
         """Ends calls that may have no images, on a connection with no others, when more comes than they may have."""
-        while connection.reads and all(read.most <= PLAIN_BYTES for read in connection.reads):
+        while connection.has_small:
             allowed = PLAIN_BYTES * 2 * (len(connection.reads) + 1)
             if (held := connection.incomplete) <= allowed:
                 return
-            self._refuse(next(iter(connection.reads)), too_large(held, PLAIN_BYTES))
+            self._refuse(next(iter(connection.reads)), too_large(held, PLAIN_BYTES, "has sent"))
 
     def _refuse_beyond(self, name: str, limit: int, connections: list[Connection]) -> None:
         """Refuses reads until `connections` hold no more than `limit`: the slowest of those that hold much first."""
@@ -291,11 +306,11 @@ def full(bound: str, message: str) -> Refusal:
     )
 
 
-def too_large(size: int, most: int) -> Refusal:
+def too_large(size: int, most: int, verb: str = "is") -> Refusal:
     """A message beyond its method's limit."""
     return Refusal(
         grpc.StatusCode.INVALID_ARGUMENT,
         "REQUEST_TOO_LARGE",
-        f"request: is {size} bytes; allowed: {most}",
+        f"request: {verb} {size} bytes; allowed: {most}",
         field="request",
     )

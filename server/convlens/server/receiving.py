@@ -163,9 +163,9 @@ class Receiving(grpc.aio.ServerInterceptor):
             data = await _message(context, read.refused)
         finally:
             self._budget.end(read)
-        if len(data) > most:
-            raise too_large(len(data), most)
-        self._budget.admit(read, len(data))
+        if refusal := self._budget.refusal(read, len(data)):
+            del data, read  # as below
+            raise refusal
         request = deserialize(data)
         self._budget.hold(read, len(data), request)
         return request
@@ -185,6 +185,7 @@ async def _message(context: Any, refused: asyncio.Future[Any]) -> bytes:
             refused.set_result(grpc.aio.EOF if has_failed else finished.result())
 
     reading.add_done_callback(done)
+    del reading  # a traceback keeps what its frames have
     message = await refused
     if message is grpc.aio.EOF:
         raise NoRequest
