@@ -16,6 +16,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from convlens.jobs import descriptors
 from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, certificates, client_words
@@ -34,6 +35,7 @@ class NoRedis(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     """Runs everything until told to stop."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
+    descriptors.allow_most()
     return asyncio.run(up(settings))
 
 

@@ -24,7 +24,7 @@ from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
-from convlens.server.errors import ModelChanged, refusal_of, unknown_job
+from convlens.server.errors import ModelChanged, refusal_of, unknown_job, without_frames
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.shared import MAPPED_SECONDS, Mapped
@@ -148,7 +148,7 @@ class Front:
                     with self.shared.images(it.request, self.settings.max_request_bytes) as images:
                         jobs.append(validate(it.request, images, it.call, it.live, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
-                refused[place] = refusal_of(error).with_traceback(None)  # whose frames have the images
+                refused[place] = without_frames(refusal_of(error))  # which have the images
         leaving: list[str] = []
         with contextlib.suppress(IndexError):
             while len(leaving) < MOST_LEAVING:

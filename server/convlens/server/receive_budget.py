@@ -34,7 +34,7 @@ PLAIN_BYTES: Final = 64 << 10
 PATIENCE_SECONDS: Final = 30.0
 """Time that one request may take while its connection brings less than SLOW_BYTES a second."""
 SLOW_BYTES: Final = 16 << 10
-BURST_BYTES: Final = 64 << 20
+BURST_BYTES: Final = 16 << 20
 BURST_SECONDS: Final = 1.0
 """So long after so much was held, free memory is given back to the kernel."""
 

@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from convlens.jobs import cards, logs, memory, scheduling, scrape
+from convlens.jobs import cards, descriptors, logs, memory, scheduling, scrape
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
 from convlens.jobs.hands import Hands
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a worker until it is told to stop."""
     settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
+    descriptors.allow_most()
     memory.keep()
     scheduling.batch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
