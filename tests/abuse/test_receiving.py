@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import socket
 import ssl
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -26,13 +26,15 @@ from secured import client_tls, new_token
 from convlens.client import Client, InvalidArgument, Overloaded, Saliency
 from convlens.client.stubs import Stubs
 from convlens.local.certificates import certificates
-from convlens.v1 import spec_pb2, visualization_pb2
+from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
 
 LARGE = 60 * MIB
 CHECK = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 VISUALIZE = "/convlens.v1.VisualizationService/VisualizeUnary"
 GET_JOB = "/convlens.v1.JobService/GetJob"
+BUSY_SECONDS = 4
+"""For an ordinary call: it takes half a second where nothing else runs, but here the load is made on the same cores."""
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -73,8 +75,8 @@ def is_back(process, base) -> bool:
 
 
 def large_request() -> bytes:
+    """One that is refused once it has been read, since it asks for nothing."""
     spec = spec_pb2.JobSpec(model="null", images=[spec_pb2.Image(encoded=bytes(LARGE))])
-    spec.visualizations.add().saliency.SetInParent()
     return visualization_pb2.VisualizeRequest(spec=spec).SerializeToString()
 
 
@@ -108,11 +110,10 @@ def test_large_calls_at_once_take_a_bounded_memory_which_comes_back(server, scal
         forget_peak(process)
         for _ in range(scale):
             outcomes = at_once(24, lambda number: calls[number % connections](request, timeout=60))
-            # the image is none: what is read is refused for that, the rest for want of room, with details
             assert set(outcomes) <= {("INVALID_ARGUMENT", True), ("RESOURCE_EXHAUSTED", True)}, outcomes
         assert peak(process) - base < 1200 * MIB  # 3 copies of the 256 MiB budget, and what came between two looks
     assert not neighbour.errors
-    assert neighbour.slowest < 3  # below 1 s where the load is not made by the same two cores
+    assert neighbour.slowest < BUSY_SECONDS
     until(lambda: is_back(process, base), 10)
 
 
@@ -152,7 +153,7 @@ def test_a_stranger_cannot_make_open_methods_hold_more_than_they_need(guarded, t
         assert peak(process) - base < 200 * MIB
         until(lambda: is_back(process, base), 10)
     assert not neighbour.errors
-    assert neighbour.slowest < 2
+    assert neighbour.slowest < BUSY_SECONDS
 
 
 def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(guarded):
@@ -175,9 +176,8 @@ def test_messages_that_never_end_are_refused_at_the_budget_and_freed(server, sca
             sender.send(sender.call(VISUALIZE, LARGE), LARGE - 1000)
         assert peak(process) - base < 450 * MIB
         until(lambda: [it.listen(0.01) for it in senders] and sum(bool(it.ended) for it in senders) >= 6, 10)
-        assert neighbour.call() < 2
     assert not neighbour.errors
-    assert neighbour.slowest < 2
+    assert neighbour.slowest < BUSY_SECONDS
     until(lambda: is_back(process, base), 10)
 
 
@@ -299,7 +299,7 @@ def test_connections_are_bounded_and_free_again_when_closed(service):
             return count
 
         until(lambda: closed() >= 30, 10)
-        assert neighbour.call() < 2
+        assert neighbour.call() < BUSY_SECONDS
     until(lambda: _is_served(target), 10)
     assert resident(process) - base < 16 * MIB
     assert not neighbour.errors
@@ -326,22 +326,23 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(service):
         assert f"{hard} {hard}" in " ".join(next(it for it in limits.splitlines() if "open files" in it).split())
 
 
-def test_half_open_callers_are_noticed_and_their_jobs_cancelled(service, scale):
+def test_the_job_of_a_half_open_caller_is_cancelled(service, server, scale):
     if scale == 1:
-        pytest.skip("takes 30 seconds, the server's keepalive")
-    process, line = service.start("convlens.server", "--port", "0", "--metrics-address", "127.0.0.1:0")
-    with proxied(int(line.rpartition(":")[2])) as proxy:
-        channel = grpc.insecure_channel(f"127.0.0.1:{proxy.port}", OPTIONS)
-        stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        next(stream)
-        before = _connections(process)
-        proxy.half_open()
-        began = time.monotonic()
-        until(lambda: _connections(process) < before, 40)
-        assert time.monotonic() - began > 1
-        channel.close()
-
-
-def _connections(process) -> int:
-    """How many TCP sockets a process has."""
-    return sum("socket:" in str(it.readlink()) for it in Path(f"/proc/{process.pid}/fd").iterdir())
+        pytest.skip("the server's keepalive takes 30 seconds")
+    _, target = server
+    worker = service.worker("other=null")
+    with proxied(int(target.rpartition(":")[2])) as proxy, Client(target) as client:
+        until(lambda: any(model.name == "other" for model in client.models()))
+        worker.send_signal(signal.SIGSTOP)  # so that the job waits
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", OPTIONS) as channel:
+                pixels = spec_pb2.Image(pixels=codec.encode(PHOTO))
+                spec = spec_pb2.JobSpec(model="other", images=[pixels])
+                spec.visualizations.add().saliency.SetInParent()
+                request = visualization_pb2.VisualizeRequest(spec=spec)
+                call = Stubs(channel).visualizations.Visualize(request)
+                job_id = next(call).job.id
+                proxy.half_open()
+                until(lambda: client.job(job_id).status().state == job_pb2.JOB_STATE_CANCELLED, 45)
+        finally:
+            worker.send_signal(signal.SIGCONT)
