@@ -407,7 +407,7 @@ class AsyncClient:
         attempts = Attempts(self._connection, self._timeout if timeout is None else timeout, request_id)
         link = self._link()
         while True:
-            options = {"timeout": attempts.remaining(), "metadata": self._connection.metadata}
+            options = {"timeout": attempts.remaining(), "metadata": self._connection.metadata_of(request)}
             try:
                 with link.running(partial(method(link.stubs), request, **options)) as call:
                     response = await call
@@ -422,7 +422,7 @@ class AsyncClient:
         answer = Answer(self._connection, request, timeout, job_id)
         while True:
             method, message, seconds = answer.next_call(link.stubs)
-            options = {"timeout": seconds, "metadata": self._connection.metadata}
+            options = {"timeout": seconds, "metadata": self._connection.metadata_of(message)}
             try:
                 with link.running(partial(method, message, **options)) as call:
                     if answer.unary:

@@ -21,6 +21,8 @@ from convlens.client.unreachable import Caller
 log = logging.getLogger(__name__)
 
 VERSION: Final = metadata.version("convlens-client")
+ANNOUNCED_FROM: Final = 1 << 20
+"""Bytes of a request."""
 LONGEST_CONNECT: Final = 20.0
 """Seconds of one try to connect, at most; gRPC's own default."""
 
@@ -119,6 +121,12 @@ class Connection:
         if self._tls:
             return module.secure_channel(self.target, self._tls.credentials(), options)
         return module.insecure_channel(self.target, options)
+
+    def metadata_of(self, request: Any) -> tuple[tuple[str, str], ...]:
+        """The metadata of a call. It announces a large request, serialized, which can be refused before it is sent."""
+        if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
+            return self.metadata
+        return (*self.metadata, ("convlens-request-bytes", str(len(request))))
 
     def answered(self) -> None:
         """Takes note that the server answers."""

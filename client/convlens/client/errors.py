@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -98,6 +99,8 @@ _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.ABORTED: JobFailed,
 }
+_TOO_LARGE: Final = re.compile(r"[Rr]eceived message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC itself says of a request that is far larger than the server takes, or that is sent to an older server."""
 _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
 """What gRPC says, as UNAVAILABLE, of a certificate that is wrong, which trying again does not mend."""
 
@@ -113,6 +116,9 @@ def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> Convlen
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
         message = f"the certificate of the server at {target} is not to be trusted: {message}"
         return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(message)):
+        message = f"request: is {sizes[1]} bytes; allowed by the server: {sizes[2]}"
+        return InvalidArgument(message, reason="REQUEST_TOO_LARGE", field="request", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE:
         message = f"no Convlens server answers at {target}: {message}"
     return _TYPES.get(code, ConvlensError)(message or code.name, request_id=request_id)

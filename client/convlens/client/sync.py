@@ -368,7 +368,7 @@ class Client:
         attempts = Attempts(self._connection, self._timeout if timeout is None else timeout, request_id)
         link = self._link()
         while True:
-            options = {"timeout": attempts.remaining(), "metadata": self._connection.metadata}
+            options = {"timeout": attempts.remaining(), "metadata": self._connection.metadata_of(request)}
             try:
                 with link.calls.running(partial(method(link.stubs), request, **options)) as call:
                     (response,) = call
@@ -386,7 +386,7 @@ class Client:
         answer = Answer(self._connection, request, timeout, job_id)
         while True:
             method, message, seconds = answer.next_call(link.stubs)
-            options = {"timeout": seconds, "metadata": self._connection.metadata}
+            options = {"timeout": seconds, "metadata": self._connection.metadata_of(message)}
             try:
                 with calls.running(partial(method, message, **options)) as call:
                     for part in call:

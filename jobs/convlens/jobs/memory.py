@@ -11,19 +11,30 @@ import gc
 import sys
 from typing import Final
 
-_TRIM, _MMAP = -1, -3
-"""mallopt's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
+_TRIM, _MMAP, _ARENAS = -1, -3, -8
+"""mallopt's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 BLOCK: Final = 32 << 20
 """Blocks up to this size come from memory that is kept; glibc allows no more."""
 KEPT: Final = 128 << 20
 """Bytes kept at most, of each arena."""
 
 
-def keep() -> None:
-    """Has this process keep it, where its C library is glibc."""
+def keep(arenas: int | None = None) -> None:
+    """Has this process keep it, where its C library is glibc, in so many arenas; None: as many as glibc makes.
+
+    Of one arena alone trim() gives all back: of the others glibc keeps the end, of up to 64 MiB each.
+    """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_MMAP, BLOCK)
         mallopt(_TRIM, KEPT)
+        if arenas is not None:
+            mallopt(_ARENAS, arenas)
+
+
+def trim() -> None:
+    """Gives what is kept and free back to the kernel: a burst is over, and the next messages fault their pages anew."""
+    if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        malloc_trim(0)
 
 
 def settle() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from convlens.jobs import descriptors
 from convlens.jobs.connect import LedgerUnavailable, connect
 from convlens.jobs.own_folder import UnusableFolder
 from convlens.local import valkey
@@ -34,6 +35,7 @@ class NoRedis(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     """Runs everything until told to stop."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
+    descriptors.allow_most()
     try:
         return asyncio.run(up(settings))
     except UnusableFolder as error:

@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from convlens.jobs import logs, memory, scheduling
+from convlens.jobs import descriptors, logs, memory, scheduling
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
 
@@ -15,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a front until it is told to stop."""
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
-    memory.keep()
+    descriptors.allow_most()
+    memory.keep(arenas=1)
     scheduling.batch()
     status: int = uvloop.run(serve(settings))
     return status

@@ -13,12 +13,14 @@ from prometheus_client import REGISTRY
 
 from convlens.jobs import checks, memory, scrape
 from convlens.jobs.own_folder import UnusableFolder
-from convlens.server import metrics
+from convlens.server import metrics, transport
 from convlens.server.checks import AT_START, ServerDeployment
 from convlens.server.front import Front
 from convlens.server.gate import Gate
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptor import Boundary
+from convlens.server.receive_budget import ReceiveBudget
+from convlens.server.receiving import Calls, Receiving
 from convlens.server.services import VERSION, Jobs, Models, Visualizations
 from convlens.server.settings import ServerSettings
 from convlens.server.tls import server_credentials
@@ -40,15 +42,12 @@ async def serve(settings: ServerSettings) -> int:
         return 1
     checks.log_in_background(AT_START, ServerDeployment(settings))
     health = Health(front)
+    budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, front.trim)
+    calls = Calls(settings.max_calls, settings.tenant_share)
+    boundary = Boundary(VERSION)
     server = grpc.aio.server(
-        interceptors=[Boundary(VERSION), gate],
-        options=[
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", int(settings.reuse_port)),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-        ],
+        interceptors=[Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate],
+        options=transport.options(settings),
     )
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Visualizations(front), server)  # type: ignore[no-untyped-call,unused-ignore]
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
@@ -56,7 +55,7 @@ async def serve(settings: ServerSettings) -> int:
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
-    probes = grpc.aio.server()
+    probes = grpc.aio.server(options=transport.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probes)
     address = f"{settings.host}:{settings.port}"
     try:

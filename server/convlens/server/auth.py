@@ -41,6 +41,12 @@ def caller() -> Caller:
     return _CALLER.get()
 
 
+def tenant() -> str:
+    """The tenant of this code's call; empty without tokens, and for calls that need none."""
+    who = _CALLER.get(None)
+    return who.tenant if who else ""
+
+
 def called_by(who: Caller) -> None:
     """From here on this task, and those it starts, serve a call of `who`."""
     _CALLER.set(who)

@@ -137,6 +137,12 @@ def _full(error: Full) -> Refusal:
     )
 
 
+def without_frames(refusal: Refusal) -> Refusal:
+    """The refusal without what it was raised from and where: the memory of those frames lives as long as it does."""
+    refusal.__context__ = refusal.__cause__ = None
+    return refusal.with_traceback(None)
+
+
 def refusal_of(error: Exception) -> Refusal:
     """Every exception a call may end with, as what its caller is told. The unforeseen is logged, not told."""
     match error:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, cast
 
-from convlens.jobs import cards, keys
+from convlens.jobs import cards, keys, memory
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
@@ -24,7 +24,7 @@ from convlens.jobs.record import Record, State
 from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
 from convlens.server import convert, metrics
 from convlens.server.auth import Caller
-from convlens.server.errors import unknown_job
+from convlens.server.errors import refusal_of, unknown_job, without_frames
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.together import Together
@@ -107,6 +107,10 @@ class Front:
         """Runs a blocking function in the pool."""
         return await self._loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
+    def trim(self) -> None:
+        """Gives free memory back to the kernel, in a thread."""
+        self._loop.run_in_executor(self._threads, memory.trim)
+
     async def live(self) -> cards.Live:
         """What is served now, a second old at most."""
         now = time.monotonic()
@@ -136,7 +140,7 @@ class Front:
                 if it:
                     jobs.append(validate(it.request, it.call, it.live, self.settings, self.seen))
             except Exception as error:  # noqa: BLE001 - told to its caller, and logged where unforeseen
-                refused[place] = error
+                refused[place] = without_frames(refusal_of(error))  # which have the images
         leaving: list[Waiting] = []
         with contextlib.suppress(IndexError):
             while len(leaving) < MOST_LEAVING:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -14,10 +12,7 @@ from grpc_status import rpc_status
 
 from convlens.server import metrics
 from convlens.server.errors import refusal_of
-from convlens.server.requests import LARGE, reader
-
-Read = Callable[[bytes], Any]
-"""What makes a request of its bytes."""
+from convlens.server.requests import reader
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -25,7 +20,6 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def __init__(self, version: str) -> None:
         self._metadata = (("convlens-version", version),)
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def intercept_service(
         self,
@@ -41,20 +35,21 @@ class Boundary(grpc.aio.ServerInterceptor):
     @functools.lru_cache(64)  # noqa: B019 - there is one Boundary; what the gate refuses is forgotten soon
     def _wrapped(self, handler: Any, method: str) -> Any:
         from_string = handler.request_deserializer  # none where the gate refuses, whatever the request is
-        read = reader(from_string.__self__) if from_string else lambda data: data
-        codecs = (None, _serializer(handler.response_serializer))
+        codecs = (from_string and reader(from_string.__self__), _serializer(handler.response_serializer))
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, read, method), *codecs)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, read, method), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, read, method), *codecs)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codecs)
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]], read: Read, method: str) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             context.set_trailing_metadata(self._metadata)
             with metrics.call(method) as seen:
                 try:
-                    answer = await inner(await self._parsed(read, request), context)
+                    answering = inner(request, context)
+                    del request  # its images are needed only until they are stored
+                    answer = await answering
                 except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
                     return await self._abort(context, error, seen)
                 seen.code = "OK"
@@ -62,16 +57,14 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streaming(
-        self, inner: Callable[..., AsyncGenerator[Any]], read: Read, method: str
-    ) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             context.set_trailing_metadata(self._metadata)
             with metrics.call(method) as seen:
                 try:
-                    is_stream = isinstance(request, AsyncIterator)
-                    parsed = self._each_parsed(read, request) if is_stream else await self._parsed(read, request)
-                    async with aclosing(inner(parsed, context)) as parts:
+                    answering = inner(request, context)
+                    del request  # as above
+                    async with aclosing(answering) as parts:
                         async for part in parts:
                             yield part
                     seen.code = "OK"
@@ -79,16 +72,6 @@ class Boundary(grpc.aio.ServerInterceptor):
                     await self._abort(context, error, seen)
 
         return call
-
-    async def _parsed(self, read: Read, data: bytes) -> Any:
-        """A request, read; a large one in a thread, for other calls to go on meanwhile."""
-        if len(data) > LARGE:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, read, data)
-        return read(data)
-
-    async def _each_parsed(self, read: Read, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for data in requests:
-            yield await self._parsed(read, data)
 
     async def _abort(self, context: Any, error: Exception, seen: metrics.Call) -> None:
         refusal = refusal_of(error)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from convlens.server.errors import invalid
+from convlens.server.errors import Refusal, invalid
 from convlens.v1 import framing, spec_pb2, tensor_pb2
 
 LARGE: Final = 1 << 20
@@ -28,7 +28,7 @@ _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for n
 _IMAGE: Final = {_ENCODED: None, _PIXELS: {tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number: None}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class JobRequest:
     """A request for a job."""
 
@@ -57,9 +57,7 @@ def reader(message: type[Message]) -> Callable[[bytes], Any]:
                 _count(data, images)
             parsed = message.FromString(data)
         except (DecodeError, ValueError):
-            raise invalid(
-                "request", f"its {len(data)} bytes are no message of the type that this method takes"
-            ) from None
+            raise no_message(data) from None
         request = _job_request(parsed) if spec else None
         if _drops_fields(request.message if request else parsed):
             path, number = next(_unknown(message.FromString(data)))
@@ -69,6 +67,11 @@ def reader(message: type[Message]) -> Callable[[bytes], Any]:
         return request or parsed
 
     return read
+
+
+def no_message(data: bytes) -> Refusal:
+    """What bytes that cannot be parsed are refused by."""
+    return invalid("request", f"its {len(data)} bytes are no message of the type that this method takes")
 
 
 def _job_request(message: Any) -> JobRequest:

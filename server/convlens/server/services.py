@@ -51,7 +51,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self, request: JobRequest, context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeResponse | bytes]:
         """One job, waited for."""
-        async with contextlib.aclosing(self._answer(request, context)) as parts:
+        answering = self._answer(request, context)
+        del request  # its images are needed only until they are stored
+        async with contextlib.aclosing(answering) as parts:
             async for name, part in parts:
                 if isinstance(part, job_pb2.Job):
                     yield visualization_pb2.VisualizeResponse(job=part)
@@ -61,7 +63,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     async def VisualizeUnary(self, request: JobRequest, context: Context) -> bytes:  # type: ignore[override]  # noqa: N802
         """One job, waited for, in one message."""
         answer = b""
-        async with contextlib.aclosing(self._answer(request, context, whole=True)) as parts:
+        answering = self._answer(request, context, whole=True)
+        del request  # as above
+        async with contextlib.aclosing(answering) as parts:
             async for _, part in parts:
                 if not isinstance(part, job_pb2.Job):
                     answer = _UNARY(part)
@@ -87,7 +91,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         request_id = canonical_request_id(request.message.request_id)
         call = Call(job_id(request_id, tenant), request_id, tenant, False, context.time_remaining(), whole)
         with front.listening(call.job_id) as heard:
-            async with front.waiting(await front.submit(request, call)) as record:
+            submitted = await front.submit(request, call)
+            del request
+            async with front.waiting(submitted) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
                     yield "job", convert.job(record)
                 ended = await front.ended(record, heard)

@@ -25,6 +25,11 @@ class ServerSettings(JobsSettings):
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     reuse_port: bool = Field(False, description="share the port with other servers of this machine (SO_REUSEPORT)")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
+    max_receiving_bytes: int = Field(
+        256 << 20, ge=2048, description="bytes of all requests being received or not yet stored; one connection: half"
+    )
+    max_connections: int = Field(1024, ge=1, description="connections at once, of each address listened on")
+    max_calls: int = Field(4096, ge=1, description="calls under way at once; a sixteenth of as many that need no token")
     max_images: int = Field(64, ge=1, description="images of one job")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
@@ -41,7 +46,9 @@ class ServerSettings(JobsSettings):
         ge=1,
         description="jobs whose records are there, live and ended; the oldest that nobody was promised go first",
     )
-    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these four that one tenant may have")
+    tenant_share: float = Field(
+        0.5, gt=0, le=1, description="share of these four, of max_calls and of max_receiving_bytes that one tenant has"
+    )
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -89,6 +96,13 @@ class ServerSettings(JobsSettings):
                 "at 127.0.0.1"
             )
         return address
+
+    @field_validator("max_receiving_bytes")
+    @classmethod
+    def _of_two_requests(cls, total: int, others: ValidationInfo) -> int:
+        if total < 2 * (most := others.data.get("max_request_bytes", 0)):
+            raise ValueError(f"must be at least twice max_request_bytes, {2 * most}: a connection may have half of it")
+        return total
 
     @field_validator("tenant_rate")
     @classmethod

@@ -51,6 +51,7 @@ class Stream:
                     before, after = (last, asyncio.Event()) if request.message.in_order else (free, asyncio.Event())
                     last = after if request.message.in_order else last
                     tasks.create_task(self._one(request, before, after))
+                    del request  # its images are needed only until they are stored
             except Refusal as error:
                 failed = error
         await self._out.put(None)
@@ -63,6 +64,7 @@ class Stream:
         sequence = framing.number(_SEQUENCE, number)
         try:
             parts = self._answer(request)
+            del request
             async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
                 async for name, part in parts:
                     if isinstance(part, job_pb2.Job):

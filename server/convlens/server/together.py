@@ -58,6 +58,7 @@ class Together(Generic[T, R]):
                     calls.append(self._waiting.get_nowait())
             closing = None in calls
             self._make([call for call in calls if call])
+            del calls  # what they brought is not needed while the next are waited for
         self._waiting.put(None)  # for the next thread
 
     def _make(self, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:

@@ -199,10 +199,10 @@ def test_every_way_to_ask_refuses_alike(stubs):
 
 def test_a_request_over_the_limit_is_told_both_numbers(stubs):
     request = job_pb2.SubmitJobRequest(spec=with_image(encoded=bytes(1 << 26)))
-    with pytest.raises(grpc.RpcError) as refused:
-        stubs.jobs.SubmitJob(request)
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert f"{request.ByteSize()} vs. {1 << 26}" in refused.value.details()
+    code, message, details = refusal(lambda: stubs.jobs.SubmitJob(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message == f"request: is {request.ByteSize()} bytes; allowed: {1 << 26}"
+    assert details["BadRequest"].field_violations[0].field == "request"
 
 
 def test_a_result_that_could_never_fit_is_told_with_both_numbers(stubs):

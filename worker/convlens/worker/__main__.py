@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from convlens.jobs import cards, checks, logs, memory, scheduling, scrape
+from convlens.jobs import cards, checks, descriptors, logs, memory, scheduling, scrape
 from convlens.jobs.broker import celery_app, run_worker
 from convlens.jobs.connect import connect
 from convlens.jobs.deployment import CHECKS, Deployment
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a worker until it is told to stop."""
     settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
+    descriptors.allow_most()
     memory.keep()
     scheduling.batch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news

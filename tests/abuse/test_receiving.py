@@ -1,0 +1,348 @@
+"""What callers can make a server hold by sending: large requests, messages that never end, too many of anything."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+import ssl
+import threading
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from half_sent import HalfSent
+from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
+from processes import until
+from proxy import proxied
+from secured import client_tls, new_token
+
+from convlens.client import Client, InvalidArgument, Overloaded, Saliency
+from convlens.client.stubs import Stubs
+from convlens.local.certificates import certificates
+from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+
+LARGE = 60 * MIB
+CHECK = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+VISUALIZE = "/convlens.v1.VisualizationService/VisualizeUnary"
+GET_JOB = "/convlens.v1.JobService/GetJob"
+BUSY_SECONDS = 4
+"""For an ordinary call: it takes half a second where nothing else runs, but here the load is made on the same cores."""
+OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tokens") / "tokens.toml"
+
+
+@pytest.fixture(scope="module")
+def token(token_file) -> str:
+    return new_token(token_file, "acme", "read", "submit")
+
+
+@pytest.fixture(scope="module")
+def service(start_service):
+    """A server without tokens, whose jobs' images may have 64 MiB in all."""
+    service = start_service(max_queued_bytes=64 * MIB)
+    service.worker("null=null")
+    return service
+
+
+@pytest.fixture(scope="module")
+def server(service):
+    """The process and its target."""
+    return service.server()
+
+
+@pytest.fixture(scope="module")
+def guarded(service, token, token_file):
+    """The same with tokens."""
+    process, line = service.start("convlens.server", "--port", "0", "--tokens", str(token_file))
+    return process, line.split()[-1]
+
+
+def is_back(process, base) -> bool:
+    """Whether a process has the memory again that it had, but for a little."""
+    return resident(process) < base + 32 * MIB
+
+
+def large_request() -> bytes:
+    """One that is refused once it has been read, since it asks for nothing."""
+    spec = spec_pb2.JobSpec(model="null", images=[spec_pb2.Image(encoded=bytes(LARGE))])
+    return visualization_pb2.VisualizeRequest(spec=spec).SerializeToString()
+
+
+def at_once(count, call) -> Counter:
+    """What comes of `call(number)` in so many threads."""
+    outcomes = Counter()
+
+    def run(number):
+        try:
+            call(number)
+            outcomes["OK"] += 1
+        except grpc.RpcError as error:
+            outcomes[error.code().name, bool(rpc_status.from_call(error))] += 1
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+@pytest.mark.parametrize("connections", [24, 1])
+def test_large_calls_at_once_take_a_bounded_memory_which_comes_back(server, scale, connections):
+    process, target = server
+    request = large_request()
+    with contextlib.ExitStack() as stack, Neighbour(target) as neighbour:
+        channels = [stack.enter_context(grpc.insecure_channel(target, OPTIONS)) for _ in range(connections)]
+        calls = [channel.unary_unary(VISUALIZE) for channel in channels]
+        base = resident(process)
+        forget_peak(process)
+        for _ in range(scale):
+            outcomes = at_once(24, lambda number: calls[number % connections](request, timeout=60))
+            assert set(outcomes) <= {("INVALID_ARGUMENT", True), ("RESOURCE_EXHAUSTED", True)}, outcomes
+        assert peak(process) - base < 1200 * MIB  # 3 copies of the 256 MiB budget, and what came between two looks
+    assert not neighbour.errors
+    assert neighbour.slowest < BUSY_SECONDS
+    until(lambda: is_back(process, base), 10)
+
+
+def test_the_sdk_gets_all_its_large_calls_through_in_turns(server):
+    process, target = server
+    pixels = np.zeros((1, 4000, 4000, 3), np.uint8)  # 46 MiB
+    forget_peak(process)
+    base = resident(process)
+    with Client(target, timeout=60) as client:
+        threads = [
+            threading.Thread(target=lambda: done.append(client.visualize(pixels, [Saliency()], model="null")))
+            for _ in range(6)
+        ]
+        done = []
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(done) == 6
+    assert peak(process) - base < 800 * MIB
+    until(lambda: is_back(process, base), 10)
+
+
+@pytest.mark.parametrize("path", [CHECK, REFLECTION])
+def test_a_stranger_cannot_make_open_methods_hold_more_than_they_need(guarded, token, scale, path):
+    process, target = guarded
+    with Neighbour(target, token=token) as neighbour, contextlib.ExitStack() as stack:
+        base = resident(process)
+        forget_peak(process)
+        strangers = [stack.enter_context(HalfSent(target)) for _ in range(8 * scale)]
+        for stranger in strangers:
+            number = stranger.call(path, LARGE)
+            stranger.send(number, LARGE - 1000)
+            until(lambda: stranger.listen(0.1) or number in stranger.ended, 5)  # noqa: B023
+            until(lambda: number in stranger.ended or not stranger.listen(1), 5)  # noqa: B023
+            assert number in stranger.ended
+        assert peak(process) - base < 200 * MIB
+        until(lambda: is_back(process, base), 10)
+    assert not neighbour.errors
+    assert neighbour.slowest < BUSY_SECONDS
+
+
+def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(guarded):
+    process, target = guarded
+    base = resident(process)
+    with HalfSent(target) as stranger:
+        for path in (VISUALIZE, GET_JOB):
+            number = stranger.call(path, LARGE)
+            assert stranger.send(number, LARGE) < 2 * MIB
+    assert resident(process) - base < 16 * MIB
+
+
+def test_messages_that_never_end_are_refused_at_the_budget_and_freed(server, scale):
+    process, target = server
+    with contextlib.ExitStack() as stack, Neighbour(target) as neighbour:
+        base = resident(process)
+        forget_peak(process)
+        senders = [stack.enter_context(HalfSent(target)) for _ in range(10 * scale)]
+        for sender in senders:
+            sender.send(sender.call(VISUALIZE, LARGE), LARGE - 1000)
+        assert peak(process) - base < 450 * MIB
+        until(lambda: [it.listen(0.01) for it in senders] and sum(bool(it.ended) for it in senders) >= 6, 10)
+    assert not neighbour.errors
+    assert neighbour.slowest < BUSY_SECONDS
+    until(lambda: is_back(process, base), 10)
+
+
+def test_the_same_over_tls(service, tmp_path):
+    made = certificates(tmp_path / "tls", ["127.0.0.1"])
+    process, line = service.start(
+        "convlens.server", "--port", "0", "--tls-cert", str(made.server.certificate), "--tls-key", str(made.server.key)
+    )
+    target = line.split()[-1]
+    context = ssl.create_default_context(cafile=made.ca.certificate)
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with Neighbour(target, tls=client_tls(made)) as neighbour:
+        base = resident(process)
+        forget_peak(process)
+        with HalfSent(target, context.wrap_socket) as sender:
+            for _ in range(4):
+                sender.send(sender.call(VISUALIZE, LARGE), LARGE - 1000)
+            until(lambda: sender.listen(0.1) or sender.ended, 5)
+            assert sender.ended
+        assert peak(process) - base < 300 * MIB
+    assert not neighbour.errors
+    until(lambda: is_back(process, base), 10)
+
+
+def test_compressed_requests_are_refused(server):
+    process, target = server
+    base = resident(process)
+    with grpc.insecure_channel(target, OPTIONS) as channel:
+        call = channel.unary_unary(VISUALIZE)
+        request = large_request()
+        outcomes = at_once(8, lambda _: call(request, compression=grpc.Compression.Gzip))
+    assert outcomes == {("UNIMPLEMENTED", False): 8}
+    assert resident(process) - base < 32 * MIB
+
+
+def test_a_method_without_images_takes_no_large_request(server):
+    _, target = server
+    with grpc.insecure_channel(target, OPTIONS) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(GET_JOB)(bytes(80 << 10))
+    status = rpc_status.from_call(refused.value)
+    assert (refused.value.code(), status.message) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"request: is {80 << 10} bytes; allowed: {64 << 10}",
+    )
+
+
+@pytest.mark.parametrize("edge", [1500, 2500])
+def test_an_oversized_request_is_an_invalid_argument_with_both_numbers_at_once(service, edge):
+    _, line = service.start("convlens.server", "--port", "0", "--max-request-bytes", str(4 * MIB))
+    pixels = np.zeros((edge, edge, 3), np.uint8)  # less than twice the limit, and more
+    with Client(line.split()[-1], timeout=30) as client, pytest.raises(InvalidArgument) as refused:
+        client.visualize(pixels, [Saliency()], model="null")
+    assert refused.value.reason == "REQUEST_TOO_LARGE"
+    assert refused.value.field == "request"
+    assert str(4 * MIB) in refused.value.message
+    assert str(edge * edge * 3)[:3] in refused.value.message
+
+
+def test_too_many_calls_are_refused_with_details_while_others_go_on(service, token_file, token):
+    other = new_token(token_file, "other", "read", "submit")
+    _, line = service.start("convlens.server", "--port", "0", "--max-calls", "32", "--tokens", str(token_file))
+    target = line.split()[-1]
+
+    def kinds(error):
+        status = rpc_status.from_call(error)
+        return {detail.TypeName() for detail in status.details}
+
+    with grpc.insecure_channel(target, OPTIONS) as channel, Client(target, token=other, timeout=10) as neighbour:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watching = [watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for stream in watching:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(watch(health_pb2.HealthCheckRequest()))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        details = (error_details_pb2.ErrorInfo, error_details_pb2.QuotaFailure, error_details_pb2.RetryInfo)
+        assert kinds(refused.value) == {it.DESCRIPTOR.full_name for it in details}
+        with Client(target, token=token, timeout=0.5) as client:
+            stubs = Stubs(channel)
+            metadata = (("authorization", f"Bearer {token}"),)
+            silent = threading.Event()
+
+            def nothing():
+                silent.wait()
+                yield from ()
+
+            streams = [stubs.visualizations.VisualizeStream(nothing(), metadata=metadata) for _ in range(16)]
+            until(lambda: _is_refused(client))
+            assert neighbour.visualize(PHOTO, [Saliency()], model="null")  # another tenant's calls go on
+            for stream in streams:
+                stream.cancel()
+            silent.set()
+            until(lambda: not _is_refused(client))
+
+
+def _is_refused(client) -> bool:
+    try:
+        client.server_info()
+    except Overloaded as error:
+        return error.reason == "SERVER_FULL"
+    return False
+
+
+def test_connections_are_bounded_and_free_again_when_closed(service):
+    process, line = service.start("convlens.server", "--port", "0", "--max-connections", "8")
+    target = line.split()[-1]
+    host, _, port = target.rpartition(":")
+    base = resident(process)
+    with Neighbour(target) as neighbour, contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(40)]
+
+        def closed() -> int:
+            count = 0
+            for it in idle:
+                it.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    count += it.recv(1 << 16) == b""
+            return count
+
+        until(lambda: closed() >= 30, 10)
+        assert neighbour.call() < BUSY_SECONDS
+    until(lambda: _is_served(target), 10)
+    assert resident(process) - base < 16 * MIB
+    assert not neighbour.errors
+
+
+def _is_served(target) -> bool:
+    with grpc.insecure_channel(target, OPTIONS) as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+        return True
+
+
+def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(service):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        processes = [service.server()[0], service.worker("null=null")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for process in processes:
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert f"{hard} {hard}" in " ".join(next(it for it in limits.splitlines() if "open files" in it).split())
+
+
+def test_the_job_of_a_half_open_caller_is_cancelled(service, server, scale):
+    if scale == 1:
+        pytest.skip("the server's keepalive takes 30 seconds")
+    _, target = server
+    worker = service.worker("other=null")
+    with proxied(int(target.rpartition(":")[2])) as proxy, Client(target) as client:
+        until(lambda: any(model.name == "other" for model in client.models()))
+        worker.send_signal(signal.SIGSTOP)  # so that the job waits
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", OPTIONS) as channel:
+                pixels = spec_pb2.Image(pixels=codec.encode(PHOTO))
+                spec = spec_pb2.JobSpec(model="other", images=[pixels])
+                spec.visualizations.add().saliency.SetInParent()
+                request = visualization_pb2.VisualizeRequest(spec=spec)
+                call = Stubs(channel).visualizations.Visualize(request)
+                job_id = next(call).job.id
+                proxy.half_open()
+                until(lambda: client.job(job_id).status().state == job_pb2.JOB_STATE_CANCELLED, 45)
+        finally:
+            worker.send_signal(signal.SIGCONT)
