@@ -9,6 +9,7 @@ soon as its connection, its tenant or all of them together hold too much. Caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import time
@@ -168,14 +169,20 @@ class ReceiveBudget:
             return None
         return self._without_room(read.connection, read.tenant, size)
 
+    @contextlib.contextmanager
+    def parsing(self, read: Read, size: int) -> Iterator[None]:
+        """Counts the bytes of a message for the length of a `with`."""
+        self._store(read, size)
+        try:
+            yield
+        finally:
+            self._store(read, -size)
+
     def hold(self, read: Read, size: int, request: object) -> None:
         """Counts the bytes of a message for as long as `request`, which has them, lives."""
         if size <= PLAIN_BYTES:
             return
-        connection, tenant = read.connection, read.tenant
-        self._connections[connection.peer] = connection
-        connection.stored += size
-        self._stored[tenant] += size
+        self._store(read, size)
 
         def is_gone(reference: weakref.ref[Any]) -> None:  # called in whichever thread it dies in
             if not self._loop.is_closed():
@@ -183,14 +190,21 @@ class ReceiveBudget:
 
         def release(reference: weakref.ref[Any]) -> None:
             self._requests.pop(id(reference))
-            connection.stored -= size
-            self._stored[tenant] -= size
-            self._drop(connection)
-            self._released.set()
+            self._store(read, -size)
 
         reference = weakref.ref(request, is_gone)
         self._requests[id(reference)] = reference
         self._look_within(INTERVAL_SECONDS)
+
+    def _store(self, read: Read, size: int) -> None:
+        """So many bytes more, or less, of whole messages."""
+        connection = read.connection
+        self._connections[connection.peer] = connection
+        connection.stored += size
+        self._stored[read.tenant] += size
+        if size < 0:
+            self._drop(connection)
+            self._released.set()
 
     async def wait_for_room(self, peer: str, tenant: str) -> None:
         """Waits until the next message of a stream may be read: its sender waits meanwhile, by HTTP/2's window."""

@@ -172,7 +172,8 @@ class Receiving(grpc.aio.ServerInterceptor):
             raise refusal
         try:
             if len(data) > LARGE:
-                request = await asyncio.get_running_loop().run_in_executor(self._threads, deserialize, data)
+                with self._budget.parsing(read, len(data)):
+                    request = await asyncio.get_running_loop().run_in_executor(self._threads, deserialize, data)
             else:
                 request = deserialize(data)
         except DecodeError:
