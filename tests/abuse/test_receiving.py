@@ -125,14 +125,14 @@ def test_the_sdk_gets_all_its_large_calls_through_in_turns(server):
     with Client(target, timeout=60) as client:
         threads = [
             threading.Thread(target=lambda: done.append(client.visualize(pixels, [Saliency()], model="null")))
-            for _ in range(6)
+            for _ in range(4)
         ]
         done = []
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(done) == 6
+    assert len(done) == 4
     assert peak(process) - base < 800 * MIB
     until(lambda: is_back(process, base), 10)
 
@@ -162,7 +162,7 @@ def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(gu
     with HalfSent(target) as stranger:
         for path in (VISUALIZE, GET_JOB):
             number = stranger.call(path, LARGE)
-            assert stranger.send(number, LARGE) < 2 * MIB
+            assert stranger.send(number, LARGE, seconds=2) <= 64 << 10
     assert resident(process) - base < 16 * MIB
 
 
@@ -209,8 +209,8 @@ def test_compressed_requests_are_refused(server):
     with grpc.insecure_channel(target, OPTIONS) as channel:
         call = channel.unary_unary(VISUALIZE)
         request = large_request()
-        outcomes = at_once(8, lambda _: call(request, compression=grpc.Compression.Gzip))
-    assert outcomes == {("UNIMPLEMENTED", False): 8}
+        outcomes = at_once(2, lambda _: call(request, compression=grpc.Compression.Gzip))
+    assert outcomes == {("UNIMPLEMENTED", False): 2}
     assert resident(process) - base < 32 * MIB
 
 

@@ -22,7 +22,7 @@ class HalfSent:
         host, _, port = target.rpartition(":")
         self._socket = wrap(socket.create_connection((host, int(port)), timeout=10))
         self._received = b""
-        self._window = WINDOW
+        self._window = self._initial = WINDOW
         self._windows: dict[int, int] = {}
         self._next = 1
         self.ended: set[int] = set()
@@ -41,7 +41,7 @@ class HalfSent:
         fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "convlens"),
                   ("content-type", "application/grpc"), ("te", "trailers"), *metadata]  # fmt: skip
         number, self._next = self._next, self._next + 2
-        self._windows[number] = WINDOW
+        self._windows[number] = self._initial
         self._socket.sendall(_frame(HEADERS, END_HEADERS, number, b"".join(map(_literal, fields))))
         self._send(number, struct.pack(">BI", 0, announced))
         return number
@@ -95,8 +95,9 @@ class HalfSent:
         if kind == SETTINGS and not flags & ACK:
             for at in range(0, len(data), 6):
                 name, value = struct.unpack_from(">HI", data, at)
-                if name == 4:
-                    assert value == WINDOW, "a stream that nobody reads takes more than 64 KiB"
+                if name == 4:  # the window that streams begin with
+                    self._windows = {it: window + value - self._initial for it, window in self._windows.items()}
+                    self._initial = value
         if kind == WINDOW_UPDATE and number == 0:
             self._window += int.from_bytes(data)
         elif kind == WINDOW_UPDATE and number in self._windows:

@@ -133,3 +133,12 @@ async def test_a_server_that_does_not_answer_is_named():
 
 def test_a_message_alone_is_said_plainly():
     assert str(ConvlensError("no")) == "no"
+
+
+@pytest.mark.parametrize("prefix", ["SERVER: R", "R"])
+async def test_grpcs_own_refusal_of_a_large_request_is_an_invalid_argument_with_both_sizes(target, prefix):
+    message = f"{prefix}eceived message larger than max (70000000 vs. 67108864)"
+    error = await ask(target, packed(Code.RESOURCE_EXHAUSTED, message=message), "sync")
+    assert type(error) is client.InvalidArgument
+    assert (error.reason, error.field) == ("REQUEST_TOO_LARGE", "request")
+    assert error.message == "request: is 70000000 bytes; allowed by the server: 67108864"
