@@ -7,15 +7,16 @@ first final state wins, and every script is safe to replay. Sync and thread-safe
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import redis
 
-from convlens.jobs import keys
+from convlens.jobs import keys, poison
 from convlens.jobs.admission import Bounds
 from convlens.jobs.cards import model_of
 from convlens.jobs.hands import AWAKE, HANDS, LINGER, Then
@@ -24,6 +25,9 @@ from convlens.jobs.record import JobFailure, Record, State, StoredImage, hash_fi
 from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, submitted, words
+
+PAYLOAD_NAME: Final = re.compile("[0-9A-Za-z-]+")
+"""What the payloads' names look like that the ledger draws."""
 
 
 class JobLive(RuntimeError):
@@ -139,7 +143,7 @@ class Ledger:
             answers = self._queue(jobs, asked, bounds, leaving)
             for i, (outcome, names, told) in zip(asked, answers, strict=True):
                 unused.remove(asked[i]["pack"])
-                unused += map(bytes.decode, names)
+                unused += [name.decode(errors="replace") for name in names]
                 found[i] = submitted(jobs[i], outcome, told)
         except redis.OutOfMemoryError:
             found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
@@ -148,7 +152,7 @@ class Ledger:
             unused = []  # the jobs may be there; what is not needed has a time of its own
             raise
         finally:
-            self.payloads.delete(unused)
+            self._dispose(unused)
         return found
 
     def _queue(
@@ -178,7 +182,11 @@ class Ledger:
             pipe.time()
             for job_id in job_ids:
                 pipe.hgetall(keys.job(job_id))
-            (seconds, micros), *rows = pipe.execute()
+            answers = pipe.execute(raise_on_error=False)
+        for it in answers:
+            if isinstance(it, Exception) and not str(it).startswith("WRONGTYPE"):
+                raise it
+        (seconds, micros), *rows = answers
         now = seconds + micros / 1e6
         return [_record(job_id, fields, now) for job_id, fields in zip(job_ids, rows, strict=True)]
 
@@ -216,7 +224,7 @@ class Ledger:
         queues = zip(told[4::3], told[5::3], told[6::3], strict=True)
         waiting: dict[str, tuple[int, float]] = {}
         for pool, number, age in queues:
-            model = model_of(pool.decode())
+            model = model_of(pool.decode(errors="replace"))
             jobs_before, oldest = waiting.get(model, (0, 0.0))
             waiting[model] = (jobs_before + int(number), max(oldest, int(age) / 1000))
         return Standing(jobs, images, results, cached, waiting)
@@ -260,9 +268,12 @@ class Ledger:
         taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
-            fields = hash_fields(flat)
-            stored = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
-            claims.append(Claim(Record.parse(name.decode(), fields), fields[b"spec"], stored))
+            try:
+                claims.append(_claim(name.decode(), hash_fields(flat)))
+            except (ValueError, LookupError, TypeError) as error:
+                poison.report("record", name, repr(error))
+                why = ("INTERNAL", "the job's record is damaged; submit the job again", "", 0, 0)
+                self._run("finish", *self._ttls, name, secret.encode() + b"-" + name, State.FAILED, *why)
         return claims
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
@@ -304,7 +315,7 @@ class Ledger:
         said = [word for it in ends for word in it.words()]
         done, unused = self._run("finish", *self._ttls, *said)
         lost = [it.claim.token for it, counts in zip(ends, done, strict=True) if it.failure is None and not counts]
-        self.payloads.delete([*lost, *map(bytes.decode, unused)])
+        self._dispose([*lost, *(name.decode(errors="replace") for name in unused)])
         return [bool(counts) for counts in done]
 
     def release(self, claim: Claim) -> bool:
@@ -329,14 +340,47 @@ class Ledger:
         s = self.settings
         grace, lease = int(s.redelivery_grace * 1000), int(s.lease * 1000)
         found = self._run("reconcile", limit, grace, s.max_attempts, lease, *self._ttls)
-        return {name.decode(): min(HANDS, count) for name, count in zip(found[::2], found[1::2], strict=True)}
+        return {
+            name.decode(errors="replace"): min(HANDS, count)
+            for name, count in zip(found[::2], found[1::2], strict=True)
+        }
 
     def collect_garbage(self, limit: int = 500) -> None:
         """Deletes the payloads of jobs that have ended or were deleted."""
         while names := self.redis.lpop(keys.GARBAGE, limit):
-            self.payloads.delete([name.decode() for name in names])
+            self._dispose([name.decode(errors="replace") for name in names])
         self.payloads.sweep()
 
+    def _dispose(self, names: Sequence[str]) -> None:
+        """Deletes payloads that Redis says nobody needs; what is no payload's name is set aside."""
+        good = [name for name in names if PAYLOAD_NAME.fullmatch(name)]
+        self.payloads.delete(good)
+        for name in set(names).difference(good):
+            poison.set_aside(self.redis, "garbage", name.encode(), "is no payload's name")
 
-def _record(job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record | None:
-    return Record.parse(job_id, fields, now) if b"state" in fields else None
+    def report_poisoned(self) -> None:
+        """Reports the entries that scripts have set aside."""
+        poison.report_set_aside(self.redis)
+
+
+def _record(job_id: str, fields: Mapping[bytes, bytes] | redis.ResponseError, now: float = 0.0) -> Record | None:
+    """The record of a hash; None where there is none, or none that can be read."""
+    if isinstance(fields, redis.ResponseError):  # another kind of key
+        poison.report("record", job_id, str(fields))
+        return None
+    if b"state" not in fields:
+        return None
+    try:
+        return Record.parse(job_id, fields, now)
+    except ValueError as error:
+        poison.report("record", job_id, str(error))
+        return None
+
+
+def _claim(job_id: str, fields: Mapping[bytes, bytes]) -> Claim:
+    """The claim that a job's hash makes; ValueError, LookupError or TypeError for a damaged one."""
+    images = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
+    for it in images:
+        if not PAYLOAD_NAME.fullmatch(it.payload) or it.offset < 0 or it.size < 0:
+            raise ValueError(f"image of {it.size} bytes at {it.offset} of payload {it.payload!r}")
+    return Claim(Record.parse(job_id, fields), fields[b"spec"], images)

@@ -141,7 +141,8 @@ class RedisPayloads:
                     pipe.get(key)
                 else:
                     pipe.getrange(key, low, high - 1)
-            chunks = {key: memoryview(data or b"") for key, data in zip(spans, pipe.execute(), strict=True)}
+            answers = pipe.execute(raise_on_error=False)
+        chunks = {key: _chunk(answer) for key, answer in zip(spans, answers, strict=True)}
         found = [
             _joined([chunks[key][start - spans[key][0] : end - spans[key][0]] for key, start, end in parts])
             for parts in pieces
@@ -279,6 +280,15 @@ def _in_memory(folder: Path) -> bool:
     kinds = {place: kind for _, place, kind, *_ in map(str.split, MOUNTS.read_text().splitlines())}
     path = folder.resolve()
     return next((kinds[str(it)] for it in (path, *path.parents) if str(it) in kinds), "") == "tmpfs"
+
+
+def _chunk(answer: bytes | Exception | None) -> memoryview:
+    """A chunk as Redis gives it; empty where there is none, or a key of another type."""
+    if isinstance(answer, Exception):
+        if not str(answer).startswith("WRONGTYPE"):
+            raise answer
+        answer = None
+    return memoryview(answer or b"")
 
 
 def _there(data: Data | None, name: str) -> Data:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import redis
 
-_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
-"""What Redis answers for a while: it cannot write, is not the master, is starting."""
+from convlens.jobs.connect import is_unavailable
 
 
 class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
@@ -39,6 +38,6 @@ class Scripts:
         try:
             return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
         except redis.ResponseError as error:
-            if isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_PASSING):
+            if is_unavailable(error):
                 raise
             raise ScriptFailed(f"{name}.lua: {error}") from error

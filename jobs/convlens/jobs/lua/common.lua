@@ -10,6 +10,38 @@ local RESULTS, RESULT_SIZES, RESULT_REFS, CACHED = P .. 'results', P .. 'result-
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
 
+-- What is poisoned (an entry that nobody can read) is taken out of the way and noted, for the reconciler to report: so it is met
+-- once. The latest hundred notes are kept.
+local POISONED_INBOX = P .. 'poisoned-inbox'
+local server = redis
+local function set_aside(kind, entry, why)
+  server.pcall('RPUSH', POISONED_INBOX, kind .. ' ' .. string.sub(entry, 1, 200) .. ' ' .. why)
+  server.pcall('LTRIM', POISONED_INBOX, -100, -1)
+end
+
+-- As redis.call, but a key of the wrong type, or a counter that is no number, is set aside, and the command repeated: else all
+-- scripts that meet it would fail for ever.
+local function call(...)
+  local answer = server.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  local command, k, field = ...
+  local removed
+  if string.find(answer.err, '^WRONGTYPE') then
+    removed = server.pcall('UNLINK', k)
+  elseif command == 'HINCRBY' and string.find(answer.err, 'not an integer') then
+    removed = server.pcall('HDEL', k, field)
+  elseif command == 'INCR' and string.find(answer.err, 'not an integer') then
+    removed = server.pcall('UNLINK', k)
+  end
+  if type(removed) ~= 'number' then error(answer) end -- another mistake, or a script that may not write
+  set_aside('key', k, answer.err)
+  return server.call(...)
+end
+local redis = {call = call}
+
+-- A number of a field that may be missing or damaged.
+local function number(value) return tonumber(value or 0) or 0 end
+
 local function key(id) return P .. 'job:' .. id end
 local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
 local function queued(flow) return P .. 'queued:' .. flow end
@@ -40,6 +72,12 @@ end
 local function notify(id, state, more)
   redis.call('PUBLISH', P .. 'notices', id .. ' ' .. state .. (more or ''))
   if state == CANCELLED_ or state == EXPIRED_ then redis.call('PUBLISH', P .. 'ended', id .. ' ' .. state) end
+end
+
+-- Forgets a job that has no record.
+local function discard(id)
+  for _, index in ipairs({JOBS, RUNNING, DEADLINES, FORGET}) do redis.call('ZREM', index, id) end
+  set_aside('job', id, 'has no record')
 end
 
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
@@ -78,7 +116,7 @@ end
 local function load_of(fields)
   local load = {}
   for i, value in ipairs(redis.call('HMGET', LOAD, unpack(fields))) do
-    load[fields[i]] = tonumber(value or 0) + (more[fields[i]] or 0)
+    load[fields[i]] = number(value) + (more[fields[i]] or 0)
   end
   return load
 end
@@ -110,8 +148,8 @@ local function enqueue(flow, id, sequence, images, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, pool)
   if not redis.call('ZSCORE', flows(pool), flow) then
-    local served = tonumber(redis.call('HGET', tags(pool), '') or 0)
-    local own = tonumber(redis.call('HGET', tags(pool), flow) or 0)
+    local served = number(redis.call('HGET', tags(pool), ''))
+    local own = number(redis.call('HGET', tags(pool), flow))
     redis.call('HDEL', tags(pool), flow)
     redis.call('ZADD', flows(pool), math.max(served, own), flow)
   end
@@ -158,7 +196,7 @@ local function stored_images(digests, needed_until)
     local some = {...}
     for i, pack in ipairs(redis.call('HMGET', IMAGES, ...)) do
       local place = pack and redis.call('HMGET', pack_of(pack), 'expires', some[i])
-      if place and place[2] and tonumber(place[1]) >= needed_until then
+      if place and tonumber(place[2]) and number(place[1]) >= needed_until then
         found[some[i]] = {pack = pack, offset = tonumber(place[2])}
       end
     end
@@ -180,7 +218,7 @@ local function drop_pack(pack, tenant)
   local digests, bytes, all = {}, 0, redis.call('HGETALL', pack_of(pack))
   for i = 1, #all, 2 do
     if all[i] == 'bytes' then
-      bytes = tonumber(all[i + 1])
+      bytes = number(all[i + 1])
     elseif all[i] ~= 'held' and all[i] ~= 'expires' then
       digests[#digests + 1] = all[i]
     end
@@ -198,9 +236,12 @@ local function drop_pack(pack, tenant)
 end
 
 local function drop_images(job_images, tenant)
-  if job_images == '[]' then return end
+  if not job_images or job_images == '[]' then return end
   local less = {}
-  for _, image in ipairs(cjson.decode(job_images)) do less[image[2]] = (less[image[2]] or 0) + 1 end
+  local is_whole = pcall(function()
+    for _, image in ipairs(cjson.decode(job_images)) do less[image[2]] = (less[image[2]] or 0) + 1 end
+  end)
+  if not is_whole then return set_aside('images', job_images, 'is no list of images') end
   for pack, number in pairs(less) do
     if redis.call('HINCRBY', pack_of(pack), 'held', -number) <= 0 then drop_pack(pack, tenant) end
   end
@@ -208,7 +249,7 @@ end
 
 -- A result's bytes and tenant; nothing for one that is gone.
 local function result_size(name)
-  return string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%S+) (.*)$')
+  return string.match(redis.call('HGET', RESULT_SIZES, name) or '', '^(%d+) (.*)$')
 end
 
 -- Forgets a result, and returns how many bytes less are cached; its payload's name is the caller's to get rid of.
@@ -249,7 +290,7 @@ end
 -- Jobs that end in a second, decaying over ten: what refused callers are told to wait by.
 local function drain_rate(now)
   local r = redis.call('HMGET', DRAIN, 'at', 'rate')
-  return tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
+  return number(r[2]) * math.exp(math.min(0, number(r[1] or now) - now) / 10000)
 end
 
 local ended = 0 -- so many by this script
@@ -257,9 +298,8 @@ local ended = 0 -- so many by this script
 -- What every script does at its end.
 local function settle()
   for field, amount in pairs(more) do
-    if amount ~= 0 and redis.call('HINCRBY', LOAD, field, text(amount)) == 0 and string.find(field, ':', 1, true) then
-      redis.call('HDEL', LOAD, field)
-    end
+    local left = amount ~= 0 and redis.call('HINCRBY', LOAD, field, text(amount)) or 1
+    if left < 0 or left == 0 and string.find(field, ':', 1, true) then redis.call('HDEL', LOAD, field) end -- < 0: it was lost
   end
   if ended > 0 then
     redis.call('HSET', DRAIN, 'at', text(clock()), 'rate', tostring(drain_rate(clock()) + 0.1 * ended))
@@ -271,7 +311,9 @@ end
 local function finish(id, now, state, why, result, ttls)
   local k = key(id)
   local r = redis.call('HMGET', k, 'state', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
-  local flow, tenant, leads = r[2], r[3], same(pool_of(r[2]), r[6])
+  if not r[1] then return discard(id) end
+  local flow, tenant = r[2] or '', r[3] or ''
+  local leads = same(pool_of(flow), r[6] or '')
   if r[1] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
@@ -281,7 +323,7 @@ local function finish(id, now, state, why, result, ttls)
   local changed = {'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '', 'message',
                    why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0}
   local told
-  local freed = tonumber(r[5])
+  local freed = number(r[5])
   if state == SUCCEEDED_ then
     local size = result.result_bytes + result.header_size
     if redis.call('HSETNX', RESULT_SIZES, result.result, text(size) .. ' ' .. tenant) == 1 then
@@ -338,7 +380,7 @@ local function leave(id, now, ttls)
   local k = key(id)
   local r = redis.call('HMGET', k, 'state', 'keep', 'result', 'held', 'waiters')
   if not r[1] then return end
-  local waiters = tonumber(r[5]) - 1
+  local waiters = number(r[5]) - 1
   local held = waiters <= 0 and r[2] == '0' and not is_live(r[1]) and r[4] == '1'
   redis.call('HSET', k, 'waiters', text(waiters), unpack(held and {'held', '0'} or {}))
   if held then release_result(r[3], now) end

@@ -27,9 +27,9 @@ local function submit(job, spec)
   if job.fresh == 0 then
     leader = redis.call('GET', same(job.pool, job.fingerprint))
     local l = leader and redis.call('HMGET', key(leader), 'state', 'priority', 'result', 'result_bytes', 'header_size')
-    if l and l[1] == SUCCEEDED_ and tonumber(redis.call('ZSCORE', RESULTS, l[3]) or 0) > now + 1000 then
-      answered = {result = l[3], result_bytes = tonumber(l[4]), header_size = tonumber(l[5]), cached = 1}
-    elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
+    if l and l[1] == SUCCEEDED_ and l[3] and number(redis.call('ZSCORE', RESULTS, l[3])) > now + 1000 then
+      answered = {result = l[3], result_bytes = number(l[4]), header_size = number(l[5]), cached = 1}
+    elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and number(l[2]) <= job.priority)) then
       leader = nil
     end
   end
@@ -69,7 +69,7 @@ local function submit(job, spec)
     -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
     -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
     if asked.tenant_rate > 0 and tenant ~= '' then
-      local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
+      local paid = math.max(now, number(redis.call('GET', P .. 'paid:' .. tenant)))
       local wait = paid - now - asked.tenant_burst
       if wait > 0 then return {'FULL', ours, {'rate', ':' .. tenant, tostring(asked.tenant_rate), tostring(wait)}} end
       paid = paid + job.cost * 1000 / asked.tenant_rate
@@ -85,6 +85,10 @@ local function submit(job, spec)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
+  if sequence == 1 then -- the first job there is, or the counter was lost: it goes on behind the latest
+    local latest = redis.call('ZREVRANGE', JOBS, 0, 0, 'WITHSCORES')[2]
+    if latest then sequence = redis.call('INCRBY', P .. 'sequence', text(math.min(number(latest), 2 ^ 52))) end
+  end
   local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
   if old[1] then
     redis.call('DEL', k)
