@@ -30,7 +30,7 @@ _ERRORS: Final = Counter("convlens_background_errors", "Rounds of background loo
 
 
 class Rounds:
-    """The outcomes of a loop's rounds. That Redis is away is no fault of the loop, and such a round not a missed one."""
+    """The outcomes of a loop's rounds. Redis being away is no fault of the loop: such a round is not missed."""
 
     def __init__(self, name: str, deadline: float = DEADLINE) -> None:
         self.name = name

@@ -24,6 +24,8 @@ SHOWN: Final = 200
 LOG_SECONDS: Final = 1.0
 """No more than one line of a kind in this time."""
 
+_KINDS: Final = {b"job", b"record", b"images", b"key"}
+"""What scripts set aside."""
 _POISONED: Final = Counter("convlens_poisoned", "Entries of Redis and messages that nobody could read.", ["kind"])
 _logged: dict[str, float] = {}
 _lock = threading.Lock()
@@ -56,5 +58,5 @@ def report_set_aside(client: redis.Redis) -> None:
         if line is None:
             break
         kind, _, rest = line.partition(b" ")
-        report(kind.decode(errors="replace"), rest, "by a script of the ledger")
+        report(kind.decode() if kind in _KINDS else "other", rest, "by a script of the ledger")
     client.ltrim(keys.POISONED, -MOST, -1)
