@@ -210,6 +210,22 @@ def test_damaged_records_end_their_jobs_and_no_other(stack):
     assert stack.is_well()
 
 
+def test_jobs_end_well_though_every_index_of_them_was_lost(stack):
+    stack.worker.send_signal(signal.SIGSTOP)  # so that none of them is claimed yet
+    try:
+        photos = np.random.default_rng(6).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        jobs = [stack.client.submit(it, [Saliency()], model="null", fresh=True) for it in photos]
+        for index in ("queued:null/*", "flows:null", "deadlines", "running", "queues", "tags:null"):
+            for key in stack.redis.keys(f"convlens:{index}"):
+                stack.redis.delete(key)
+    finally:
+        stack.worker.send_signal(signal.SIGCONT)
+    for job in jobs:
+        assert job.result(timeout=SECONDS)["saliency"].shape[0] == 1
+    for job in jobs:
+        until(lambda job=job: stack.redis.zscore("convlens:forget", job.id))
+
+
 def test_ids_without_a_record_are_forgotten(stack):
     ghost = str(uuid.uuid4())
     past = time.time() * 1000 - 1

@@ -345,6 +345,14 @@ class Ledger:
             for name, count in zip(found[::2], found[1::2], strict=True)
         }
 
+    def audit(self, before: bytes | str, limit: int = 200) -> bytes:
+        """Puts jobs back into indexes that lost them, `limit` at a time, latest first.
+
+        Goes on below the sequence number that it returned last, and begins with "+inf".
+        """
+        lease, tombstone = int(self.settings.lease * 1000), int(self.settings.tombstone_ttl * 1000)
+        return bytes(self._run("audit", before, limit, lease, tombstone))
+
     def collect_garbage(self, limit: int = 500) -> None:
         """Deletes the payloads of jobs that have ended or were deleted."""
         while names := self.redis.lpop(keys.GARBAGE, limit):

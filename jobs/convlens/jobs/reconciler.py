@@ -24,6 +24,8 @@ class Reconciler:
         self._interval = interval = ledger.settings.reconcile_interval
         self._name = uuid.uuid4().hex
         self._is_elected = False
+        self._audited: bytes | str = "+inf"
+        """How far the jobs known have been looked at."""
         self._loops = (
             Loop("reconciler", self._reconcile, interval, at_end=self._step_down),
             Loop("collector", self._collect_garbage, interval),
@@ -48,6 +50,7 @@ class Reconciler:
             log.info("pool=%s jobs are announced again, by %d messages", pool, messages)
             for _ in range(messages):
                 self._publisher.put(pool)
+        self._audited = self._ledger.audit(self._audited)
         self._ledger.report_poisoned()
 
     def _collect_garbage(self) -> None:
