@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 import uuid
@@ -250,6 +251,15 @@ def test_cards_that_nobody_can_read_hide_no_other_model(stack):
     assert {it.name for it in stack.client.models()} == {"null", "slow"}
     assert stack.is_well()
     until(lambda: stack.redis.zscore("convlens:refused", GARBAGE) is None)
+
+
+def test_a_folder_among_the_payloads_holds_up_no_collecting(stack):
+    (stack.folder / "lost+found").mkdir()
+    old = stack.folder / uuid.uuid4().hex
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    until(lambda: not old.exists())
+    assert stack.is_well()
 
 
 def test_a_reconciler_that_never_was_holds_up_no_other(stack):

@@ -353,9 +353,12 @@ class Ledger:
         lease, tombstone = int(self.settings.lease * 1000), int(self.settings.tombstone_ttl * 1000)
         return bytes(self._run("audit", before, limit, lease, tombstone))
 
-    def collect_garbage(self, limit: int = 500) -> None:
-        """Deletes the payloads of jobs that have ended or were deleted."""
-        while names := self.redis.lpop(keys.GARBAGE, limit):
+    def collect_garbage(self, limit: int = 500, pieces: int = 20) -> None:
+        """Deletes payloads of jobs that have ended or were deleted, no more than `pieces` times `limit`."""
+        for _ in range(pieces):
+            names = self.redis.lpop(keys.GARBAGE, limit)
+            if not names:
+                break
             self._dispose([name.decode(errors="replace") for name in names])
         self.payloads.sweep()
 

@@ -263,7 +263,7 @@ class DirectoryPayloads:
             for entry in entries:
                 life = 3600 if entry.name.endswith(".part") else 0
                 with contextlib.suppress(FileNotFoundError):  # another sweeper was faster
-                    if entry.name != SPARES and entry.stat().st_mtime + life < now:
+                    if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime + life < now:
                         os.unlink(entry.path)
         self._spares.sweep()
 
