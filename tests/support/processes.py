@@ -55,11 +55,15 @@ class Service:
         quick = {"reconcile_interval": 0.2, "redelivery_grace": 1, "lease": 2, "drain_grace": 10}
         self._settings = quick | settings
 
+    def environment(self):
+        """The settings in common as environment variables, beside this process' own."""
+        settings = {f"CONVLENS_{name.upper()}": str(value) for name, value in self._settings.items()}
+        return os.environ | {"CONVLENS_REDIS_URL": self.url} | settings
+
     def start(self, module, *flags, ready="ready:"):
         """A process of `python -m module` once it is ready, and its ready line."""
         log = self._folder / f"{module}-{len(self._processes)}.log"
-        env = os.environ | {"CONVLENS_REDIS_URL": self.url}
-        env |= {f"CONVLENS_{name.upper()}": str(value) for name, value in self._settings.items()}
+        env = self.environment()
         with log.open("w") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *flags], env=env, stdout=subprocess.PIPE, stderr=err, text=True

@@ -7,28 +7,29 @@ again, and kombu's own bookkeeping of unacknowledged messages is off.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
-import threading
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from kombu.exceptions import OperationalError
 
 from convlens.jobs import keys
+from convlens.jobs.background import Loop
+from convlens.jobs.transport import TASK
 
 log = logging.getLogger(__name__)
-
-TASK: Final = "convlens.compute"
 
 
 def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
     """The Celery app on the broker at `redis_url`, which waits so long for an answer, be it that nothing has come."""
     app = Celery("convlens", broker=redis_url)
     app.conf.update(
+        broker_transport="convlens.jobs.transport:Transport",
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
@@ -60,13 +61,13 @@ def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
 
 
 class Publisher:
-    """A thread that sends the messages."""
+    """A loop that sends the messages."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._thread.start()
+        self._loop = Loop("publisher", self._publish, at_end=self._publish_rest)
+        self._loop.start()
 
     def put(self, pool: str) -> None:
         """Has a hand woken for a pool's jobs; returns at once. What cannot be sent is left to the reconciler."""
@@ -74,15 +75,34 @@ class Publisher:
 
     def close(self) -> None:
         """Publishes what waits and ends the thread."""
+        self._loop.request_stop()
         self._waiting.put(None)
-        self._thread.join()
+        self._loop.stop()
 
-    def _run(self) -> None:
-        while (pool := self._waiting.get()) is not None:
-            try:
-                self._app.send_task(TASK, args=[pool], queue=keys.messages(pool), retry=False)
-            except OperationalError as error:
-                log.warning("pool=%s jobs not announced: %s; they will be announced again", pool, error)
+    def _publish(self) -> None:
+        """Sends a message, for which it waits a second."""
+        with contextlib.suppress(queue.Empty):
+            if pool := self._waiting.get(timeout=1.0):
+                self._send(pool)
+
+    def _publish_rest(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if pool := self._waiting.get_nowait():
+                    self._send(pool)
+
+    def _send(self, pool: str) -> None:
+        """Sends a message. When it cannot be sent, those that wait behind it are dropped, or more and more would."""
+        try:
+            self._app.send_task(TASK, args=[pool], queue=keys.messages(pool), retry=False)
+        except Exception as error:
+            left = 1
+            with contextlib.suppress(queue.Empty):
+                while self._waiting.get_nowait():
+                    left += 1
+            log.warning("pool=%s %d messages are not sent: %s; the reconciler sends others", pool, left, error)
+            if not isinstance(error, OperationalError):  # that is: Redis cannot be reached
+                raise
 
 
 def run_worker(

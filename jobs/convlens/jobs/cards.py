@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import redis
+from google.protobuf.message import DecodeError
 
-from convlens.jobs import keys
+from convlens.jobs import keys, poison
+from convlens.jobs.background import Loop
 from convlens.jobs.scripts import Scripts
 from convlens.v1 import model_pb2
 
@@ -83,33 +84,56 @@ def live(client: redis.Redis) -> Live:
         pipe.zrangebyscore(keys.POOLS, now, "+inf")
         pipe.zrangebyscore(keys.REFUSED, now, "+inf")
         names, refused = pipe.execute()
-        pools = [name.decode() for name in names]
+        pools = [name.decode(errors="replace") for name in names]
         for pool in pools:
             pipe.get(keys.card(pool))
             pipe.zcount(keys.serving(pool), now, "+inf")
             pipe.zscore(keys.SINCE, pool)
         rows = pipe.execute()
     served = [
-        (since or 0.0, pool, data, workers)
+        (since or 0.0, pool, card, workers)
         for pool, data, workers, since in zip(pools, rows[::3], rows[1::3], rows[2::3], strict=True)
-        if data and workers
+        if data and workers and (card := _card(pool, data))
     ]
     newest: dict[str, str] = {}
     models: dict[str, model_pb2.Model] = {}
-    for _, pool, data, workers in sorted(served):
-        card = model_pb2.Model.FromString(data)
+    for _, pool, card, workers in sorted(served, key=lambda it: it[:2]):
         card.workers = workers
         models[card.name], newest[card.name] = card, pool
-    found = [model_pb2.RefusedModel.FromString(data) for data in refused]
+    found = [it for it in (_refusal(client, data) for data in refused) if it]
     return Live(models, newest, sorted(found, key=lambda it: (it.name, it.worker)))
+
+
+def _card(pool: str, data: bytes) -> model_pb2.Model | None:
+    """A pool's card; None for one that cannot be read; workers publish theirs again and again."""
+    try:
+        card = model_pb2.Model.FromString(data)
+    except DecodeError as error:
+        reason = str(error)
+    else:
+        if card.name == model_of(pool):
+            return card
+        reason = f"of another model, {card.name[:64]!r}"
+    poison.report("card", pool, reason)
+    return None
+
+
+def _refusal(client: redis.Redis, data: bytes) -> model_pb2.RefusedModel | None:
+    """What a worker refuses to serve; None for what cannot be read, which is taken away."""
+    try:
+        return model_pb2.RefusedModel.FromString(data)
+    except DecodeError as error:
+        client.zrem(keys.REFUSED, data)
+        poison.set_aside(client, "refusal", data, str(error))
+        return None
 
 
 def workers(client: redis.Redis) -> set[str]:
     """The names of all live workers."""
     now = _now(client)
     pools = client.zrangebyscore(keys.POOLS, now, "+inf")
-    serving = [client.zrangebyscore(keys.serving(pool.decode()), now, "+inf") for pool in pools]
-    return {name.decode() for names in serving for name in names}
+    serving = [client.zrangebyscore(keys.serving(pool.decode(errors="replace")), now, "+inf") for pool in pools]
+    return {name.decode(errors="replace") for names in serving for name in names}
 
 
 def _now(client: redis.Redis) -> float:
@@ -119,7 +143,7 @@ def _now(client: redis.Redis) -> float:
 
 
 class Herald:
-    """A thread that publishes a worker's cards and what it refuses, for `ttl` seconds each time, until it withdraws."""
+    """A loop that publishes a worker's cards and what it refuses, for `ttl` seconds each time, until it withdraws."""
 
     def __init__(
         self,
@@ -137,46 +161,38 @@ class Herald:
         self._refused = [_published(it, worker) for it in refused]
         self._seen: dict[str, Collection[str]] = {}
         """By pool all of its model, as they were seen last."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="herald", daemon=True)
+        self._loop = Loop("herald", self._say, ttl / 3, at_end=self._withdraw)
 
     def start(self) -> None:
         """Publishes, and from then on three times in `ttl` seconds."""
-        self._say()
-        self._thread.start()
+        try:
+            self._say()
+        except redis.RedisError as error:
+            log.warning("cards not published yet: %s", error)
+        self._loop.start()
 
     def withdraw(self) -> None:
         """Has everything withdrawn, so that no front takes more work for this worker; returns at once."""
-        self._stop.set()
+        self._loop.request_stop()
 
     def stop(self) -> None:
         """Withdraws everything and ends the thread."""
-        self.withdraw()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._loop.stop()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._ttl / 3):
-            self._say()
-        try:
-            for pool in self._cards:
-                self._redis.zrem(keys.serving(pool), self._worker)
-            if self._refused:
-                self._redis.zrem(keys.REFUSED, *self._refused)
-        except redis.RedisError as error:
-            log.warning("cards are left to expire: %s", error)
+    def _withdraw(self) -> None:
+        for pool in self._cards:
+            self._redis.zrem(keys.serving(pool), self._worker)
+        if self._refused:
+            self._redis.zrem(keys.REFUSED, *self._refused)
 
     def _say(self) -> None:
         ttl, remembered = int(self._ttl * 1000), int(REMEMBERED * 1000)
-        try:
-            for pool, card in self._cards.items():
-                told = self._scripts("publish", self._worker, pool, card, ttl, remembered, MOST_REMEMBERED)
-                newest, *others = map(bytes.decode, told)
-                self._warn(pool, newest, others)
-            if self._refused:
-                self._scripts("refuse", ttl, *self._refused)
-        except redis.RedisError as error:
-            log.warning("cards not published: %s", error)
+        for pool, card in self._cards.items():
+            told = self._scripts("publish", self._worker, pool, card, ttl, remembered, MOST_REMEMBERED)
+            newest, *others = (it.decode(errors="replace") for it in told)
+            self._warn(pool, newest, others)
+        if self._refused:
+            self._scripts("refuse", ttl, *self._refused)
 
     def _warn(self, pool: str, newest: str, others: Sequence[str]) -> None:
         """Logs, once a change, that the model is also served otherwise; `others` are pools, and a worker of each."""

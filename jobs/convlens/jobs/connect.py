@@ -14,6 +14,16 @@ from redis.retry import Retry
 LedgerUnavailable = redis.RedisError
 """What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
 
+_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
+"""What Redis answers for a while: it cannot write, is not the master, is starting."""
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True when Redis cannot be reached, or refuses for a while what it would do at another time."""
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.OutOfMemoryError | redis.ReadOnlyError):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING)
+
 
 class RedisClock:
     """Seconds since the epoch as Redis counts them: asked once a minute, counted on by a clock that never jumps."""

@@ -22,6 +22,11 @@ SINCE: Final = PREFIX + "pools-since"
 REFUSED: Final = PREFIX + "refused"
 """Sorted set: serialized RefusedModels, by when their worker's word expires."""
 
+POISONED: Final = PREFIX + "poisoned"
+"""List: the latest entries that were set aside since nobody can read them: kind, entry, why."""
+POISONED_INBOX: Final = PREFIX + "poisoned-inbox"
+"""List: those that scripts set aside and nobody has reported yet."""
+
 
 def payload(name: str, chunk: int) -> str:
     """String: one chunk of a payload."""

@@ -6,17 +6,17 @@ import logging
 import threading
 from collections.abc import Sequence
 
-import redis
-
 from convlens.jobs import keys
+from convlens.jobs.background import Loop
 from convlens.jobs.ledger import Claim, Ledger
 from convlens.jobs.notices import Notices
+from convlens.jobs.record import State
 
 log = logging.getLogger(__name__)
 
 
 class LeaseKeeper:
-    """A thread that renews every claim a third of a lease after the last time, through passing errors of Redis.
+    """A loop that renews every claim a third of a lease after the last time, through passing errors of Redis.
 
     A claim is lost when the job was cancelled, expired or given to another worker: `lost` then says so, at once where
     the notice arrives and otherwise at the next renewal.
@@ -26,19 +26,17 @@ class LeaseKeeper:
         self._ledger = ledger
         self._claims: dict[str, Claim] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._loop = Loop("leases", self._renew, ledger.settings.lease / 3)
         self._notices = Notices(ledger.redis, keys.ENDED, self._heard)
 
     def start(self) -> None:
         """Begins to renew."""
-        self._thread.start()
+        self._loop.start()
         self._notices.start()
 
     def stop(self) -> None:
         """Ends the threads; claims still held are left to their leases."""
-        self._stop.set()
-        self._thread.join()
+        self._loop.stop()
         self._notices.stop()
 
     def hold(self, claim: Claim) -> None:
@@ -63,18 +61,15 @@ class LeaseKeeper:
             return self._claims.get(claim.record.id) is not claim
 
     def _heard(self, words: Sequence[str]) -> None:
-        with self._lock:
-            self._claims.pop(words[0], None)
+        job_id, state, *_ = words
+        if State(int(state)).final:
+            with self._lock:
+                self._claims.pop(job_id, None)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._ledger.settings.lease / 3):
-            claims = self.held()
-            try:
-                lost = self._ledger.renew(claims) if claims else set()
-            except redis.RedisError as error:
-                log.warning("cannot renew %d leases: %s", len(claims), error)
-                continue
-            for claim in claims:
-                if claim.record.id in lost:
-                    log.info("job=%s is no longer this worker's", claim.record.id)
-                    self.drop(claim)
+    def _renew(self) -> None:
+        claims = self.held()
+        lost = self._ledger.renew(claims) if claims else set()
+        for claim in claims:
+            if claim.record.id in lost:
+                log.info("job=%s is no longer this worker's", claim.record.id)
+                self.drop(claim)

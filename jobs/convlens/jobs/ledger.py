@@ -7,6 +7,7 @@ first final state wins, and every script is safe to replay. Sync and thread-safe
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import redis
 
-from convlens.jobs import keys
+from convlens.jobs import keys, poison
 from convlens.jobs.admission import Bounds
 from convlens.jobs.cards import model_of
 from convlens.jobs.directory_payloads import open_store
@@ -41,6 +42,9 @@ _SHED: Final = 200
 
 Waiting = tuple[str, str]
 """A job's id, and the name by which somebody waits for it."""
+
+PAYLOAD_NAME: Final = re.compile("[0-9A-Za-z-]+")
+"""What the payloads' names look like that the ledger draws."""
 
 
 class JobLive(RuntimeError):
@@ -164,7 +168,7 @@ class Ledger:
             answers = self._queue(jobs, asked, leaving)
             for i, (outcome, names, told) in zip(asked, answers, strict=True):
                 unused.remove(asked[i]["pack"])
-                unused += map(bytes.decode, names)
+                unused += [name.decode(errors="replace") for name in names]
                 found[i] = submitted(jobs[i], asked[i]["nonce"], outcome, told)
         except redis.OutOfMemoryError:
             found = [it or StoreFull("Redis is full (maxmemory)") for it in found]
@@ -173,7 +177,7 @@ class Ledger:
             unused = []  # the jobs may be there; what is not needed has a time of its own
             raise
         finally:
-            self.payloads.delete(unused)
+            self._dispose(unused)
         return found
 
     def _queue(self, jobs: Sequence[NewJob], asked: Mapping[int, dict[str, Any]], leaving: Sequence[Waiting]) -> Any:
@@ -234,7 +238,7 @@ class Ledger:
         queues = zip(told[4::3], told[5::3], told[6::3], strict=True)
         waiting: dict[str, tuple[int, float]] = {}
         for pool, number, age in queues:
-            model = model_of(pool.decode())
+            model = model_of(pool.decode(errors="replace"))
             jobs_before, oldest = waiting.get(model, (0, 0.0))
             waiting[model] = (jobs_before + int(number), max(oldest, int(age) / 1000))
         return Standing(jobs, images, results, cached, waiting)
@@ -283,9 +287,12 @@ class Ledger:
         taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
-            fields = hash_fields(flat)
-            stored = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
-            claims.append(Claim(Record.parse(name.decode(), fields), fields[b"spec"], stored))
+            try:
+                claims.append(_claim(name.decode(), hash_fields(flat)))
+            except (ValueError, LookupError, TypeError) as error:
+                poison.report("record", name, repr(error))
+                why = ("INTERNAL", "the job's record is damaged; submit the job again", "", 0, 0)
+                self._run("finish", *self._ttls, name, secret.encode() + b"-" + name, State.FAILED, *why)
         return claims
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
@@ -327,7 +334,7 @@ class Ledger:
         said = [word for it in ends for word in it.words()]
         done, unused = self._run("finish", *self._ttls, *said)
         lost = [it.claim.token for it, counts in zip(ends, done, strict=True) if it.failure is None and not counts]
-        self.payloads.delete([*lost, *map(bytes.decode, unused)])
+        self._dispose([*lost, *(name.decode(errors="replace") for name in unused)])
         return [bool(counts) for counts in done]
 
     def release(self, claim: Claim) -> bool:
@@ -357,7 +364,10 @@ class Ledger:
             pass
         grace, lease = int(s.redelivery_grace * 1000), int(s.lease * 1000)
         found = self._run("reconcile", limit, grace, s.max_attempts, lease, *self._ttls)
-        return {name.decode(): min(HANDS, count) for name, count in zip(found[::2], found[1::2], strict=True)}
+        return {
+            name.decode(errors="replace"): min(HANDS, count)
+            for name, count in zip(found[::2], found[1::2], strict=True)
+        }
 
     def _is_nearly_full(self) -> bool:
         memory = self.redis.info("memory")
@@ -367,15 +377,55 @@ class Ledger:
     def _shed(self) -> bool:
         """Forgets some of what nobody was promised; False when there is no more of it."""
         dropped, unused = self._run("shed", _SHED)
-        self.payloads.delete([name.decode() for name in unused])
+        self._dispose([name.decode(errors="replace") for name in unused])
         return bool(dropped)
 
-    def collect_garbage(self, limit: int = 500) -> None:
-        """Deletes the payloads of jobs that have ended or were deleted."""
-        while names := self.redis.lpop(keys.GARBAGE, limit):
-            self.payloads.delete([name.decode() for name in names])
+    def audit(self, before: bytes | str, limit: int = 200) -> bytes:
+        """Puts jobs back into indexes that lost them, `limit` at a time, latest first.
+
+        Goes on below the sequence number that it returned last, and begins with "+inf".
+        """
+        return bytes(self._run("audit", before, limit, int(self.settings.lease * 1000)))
+
+    def collect_garbage(self, limit: int = 500, pieces: int = 20) -> None:
+        """Deletes payloads of jobs that have ended or were deleted, no more than `pieces` times `limit`."""
+        for _ in range(pieces):
+            names = self.redis.lpop(keys.GARBAGE, limit)
+            if not names:
+                break
+            self._dispose([name.decode(errors="replace") for name in names])
         self.payloads.sweep()
 
+    def _dispose(self, names: Sequence[str]) -> None:
+        """Deletes payloads that Redis says nobody needs; what is no payload's name is set aside."""
+        good = [name for name in names if PAYLOAD_NAME.fullmatch(name)]
+        self.payloads.delete(good)
+        for name in set(names).difference(good):
+            poison.set_aside(self.redis, "garbage", name.encode(), "is no payload's name")
 
-def _record(job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record | None:
-    return Record.parse(job_id, fields, now) if b"state" in fields else None
+    def report_poisoned(self) -> None:
+        """Reports the entries that scripts have set aside."""
+        poison.report_set_aside(self.redis)
+
+
+def _record(job_id: str, fields: Mapping[bytes, bytes] | redis.ResponseError, now: float = 0.0) -> Record | None:
+    """The record of a hash; None where there is none, or none that can be read."""
+    if isinstance(fields, redis.ResponseError):  # another kind of key
+        poison.report("record", job_id, str(fields))
+        return None
+    if b"state" not in fields:
+        return None
+    try:
+        return Record.parse(job_id, fields, now)
+    except ValueError as error:
+        poison.report("record", job_id, str(error))
+        return None
+
+
+def _claim(job_id: str, fields: Mapping[bytes, bytes]) -> Claim:
+    """The claim that a job's hash makes; ValueError, LookupError or TypeError for a damaged one."""
+    images = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
+    for it in images:
+        if not PAYLOAD_NAME.fullmatch(it.payload) or it.offset < 0 or it.size < 0:
+            raise ValueError(f"image of {it.size} bytes at {it.offset} of payload {it.payload!r}")
+    return Claim(Record.parse(job_id, fields), fields[b"spec"], images)

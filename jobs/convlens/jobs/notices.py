@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Sequence
 
 import redis
+from redis.client import PubSub
 
-log = logging.getLogger(__name__)
+from convlens.jobs import poison
+from convlens.jobs.background import Loop
 
 
 class Notices:
-    """A thread that calls `heard` with the words of each notice in a channel, until stopped; reconnects by itself."""
+    """A loop that calls `heard` with the words of each notice in a channel, until stopped; reconnects by itself.
+
+    A notice that `heard` cannot read (ValueError, LookupError) is dropped.
+    """
 
     def __init__(self, client: redis.Redis, channel: str, heard: Callable[[Sequence[str]], None]) -> None:
         self._redis = client
         self._heard = heard
         self._channel = channel
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+        self._subscription: PubSub | None = None
+        self._loop = Loop(f"subscriber-{channel.split(':')[1]}", self._listen, at_end=self._unsubscribe)
 
     def start(self) -> None:
         """Begins to listen."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Ends the thread; within about a second."""
-        self._stop.set()
-        self._thread.join()
+        self._loop.stop()
 
-    def _run(self) -> None:
-        failing = False
-        while not self._stop.is_set():
+    def _listen(self) -> None:
+        """Waits for one notice, for a second."""
+        try:
+            if self._subscription is None:
+                self._subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+                self._subscription.subscribe(self._channel)
+            message = self._subscription.get_message(timeout=1.0)
+        except BaseException:
+            self._unsubscribe()
+            raise
+        if message:
             try:
-                with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(self._channel)
-                    failing = False
-                    while not self._stop.is_set():
-                        message = channel.get_message(timeout=1.0)
-                        if message:
-                            self._heard(message["data"].decode().split())
-            except redis.RedisError as error:
-                if not failing:
-                    log.warning("notices: %s; trying again every second", error)
-                failing = True
-                self._stop.wait(1.0)
+                self._heard(message["data"].decode().split())
+            except (ValueError, LookupError) as error:
+                poison.report("notice", message["data"], repr(error))
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None

@@ -112,7 +112,8 @@ class RedisPayloads:
                     pipe.get(key)
                 else:
                     pipe.getrange(key, low, high - 1)
-            chunks = {key: memoryview(data or b"") for key, data in zip(spans, pipe.execute(), strict=True)}
+            answers = pipe.execute(raise_on_error=False)
+        chunks = {key: _chunk(answer) for key, answer in zip(spans, answers, strict=True)}
         found = [
             _joined([chunks[key][start - spans[key][0] : end - spans[key][0]] for key, start, end in parts])
             for parts in pieces
@@ -132,6 +133,15 @@ class RedisPayloads:
 
     def sweep(self) -> None:
         """Nothing: Redis expires its keys itself."""
+
+
+def _chunk(answer: bytes | Exception | None) -> memoryview:
+    """A chunk as Redis gives it; empty where there is none, or a key of another type."""
+    if isinstance(answer, Exception):
+        if not str(answer).startswith("WRONGTYPE"):
+            raise answer
+        answer = None
+    return memoryview(answer or b"")
 
 
 def there(data: Data | None, name: str) -> Data:

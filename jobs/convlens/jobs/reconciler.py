@@ -6,11 +6,9 @@ One front at a time does it, elected in Redis; the others stand by.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 
-import redis
-
+from convlens.jobs.background import Loop
 from convlens.jobs.broker import Publisher
 from convlens.jobs.ledger import Ledger
 
@@ -18,44 +16,46 @@ log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """A thread that looks after the ledger every `reconcile_interval`."""
+    """Loops that look after the ledger, and after payloads that nobody needs, every `reconcile_interval`."""
 
     def __init__(self, ledger: Ledger, publisher: Publisher) -> None:
         self._ledger = ledger
         self._publisher = publisher
-        self._interval = ledger.settings.reconcile_interval
-        self._stop = threading.Event()
+        self._interval = interval = ledger.settings.reconcile_interval
         self._name = uuid.uuid4().hex
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._is_elected = False
+        self._audited: bytes | str = "+inf"
+        """How far the jobs known have been looked at."""
+        self._loops = (
+            Loop("reconciler", self._reconcile, interval, at_end=self._step_down),
+            Loop("collector", self._collect_garbage, interval),
+        )
 
     def start(self) -> None:
         """Begins."""
-        self._thread.start()
+        for loop in self._loops:
+            loop.start()
 
     def stop(self) -> None:
-        """Ends the thread and lets another front take over at once."""
-        self._stop.set()
-        self._thread.join()
+        """Ends the threads and lets another front take over at once."""
+        for loop in self._loops:
+            loop.stop()
 
-    def _run(self) -> None:
-        failing = False
-        while not self._stop.wait(self._interval):
-            try:
-                if self._ledger.elect(self._name, 5 * self._interval + 5):
-                    self._once()
-                failing = False
-            except redis.RedisError as error:
-                if not failing:
-                    log.warning("reconciler: %s", error)
-                failing = True
-        try:
-            self._ledger.elect(self._name, 0)
-        except redis.RedisError as error:
-            log.info("reconciler: another front will take over later: %s", error)
-
-    def _once(self) -> None:
+    def _reconcile(self) -> None:
+        self._is_elected = False
+        self._is_elected = self._ledger.elect(self._name, 5 * self._interval + 5)
+        if not self._is_elected:
+            return
         for pool, messages in self._ledger.reconcile().items():
             log.info("pool=%s jobs are announced again, by %d messages", pool, messages)
             for _ in range(messages):
                 self._publisher.put(pool)
-        self._ledger.collect_garbage()
+        self._audited = self._ledger.audit(self._audited)
+        self._ledger.report_poisoned()
+
+    def _collect_garbage(self) -> None:
+        if self._is_elected:
+            self._ledger.collect_garbage()
+
+    def _step_down(self) -> None:
+        self._ledger.elect(self._name, 0)

@@ -143,17 +143,18 @@ class Record:
         )
 
     def succeeded(self, words: Sequence[str]) -> Record:
-        """The record as a notice tells it ended: result, its two sizes, cached, ended, expires."""
-        result, body, header, cached, ended, expires = words
+        """The record as a notice tells it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
+        result, *numbers = words
+        body, header, cached, ended, expires = map(int, numbers)
         return replace(
             self,
             state=State.SUCCEEDED,
             result=result,
-            result_bytes=int(body),
-            header_size=int(header),
-            cached=cached == "1",
-            ended=int(ended) / 1000,
-            expires=int(expires) / 1000,
+            result_bytes=body,
+            header_size=header,
+            cached=cached == 1,
+            ended=ended / 1000,
+            expires=expires / 1000,
         )
 
 

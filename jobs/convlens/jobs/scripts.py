@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import redis
 
+from convlens.jobs.connect import is_unavailable
+
 _COMMON: Final = ("common.lua", "lib/results.lua", "lib/records.lua")
 """What every script begins with."""
-_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
-"""What Redis answers for a while: it cannot write, is not the master, is starting."""
 
 
 class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
@@ -41,6 +41,6 @@ class Scripts:
         try:
             return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
         except redis.ResponseError as error:
-            if isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_PASSING):
+            if is_unavailable(error):
                 raise
             raise ScriptFailed(f"{name}.lua: {error}") from error

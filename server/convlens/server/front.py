@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, cast
 
-from convlens.jobs import cards, keys, memory
+from convlens.jobs import cards, keys, memory, poison
 from convlens.jobs.admission import Full
 from convlens.jobs.broker import Publisher, celery_app
 from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
@@ -243,7 +243,10 @@ class Front:
         """The record once the job has ended; `heard` has been listening since before the record was read."""
         while not record.state.final:
             if (last := await heard.end()) is not None:
-                return record.succeeded(last)
+                try:
+                    return record.succeeded(last)
+                except ValueError as error:
+                    poison.report("notice", f"{record.id} {' '.join(last)}", str(error))
             record = await self._known(record.id)
         return record
 
@@ -262,9 +265,10 @@ class Front:
 
     def _heard(self, words: Sequence[str]) -> None:
         """Called in the notices' thread. Of SUCCEEDED more is told: what Record.succeeded takes."""
-        job_id, state, *more = words
+        job_id, number, *more = words
+        state = State(int(number))
         if job_id in self._listeners:
-            self._loop.call_soon_threadsafe(self._tell, job_id, State(int(state)), more)
+            self._loop.call_soon_threadsafe(self._tell, job_id, state, more)
 
     def _tell(self, job_id: str, state: State, more: Sequence[str]) -> None:
         for heard in self._listeners.get(job_id, ()):
@@ -299,7 +303,9 @@ class Heard:
     async def end(self) -> Sequence[str] | None:
         """What the notice of success said; None at another end, or after REREAD_SECONDS without any."""
         await _within(self._end, REREAD_SECONDS)
-        return self._last
+        self._end.clear()  # a notice of an end that is none is not to be met again at once
+        last, self._last = self._last, None
+        return last
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""grpc.health.v1 that tells the truth: about Redis, about live workers, about draining."""
+"""grpc.health.v1 that tells the truth: about Redis, about live workers, about background loops, about draining."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Final
 
 from grpc_health.v1 import health, health_pb2
 
-from convlens.jobs.connect import LedgerUnavailable
+from convlens.jobs import background
+from convlens.jobs.background import Rounds
 from convlens.server.front import Front
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 10.0
+"""A look that takes longer has found nothing that is well."""
 SERVICES: Final = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
     for file, name in (
@@ -32,7 +35,8 @@ class Health:
         self.servicer = health.aio.HealthServicer()
         self._front = front
         self._models: set[str] = set()
-        self._last: bool | None = None
+        self._last: tuple[bool, list[str]] | None = None
+        self._looks = Rounds("health")
 
     async def run(self) -> None:
         """Looks every second, until cancelled."""
@@ -41,23 +45,26 @@ class Health:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def update(self) -> None:
-        """One look."""
-        try:
-            live = set((await self._front.live()).models)
-            await self._front.call(self._front.ledger.redis.ping)
-        except LedgerUnavailable as error:
-            if self._last is not False:
-                log.warning("redis cannot be reached: %s", error)
-            live = set()
+        """One look; where it fails or takes too long, nothing is served."""
+        live: set[str] = set()
+        with self._looks.guard():
+            async with asyncio.timeout(LOOK_SECONDS):
+                models = set((await self._front.live()).models)
+                await self._front.call(self._front.ledger.redis.ping)
+            live = models
         self._models |= live
-        healthy = bool(live) and not self._front.draining
-        if healthy != self._last:
+        unwell = background.unwell()
+        able = not unwell and not self._front.draining
+        healthy = able and bool(live)
+        if (healthy, unwell) != self._last:
             log.info("serving=%s models=%s", healthy, ",".join(sorted(live)))
-            self._last = healthy
+            if unwell:
+                log.error("loops=%s are dead or late: restart this server", ",".join(unwell))
+            self._last = healthy, unwell
         for name in ("", *SERVICES):
             await self._set(name, healthy)
         for model in self._models:
-            await self._set(f"model/{model}", model in live and not self._front.draining)
+            await self._set(f"model/{model}", able and model in live)
 
     async def _set(self, name: str, healthy: bool) -> None:
         status = health_pb2.HealthCheckResponse

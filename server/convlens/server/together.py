@@ -1,13 +1,14 @@
-"""Threads that make calls which wait together as one: under load a round trip is shared; nobody waits for company."""
+"""Loops that make calls which wait together as one: under load a round trip is shared; nobody waits for company."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+from convlens.jobs.background import Loop
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +34,7 @@ class Together(Generic[T, R]):
         self._function = function
         self._most = most
         self._waiting: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
+        self._threads = [Loop(name, self._round, at_end=self._rest) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
@@ -45,21 +46,25 @@ class Together(Generic[T, R]):
 
     def close(self) -> None:
         """Makes the calls that wait, then ends the threads."""
-        self._waiting.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.request_stop()
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.stop()
 
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            calls = [self._waiting.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(calls) < self._most:
-                    calls.append(self._waiting.get_nowait())
-            closing = None in calls
-            self._make([call for call in calls if call])
-            del calls  # what they brought is not needed while the next are waited for
-        self._waiting.put(None)  # for the next thread
+    def _round(self) -> None:
+        """Makes one call for what waits, once something does; for a second."""
+        calls: list[tuple[T, asyncio.Future[R]] | None] = []
+        with contextlib.suppress(queue.Empty):
+            calls.append(self._waiting.get(timeout=1.0))
+            while len(calls) < self._most:
+                calls.append(self._waiting.get_nowait())
+        self._make([call for call in calls if call])
+
+    def _rest(self) -> None:
+        """Makes the calls that still wait."""
+        while not self._waiting.empty():
+            self._round()
 
     def _make(self, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         if not calls:
@@ -67,6 +72,8 @@ class Together(Generic[T, R]):
         answers: Sequence[R | Exception]
         try:
             answers = self._function([item for item, _ in calls])
+            if len(answers) != len(calls):
+                raise RuntimeError(f"{len(calls)} calls have {len(answers)} answers")  # noqa: TRY301 - told to them all
         except Exception as error:  # noqa: BLE001 - raised to the callers
             answers = [error] * len(calls)
         self._loop.call_soon_threadsafe(_tell, [future for _, future in calls], answers)

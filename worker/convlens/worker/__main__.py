@@ -120,7 +120,9 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         model.card.max_batch_size = settings.max_batch_size
         model.card.worker_version = VERSION
         room = Room(BATCHES_IN_HAND * settings.max_batch_size)
-        found = Serving(cards.pool_of(model.card), model.card, Batcher(model, settings.max_batch_size), room)
+        slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
+        batcher = Batcher(model, settings.max_batch_size, slowest)
+        found = Serving(cards.pool_of(model.card), model.card, batcher, room)
         serving[source.name] = found
         log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
     return list(serving.values()), refused

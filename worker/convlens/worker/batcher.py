@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from convlens.jobs.background import Loop
 from convlens.worker import metrics
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
@@ -94,7 +96,8 @@ class Work:
 class Batcher:
     """One model, one device, one thread. A batch never has more than `max_batch_size` images."""
 
-    def __init__(self, model: ServedModel, max_batch_size: int) -> None:
+    def __init__(self, model: ServedModel, max_batch_size: int, deadline: float = math.inf) -> None:
+        """With no batch taken or ended for `deadline` seconds it counts as late."""
         self._model = model
         self._max = max_batch_size
         self._waiting: list[Work] = []
@@ -104,8 +107,8 @@ class Batcher:
         self._seen = metrics.Device(model.card.name, Cause)
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-        self._thread.start()
+        self._loop = Loop("device", self._round, at_end=self._rest, deadline=deadline)
+        self._loop.start()
 
     def submit(
         self,
@@ -132,22 +135,36 @@ class Batcher:
         """Computes what waits, then ends the thread."""
         with self._changed:
             self._closing = True
+            self._loop.request_stop()
             self._changed.notify()
-        self._thread.join()
+        self._loop.stop()
 
-    def _run(self) -> None:
-        while found := self._next():
+    def _round(self) -> None:
+        """Computes the next batch, for which it waits a second. Whatever happens, each of its works has an outcome."""
+        if found := self._next():
             batch, cause = found
-            wanted = [work for work in batch if self._claim(work)]
-            if wanted:
-                self._compute(wanted, cause)
+            try:
+                wanted = [work for work in batch if self._claim(work)]
+                if wanted:
+                    self._compute(wanted, cause)
+            except Exception as error:
+                for work in batch:
+                    if not work.future.done():
+                        work.future.set_exception(error)
+                raise
+            finally:
                 self.on_device = ()
 
+    def _rest(self) -> None:
+        """Computes what still waits."""
+        while self._waiting:
+            self._round()
+
     def _next(self) -> tuple[list[Work], Cause] | None:
-        """The oldest work of the flow whose turn it is, and what can share its pass; None once closed and empty."""
+        """The oldest work of the flow whose turn it is, and what can share its pass; None where nothing waits."""
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
+            if not self._waiting and not self._closing:
+                self._changed.wait(1.0)
             batch: list[Work] = []
             room = self._max
             rest: list[Work] = []

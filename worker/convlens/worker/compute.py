@@ -177,7 +177,7 @@ class Runner:
     def _begun(self, serving: Serving, claims: Sequence[Claim]) -> list[Begun]:
         """Fetches the images of all, then decodes them job by job, for the device to begin with the first meanwhile."""
         try:
-            fetched = self._ledger.read_images(claims)
+            fetched = self._fetched(claims)
         except BaseException:  # whatever it is, these are left to their leases
             for claim in claims:
                 serving.room.release(len(claim.images))
@@ -190,6 +190,17 @@ class Runner:
                 found.append(job)
         return found
 
+    def _fetched(self, claims: Sequence[Claim]) -> list[list[Data] | Exception]:
+        """The images of each; in the place of those that cannot be read, for another reason than Redis, the error."""
+        try:
+            return [*self._ledger.read_images(claims)]
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - ends the job it belongs to
+            if len(claims) == 1:
+                return [error]
+            return [self._fetched([claim])[0] for claim in claims]
+
     def _end(self, jobs: Sequence[Begun]) -> None:
         """Stores the jobs' results, then closes their records together."""
         stored = []
@@ -199,7 +210,7 @@ class Runner:
                 stored.append((job, ended))
         try:
             counted = self._ledger.finish([ended for _, ended in stored])
-        except LedgerUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, their leases would be renewed for ever
             for job, _ in stored:
                 self._left(job.claim, error)
                 self._leases.drop(job.claim)
@@ -256,10 +267,12 @@ class Runner:
         except LedgerUnavailable as unavailable:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
-    def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data]) -> Begun:
+    def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data] | Exception) -> Begun:
         """Decodes a job and hands it to its model's batcher, batch by batch; room it does not use is free again."""
         left = len(claim.images)
         try:
+            if isinstance(data, Exception):
+                raise data
             if not data:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))

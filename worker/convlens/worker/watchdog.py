@@ -1,4 +1,4 @@
-"""Ends a worker that hangs: one whose device never comes back from a batch, or that takes no message though it could.
+"""Ends a worker that hangs: its device never comes back from a batch, no message is taken, a background loop is dead.
 
 A thread that hangs cannot be ended, so the process is, for its supervisor to start it again. What was on the device has
 used up an attempt; all else that the worker held goes back to its queue at once. Knows nothing of what is computed.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from convlens.jobs import background
+from convlens.jobs.background import Loop
 from convlens.jobs.connect import LedgerUnavailable
 from convlens.jobs.hands import Hands
 from convlens.jobs.leases import LeaseKeeper
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 HUNG: Final = os.EX_SOFTWARE
 """The exit status of a worker that hung."""
+UNWELL_SECONDS: Final = 10.0
+"""For so long loops must be seen dead or late: after the whole process was stopped, all are late until they get on."""
 
 
 @dataclass(slots=True)
@@ -44,7 +47,10 @@ class _Unchanged:
 
 
 class Watchdog:
-    """Two threads, one that looks at the devices and one that looks at the queues, which may have to wait for Redis."""
+    """Two loops: one looks at the devices and all loops, the other at the queues and may have to wait for Redis.
+
+    The first is watched by a timer of the interpreter's own, which ends the process unless it is set again in time.
+    """
 
     def __init__(
         self,
@@ -59,42 +65,40 @@ class Watchdog:
         self._hands = hands
         self._batchers = batchers
         self._settings = settings
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=it, name="watchdog", daemon=True) for it in (self._devices, self._queues)
-        ]
+        every = min(1.0, settings.device_timeout / 4)
+        self._on_device = {pool: _Unchanged(every) for pool in batchers}
+        self._unwell = _Unchanged(every)
+        self._devices = Loop("watchdog", self._look_at_devices, every, at_end=faulthandler.cancel_dump_traceback_later)
+        every = min(1.0, settings.delivery_timeout / 4)
+        self._come = _Unchanged(every)
+        self._queues = Loop("watchdog-queues", self._look_at_queues, every)
 
     def start(self) -> None:
         """Begins to look."""
-        for thread in self._threads:
-            thread.start()
+        self._devices.start()
+        self._queues.start()
 
     def stop(self) -> None:
         """Ends the threads."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._devices.stop()
+        self._queues.stop()
 
-    def _devices(self) -> None:
+    def _look_at_devices(self) -> None:
         limit = self._settings.device_timeout
-        every = min(1.0, limit / 4)
-        unchanged = {pool: _Unchanged(every) for pool in self._batchers}
-        while not self._stop.wait(every):
-            faulthandler.dump_traceback_later(limit, exit=True)  # should a call not even let this thread run
-            for pool, batcher in self._batchers.items():
-                work = batcher.on_device
-                if unchanged[pool].look(work) >= limit:
-                    jobs = sorted({it.owner.name for it in work})
-                    self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
-        faulthandler.cancel_dump_traceback_later()
+        for pool, batcher in self._batchers.items():
+            work = batcher.on_device
+            if self._on_device[pool].look(work) >= limit:
+                jobs = sorted({it.owner.name for it in work})
+                self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
+        unwell = background.unwell()
+        if self._unwell.look(unwell) >= UNWELL_SECONDS:
+            self._end(f"loops={','.join(unwell)} are dead or late")
+        faulthandler.dump_traceback_later(limit, exit=True)  # should a call not even let this thread run
 
-    def _queues(self) -> None:
+    def _look_at_queues(self) -> None:
         limit = self._settings.delivery_timeout
-        every = min(1.0, limit / 4)
-        unchanged = _Unchanged(every)
-        while not self._stop.wait(every):
-            if unchanged.look(self._owed()) >= limit:
-                self._end(f"messages waited for {limit:g} s, threads were free, and none was taken")
+        if self._come.look(self._owed()) >= limit:
+            self._end(f"messages waited for {limit:g} s, threads were free, and none was taken")
 
     def _owed(self) -> tuple[int] | None:
         """How many messages have come so far, while more are there and would find a thread; else None."""

@@ -30,6 +30,11 @@ while room > 0 do
     redis.call('HSET', tags(pool), flow, tag)
   elseif r[1] ~= QUEUED_ then
     redis.call('ZREM', queued(flow), id)
+    if not r[1] then discard(id) end
+  elseif not (tonumber(r[2]) and tonumber(r[3]) and tonumber(r[4]) and WEIGHTS[r[5]] and tonumber(r[6])) then
+    redis.call('ZREM', queued(flow), id) -- which its record may not name
+    finish(id, now, FAILED_, {reason = 'INTERNAL', message = "the job's record is damaged; submit the job again"}, nil, ttls)
+    set_aside('record', id, 'is damaged')
   elseif tonumber(r[2]) <= now then
     finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was queued'},
            nil, ttls)
@@ -41,7 +46,7 @@ while room > 0 do
     redis.call('ZREM', queued(flow), id)
     if kind(r[3], r[4]) == 'many' then many = many - 1 end
     -- One that had been skipped turns nothing back.
-    served = math.max(served or tonumber(redis.call('HGET', tags(pool), '') or 0), tonumber(tag))
+    served = math.max(served or number(redis.call('HGET', tags(pool), '')), tonumber(tag))
     redis.call('ZADD', flows(pool), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
     redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'attempts',
                text(r[6] + 1), 'started', text(now), 'progress', '')

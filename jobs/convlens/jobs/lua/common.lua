@@ -15,6 +15,41 @@ local RESULTS, CACHED = P .. 'results', P .. 'cached'
 local QUEUED_, RUNNING_, SUCCEEDED_, FAILED_, CANCELLED_, EXPIRED_ = '1', '2', '3', '4', '5', '6'
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
 
+-- What is poisoned (an entry that nobody can read) is taken out of the way and noted, for the reconciler to report: so it is met
+-- once. The latest hundred notes are kept.
+local POISONED_INBOX = P .. 'poisoned-inbox'
+local server = redis
+local function set_aside(kind, entry, why)
+  server.pcall('RPUSH', POISONED_INBOX, kind .. ' ' .. string.sub(entry, 1, 200) .. ' ' .. why)
+  server.pcall('LTRIM', POISONED_INBOX, -100, -1)
+end
+
+-- As redis.call, but a key of the wrong type, or a counter that is no number, is set aside, and the command repeated: else all
+-- scripts that meet it would fail for ever.
+local function call(...)
+  local answer = server.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  local command, k, field = ...
+  local removed
+  if string.find(answer.err, '^WRONGTYPE') then
+    removed = server.pcall('UNLINK', k)
+  elseif command == 'HINCRBY' and string.find(answer.err, 'not an integer') then
+    removed = server.pcall('HDEL', k, field)
+  elseif command == 'INCR' and string.find(answer.err, 'not an integer') then
+    removed = server.pcall('UNLINK', k)
+  end
+  if type(removed) ~= 'number' then
+    if not removed then error(answer) end -- another mistake
+    return server.call(command, P .. 'nothing', select(3, ...)) -- a script that may not write takes the key for one that is not there
+  end
+  set_aside('key', k, answer.err)
+  return server.call(...)
+end
+local redis = {call = call}
+
+-- A number of a field that may be missing or damaged.
+local function number(value) return tonumber(value or 0) or 0 end
+
 local function key(id) return P .. 'job:' .. id end
 local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
 local function queued(flow) return P .. 'queued:' .. flow end
@@ -50,6 +85,12 @@ local function notify(id, state, more)
   if state == CANCELLED_ or state == EXPIRED_ then redis.call('PUBLISH', P .. 'ended', id .. ' ' .. state) end
 end
 
+-- Forgets a job that has no record.
+local function discard(id)
+  for _, index in ipairs({JOBS, RUNNING, DEADLINES, KEPT, TOMBSTONES, ANSWERED}) do redis.call('ZREM', index, id) end
+  set_aside('job', id, 'has no record')
+end
+
 local function is_live(state) return state == QUEUED_ or state == RUNNING_ end
 
 -- Sets a live job's state, and fields that go with it. Equal jobs that follow it have their state from it (see record).
@@ -73,7 +114,7 @@ end
 local function load_of(fields)
   local load = {}
   for i, value in ipairs(redis.call('HMGET', LOAD, unpack(fields))) do
-    load[fields[i]] = tonumber(value or 0) + (more[fields[i]] or 0)
+    load[fields[i]] = number(value) + (more[fields[i]] or 0)
   end
   return load
 end
@@ -106,8 +147,8 @@ local function enqueue(flow, id, sequence, images, now)
   redis.call('ZADD', queued(flow), sequence, id)
   redis.call('SADD', QUEUES, pool)
   if not redis.call('ZSCORE', flows(pool), flow) then
-    local served = tonumber(redis.call('HGET', tags(pool), '') or 0)
-    local own = tonumber(redis.call('HGET', tags(pool), flow) or 0)
+    local served = number(redis.call('HGET', tags(pool), ''))
+    local own = number(redis.call('HGET', tags(pool), flow))
     redis.call('HDEL', tags(pool), flow)
     redis.call('ZADD', flows(pool), math.max(served, own), flow)
   end
@@ -155,7 +196,7 @@ local function stored_images(digests, needed_until)
     local some = {...}
     for i, pack in ipairs(redis.call('HMGET', IMAGES, ...)) do
       local place = pack and redis.call('HMGET', pack_of(pack), 'expires', some[i])
-      if place and place[2] and tonumber(place[1]) >= needed_until then
+      if place and tonumber(place[2]) and number(place[1]) >= needed_until then
         found[some[i]] = {pack = pack, offset = tonumber(place[2])}
       end
     end
@@ -177,7 +218,7 @@ local function drop_pack(pack, tenant)
   local digests, bytes, all = {}, 0, redis.call('HGETALL', pack_of(pack))
   for i = 1, #all, 2 do
     if all[i] == 'bytes' then
-      bytes = tonumber(all[i + 1])
+      bytes = number(all[i + 1])
     elseif all[i] ~= 'held' and all[i] ~= 'expires' then
       digests[#digests + 1] = all[i]
     end
@@ -195,9 +236,12 @@ local function drop_pack(pack, tenant)
 end
 
 local function drop_images(job_images, tenant)
-  if job_images == '[]' then return end
+  if not job_images or job_images == '[]' then return end
   local less = {}
-  for _, image in ipairs(cjson.decode(job_images)) do less[image[2]] = (less[image[2]] or 0) + 1 end
+  local is_whole = pcall(function()
+    for _, image in ipairs(cjson.decode(job_images)) do less[image[2]] = (less[image[2]] or 0) + 1 end
+  end)
+  if not is_whole then return set_aside('images', job_images, 'is no list of images') end
   for pack, number in pairs(less) do
     if redis.call('HINCRBY', pack_of(pack), 'held', -number) <= 0 then drop_pack(pack, tenant) end
   end
@@ -206,7 +250,7 @@ end
 -- Jobs that end in a second, decaying over ten: what refused callers are told to wait by.
 local function drain_rate(now)
   local r = redis.call('HMGET', DRAIN, 'at', 'rate')
-  return tonumber(r[2] or 0) * math.exp((tonumber(r[1] or now) - now) / 10000)
+  return number(r[2]) * math.exp(math.min(0, number(r[1] or now) - now) / 10000)
 end
 
 local ended = 0 -- so many by this script
@@ -214,9 +258,8 @@ local ended = 0 -- so many by this script
 -- What every script does at its end.
 local function settle()
   for field, amount in pairs(more) do
-    if amount ~= 0 and redis.call('HINCRBY', LOAD, field, text(amount)) == 0 and string.find(field, ':', 1, true) then
-      redis.call('HDEL', LOAD, field)
-    end
+    local left = amount ~= 0 and redis.call('HINCRBY', LOAD, field, text(amount)) or 1
+    if left < 0 or left == 0 and string.find(field, ':', 1, true) then redis.call('HDEL', LOAD, field) end -- < 0: it was lost
   end
   if ended > 0 then
     redis.call('HSET', DRAIN, 'at', text(clock()), 'rate', tostring(drain_rate(clock()) + 0.1 * ended))

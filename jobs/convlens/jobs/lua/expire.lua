@@ -18,8 +18,10 @@ for _, id in ipairs(due(DEADLINES)) do
     local where = state == QUEUED_ and 'queued' or 'running'
     finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was ' .. where},
            nil, ttls)
-  else
+  elseif state then
     redis.call('ZREM', DEADLINES, id)
+  else
+    discard(id)
   end
 end
 
@@ -35,7 +37,7 @@ for _, id in ipairs(due(KEPT)) do
   if f.keep == '1' and ttls.tombstone > 0 then
     rewrite(id, {}, TOLD, f)
     redis.call('DEL', waiters(id))
-    let_go(id, TOMBSTONES, f.tenant or '', f.ended, now + ttls.tombstone)
+    let_go(id, TOMBSTONES, f.tenant or '', text(number(f.ended)), now + ttls.tombstone)
   else
     forget(id)
   end

@@ -11,7 +11,7 @@ local function ends(id, token, state, reason, message, field, bytes, header_size
   if r[2] ~= token then return 0 end
   if r[1] == state then return 1 end
   if r[1] ~= RUNNING_ then return 0 end
-  if tonumber(r[3]) <= now then
+  if number(r[3]) <= now then
     finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was running'},
            nil, ttls)
     return 0

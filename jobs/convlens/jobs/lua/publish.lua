@@ -36,7 +36,7 @@ local told, latest = {pool}, tonumber(redis.call('ZSCORE', SINCE, pool))
 for _, other in ipairs(other_pools(pool, now)) do
   told[#told + 1] = other
   told[#told + 1] = redis.call('ZREVRANGE', serving(other), 0, 0)[1]
-  local since = tonumber(redis.call('ZSCORE', SINCE, other))
+  local since = number(redis.call('ZSCORE', SINCE, other))
   if since > latest or since == latest and other > told[1] then told[1], latest = other, since end
 end
 return told

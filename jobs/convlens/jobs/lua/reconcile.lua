@@ -1,16 +1,37 @@
 #!lua flags=allow-oom
--- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, answered_ttl. Gives jobs of silent workers back to their queues or, when their attempts are used up, ends them, ends jobs
--- that wait for weights that gave way to others, and returns pool, number pairs of jobs to be announced again.
+-- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, answered_ttl. Gives jobs of silent
+-- workers back to their queues or, when their attempts are used up, ends them, ends jobs that wait for weights that gave way to
+-- others, and returns pool, number pairs of jobs to be announced again.
 local limit, grace, max_attempts, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttls = {result = tonumber(ARGV[5]), answered = tonumber(ARGV[6])}
 local now, again = clock(), {}
 
+-- Keys that are read without a script too, where nothing sets aside those of another type.
+for kind, names in pairs({zset = {JOBS, RUNNING, DEADLINES, KEPT, TOMBSTONES, ANSWERED, POOLS, SINCE, RESULTS, CACHED,
+                                  P .. 'refused'},
+                          hash = {LOAD, DRAIN, IMAGES, UNSERVED}, set = {QUEUES},
+                          list = {GARBAGE, P .. 'poisoned', POISONED_INBOX}}) do
+  for _, name in ipairs(names) do
+    local found = redis.call('TYPE', name).ok
+    if found ~= 'none' and found ~= kind then
+      redis.call('UNLINK', name)
+      set_aside('key', name, 'is a ' .. found .. ', not a ' .. kind)
+    end
+  end
+end
+
 local function due(zset) return redis.call('ZRANGE', zset, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit) end
 
 for _, id in ipairs(due(RUNNING)) do
-  local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'count')
-  if tonumber(r[1]) >= max_attempts then
-    local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. r[4]
+  local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'count', 'state')
+  if r[6] ~= RUNNING_ then
+    redis.call('ZREM', RUNNING, id)
+    if not r[6] then discard(id) end
+  elseif not (tonumber(r[1]) and r[2] and tonumber(r[3]) and tonumber(r[5])) then
+    finish(id, now, FAILED_, {reason = 'INTERNAL', message = "the job's record is damaged; submit the job again"}, nil, ttls)
+    set_aside('record', id, 'is damaged')
+  elseif tonumber(r[1]) >= max_attempts then
+    local message = 'begun ' .. r[1] .. ' times, and each time the worker fell silent; the last was ' .. (r[4] or 'unknown')
     finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
@@ -27,7 +48,7 @@ local function is_replaced(pool)
     redis.call('HDEL', UNSERVED, pool)
     return false
   end
-  local since = tonumber(redis.call('HGET', UNSERVED, pool) or now)
+  local since = number(redis.call('HGET', UNSERVED, pool) or now)
   if since >= now then redis.call('HSET', UNSERVED, pool, text(now)) end -- new, or of a time that Redis' clock went back from
   return now - since > lease
 end
@@ -57,7 +78,9 @@ for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
   for _, flow in ipairs(redis.call('ZRANGE', flows(pool), 0, limit - 1)) do
     local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
     waiting = waiting + redis.call('ZCARD', queued(flow))
-    if id and tonumber(redis.call('HGET', key(id), 'queued') or 0) < now - grace then old = id end
+    if id and number(redis.call('HGET', key(id), 'queued')) < now - grace then
+      if redis.call('HGET', key(id), 'state') == QUEUED_ then old = id else redis.call('ZREM', queued(flow), id) end
+    end
   end
   redis.call('ZREMRANGEBYSCORE', awake(pool), '-inf', text(now))
   redis.call('ZREMRANGEBYSCORE', awake(pool), text(now + 10000), '+inf') -- of a time that Redis' clock went back from
@@ -70,4 +93,7 @@ for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
   end
 end
 
+-- Live jobs are those that have a deadline: their count is put right, should it have been lost.
+local live = text(redis.call('ZCARD', DEADLINES) - (more.jobs or 0))
+if redis.call('HGET', LOAD, 'jobs') ~= live then redis.call('HSET', LOAD, 'jobs', live) end
 return again

@@ -52,9 +52,9 @@ local function submit(job, spec)
     leader = redis.call('GET', same(job.pool, job.fingerprint))
     local name, bytes, header_size = string.match(leader or '', '^(%S+) (%S+) (%S+)$')
     local l = leader and not name and redis.call('HMGET', key(leader), 'state', 'priority')
-    if name and tonumber(redis.call('ZSCORE', RESULTS, name) or 0) > now + 1000 then
-      answered = {result = name, result_bytes = tonumber(bytes), header_size = tonumber(header_size), cached = 1}
-    elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and tonumber(l[2]) <= job.priority)) then
+    if name and number(redis.call('ZSCORE', RESULTS, name)) > now + 1000 then
+      answered = {result = name, result_bytes = number(bytes), header_size = number(header_size), cached = 1}
+    elseif not (l and (l[1] == RUNNING_ or l[1] == QUEUED_ and number(l[2]) <= job.priority)) then
       leader = nil
     end
   end
@@ -94,7 +94,7 @@ local function submit(job, spec)
     -- A tenant's rate: all that it asked for will have been paid for at that time. While that is no further off than its
     -- burst, a job of any cost is admitted, so that one of more than a burst may be asked for, too, and is paid for afterwards.
     if asked.tenant_rate > 0 and tenant ~= '' then
-      local paid = math.max(now, tonumber(redis.call('GET', P .. 'paid:' .. tenant) or 0))
+      local paid = math.max(now, number(redis.call('GET', P .. 'paid:' .. tenant)))
       local wait = paid - now - asked.tenant_burst
       if wait > 0 then return {'FULL', ours, {'rate', ':' .. tenant, tostring(asked.tenant_rate), tostring(wait)}} end
       paid = paid + job.cost * 1000 / asked.tenant_rate
@@ -104,6 +104,10 @@ local function submit(job, spec)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
+  if sequence == 1 then -- the first job there is, or the counter was lost: it goes on behind the latest
+    local latest = redis.call('ZREVRANGE', JOBS, 0, 0, 'WITHSCORES')[2]
+    if latest then sequence = redis.call('INCRBY', P .. 'sequence', text(math.min(number(latest), 2 ^ 52))) end
+  end
   local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
   if old[1] then forget(id) end
   local images, held = {}, {}

@@ -43,15 +43,26 @@ local function rewrite(id, fields, names, found)
   redis.call('HSET', key(id), unpack(fields))
 end
 
+-- The first job of a group: the one that is computed. One whose record was lost is not in the way.
+local function first_of(group)
+  while true do
+    local first = redis.call('ZRANGE', group, 0, 0)[1]
+    if not first or redis.call('EXISTS', key(first)) == 1 then return first end
+    redis.call('ZREM', group, first)
+  end
+end
+
 -- Ends a live job: the first final state wins, so one that has ended is left as it is. `result` is a table of the record's
 -- fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 --
 -- A group is equal jobs under way, a sorted set by sequence: the first is computed, and the others follow it.
 local function finish(id, now, state, why, result, ttls)
   local f = read_fields(id, ENDING)
+  if not f.state then return discard(id) end
   if not is_live(f.state) then return end
-  local tenant, leads, group = f.tenant or '', same(pool_of(f.flow), f.fingerprint), f.group and group_of(f.group)
-  if f.state == QUEUED_ then redis.call('ZREM', queued(f.flow), id) else redis.call('ZREM', RUNNING, id) end
+  local flow, tenant, group = f.flow or '', f.tenant or '', f.group and group_of(f.group)
+  local leads = same(pool_of(flow), f.fingerprint or '')
+  if f.state == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
   drop_images(f.images, tenant)
@@ -62,7 +73,7 @@ local function finish(id, now, state, why, result, ttls)
     if (why[name] or '') ~= '' then fields[#fields + 1], fields[#fields + 2] = name, why[name] end
   end
   local told
-  local freed = tonumber(f.reserved)
+  local freed = number(f.reserved)
   local leader = redis.call('GET', leads)
   if state == SUCCEEDED_ then
     local name, size = result.result, result.result_bytes + result.header_size
@@ -103,10 +114,10 @@ local function finish(id, now, state, why, result, ttls)
     for _, other in ipairs(rest) do finish(other, now, state, why, shared, ttls) end
     return
   end
-  local heir = redis.call('ZRANGE', group, 0, 0)[1]
-  local h = heir and read_fields(heir, {'flow', 'sequence', 'count'})
-  if not h or not h.flow then return end -- nobody is left, or a record is lost, and its group with it
-  enqueue(h.flow, heir, h.sequence, h.count, now)
+  local heir = first_of(group)
+  if not heir then return end
+  local h = read_fields(heir, {'flow', 'sequence', 'count'})
+  enqueue(h.flow or '', heir, text(number(h.sequence)), number(h.count), now)
   redis.call('SET', leads, heir, 'PX', text(ttls.result))
   set_state(heir, QUEUED_)
 end

@@ -7,10 +7,11 @@ local function drop_result(name)
   redis.call('ZREM', RESULTS, name)
   if not r[1] then return 0 end
   local cached = redis.call('ZREM', CACHED, name) == 1
-  if cached then count('cached_bytes', nil, -r[1]) else count('result_bytes', r[2], -r[1]) end
+  local size = number(r[1])
+  if cached then count('cached_bytes', nil, -size) else count('result_bytes', r[2], -size) end
   redis.call('DEL', result_of(name))
   if r[3] and string.match(redis.call('GET', r[3]) or '', '^%S+') == name then redis.call('DEL', r[3]) end
-  return cached and tonumber(r[1]) or 0
+  return cached and size or 0
 end
 
 -- Records hold the result that they answer with. One that no record holds any more was got by its callers, and only answers
@@ -19,8 +20,8 @@ local function hold_result(name)
   redis.call('HINCRBY', result_of(name), 'refs', 1)
   if redis.call('ZREM', CACHED, name) == 1 then
     local r = redis.call('HMGET', result_of(name), 'bytes', 'tenant')
-    count('cached_bytes', nil, -r[1])
-    count('result_bytes', r[2], r[1])
+    count('cached_bytes', nil, -number(r[1]))
+    count('result_bytes', r[2], number(r[1]))
   end
 end
 
@@ -31,8 +32,8 @@ local function release_result(name, now)
   local held = redis.call('HINCRBY', result_of(name), 'refs', -1)
   if held == 0 then
     redis.call('ZADD', CACHED, text(now), name)
-    count('result_bytes', r[2], -r[1])
-    count('cached_bytes', nil, r[1])
+    count('result_bytes', r[2], -number(r[1]))
+    count('cached_bytes', nil, number(r[1]))
   end
   return held
 end

@@ -1,0 +1,275 @@
+"""Whatever stands in Redis that nobody can read: new calls are answered, and health tells the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import uuid
+
+import grpc
+import numpy as np
+import pytest
+import redis
+from celery_messages import MALFORMED
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from neighbours import PHOTO
+from processes import until
+
+from convlens.client import Client, JobFailed, NotFound, Saliency
+
+GARBAGE = b"\xff garbage"
+SECONDS = 10
+
+
+class Stack:
+    """A server and a worker: of the model `null`, and of `slow`, whose jobs take a while."""
+
+    def __init__(self, service, folder):
+        self.worker = service.worker("null=null", "slow=null,device_ms=300+0")
+        self.server, self.target = service.server()
+        self.redis = redis.Redis.from_url(service.url)
+        self.client = Client(self.target, timeout=SECONDS)
+        self.channel = grpc.insecure_channel(self.target)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.folder = folder
+
+    def call(self):
+        """Seconds that a new call takes."""
+        began = time.monotonic()
+        self.client.visualize(PHOTO, [Saliency()], model="null", fresh=True)
+        return time.monotonic() - began
+
+    def load(self):
+        """Has jobs of every state: ended, running, waiting, and waiting for an equal one."""
+        rng = np.random.default_rng()
+        photo = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+        jobs = [self.client.submit(photo, [Saliency()], model=model) for model in ("null", "slow", "slow")]
+        jobs += [self.client.submit(it, [Saliency()], model="slow", priority="low") for it in photo]
+        return jobs
+
+    def is_serving(self):
+        return self.health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+    def is_well(self):
+        """True once a call is answered and health says so; both processes live."""
+        assert self.worker.poll() is None
+        assert self.server.poll() is None
+        assert self.call() < SECONDS
+        return self.is_serving()
+
+    def poisoned(self):
+        return self.redis.lrange("convlens:poisoned", 0, -1)
+
+
+@pytest.fixture(scope="module")
+def stack(start_service, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("payloads")
+    found = Stack(start_service(payload_dir=folder, metrics_address="127.0.0.1:0"), folder)
+    until(found.is_well)
+    yield found
+    found.client.close()
+    found.channel.close()
+
+
+def spoil(client, key, how):
+    """Makes a key of another type, takes it away, or puts garbage into it."""
+    kind = client.type(key)
+    if how == "deleted":
+        client.delete(key)
+    elif how == "another type":
+        client.delete(key)
+        client.rpush(key, "x") if kind == b"string" else client.set(key, "x")
+    elif kind == b"zset":
+        client.zadd(key, {GARBAGE: 0, "ghost": 1, "null/2/one/": 2})
+    elif kind == b"hash":
+        client.hset(key, mapping=dict.fromkeys(client.hkeys(key), GARBAGE) | {GARBAGE: "x"})
+    elif kind == b"set":
+        client.sadd(key, GARBAGE, "ghost")
+    elif kind == b"list":
+        client.lpush(key, GARBAGE, "ghost")
+    else:
+        client.set(key, GARBAGE)
+
+
+def family(key):
+    return b":".join(key.split(b":")[:2])
+
+
+@pytest.mark.parametrize("how", ["another type", "garbage", "deleted"])
+def test_new_calls_are_answered_whichever_key_of_redis_is_spoilt(stack, how):
+    stack.load()
+    done = set()
+    while keys := {family(it): it for it in stack.redis.scan_iter() if family(it) not in done}:
+        name, key = next(iter(sorted(keys.items())))
+        done.add(name)
+        spoil(stack.redis, key, how)
+        until(stack.is_well, SECONDS)
+        if len(done) % 8 == 0:
+            stack.load()
+    assert {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:load"} <= done
+    for job in stack.load():  # and everything is as it was
+        assert job.result()["saliency"].shape[1:] == (224, 224)
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_message_neither_ends_the_worker_nor_stays(stack, name):
+    stack.redis.lpush("convlens.null", MALFORMED[name])
+    assert stack.call() < SECONDS
+    until(lambda: not stack.redis.exists("convlens.null"))
+    assert stack.worker.poll() is None
+
+
+def test_malformed_messages_take_no_thread_of_the_worker(stack):
+    for _ in range(3):
+        stack.redis.lpush("convlens.null", *MALFORMED.values())
+    until(lambda: not stack.redis.exists("convlens.null"))
+    time.sleep(0.6)  # no consumer is awake any more: the next job needs a message
+    assert stack.call() < SECONDS
+    assert stack.worker.poll() is None
+
+
+def test_a_message_list_of_another_type_is_replaced(stack):
+    time.sleep(0.6)  # no consumer is awake any more: the next job needs a message
+    stack.redis.delete("convlens.null")
+    stack.redis.set("convlens.null", "x")
+    until(stack.is_well)
+    assert stack.redis.type("convlens.null") in {b"none", b"list"}
+
+
+@pytest.mark.parametrize("channel", ["convlens:notices", "convlens:ended"])
+def test_subscribers_go_on_after_malformed_notices(stack, channel):
+    for notice in (
+        b"",
+        b" ",
+        GARBAGE,
+        b"\xff\xfe",
+        b"id",
+        b"id x",
+        b"id 99",
+        b"id 3",
+        b"id 3 r x y z",
+        b"a b c d e f g",
+    ):
+        stack.redis.publish(channel, notice)
+    # a caller who hears of the end by a notice does not wait for the next look at the record, a second later
+    assert min(stack.call() for _ in range(5)) < 0.9
+
+
+def test_a_caller_is_not_misled_by_malformed_notices_of_its_own_job(stack):
+    job = stack.client.submit(PHOTO, [Saliency()], model="slow", fresh=True)
+    for words in ("3", "3 x", "3 a b c d e f", "4", "5", "99"):
+        stack.redis.publish("convlens:notices", f"{job.id} {words}")
+    assert job.result()["saliency"].shape[0] == 1
+
+
+def test_consumers_go_on_after_malformed_words_in_their_channel(stack):
+    stack.call()
+    channels = stack.redis.pubsub_channels("convlens:wake:*")
+    assert channels
+    for words in (b"", GARBAGE, b"nobody", b"nobody urgent", b"a b c d"):
+        for channel in channels:
+            stack.redis.publish(channel, words)
+    assert stack.call() < SECONDS
+
+
+def test_garbage_that_is_no_payloads_name_is_set_aside_and_the_rest_collected(stack):
+    job = stack.client.submit(PHOTO, [Saliency()], model="null", fresh=True)
+    job.result()
+    names = (b"../../etc/passwd", GARBAGE, b"", b"a/b", b"x" * 300, b".")
+    stack.redis.rpush("convlens:garbage", *names)
+    job.delete()
+    until(lambda: not stack.redis.exists("convlens:garbage"))
+    until(lambda: any(b"etc/passwd" in it for it in stack.poisoned()))
+    until(lambda: job.id not in {it.id for it in stack.client.jobs()})
+    assert stack.is_well()
+
+
+DAMAGES = [
+    ("images", "nonsense"), ("images", '[["d", "../x", 0, 1]]'), ("images", "5"), ("images", '[["d", "gone", 0, 1]]'),
+    ("spec", GARBAGE), ("cost", "x"), ("attempts", "x"), ("priority", "9"), ("deadline", "x"), ("count", GARBAGE),
+    ("model", GARBAGE), ("reserved", "x"), ("fingerprint", GARBAGE), ("created", "x"),
+]  # fmt: skip
+
+
+def test_damaged_records_end_their_jobs_and_no_other(stack):
+    photos = np.random.default_rng(5).integers(0, 256, (2 * len(DAMAGES), 32, 32, 3), np.uint8)
+    stack.worker.send_signal(signal.SIGSTOP)  # so that none of them is claimed yet
+    try:
+        jobs = [stack.client.submit(it, [Saliency()], model="null", timeout=SECONDS) for it in photos]
+        for job, (field, value) in zip(jobs[::2], DAMAGES, strict=True):
+            stack.redis.hset(f"convlens:job:{job.id}", field, value)
+    finally:
+        stack.worker.send_signal(signal.SIGCONT)
+    for job in jobs[1::2]:
+        assert job.result()["saliency"].shape[0] == 1
+    for job, damage in zip(jobs[::2], DAMAGES, strict=True):  # it ends in time, and well where nothing depends on it
+        with contextlib.suppress(JobFailed, NotFound):
+            job.result()
+            assert damage[0] in {"reserved", "fingerprint"}
+    assert stack.is_well()
+
+
+def test_jobs_end_well_though_every_index_of_them_was_lost(stack):
+    stack.worker.send_signal(signal.SIGSTOP)  # so that none of them is claimed yet
+    try:
+        photos = np.random.default_rng(6).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        jobs = [stack.client.submit(it, [Saliency()], model="null", fresh=True) for it in photos]
+        for index in ("queued:null/*", "flows:null", "deadlines", "running", "queues", "tags:null"):
+            for key in stack.redis.keys(f"convlens:{index}"):
+                stack.redis.delete(key)
+    finally:
+        stack.worker.send_signal(signal.SIGCONT)
+    for job in jobs:
+        assert job.result(timeout=SECONDS)["saliency"].shape[0] == 1
+    for job in jobs:
+        until(lambda job=job: stack.redis.zscore("convlens:forget", job.id))
+
+
+def test_ids_without_a_record_are_forgotten(stack):
+    ghost = str(uuid.uuid4())
+    past = time.time() * 1000 - 1
+    for index in ("running", "deadlines", "forget", "results"):
+        stack.redis.zadd(f"convlens:{index}", {ghost: past})
+    stack.redis.zadd("convlens:queued:null/2/one/", {ghost: 0})
+    stack.redis.zadd("convlens:flows:null", {"null/2/one/": 0})
+    stack.redis.sadd("convlens:queues", "null", "nobody", GARBAGE)
+    until(lambda: not stack.redis.sismember("convlens:queues", "nobody"))
+    for index in ("running", "deadlines", "forget", "results", "queued:null/2/one/"):
+        until(lambda index=index: stack.redis.zscore(f"convlens:{index}", ghost) is None)
+    assert not stack.redis.exists(f"convlens:job:{ghost}")
+    assert stack.is_well()
+
+
+def test_cards_that_nobody_can_read_hide_no_other_model(stack):
+    stack.redis.zadd("convlens:pools", {"ghost": time.time() + 60, GARBAGE: time.time() + 60})
+    stack.redis.zadd("convlens:serving:ghost", {"w": time.time() + 60})
+    stack.redis.set("convlens:card:ghost", GARBAGE, ex=60)
+    stack.redis.zadd("convlens:refused", {GARBAGE: time.time() + 60})
+    time.sleep(1.1)  # so long are cards believed
+    assert {it.name for it in stack.client.models()} == {"null", "slow"}
+    assert stack.is_well()
+    until(lambda: stack.redis.zscore("convlens:refused", GARBAGE) is None)
+
+
+def test_a_folder_among_the_payloads_holds_up_no_collecting(stack):
+    (stack.folder / "lost+found").mkdir()
+    old = stack.folder / uuid.uuid4().hex
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    until(lambda: not old.exists())
+    assert stack.is_well()
+
+
+def test_a_reconciler_that_never_was_holds_up_no_other(stack):
+    stack.redis.set("convlens:reconciler", "nobody")
+    until(lambda: stack.redis.get("convlens:reconciler") != b"nobody")
+
+
+def test_what_was_set_aside_is_kept_for_a_while_and_counted(stack):
+    for number in range(150):
+        stack.redis.rpush("convlens:garbage", f"no/name/{number}")
+    until(lambda: not stack.redis.exists("convlens:garbage"))
+    until(lambda: any(b"no/name" in it for it in stack.poisoned()))
+    assert len(stack.poisoned()) <= 100

@@ -1,0 +1,86 @@
+"""Messages in a pool's Celery queue that no Publisher sends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+
+LACKING = object()
+"""In the place of a field that the message is to have none of."""
+
+
+def message(pool="null", **changes):
+    """A message as Publisher sends it, but for some fields, or fields of its headers or properties."""
+    names = {"content_type": "content-type", "content_encoding": "content-encoding"}
+    whole = {
+        "body": encoded([[pool], {}, {}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py", "task": "convlens.compute", "id": str(uuid.uuid4()), "root_id": "r", "parent_id": None,
+            "shadow": None, "eta": None, "expires": None, "group": None, "retries": 0, "timelimit": [None, None],
+        },
+        "properties": {
+            "correlation_id": "c", "reply_to": "r", "delivery_mode": 2, "priority": 0, "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": f"convlens.{pool}"}, "delivery_tag": str(uuid.uuid4()),
+        },
+    }  # fmt: skip
+    for name, value in changes.items():
+        field = names.get(name, name)
+        whole[field] = whole[field] | value if isinstance(value, dict) and isinstance(whole[field], dict) else value
+    return json.dumps(_without_lacking(whole)).encode()
+
+
+def encoded(body):
+    """A message's body."""
+    return base64.b64encode(json.dumps(body).encode()).decode()
+
+
+def _without_lacking(value):
+    if isinstance(value, dict):
+        return {name: _without_lacking(it) for name, it in value.items() if it is not LACKING}
+    return value
+
+
+MALFORMED = {
+    "empty": b"",
+    "no JSON": b"nonsense",
+    "not UTF-8": b"\xff\xfe\x00",
+    "a number": b"5",
+    "a text": b'"x"',
+    "a list": b"[]",
+    "null": b"null",
+    "an empty object": b"{}",
+    "nested too deep": b"[" * 100_000,
+    "kombu's type, unreadable": b'{"__type__": "decimal", "__value__": "x"}',
+    "no headers": message(headers=LACKING),
+    "headers are null": message(headers=None),
+    "headers are a list": message(headers=[1]),
+    "no properties": message(properties=LACKING),
+    "no body": message(body=LACKING),
+    "another task": message(headers={"task": "other"}),
+    "another task without an id": message(headers={"task": "other", "id": LACKING}),
+    "a list for a task": message(headers={"task": [1]}),
+    "no id": message(headers={"id": LACKING}),
+    "a number for an id": message(headers={"id": 5}),
+    "no delivery tag": message(properties={"delivery_tag": LACKING}),
+    "a pickle": message(content_type="application/x-python-serialize"),
+    "an unknown type": message(content_type="text/nonsense"),
+    "an unknown encoding": message(content_encoding="nonsense"),
+    "no base64": message(body="!!!"),
+    "a number for a body": message(body=5),
+    "a number in the body": message(body=encoded(7)),
+    "a dict for arguments": message(body=encoded([{"a": 1}, {}, {}])),
+    "too many arguments": message(body=encoded([[1, 2, 3], {}, {}])),
+    "nested arguments": message(body=encoded([[{"x": [1]}], {}, {}])),
+    "named arguments": message(body=encoded([["null"], {"x": 1}, {}])),
+    "callbacks": message(body=encoded([["null"], {}, {"callbacks": [{"task": "x"}]}])),
+    "a pool that nobody knows": message(body=encoded([["nobody"], {}, {}])),
+    "no time": message(headers={"eta": "nonsense"}),
+    "a far time": message(headers={"eta": "2999-01-01T00:00:00"}),
+    "expires never": message(headers={"expires": "nonsense"}),
+    "a number for time limits": message(headers={"timelimit": 5}),
+    "a text for retries": message(headers={"retries": "x"}),
+    "huge": message(body="A" * (8 << 20)),
+}
