@@ -224,7 +224,8 @@ class Ledger:
             )
             below = last.decode()
             for name, row in zip(rows[::2], rows[1::2], strict=True):
-                found.append(Record.parse(name.decode(), hash_fields(row), int(now) / 1000))
+                record = _record(name.decode(errors="replace"), hash_fields(row), int(now) / 1000)
+                found += [record] if record else []
             if len(found) == size:
                 break
             if looked < more:
@@ -257,7 +258,7 @@ class Ledger:
         if waiting:
             words = [word for it in waiting for word in it]
             unused = self._run("leave", *self._ttls, *self._cache, *words)
-            self.payloads.delete([name.decode() for name in unused])
+            self._dispose([name.decode(errors="replace") for name in unused])
 
     def delete(self, record: Record) -> None:
         """Forgets an ended job and its result. Raises JobLive while it is live."""
@@ -272,7 +273,7 @@ class Ledger:
 
     def drop_cached(self, size: int) -> list[str]:
         """Forgets cached results of about `size` bytes, the oldest first; names of payloads that nobody needs now."""
-        return [name.decode() for name in self._run("drop_cached", size)]
+        return [name.decode(errors="replace") for name in self._run("drop_cached", size)]
 
     # --- what a worker does ---
 
