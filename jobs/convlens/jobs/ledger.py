@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -44,6 +44,14 @@ class Claim:
     def token(self) -> str:
         """The secret that this worker's words are checked by."""
         return self.record.token
+
+
+class Claims(NamedTuple):
+    """What a hand was given."""
+
+    jobs: list[Claim]
+    suspect_waits: bool
+    """True where the next job in turn is one for an idle worker alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ class Ledger:
                 try:
                     if pack.body:
                         ttl = job.timeout + self.settings.result_ttl
-                        self.payloads.put(pack.name, pack.body, ttl, reserved=False)
+                        self.payloads.put(pack.name, pack.body, pack.size, ttl, reserved=False)
                 except StoreFull as error:
                     found[i] = error
                 else:
@@ -162,7 +170,10 @@ class Ledger:
         all_of_them = {
             "jobs": list(asked.values()), "leaving": leaving, "result_ttl": result_ttl, "tombstone_ttl": tombstone_ttl,
             "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
-            "bounds": {"jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes},
+            "bounds": {
+                "jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes,
+                "pixels": bounds.pixels,
+            },
             "cached_bytes": bounds.cached_bytes,
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
@@ -249,21 +260,26 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
+    def claim(
+        self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1, *, is_idle: bool = True
+    ) -> Claims:
         """Takes jobs of a pool whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
 
-        No more than `many` of them take many passes. `then` is what the hand will do should there be none. A hand that
-        waits is told of jobs that are left.
+        No more than `many` of them are large. `then` is what the hand will do should there be none. A hand that waits
+        is told of jobs that are left. A job whose worker fell silent before may have been the reason: it is claimed by
+        itself, by a worker that `is_idle`, and none that is behind it before.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex
-        taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
+        suspect_waits, *taken = self._run(
+            "claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls, int(is_idle)
+        )
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             fields = hash_fields(flat)
             stored = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
             claims.append(Claim(Record.parse(name.decode(), fields), fields[b"spec"], stored))
-        return claims
+        return Claims(claims, bool(suspect_waits))
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
         """The bytes of each claim's images, all fetched together; no list where one is gone."""
@@ -281,10 +297,10 @@ class Ledger:
         """Tells how much of the job is done, 0…1. False when it is not the caller's any more."""
         return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
 
-    def store(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> Ended:
-        """Writes a result, and what is to be said of it. Raises StoreFull; the job is still the caller's.
+    def store(self, claim: Claim, body: Iterable[Data], size: int, header: Callable[[], bytes]) -> Ended:
+        """Writes a result of `size` bytes, and what is to be said of it. StoreFull; the job is still the caller's.
 
-        `header` is asked for once the body is written.
+        The body is drawn part by part, as it is written; `header` is asked for once all of it is.
         """
         header_size = 0
 
@@ -294,8 +310,9 @@ class Ledger:
             header_size = len(told)
             return told
 
-        size = self.payloads.put(claim.token, body, self.settings.result_ttl + self.settings.reconcile_interval, end)
-        return Ended(claim, None, size - header_size, header_size)
+        ttl = self.settings.result_ttl + self.settings.reconcile_interval
+        written = self.payloads.put(claim.token, body, size, ttl, end)
+        return Ended(claim, None, written - header_size, header_size)
 
     def finish(self, ends: Sequence[Ended]) -> list[bool]:
         """Closes records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""

@@ -27,6 +27,8 @@ CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
 PART: Final = 4 * CHUNK
 """Bytes of a payload that are fetched as one."""
+PART_BYTES: Final = 64 * CHUNK
+"""Of a body that are drawn before they are written."""
 SPARES: Final = ".spares"
 """The folder's folder of files to be written again."""
 
@@ -57,12 +59,20 @@ class PayloadStore(Protocol):
         """False where they are in this machine's memory: reading never waits for anything."""
 
     def put(
-        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+        self,
+        name: str,
+        body: Iterable[Data],
+        size: int,
+        ttl: float,
+        end: Callable[[], Data] = bytes,
+        *,
+        reserved: bool = True,
     ) -> int:
         """Writes a payload for `ttl` seconds; its bytes. StoreFull.
 
-        `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is written
-        though the store is full, so that work under way can end.
+        The body, of `size` bytes, is drawn as it is written: no more than PART_BYTES and one buffer of it are held at
+        once. `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is
+        written though the store is full, so that work under way can end.
         """
 
     def read(self, name: str, offset: int, length: int) -> Data:
@@ -95,14 +105,23 @@ class RedisPayloads:
         self._set = self._redis.register_script(_SET)
 
     def put(
-        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+        self,
+        name: str,
+        body: Iterable[Data],
+        size: int,  # noqa: ARG002 - chunks need no room of their own
+        ttl: float,
+        end: Callable[[], Data] = bytes,
+        *,
+        reserved: bool = True,
     ) -> int:
         """See PayloadStore. So many chunks a round trip bound the memory."""
-        size = 0
+        written = 0
         life = max(1, int(ttl * 1000))
         chunks = enumerate(_chunks(itertools.chain(body, _later(end))))
-        while some := [(keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, 64)]:
-            size += sum(len(chunk) for _, chunk in some)
+        while some := [
+            (keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, PART_BYTES // CHUNK)
+        ]:
+            written += sum(len(chunk) for _, chunk in some)
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
                     for key, chunk in some:
@@ -113,7 +132,7 @@ class RedisPayloads:
                     raise StoreFull("Redis is full (maxmemory)") from error
                 for key, chunk in some:
                     self._set([key], [chunk, life])
-        return size
+        return written
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
@@ -181,7 +200,8 @@ class DirectoryPayloads:
     def put(
         self,
         name: str,
-        body: Sequence[Data],
+        body: Iterable[Data],
+        size: int,
         ttl: float,
         end: Callable[[], Data] = bytes,
         *,
@@ -191,12 +211,12 @@ class DirectoryPayloads:
         path = self._path(name)
         part = f"{path}.part"
         try:
-            old = self._spares.take(sum(map(len, body)), part)
+            old = self._spares.take(size, part)
             file = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                size = _write(file, body) + _write(file, [end()])
-                if old > size:
-                    os.ftruncate(file, size)
+                written = _write(file, body) + _write(file, [end()])
+                if old > written:
+                    os.ftruncate(file, written)
                 expires = self._clock() + ttl
                 os.utime(file, (expires, expires))
             finally:
@@ -206,7 +226,7 @@ class DirectoryPayloads:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(part)
             raise StoreFull(f"cannot write a payload to {self._folder}: {error.strerror}") from error
-        return size
+        return written
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
@@ -296,18 +316,22 @@ def _later(end: Callable[[], Data]) -> Iterator[Data]:
     yield end()
 
 
-def _write(file: int, buffers: Sequence[Data]) -> int:
+def _write(file: int, buffers: Iterable[Data]) -> int:
     """Writes all of them, as many as go in one call to the system; their bytes."""
-    rest = deque(memoryview(buffer).cast("B") for buffer in buffers)
+    views = (memoryview(buffer).cast("B") for buffer in buffers)
+    rest: deque[memoryview] = deque()
     size = 0
-    while rest:
-        written = os.writev(file, list(itertools.islice(rest, _IOV_MAX)))
+    while True:
+        while len(rest) < _IOV_MAX and sum(map(len, rest)) < PART_BYTES and (view := next(views, None)) is not None:
+            rest.append(view)
+        if not rest:
+            return size
+        written = os.writev(file, rest)
         size += written
         while rest and written >= len(rest[0]):
             written -= len(rest.popleft())
         if written:
             rest[0] = rest[0][written:]
-    return size
 
 
 def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int]]:

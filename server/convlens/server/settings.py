@@ -19,16 +19,21 @@ class ServerSettings(JobsSettings):
     max_request_bytes: int = Field(64 << 20, ge=1024, description="bytes of one request")
     max_images: int = Field(64, ge=1, description="images of one job")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
+    max_job_pixels: int = Field(512_000_000, ge=1, description="width × height of all images of one job together")
+    max_working_bytes: int = Field(
+        1 << 30, ge=1, description="bytes of the float32 arrays that one job's result is made of"
+    )
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
     max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
     max_targets: int = Field(16, ge=1, description="targets of one image")
     max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
     max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_queued_pixels: int = Field(8_000_000_000, ge=1, description="pixels of the images of all live jobs")
     max_stored_bytes: int = Field(
         2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
     )
-    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these three that one tenant may have")
+    tenant_share: float = Field(0.5, gt=0, le=1, description="share of these four that one tenant may have")
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
     drain_grace: float = Field(20.0, ge=0, description="seconds that calls under way have to end after SIGTERM")
@@ -46,7 +51,9 @@ class ServerSettings(JobsSettings):
     )
     tokens: Path | None = Field(None, description="file of tokens (convlens token new); none: everybody may do all")
     tenant_rate: float | None = Field(
-        None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
+        None,
+        gt=0,
+        description="cost a second that one tenant may ask for, in passes of an image; none: any number. Needs tokens",
     )
     tenant_burst: float = Field(10.0, ge=0, description="seconds that a tenant may be ahead of its rate")
     reflection: bool = Field(
@@ -60,7 +67,7 @@ class ServerSettings(JobsSettings):
     def bounds(self) -> Bounds:
         """What is admitted at once."""
         return Bounds(
-            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.tenant_share,
+            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_queued_pixels, self.tenant_share,
             self.tenant_rate, self.tenant_burst,
         )  # fmt: skip
 

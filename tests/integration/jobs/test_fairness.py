@@ -61,7 +61,7 @@ def test_jobs_of_many_passes_are_taken_only_by_who_has_a_thread_for_them(jobs):
     after = jobs.submit(tenant="other")
 
     def taken(allowed):
-        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, allowed)]
+        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, allowed).jobs]
 
     assert sorted(taken(0)) == sorted([one.id, after.id])
     assert taken(0) == []

@@ -18,17 +18,21 @@ def store(tmp_path) -> DirectoryPayloads:
     return DirectoryPayloads(tmp_path, time.time)
 
 
+def put(store, name, body, *more):
+    return store.put(name, body, sum(map(len, body)), *more)
+
+
 def spare_files(folder):
     return sorted((folder / ".spares").iterdir())
 
 
 def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path):
-    store.put("old", [b"o" * 5000], 60)
+    put(store, "old", [b"o" * 5000], 60)
     inode = (tmp_path / "old").stat().st_ino
     store.delete(["old", "never-there"])
     with pytest.raises(PayloadGone):
         store.read("old", 0, 1)
-    assert store.put("new", [b"n" * 4000, b"n" * 500], 60, lambda: b"m") == 4501
+    assert put(store, "new", [b"n" * 4000, b"n" * 500], 60, lambda: b"m") == 4501
     assert (tmp_path / "new").stat().st_ino == inode
     assert store.read("new", 4490, 11) == b"n" * 10 + b"m"
     assert (tmp_path / "new").stat().st_size == 4501
@@ -36,20 +40,20 @@ def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path
 
 
 def test_other_sizes_leave_a_spare_alone(store, tmp_path):
-    store.put("old", [b"o" * 5000], 60)
+    put(store, "old", [b"o" * 5000], 60)
     store.delete(["old"])
-    store.put("small", [b"s"], 60)
-    store.put("large", [b"l" * 50_000], 60)
+    put(store, "small", [b"s"], 60)
+    put(store, "large", [b"l" * 50_000], 60)
     assert len(spare_files(tmp_path)) == 1
 
 
 def test_two_processes_never_get_one_file(store, tmp_path):
     other = DirectoryPayloads(tmp_path, time.time)
     for i in range(8):
-        store.put(f"old{i}", [bytes(5000)], 60)
+        put(store, f"old{i}", [bytes(5000)], 60)
     store.delete([f"old{i}" for i in range(8)])
     for i in range(8):
-        (store if i % 2 else other).put(f"new{i}", [bytes([i]) * 5000], 60)
+        put(store if i % 2 else other, f"new{i}", [bytes([i]) * 5000], 60)
     assert [store.read(f"new{i}", 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
     assert len({(tmp_path / f"new{i}").stat().st_ino for i in range(8)}) == 8
 
@@ -61,7 +65,7 @@ def test_threads_share_a_store(store, tmp_path):
     def work(thread):
         for i in range(100):
             name, data = f"{thread}-{i}", bytes([thread, i]) * 2000
-            store.put(name, [data], 60)
+            put(store, name, [data], 60)
             assert store.read(name, 0, 4000) == data
             store.delete([name])
 
@@ -74,12 +78,12 @@ def test_threads_share_a_store(store, tmp_path):
 
 
 def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, tmp_path, monkeypatch):
-    store.put("old", [b"o" * 5000], 60)
+    put(store, "old", [b"o" * 5000], 60)
     pread = os.pread
 
     def late(*args):
         store.delete(["old"])
-        store.put("new", [b"a" * 5000], 60)
+        put(store, "new", [b"a" * 5000], 60)
         return pread(*args)
 
     with monkeypatch.context() as patched:
@@ -94,7 +98,7 @@ def test_spares_are_bounded_and_not_kept_for_ever(store, tmp_path, monkeypatch):
     monkeypatch.setattr(spares, "MOST_BYTES", 12_000)
     monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
     for i in range(4):
-        store.put(f"old{i}", [bytes(5000)], 60)
+        put(store, f"old{i}", [bytes(5000)], 60)
     store.delete([f"old{i}" for i in range(4)])
     assert len(spare_files(tmp_path)) == 2
     store.sweep()
@@ -105,15 +109,15 @@ def test_spares_are_bounded_and_not_kept_for_ever(store, tmp_path, monkeypatch):
 
 
 def test_sweep_deletes_what_is_over_and_leaves_the_rest(store, tmp_path):
-    store.put("over", [b"x"], 60)
-    store.put("lasts", [b"x"], 60)
+    put(store, "over", [b"x"], 60)
+    put(store, "lasts", [b"x"], 60)
     os.utime(tmp_path / "over", (1, 1))
     store.sweep()
     assert {it.name for it in tmp_path.iterdir()} == {"lasts", ".spares"}
 
 
 def test_what_cannot_be_deleted_is_told_and_swept_when_its_time_is_over(store, tmp_path, caplog):
-    store.put("old", [b"x"], 60)
+    put(store, "old", [b"x"], 60)
     (tmp_path / ".spares").rmdir()
     (tmp_path / ".spares").write_bytes(b"no folder")
     store.delete(["old"])

@@ -24,7 +24,7 @@ local function awake(pool) return P .. 'awake:' .. pool end
 local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
 local function pool_of(flow) return string.match(flow, '^[^/]*') end
 local function model_of(pool) return string.match(pool, '^[^@]*') end
-local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
+local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- large jobs by themselves
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 local time
@@ -64,7 +64,7 @@ local function tell(id, state, ...)
   tell_followers(id, state, ...)
 end
 
--- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all. `more` is
+-- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, pixels, result_bytes; and cached_bytes, in all. `more` is
 -- what this script adds to it.
 local more = {}
 local function count(what, tenant, amount)
@@ -270,16 +270,17 @@ end
 -- record's fields about it. Equal requests that follow this job end with it, or one of them takes its place.
 local function finish(id, now, state, why, result, ttls)
   local k = key(id)
-  local r = redis.call('HMGET', k, 'state', 'flow', 'tenant', 'images', 'reserved', 'fingerprint')
+  local r = redis.call('HMGET', k, 'state', 'flow', 'tenant', 'images', 'reserved', 'fingerprint', 'pixels')
   local flow, tenant, leads = r[2], r[3], same(pool_of(r[2]), r[6])
   if r[1] == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
+  count('pixels', tenant, -(tonumber(r[7]) or 0))
   drop_images(r[4], tenant)
   ended = ended + 1
   local expires = text(now + ttls.result)
   local changed = {'state', state, 'ended', text(now), 'expires', expires, 'reason', why.reason or '', 'message',
-                   why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0}
+                   why.message or '', 'field', why.field or '', 'spec', '', 'images', '[]', 'reserved', 0, 'pixels', 0}
   local told
   local freed = tonumber(r[5])
   if state == SUCCEEDED_ then
