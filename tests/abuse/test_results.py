@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import deadly
 import numpy as np
 import pytest
 from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
 from processes import until
 
-from convlens.client import Activations, Client, InvalidArgument
+from convlens.client import Activations, Client, InvalidArgument, Output
 
 LAYERS = [f"block{block}_conv{number}" for block in (1, 2) for number in (1, 2)]
 
@@ -16,7 +20,9 @@ LAYERS = [f"block{block}_conv{number}" for block in (1, 2) for number in (1, 2)]
 def service(start_service, tmp_path_factory):
     folder = tmp_path_factory.mktemp("payloads")
     service = start_service(payload_dir=folder, max_stored_bytes=16 << 30)
-    service.deadly = service.start("deadly", "--model", "null=null")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(deadly.__file__).parent), prepend=os.pathsep)
+        service.deadly = service.start("deadly", "--model", "null=null")[0]
     service.target = service.server()[1]
     return service
 
@@ -24,7 +30,7 @@ def service(start_service, tmp_path_factory):
 def test_a_result_is_made_in_slices(service, scale):
     """256 MiB of uint8, each four bytes of float32 while they are made, take the worker a fraction of it."""
     worker = service.deadly
-    asked = Activations(["block1_conv1"], size=(2048, 2048), dtype="uint8")
+    asked = Activations(["block1_conv1"], output=Output((2048, 2048), dtype="uint8"))
     with Client(service.target, timeout=120) as client, Neighbour(service.target) as neighbour:
         before = resident(worker)
         forget_peak(worker)
@@ -41,14 +47,14 @@ def test_a_result_is_made_in_slices(service, scale):
 def test_what_making_a_result_takes_is_bounded(service):
     """Of a few bytes that gigabytes of activations would be shrunk to, both numbers are told."""
     with Client(service.target) as client, pytest.raises(InvalidArgument, match="working bytes; allowed: ") as caught:
-        client.visualize([PHOTO] * 64, [Activations(LAYERS, size=(1, 1))], model="null")
+        client.visualize([PHOTO] * 64, [Activations(LAYERS, output=Output((1, 1)))], model="null")
     assert caught.value.field == "spec.visualizations"
 
 
 def test_results_made_at_once_stay_within_the_budget(service, scale):
     """Jobs that take 400 MiB each do not add up."""
     worker = service.deadly
-    asked = Activations(["block1_conv1"], size=(1, 1))
+    asked = Activations(["block1_conv1"], output=Output((1, 1)))
     images = np.random.default_rng(5).integers(0, 256, (12 * scale, 32, 32, 32, 3), np.uint8)
     forget_peak(worker)
     before = resident(worker)

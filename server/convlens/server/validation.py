@@ -69,8 +69,8 @@ def validate(
     if pixels > settings.max_job_pixels:
         raise invalid(
             "spec.images",
-            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a job, "
-            "or shrink them",
+            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
+            "job, or shrink them",
         )
     if spec.priority not in _PRIORITIES:
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
