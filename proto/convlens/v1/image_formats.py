@@ -21,6 +21,7 @@ Data = bytes | memoryview
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
 """By Pillow's names. Parsers of any others never see a byte."""
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
 MAX_SCANS: Final = 500
 """Of a progressive JPEG; cameras and programs write ten or so, and each takes as long as the whole picture."""
 SCANS_A_PASS: Final = 16
@@ -83,9 +84,16 @@ def open_picture(data: Data) -> ImageFile:
 
 
 def check_scans(data: Data) -> None:
-    """PictureError for a JPEG of so many scans, each over the whole picture, that decoding them takes minutes."""
+    """PictureError for a JPEG of so many scans, each over the whole picture, that decoding them takes minutes.
+
+    Also for one of so many EXIF segments that putting them together takes seconds.
+    """
+    if data[:3] != JPEG_MAGIC:
+        return
     if (scans := _scans(data)) > MAX_SCANS:
         raise PictureError(f"the JPEG file has {scans} scans; allowed: {MAX_SCANS}")
+    if (segments := bytes(data).count(b"Exif\0\0")) > MAX_EXIF_SEGMENTS:
+        raise PictureError(f"the JPEG file has {segments} EXIF segments; allowed: {MAX_EXIF_SEGMENTS}")
 
 
 class _BoundedFile(io.BytesIO):
@@ -112,7 +120,7 @@ class _BoundedFile(io.BytesIO):
 
 def _scans(data: Data) -> int:
     """How many a JPEG has; 0 for other files."""
-    return bytes(data).count(b"\xff\xda") if data[:3] == b"\xff\xd8\xff" else 0
+    return bytes(data).count(b"\xff\xda") if data[:3] == JPEG_MAGIC else 0
 
 
 def decoding_pixels(data: Data, width: int, height: int) -> int:
@@ -229,7 +237,7 @@ _TIFF_SHORT, _TIFF_LONG = 3, 4
 _SUBFILE_TYPE, _TILE_WIDTH, _TILE_LENGTH = 254, 322, 323
 
 _OWN: Final = {
-    b"\xff\xd8\xff": "JPEG",
+    JPEG_MAGIC: "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"RIFF": "WEBP",
     b"GIF8": "GIF",

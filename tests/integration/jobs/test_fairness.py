@@ -55,7 +55,7 @@ def test_who_was_idle_saves_up_no_turns(jobs):
     assert taken["idle"] <= 6
 
 
-def test_jobs_of_many_passes_are_taken_only_by_who_has_a_thread_for_them(jobs):
+def test_large_jobs_are_taken_only_by_who_has_a_thread_for_them(jobs):
     many = [jobs.submit(cost=50) for _ in range(2)]
     one = jobs.submit()
     after = jobs.submit(tenant="other")
@@ -80,3 +80,9 @@ def test_a_job_that_was_passed_over_turns_nothing_back(jobs):
         jobs.submit(tenant="late")
     taken = Counter(it.tenant for it in order(jobs, 10))
     assert taken["busy"] >= 4
+
+
+def test_a_job_that_takes_long_to_decode_is_claimed_without_others(jobs):
+    """Those behind it would wait in the hand that decodes it."""
+    small, slow, after = jobs.submit(), jobs.submit(pixels=12_000_000), jobs.submit()
+    assert [[it.id for it in order(jobs, 9)] for _ in range(3)] == [[small.id], [slow.id], [after.id]]

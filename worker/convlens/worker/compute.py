@@ -36,7 +36,7 @@ from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
 from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
 from convlens.worker.forms import FormedTensor
-from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.images import Pixels, Reader, UnreadableAtError
 from convlens.worker.models.served import preprocess_of
 from convlens.worker.reports import result_header
 from convlens.worker.room import Room
@@ -279,7 +279,7 @@ class Runner:
         """Decodes a job and hands it to its model's batcher, batch by batch; room it does not use is free again."""
         left = len(claim.images)
         release = functools.partial(_release, serving, claim)
-        decode = self._decoders.read if claim.record.is_large and claim.record.pixels >= LARGE_PIXELS else None
+        decode = functools.partial(self._decode, claim) if claim.record.pixels >= LARGE_PIXELS else None
         try:
             if not data:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
@@ -307,6 +307,11 @@ class Runner:
         finally:
             release(left)
         return job
+
+    def _decode(self, claim: Claim, image: spec_pb2.Image, data: Data, into: Pixels) -> None:
+        """Reads an image of a job of many pixels, unless the job has ended meanwhile."""
+        self._still_wanted(claim)
+        self._decoders.read(image, data, into)
 
     def _store(self, job: Begun) -> Ended:
         """Waits for a job's passes, puts its arrays together, and stores them."""

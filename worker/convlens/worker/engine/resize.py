@@ -26,7 +26,7 @@ class Resizer:
         self._planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in planes]
 
     def rows(self, start: int, end: int) -> Floats:
-        """Rows `start` to `end` of what resized() gives: to the bit where these are whole rows of the map."""
+        """Rows `start` to `end` of what resized() gives, to within float32's rounding of their places in the map."""
         height, width, *_ = self._shape
         out = np.empty((end - start, width, len(self._planes)), np.float32)
         for i, plane in enumerate(self._planes):
