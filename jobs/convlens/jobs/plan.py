@@ -16,6 +16,7 @@ from convlens.jobs.fields import SpecError, counted, named, no_layer
 from convlens.jobs.labels import Labels
 from convlens.jobs.methods import METHODS, ActivationMapping, LayerOutput, Method, SaliencyMap, Served
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
+from convlens.v1.image_formats import LARGE_PIXELS
 
 ALL_UNITS: Final = -1
 """The target that is the mean over all units."""
@@ -25,9 +26,8 @@ MAX_PREDICTIONS: Final = 1000
 DEFAULT_PREDICTIONS: Final = 5
 MAX_SIDE: Final = 4096
 FLOAT_BYTES: Final = 4
-LARGE_PIXELS: Final = 16_000_000
 LARGE_BYTES: Final = 16 << 20
-"""Of a job: what takes a worker about as long as a pass of an image, to decode and to give its form."""
+"""Of a result: to make so many takes about as long as a pass of an image, as it does to decode LARGE_PIXELS."""
 PASSES_HELD: Final = 3
 """Of a job with many variants: two under way, one being gathered."""
 REMEMBERED: Final = 256

@@ -26,8 +26,12 @@ MAX_SCANS: Final = 500
 """Of a progressive JPEG; cameras and programs write ten or so, and each takes as long as the whole picture."""
 SCANS_A_PASS: Final = 16
 """So many scans of a JPEG take about as long as the whole of another picture."""
-JPEG2000_EFFORT: Final = 16
-"""Times as long as of other formats a pixel of JPEG 2000 takes, and in a library that lets no other thread run."""
+JPEG2000_EFFORT: Final = 4
+"""Times as long as of other formats a pixel of JPEG 2000 takes."""
+APART: Final = {"AVIF", "JPEG2000"}
+"""Whose frames may be larger than the header says, or whose library lets no other thread of its process run."""
+LARGE_PIXELS: Final = 16_000_000
+"""Of a job's images: they are decoded apart."""
 MAX_EXIF_SEGMENTS: Final = 64
 """Of a JPEG; Pillow copies all before it whenever it finds another."""
 MAX_READS: Final = 1 << 16
@@ -124,9 +128,14 @@ def _scans(data: Data) -> int:
 
 
 def decoding_pixels(data: Data, width: int, height: int) -> int:
-    """The pixels of a file, several times over where its format takes so much longer to decode than others."""
+    """The pixels of a file, several times over where it takes so much longer to decode than others."""
     effort = JPEG2000_EFFORT if format_of(bytes(data[:HEAD])) == "JPEG2000" else max(1, _scans(data) // SCANS_A_PASS)
     return width * height * effort
+
+
+def is_apart(data: Data) -> bool:
+    """True for a file that is decoded apart however small its header says that it is."""
+    return format_of(bytes(data[:HEAD])) in APART
 
 
 def format_of(head: bytes) -> str | None:

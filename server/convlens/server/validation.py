@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +24,7 @@ from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import PictureError, check_scans, decoding_pixels, open_picture
+from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
 from convlens.v1.pictures import check_mode
 
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
@@ -61,17 +61,9 @@ def validate(
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
     owner = blake3(call.tenant.encode()).digest()
-    found = []
-    pixels = 0
-    for i, (image, data) in enumerate(zip(spec.images, images, strict=True)):
-        pixels += _image(image, data, f"spec.images[{i}]", settings)
-        found.append((blake3(data, key=owner).hexdigest(), data))
-    if pixels > settings.max_job_pixels:
-        raise invalid(
-            "spec.images",
-            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
-            "job, or shrink them",
-        )
+    data = list(images)
+    pixels = _pixels(spec.images, data, settings)
+    found = [(blake3(it, key=owner).hexdigest(), it) for it in data]
     if spec.priority not in _PRIORITIES:
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
     priority = Priority(spec.priority or Priority.NORMAL)
@@ -195,6 +187,21 @@ def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
     if not 0 < seconds <= settings.max_timeout:
         raise invalid("spec.timeout", f"is {seconds:g} s; allowed: above 0, up to {settings.max_timeout:g} s")
     return seconds
+
+
+def _pixels(images: Sequence[spec_pb2.Image], data: Sequence[Data], settings: ServerSettings) -> int:
+    """The pixels of a job, as decoding them counts: as many as a large job has where any image is decoded apart."""
+    pairs = list(zip(images, data, strict=True))
+    pixels = sum(_image(image, it, f"spec.images[{i}]", settings) for i, (image, it) in enumerate(pairs))
+    if pixels > settings.max_job_pixels:
+        raise invalid(
+            "spec.images",
+            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
+            "job, or shrink them",
+        )
+    return (
+        max(pixels, LARGE_PIXELS) if any(image.HasField("encoded") and is_apart(it) for image, it in pairs) else pixels
+    )
 
 
 def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> int:

@@ -23,9 +23,10 @@ from convlens.jobs.hands import Hand, Hands, Then
 from convlens.jobs.leases import LeaseKeeper
 from convlens.jobs.ledger import Claim, Ended, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
-from convlens.jobs.plan import LARGE_PIXELS, JobPlan, planned
+from convlens.jobs.plan import JobPlan, planned
 from convlens.jobs.record import JobFailure
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.image_formats import LARGE_PIXELS
 from convlens.worker import metrics
 from convlens.worker.asked import engine_value
 from convlens.worker.batcher import Batched, Batcher, Dropped, Owner, Pass
