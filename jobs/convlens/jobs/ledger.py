@@ -261,18 +261,41 @@ class Ledger:
     # --- what a worker does ---
 
     def claim(
-        self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1, *, is_idle: bool = True
+        self,
+        pool: str,
+        worker: str,
+        images: int,
+        hand: str,
+        then: Then,
+        many: int = 1,
+        huge: int = 1,
+        *,
+        is_idle: bool = True,
     ) -> Claims:
         """Takes jobs of a pool whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
 
-        No more than `many` of them are large. `then` is what the hand will do should there be none. A hand that waits
-        is told of jobs that are left. A job whose worker fell silent before may have been the reason: it is claimed by
-        itself, by a worker that `is_idle`, and none that is behind it before.
+        No more than `many` of them take many passes, and no more than `huge` have very many pixels. `then` is what the
+        hand will do should there be none. A hand that waits is told of jobs that are left. A job whose worker fell
+        silent before may have been the reason: it is claimed by itself, by a worker that `is_idle`, and none that is
+        behind it before.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex
         suspect_waits, *taken = self._run(
-            "claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls, int(is_idle)
+            "claim",
+            pool,
+            worker,
+            lease,
+            images,
+            secret,
+            hand,
+            then,
+            linger,
+            awake,
+            many,
+            *self._ttls,
+            int(is_idle),
+            huge,
         )
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):

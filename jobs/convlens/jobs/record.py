@@ -62,7 +62,7 @@ class Record:
     model: str
     tenant: str
     flow: str
-    """The queue it waits in: POOL/PRIORITY/KIND/TENANT, the kind `many` of large jobs, and `one` of others."""
+    """The queue it waits in: POOL/PRIORITY/KIND/TENANT."""
     priority: Priority
     images: int
     request_id: str
@@ -98,9 +98,14 @@ class Record:
         return self.flow.partition("/")[0]
 
     @property
+    def kind(self) -> str:
+        """many (passes, or bytes), huge or slow (images to decode), or one: a pass of each image."""
+        return self.flow.split("/", 3)[2]
+
+    @property
     def is_large(self) -> bool:
         """True for a job that costs more than a pass of each image: it is not to hold up those that do not."""
-        return self.flow.split("/", 3)[2] == "many"
+        return self.kind in {"many", "huge"}
 
     @classmethod
     def parse(cls, job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record:

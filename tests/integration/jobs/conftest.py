@@ -16,7 +16,7 @@ from convlens.jobs.record import Priority
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob
 
-BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, pixels=1 << 30, tenant_share=0.5)
+BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, pixels=1 << 40, tenant_share=0.5)
 
 
 class Jobs:

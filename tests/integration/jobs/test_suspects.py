@@ -53,7 +53,7 @@ def claimer(jobs):
 
 def ids(claimer, pool="m"):
     """What a hand of a pool is given."""
-    return [it.record.id for it in claimer.claim(pool, 1000, Hand("w:1", None, None), Then.REST, 1)]
+    return [it.record.id for it in claimer.claim(pool, 1000, Hand("w:1", None, None), Then.REST, 1, 1)]
 
 
 def test_a_worker_lets_what_it_holds_end_before_a_suspect(jobs, suspects, claimer):

@@ -31,7 +31,7 @@ class Claimer:
         """The pool in which a suspect waits for this worker to be idle."""
         self._since = 0.0
 
-    def claim(self, pool: str, images: int, hand: Hand, then: Then, large: int) -> list[Claim]:
+    def claim(self, pool: str, images: int, hand: Hand, then: Then, many: int, huge: int) -> list[Claim]:
         """As Ledger.claim(); none while a suspect is computed, or is to be."""
         with self._lock:
             held = self._leases.held()
@@ -40,7 +40,7 @@ class Claimer:
                 held = []
             elif self._suspect_of not in {None, pool} or any(_is_alone(claim, now) for claim in held):
                 images = 0
-            found = self._ledger.claim(pool, self._worker, images, hand.name, then, large, is_idle=not held)
+            found = self._ledger.claim(pool, self._worker, images, hand.name, then, many, huge, is_idle=not held)
             for claim in found.jobs:
                 self._leases.hold(claim)
             if found.suspect_waits and self._suspect_of is None:

@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
 
+LANES: Final = ("many", "huge")
+"""Kinds of large jobs: those that take minutes on the device do not keep those waiting that take seconds to decode."""
+
 T = TypeVar("T")
 
 
@@ -125,30 +128,30 @@ class Runner:
                 self._work(hand, serving)
 
     def _work(self, hand: Hand, serving: Serving) -> None:
-        with ThreadPoolExecutor(1, thread_name_prefix="large") as apart:
+        with ThreadPoolExecutor(len(LANES), thread_name_prefix="large") as apart:
             self._rounds(hand, serving, apart)
 
     def _rounds(self, hand: Hand, serving: Serving, apart: Executor) -> None:
-        """A large job is computed `apart`, one at a time, for the hand to go on with the others meanwhile."""
+        """Large jobs are computed `apart`, one of each kind at a time; the hand goes on with the others meanwhile."""
         begun: list[Begun] = []
-        large: Future[None] | None = None
+        large: dict[str, Future[None]] = {}
         then = Then.WAIT
 
-        def free() -> bool:
-            return large is None or large.done()
+        def free(kind: str) -> bool:
+            return kind not in large or large[kind].done()
 
         try:
             while not hand.stopping:
                 claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun, free)
                 for claim in claims:
                     if claim.record.is_large:
-                        large = apart.submit(self._large, serving, claim)
-                        large.add_done_callback(lambda _: hand.tell())
+                        large[claim.record.kind] = apart.submit(self._large, serving, claim)
+                        large[claim.record.kind].add_done_callback(lambda _: hand.tell())
                 begun += self._begun(serving, [claim for claim in claims if not claim.record.is_large])
                 if not claims and not begun:
                     if then is Then.REST:
                         return
-                    then = Then.WAIT if self._told(serving, hand) or not free() else Then.REST
+                    then = Then.WAIT if self._told(serving, hand) or not all(map(free, LANES)) else Then.REST
                 while begun and (
                     not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
                 ):
@@ -169,17 +172,17 @@ class Runner:
         return told
 
     def _claim(
-        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], large: Callable[[], bool]
+        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], free: Callable[[str], bool]
     ) -> tuple[list[Claim], bool]:
         """As many as there is room for, and whether there may be more.
 
-        Waits until there is some room, or one of those begun is to be ended. `large` says whether a large one may be
-        among them, which takes no room: others go on while it is decoded.
+        Waits until there is some room, or one of those begun is to be ended. `free` says of a kind of large ones
+        whether one may be among them, which takes no room: others go on while it is decoded.
         """
         with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
             if not room.free:
                 return [], True
-            claims = self._claimer.claim(serving.pool, room.free, hand, then, int(large()))
+            claims = self._claimer.claim(serving.pool, room.free, hand, then, *(int(free(kind)) for kind in LANES))
             room.used = sum(len(claim.images) for claim in claims if not claim.record.is_large)
         return claims, sum(len(claim.images) for claim in claims) >= room.free
 

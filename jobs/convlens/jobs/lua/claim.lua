@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Takes the jobs of a pool whose turn it is, for a hand. ARGV: pool, worker, lease, most images, secret, hand, what it does
--- when there is nothing (see Then), linger, awake, most large jobs, result_ttl, tombstone_ttl, 1 from a worker that is idle.
+-- when there is nothing (see Then), linger, awake, most jobs of many passes, result_ttl, tombstone_ttl, 1 from a worker that
+-- is idle, most huge jobs.
 -- Returns 1 or 0, then id, record pairs; a job's token is the secret and its id. One job is taken whatever its images, but none
 -- for 0. What is left is told to another hand that waits. A replay of the call finds what it took.
 -- A job that was begun before and whose worker fell silent is a suspect: it may have been the reason. It is taken by itself, by
@@ -8,9 +9,9 @@
 -- behind it is taken, and the first value returned is 1.
 local pool, worker, lease, room, secret, hand, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5],
   ARGV[6], ARGV[7]
-local SLOW_PIXELS = 4000000 -- of a job that is claimed by itself, for those behind it not to wait while it is decoded
 local linger, believed = tonumber(ARGV[8]), tonumber(ARGV[9])
-local many, able = tonumber(ARGV[10]), ARGV[10] == '0' and 'one' or 'many'
+local left = {many = tonumber(ARGV[10]), huge = tonumber(ARGV[14])}
+local able = left.many > 0 and left.huge > 0 and 'many' or 'one'
 local ttls = {result = tonumber(ARGV[11]), tombstone = tonumber(ARGV[12])}
 local is_idle = ARGV[13] == '1'
 local now, taken, skipped, suspect_waits = clock(), {0}, 0, false
@@ -39,10 +40,11 @@ while room > 0 do
   elseif tonumber(r[2]) <= now then
     finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was queued'},
            nil, ttls)
-  elseif many == 0 and kind(r[3], r[4]) == 'many' then
+  elseif left[kind(r[3], r[4], r[8])] == 0 then
     skipped = skipped + 1
   else
-    local is_suspect, is_slow = tonumber(r[6]) > 0, tonumber(r[8] or 0) > SLOW_PIXELS
+    local what = kind(r[3], r[4], r[8])
+    local is_suspect, is_slow = tonumber(r[6]) > 0, what == 'slow' -- those behind a slow one would wait until it is decoded
     if is_suspect and not (is_idle and #ids == 0) then
       suspect_waits = true
       break
@@ -54,7 +56,7 @@ while room > 0 do
     end
     if is_suspect or is_slow then room = 0 end
     redis.call('ZREM', queued(flow), id)
-    if kind(r[3], r[4]) == 'many' then many = many - 1 end
+    if left[what] then left[what] = left[what] - 1 end
     -- One that had been skipped turns nothing back.
     served = math.max(served or tonumber(redis.call('HGET', tags(pool), '') or 0), tonumber(tag))
     redis.call('ZADD', flows(pool), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)

@@ -86,7 +86,7 @@ local function submit(job, spec)
   end
 
   local sequence = redis.call('INCR', P .. 'sequence')
-  local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
+  local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images, job.pixels), tenant}, '/')
   if old[1] then
     redis.call('DEL', k)
     redis.call('ZREM', FORGET, id)
