@@ -99,7 +99,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """many (passes, or bytes), huge or slow (images to decode), or one: a pass of each image."""
+        """What it takes: many (passes, or bytes), huge or slow (images to decode), or one: a pass of each image."""
         return self.flow.split("/", 3)[2]
 
     @property

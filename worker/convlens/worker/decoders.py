@@ -38,23 +38,31 @@ class Decoders:
             self._idle.put(None)
 
     def read(self, image: spec_pb2.Image, data: Data, into: Pixels) -> None:
-        """As images.read_image(), in the next process that is idle. ImageUnreadableError."""
-        process = self._idle.get()
-        try:
-            if process is None or process.poll() is not None:
-                process = subprocess.Popen(  # noqa: S603 - this very module
-                    [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    start_new_session=True,
-                )  # fmt: skip
-            request = (image.SerializeToString(), bytes(data), into.shape, into.dtype.str, self._max_pixels)
-            found = _answer(process, request)
-        finally:
-            self._idle.put(process)
+        """As images.read_image(), in the next process that is idle. ImageUnreadableError.
+
+        An image with which a process ends is tried once more: that may have been another's fault.
+        """
+        request = (image.SerializeToString(), bytes(data), into.shape, into.dtype.str, self._max_pixels)
+        found = self._answer(request) or self._answer(request)
         if found is None:
             raise ImageUnreadableError(f"decoding the image took more memory than there is, or more than {SECONDS:g} s")
         if isinstance(found, str):
             raise ImageUnreadableError(found)
         into[:] = np.frombuffer(found, into.dtype).reshape(into.shape)
+
+    def _answer(self, request: Any) -> bytes | str | None:
+        process = self._idle.get()
+        try:
+            if process is None or process.poll() is not None:
+                process = subprocess.Popen(  # noqa: S603 - this very module
+                    [sys.executable, "-m", __name__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            return _answer(process, request)
+        finally:
+            self._idle.put(process)
 
     def close(self) -> None:
         """Ends the processes, once each has ended what it does."""
