@@ -21,9 +21,11 @@ A JPEG that is as the model wants it is decoded by simplejpeg straight into its 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
@@ -57,6 +59,9 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601, as Pillow's mode L."""
 _JPEG: Final = {3: ("RGB", {"YCbCr", "RGB"}), 1: ("GRAY", {"Gray"})}
 """By a model's channels: what simplejpeg decodes to, and of which colour spaces, without a conversion of its own."""
+
+_ONE_AVIF: Final = threading.Lock()
+"""An AVIF's frames may be larger than its header says, up to libavif's own 16384×16384: one at a time in memory."""
 
 # The limit is ours, a setting, and stricter; Pillow's own would warn from a thread that nobody reads.
 Image.MAX_IMAGE_PIXELS = None
@@ -181,7 +186,8 @@ def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
         with open_picture(data) as image:
             _check_size(image.width, image.height, max_pixels)
             check_mode(image)
-            picture = to_rgb(image)
+            with _ONE_AVIF if image.format == "AVIF" else contextlib.nullcontext():
+                picture = to_rgb(image)
         if channels == 1:
             picture = picture.convert("L")
         into[:] = np.asarray(_resized(picture, height, width)).reshape(height, width, channels)
