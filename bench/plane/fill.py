@@ -18,7 +18,7 @@ from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob
 from convlens.v1 import spec_pb2
 
-BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, tenant_share=1.0)
+BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, pixels=1 << 50, tenant_share=1.0)
 RESULT_BYTES: Final = 224 * 224
 SECONDS: Final = 3600.0
 
@@ -34,8 +34,8 @@ def main(url: str, model: str, jobs: int) -> None:
         some = [
             NewJob(
                 id=name, model=model, pool=model, tenant="", priority=Priority.NORMAL, spec=spec,
-                images=[(name, image)], fingerprint=name, cost=1, reserved=RESULT_BYTES, timeout=SECONDS, hands=0,
-                keep=True,
+                images=[(name, image)], fingerprint=name, cost=1, pixels=1, reserved=RESULT_BYTES, timeout=SECONDS,
+                hands=0, keep=True,
             )
             for name in names[first : first + 100]
         ]  # fmt: skip

@@ -22,7 +22,7 @@ KILLED_WRITER = """if True:
     from pathlib import Path
     from convlens.jobs.directory_payloads import DirectoryPayloads
     store = DirectoryPayloads(Path(sys.argv[1]), time.time)
-    store.put("f" * 32, [bytes(int(sys.argv[2]))], 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    store.put("f" * 32, [bytes(int(sys.argv[2]))], int(sys.argv[2]), 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
 """
 
 

@@ -26,10 +26,12 @@ class Bounds:
     """Of results there, and of those that live jobs are to make."""
     known_jobs: int
     """Records there, of live jobs and of those that have ended."""
+    pixels: int
+    """Of live jobs' images, as decoding them counts."""
     tenant_share: float
     """The share of each that one tenant may have, 0…1; callers without a tenant have no share of their own."""
     tenant_rate: float | None = None
-    """Images × passes a second that one tenant may ask for; None: any number, as for callers without a tenant."""
+    """Cost a second (see NewJob) that one tenant may ask for; None: any, as for callers without a tenant."""
     tenant_burst: float = 0.0
     """Seconds of that rate that it may be ahead of it and still ask for more."""
 
@@ -44,6 +46,7 @@ _NAMES: Final = {
     "image_bytes": ("max_queued_bytes", "bytes of images"),
     "result_bytes": ("max_stored_bytes", "bytes of results"),
     "known_jobs": ("max_known_jobs", "jobs known"),
+    "pixels": ("max_queued_pixels", "pixels to decode"),
 }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import logging
 import os
 import re
@@ -19,16 +18,16 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import redis
 
 from convlens.jobs import spares
 from convlens.jobs.connect import RedisClock
 from convlens.jobs.own_folder import OwnFolder, UnusableFolder, is_own_file
-from convlens.jobs.payloads import Data, PayloadStore, Place, RedisPayloads, StoreFull, there
+from convlens.jobs.payloads import PART_BYTES, Data, PayloadStore, Place, RedisPayloads, StoreFull, there
 from convlens.jobs.spares import Spares
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,8 @@ class DirectoryPayloads:
     def put(
         self,
         name: str,
-        body: Sequence[Data],
+        body: Iterable[Data],
+        size: int,
         ttl: float,
         end: Callable[[], Data] = bytes,
         *,
@@ -86,20 +86,32 @@ class DirectoryPayloads:
     ) -> int:
         """See PayloadStore. In a full folder, what can be done without goes first."""
         _check(name)
-        for _ in range(TRIES):
-            opened, rooms = self._opened, self._rooms_made
+        try:
             try:
-                return _store(opened, name, body, end, lambda: self._clock() + ttl)
-            except OSError as error:
-                if not self._mended(error, opened, sum(map(len, body)), rooms):
-                    raise StoreFull(f"cannot write a payload to {self._path}: {error.strerror}") from error
-        raise StoreFull(f"cannot write a payload to {self._path}: others take what room is made")
+                writing = self._create(self._opened, name, size)
+            except FileNotFoundError:
+                if not self._renewed(self._opened):
+                    raise
+                writing = self._create(self._opened, name, size)
+            return writing.write(body, end, lambda: self._clock() + ttl)
+        except OSError as error:
+            raise StoreFull(f"cannot write a payload to {self._path}: {error.strerror}") from error
 
-    def _mended(self, error: OSError, opened: _Opened, size: int, rooms: int) -> bool:
-        """True when the cause of an error in writing `size` bytes may be gone by now."""
-        if error.errno in _FULL:
-            return self._make_room(opened, size, rooms)
-        return isinstance(error, FileNotFoundError) and self._renewed(opened)
+    def _create(self, opened: _Opened, name: str, size: int) -> _Writing:
+        """The file of a payload of about `size` bytes."""
+
+        def with_room(action: Callable[[], T]) -> T:
+            """What `action` gives; tried again while there is something that a full folder can do without."""
+            for _ in range(TRIES):
+                rooms = self._rooms_made
+                try:
+                    return action()
+                except OSError as error:
+                    if error.errno not in _FULL or not self._make_room(opened, size, rooms):
+                        raise
+            raise OSError(errno.ENOSPC, "others take what room is made")
+
+        return _Writing(opened, name, size, with_room)
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
@@ -233,7 +245,7 @@ def _probe(opened: _Opened) -> None:
     """Writes a payload and deletes it. OSError for what the file system cannot do; that it is full is no error."""
     name = uuid.uuid4().hex
     try:
-        _store(opened, name, [b"a probe"], bytes, time.time)
+        _Writing(opened, name, 7, lambda action: action()).write([b"a probe"], bytes, time.time)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -253,27 +265,53 @@ def _readable(names: Sequence[str]) -> list[str]:
     return good
 
 
-def _store(
-    opened: _Opened, name: str, body: Sequence[Data], end: Callable[[], Data], expires: Callable[[], float]
-) -> int:
-    """Writes a payload's file; its bytes. OSError."""
-    folder, part = opened.folder, name + _PART
-    spare = opened.spares.take(sum(map(len, body)), part)
-    file, old = spare or (folder.create(part), 0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = _write(file, body) + _write(file, [end()])
-        if old > size:
-            os.ftruncate(file, size)
-        times = (expires(),) * 2
-        os.utime(file, times)
-        os.rename(part, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-    except Exception:
-        _unlink(folder, part)
-        raise
-    finally:
-        os.close(file)
-    return size
+class _Writing:
+    """A payload's file while it is written. Raises OSError; `with_room` runs each step that takes room."""
+
+    def __init__(self, opened: _Opened, name: str, size: int, with_room: Callable[[Callable[[], Any]], Any]) -> None:
+        self._folder, self._name = opened.folder, name
+        self._with_room = with_room
+        part = name + _PART
+        spare = opened.spares.take(size, part)
+        file: int
+        file, self._old = spare or (with_room(lambda: opened.folder.create(part)), 0)
+        self._file = file
+
+    def write(self, body: Iterable[Data], end: Callable[[], Data], expires: Callable[[], float]) -> int:
+        """Writes the body and what comes behind it, and gives the file its name; its bytes."""
+        folder, file, part = self._folder, self._file, self._name + _PART
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = self._write(body)
+            size += self._write([end()])
+            if self._old > size:
+                os.ftruncate(file, size)
+            times = (expires(),) * 2
+            os.utime(file, times)
+            os.rename(part, self._name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        except BaseException:
+            _unlink(folder, part)
+            raise
+        finally:
+            os.close(file)
+        return size
+
+    def _write(self, buffers: Iterable[Data]) -> int:
+        """Writes all of them, as many as go in one call to the system; their bytes."""
+        views = (memoryview(buffer).cast("B") for buffer in buffers)
+        rest: deque[memoryview] = deque()
+        size = 0
+        while True:
+            while len(rest) < _IOV_MAX and sum(map(len, rest)) < PART_BYTES and (view := next(views, None)) is not None:
+                rest.append(view)
+            if not rest:
+                return size
+            written: int = self._with_room(lambda: os.writev(self._file, rest))
+            size += written
+            while rest and written >= len(rest[0]):
+                written -= len(rest.popleft())
+            if written:
+                rest[0] = rest[0][written:]
 
 
 def _files(folder: OwnFolder) -> Iterator[tuple[str, os.stat_result]]:
@@ -314,20 +352,6 @@ def _in_memory(folder: Path) -> bool:
     kinds = {place: kind for _, place, kind, *_ in map(str.split, MOUNTS.read_text().splitlines())}
     path = folder.resolve()
     return next((kinds[str(it)] for it in (path, *path.parents) if str(it) in kinds), "") == "tmpfs"
-
-
-def _write(file: int, buffers: Sequence[Data]) -> int:
-    """Writes all of them, as many as go in one call to the system; their bytes."""
-    rest = deque(memoryview(buffer).cast("B") for buffer in buffers)
-    size = 0
-    while rest:
-        written = os.writev(file, list(itertools.islice(rest, _IOV_MAX)))
-        size += written
-        while rest and written >= len(rest[0]):
-            written -= len(rest.popleft())
-        if written:
-            rest[0] = rest[0][written:]
-    return size
 
 
 def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:

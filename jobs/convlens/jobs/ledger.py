@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -27,7 +27,9 @@ from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob, NotSubmitted, Pack, Submitted, new_waiter, submitted, words
 
-UNBOUNDED: Final = Bounds(jobs=1 << 53, image_bytes=1 << 53, result_bytes=1 << 53, known_jobs=1 << 53, tenant_share=1.0)
+UNBOUNDED: Final = Bounds(
+    jobs=1 << 53, image_bytes=1 << 53, result_bytes=1 << 53, known_jobs=1 << 53, pixels=1 << 53, tenant_share=1.0
+)
 """For who submits nothing."""
 LOOKS: Final = 1000
 """Records that one page of a listing looks at."""
@@ -65,6 +67,14 @@ class Claim:
     def token(self) -> str:
         """The secret that this worker's words are checked by."""
         return self.record.token
+
+
+class Claims(NamedTuple):
+    """What a hand was given."""
+
+    jobs: list[Claim]
+    suspect_waits: bool
+    """True where the next job in turn is one for an idle worker alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,7 @@ class Ledger:
                 try:
                     if pack.body:
                         ttl = job.timeout + self.settings.result_ttl
-                        self.payloads.put(pack.name, pack.body, ttl, reserved=False)
+                        self.payloads.put(pack.name, pack.body, pack.size, ttl, reserved=False)
                 except StoreFull as error:
                     found[i] = error
                 else:
@@ -192,7 +202,7 @@ class Ledger:
             "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
             "bounds": {
                 "jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes,
-                "cached_bytes": bounds.cached_bytes, "known_jobs": bounds.known_jobs,
+                "cached_bytes": bounds.cached_bytes, "known_jobs": bounds.known_jobs, "pixels": bounds.pixels,
             },
             "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
         }  # fmt: skip
@@ -277,15 +287,31 @@ class Ledger:
 
     # --- what a worker does ---
 
-    def claim(self, pool: str, worker: str, images: int, hand: str, then: Then, many: int = 1) -> list[Claim]:
+    def claim(
+        self,
+        pool: str,
+        worker: str,
+        images: int,
+        hand: str,
+        then: Then,
+        many: int = 1,
+        huge: int = 1,
+        *,
+        is_idle: bool = True,
+    ) -> Claims:
         """Takes jobs of a pool whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
 
-        No more than `many` of them take many passes. `then` is what the hand will do should there be none. A hand that
-        waits is told of jobs that are left.
+        No more than `many` of them take many passes, and no more than `huge` have very many pixels. `then` is what the
+        hand will do should there be none. A hand that waits is told of jobs that are left. A job whose worker fell
+        silent before may have been the reason: it is claimed by itself, by a worker that `is_idle`, and none that is
+        behind it before.
         """
         lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex[:24]  # with a job's id no more than what is compact in a hash
-        taken = self._run("claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls)
+        suspect_waits, *taken = self._run(
+            "claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls, int(is_idle),
+            huge,
+        )  # fmt: skip
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
             try:
@@ -294,7 +320,7 @@ class Ledger:
                 poison.report("record", name, repr(error))
                 why = ("INTERNAL", "the job's record is damaged; submit the job again", "", 0, 0)
                 self._run("finish", *self._ttls, name, secret.encode() + b"-" + name, State.FAILED, *why)
-        return claims
+        return Claims(claims, bool(suspect_waits))
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
         """The bytes of each claim's images, all fetched together; no list where one is gone."""
@@ -312,10 +338,10 @@ class Ledger:
         """Tells how much of the job is done, 0…1. False when it is not the caller's any more."""
         return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
 
-    def store(self, claim: Claim, body: Sequence[Data], header: Callable[[], bytes]) -> Ended:
-        """Writes a result, and what is to be said of it. Raises StoreFull; the job is still the caller's.
+    def store(self, claim: Claim, body: Iterable[Data], size: int, header: Callable[[], bytes]) -> Ended:
+        """Writes a result of `size` bytes, and what is to be said of it. StoreFull; the job is still the caller's.
 
-        `header` is asked for once the body is written.
+        The body is drawn part by part, as it is written; `header` is asked for once all of it is.
         """
         header_size = 0
 
@@ -325,8 +351,9 @@ class Ledger:
             header_size = len(told)
             return told
 
-        size = self.payloads.put(claim.token, body, self.settings.result_ttl + self.settings.reconcile_interval, end)
-        return Ended(claim, None, size - header_size, header_size)
+        ttl = self.settings.result_ttl + self.settings.reconcile_interval
+        written = self.payloads.put(claim.token, body, size, ttl, end)
+        return Ended(claim, None, written - header_size, header_size)
 
     def finish(self, ends: Sequence[Ended]) -> list[bool]:
         """Closes records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""

@@ -17,6 +17,8 @@ from convlens.jobs.connect import for_large_values
 
 CHUNK: Final = 1 << 18
 """Bytes of one chunk in Redis."""
+PART_BYTES: Final = 64 * CHUNK
+"""Of a body that are drawn before they are written."""
 
 Data = bytes | memoryview
 Place = tuple[str, int, int]
@@ -39,12 +41,20 @@ class PayloadStore(Protocol):
         """False where they are in this machine's memory: reading never waits for anything."""
 
     def put(
-        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+        self,
+        name: str,
+        body: Iterable[Data],
+        size: int,
+        ttl: float,
+        end: Callable[[], Data] = bytes,
+        *,
+        reserved: bool = True,
     ) -> int:
         """Writes a payload for `ttl` seconds; its bytes. StoreFull.
 
-        `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is written
-        though the store is full, so that work under way can end.
+        The body, of `size` bytes, is drawn as it is written: no more than PART_BYTES and one buffer of it are held at
+        once. `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is
+        written though the store is full, so that work under way can end.
         """
 
     def read(self, name: str, offset: int, length: int) -> Data:
@@ -74,14 +84,23 @@ class RedisPayloads:
         self._set = self._redis.register_script(_SET)
 
     def put(
-        self, name: str, body: Sequence[Data], ttl: float, end: Callable[[], Data] = bytes, *, reserved: bool = True
+        self,
+        name: str,
+        body: Iterable[Data],
+        size: int,  # noqa: ARG002 - chunks need no room of their own
+        ttl: float,
+        end: Callable[[], Data] = bytes,
+        *,
+        reserved: bool = True,
     ) -> int:
         """See PayloadStore. So many chunks a round trip bound the memory."""
-        size = 0
+        written = 0
         life = max(1, int(ttl * 1000))
         chunks = enumerate(_chunks(itertools.chain(body, _later(end))))
-        while some := [(keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, 64)]:
-            size += sum(len(chunk) for _, chunk in some)
+        while some := [
+            (keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, PART_BYTES // CHUNK)
+        ]:
+            written += sum(len(chunk) for _, chunk in some)
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
                     for key, chunk in some:
@@ -92,7 +111,7 @@ class RedisPayloads:
                     raise StoreFull("Redis is full (maxmemory)") from error
                 for key, chunk in some:
                     self._set([key], [chunk, life])
-        return size
+        return written
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""

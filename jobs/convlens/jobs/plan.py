@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from convlens.jobs.fields import SpecError, counted, named, no_layer
 from convlens.jobs.labels import Labels
-from convlens.jobs.methods import METHODS, LayerOutput, Method, Served
+from convlens.jobs.methods import METHODS, ActivationMapping, LayerOutput, Method, SaliencyMap, Served
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
+from convlens.v1.image_formats import LARGE_PIXELS
 
 ALL_UNITS: Final = -1
 """The target that is the mean over all units."""
@@ -25,6 +28,11 @@ PREDICTED: Final = -2
 MAX_PREDICTIONS: Final = 1000
 DEFAULT_PREDICTIONS: Final = 5
 MAX_SIDE: Final = 4096
+FLOAT_BYTES: Final = 4
+LARGE_BYTES: Final = 16 << 20
+"""Of a result: to make so many takes about as long as a pass of an image, as it does to decode LARGE_PIXELS."""
+PASSES_HELD: Final = 3
+"""Of a job with many variants: two under way, one being gathered."""
 REMEMBERED: Final = 256
 """Plans."""
 SMALL_SPEC: Final = 4096
@@ -53,6 +61,8 @@ class PlannedTensor:
     targeted: bool
     """True for a map that explains a target."""
     form: Form = Form()
+    computed_bytes: int = 0
+    """That the worker holds to make it: the float32 arrays as the engine gives them, before they get their form."""
 
     @property
     def byte_size(self) -> int:
@@ -78,11 +88,18 @@ class JobPlan:
     """Empty: the model's logits."""
     predictions: int
     """How many best classes to report."""
+    variant_bytes: int = 0
+    """Of what passes under way give of variants, for methods that look at many of each image."""
 
     @property
     def result_bytes(self) -> int:
         """Bytes of all arrays together."""
         return sum(tensor.byte_size for tensor in self.tensors)
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes that a worker holds at once to make the result; the form itself is given in slices."""
+        return self.variant_bytes + sum(tensor.computed_bytes for tensor in self.tensors)
 
     @property
     def header_bytes(self) -> int:
@@ -91,6 +108,10 @@ class JobPlan:
         image = 64 * self.predictions + len(self.targets[0]) * explained
         maps = len(self.targets) * len(self.targets[0])
         return 512 + len(self.targets) * image + sum(100 + 8 * maps + 5 * len(t.channels) for t in self.tensors)
+
+    def cost(self, pixels: int) -> int:
+        """What the job takes, in passes of an image, with `pixels` to decode; it is large above its images' number."""
+        return self.passes + pixels // LARGE_PIXELS + max(self.working_bytes, self.result_bytes) // LARGE_BYTES
 
     @property
     def passes(self) -> int:
@@ -167,10 +188,32 @@ def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
             if form.size and isinstance(method, LayerOutput) and len(layers[method.layer].shape) != 3:
                 raise SpecError(f"{field}.output.height", f"is set, but {name!r} has no extent in space")
             placed = (*form.size, *shape[2:]) if form.size else shape
-            tensors[name] = PlannedTensor(name, method, (*(lead if targeted else lead[:1]), *placed), targeted, form)
+            leading = lead if targeted else lead[:1]
+            held = _held_bytes(method, (*leading, *shape), len(spec.images), layers)
+            tensors[name] = PlannedTensor(name, method, (*leading, *placed), targeted, form, held)
     return JobPlan(
-        tuple(tensors.values()), targets, axis, spec.scored_layer if inner else "", _predictions(spec, tensors, inner)
+        tuple(tensors.values()),
+        targets,
+        axis,
+        spec.scored_layer if inner else "",
+        _predictions(spec, tensors, inner),
+        _variant_bytes(tensors.values(), len(targets[0]), card),
     )
+
+
+def _held_bytes(method: Method, computed: Sequence[int], images: int, layers: Mapping[str, model_pb2.Layer]) -> int:
+    """Bytes of an array as it is computed, and for score_cam those of the layer's activations, which it reads."""
+    held = math.prod(computed)
+    if isinstance(method, ActivationMapping) and method.passes:
+        held += images * math.prod(layers[method.layer].shape)
+    return FLOAT_BYTES * held
+
+
+def _variant_bytes(tensors: Iterable[PlannedTensor], targets: int, card: model_pb2.Model) -> int:
+    """Bytes of the gradients of the variants in the passes under way."""
+    if not any(isinstance(tensor.method, SaliencyMap) and tensor.method.passes for tensor in tensors):
+        return 0
+    return PASSES_HELD * card.max_batch_size * targets * math.prod(card.input_shape) * FLOAT_BYTES
 
 
 def _form(output: spec_pb2.Output, field: str) -> Form:

@@ -62,7 +62,7 @@ class Record:
     model: str
     tenant: str
     flow: str
-    """The queue it waits in: jobs of one pool, priority and tenant. Begins with the pool, and a slash."""
+    """The queue it waits in: POOL/PRIORITY/KIND/TENANT."""
     priority: Priority
     images: int
     request_id: str
@@ -73,6 +73,8 @@ class Record:
     expires: float | None = None
     expired: bool = False
     """True when the time of its result was over when the record was read."""
+    pixels: int = 0
+    """To be decoded, as they count; 0 once it has ended."""
     attempts: int = 0
     token: str = ""
     """The last claim's secret; its result is named after it."""
@@ -98,6 +100,16 @@ class Record:
     def pool(self) -> str:
         """Who may compute it: the workers that serve its model as it was when the job was validated."""
         return self.flow.partition("/")[0]
+
+    @property
+    def kind(self) -> str:
+        """What it takes: many (passes, or bytes), huge or slow (images to decode), or one: a pass of each image."""
+        return self.flow.split("/", 3)[2]
+
+    @property
+    def is_large(self) -> bool:
+        """True for a job that costs more than a pass of each image: it is not to hold up those that do not."""
+        return self.kind in {"many", "huge"}
 
     @classmethod
     def parse(cls, job_id: str, fields: Mapping[bytes, bytes], now: float = 0.0) -> Record:
@@ -129,6 +141,7 @@ class Record:
             ended=seconds(b"ended"),
             expires=expires,
             expired=expires is not None and expires <= now,
+            pixels=number(b"pixels"),
             attempts=number(b"attempts"),
             token=text(b"token"),
             worker=text(b"worker"),

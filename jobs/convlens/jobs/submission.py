@@ -35,7 +35,9 @@ class NewJob:
     """Equal for equal requests: a repeated id must come with an equal one, and equal requests to one pool share their
     result."""
     cost: int
-    """Images × passes: what it takes of its tenant's turn."""
+    """What it takes of its tenant's turn, in passes of an image: those, and what decoding and forming take beside."""
+    pixels: int
+    """Of its images, as decoding them counts (see image_formats.decoding_pixels)."""
     reserved: int
     """Bytes kept free for its result."""
     timeout: float
@@ -81,7 +83,8 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
         "id": job.id, "nonce": new_waiter(), "model": job.model, "pool": job.pool,
         "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
         "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
-        "fingerprint": job.fingerprint, "cost": job.cost, "reserved": job.reserved, "timeout": int(job.timeout * 1000),
+        "fingerprint": job.fingerprint, "cost": job.cost, "pixels": job.pixels,
+        "reserved": job.reserved, "timeout": int(job.timeout * 1000),
         "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
         "hands": job.hands,
     }  # fmt: skip

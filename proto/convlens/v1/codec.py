@@ -98,21 +98,27 @@ def quantized(maps: npt.NDArray[np.float32], lead: int) -> tuple[npt.NDArray[np.
     """
     rows = maps.reshape(math.prod(maps.shape[:lead]), -1)
     steps = np.empty(rows.shape, np.uint8)
-    scratch = np.empty(rows.shape[1], np.float32)  # a row at a time stays in the cache
     scale, offset = [], []
-    for row, into in zip(rows, steps, strict=True):
-        lowest = row.min(initial=np.inf)
-        step = (row.max(initial=-np.inf) - lowest) / np.float32(255)
-        if step > 0:
-            np.subtract(row, lowest, out=scratch)
-            np.divide(scratch, step, out=scratch)
-            np.rint(scratch, out=scratch)
-            np.copyto(into, scratch, casting="unsafe")
-        else:
-            into[:] = 0
+    for row, into in zip(rows, steps, strict=True):  # a row at a time stays in the cache
+        step, lowest = steps_between(row.min(initial=np.inf), row.max(initial=-np.inf))
+        into[:] = quantize(row, step, lowest)
         scale.append(float(step))
         offset.append(float(lowest))
     return steps.reshape(maps.shape), scale, offset
+
+
+def steps_between(lowest: np.float32, highest: np.float32) -> tuple[np.float32, np.float32]:
+    """The step of 256 even ones between the least and the greatest value of a map, and where they begin."""
+    return (highest - lowest) / np.float32(255), lowest
+
+
+def quantize(values: npt.NDArray[np.float32], step: np.float32, lowest: np.float32) -> npt.NDArray[np.uint8]:
+    """Which step of steps_between() each value is nearest to."""
+    if not step > 0:
+        return np.zeros(values.shape, np.uint8)
+    scaled = (values - lowest) / step
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 def allocate(spec: pb.TensorSpec) -> Array:

@@ -21,8 +21,23 @@ Data = bytes | memoryview
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
 """By Pillow's names. Parsers of any others never see a byte."""
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
 MAX_SCANS: Final = 500
 """Of a progressive JPEG; cameras and programs write ten or so, and each takes as long as the whole picture."""
+SCANS_A_PASS: Final = 16
+"""So many scans of a JPEG take about as long as the whole of another picture."""
+JPEG2000_EFFORT: Final = 4
+"""Times as long as of other formats a pixel of JPEG 2000 takes."""
+APART: Final = {"AVIF", "JPEG2000"}
+"""Whose frames may be larger than the header says, or whose library lets no other thread of its process run."""
+LARGE_PIXELS: Final = 16_000_000
+"""Of a job's images: they are decoded apart."""
+MAX_EXIF_SEGMENTS: Final = 64
+"""Of a JPEG; Pillow copies all before it whenever it finds another."""
+MAX_READS: Final = 1 << 16
+"""Of a file by Pillow, which takes three for each chunk of a PNG, and one for each byte between a JPEG's segments."""
+SPARE_BYTES: Final = 1 << 20
+"""That may be read of a file beyond twice its size: several parsers look at its beginning."""
 HEAD: Final = 512
 """Bytes that are enough to tell what a file is."""
 _DIRECTORY_ENTRIES: Final = 4096
@@ -64,7 +79,7 @@ def open_picture(data: Data) -> ImageFile:
     if kind == "TIFF" and (why := _tiff_refusal(data)):
         raise PictureError(why)
     try:
-        return Image.open(io.BytesIO(data), formats=decodable())
+        return Image.open(_BoundedFile(data), formats=decodable())
     except UnidentifiedImageError as error:
         if kind:
             message = f"the {kind} file is damaged, or of a variant that is not read"
@@ -73,9 +88,54 @@ def open_picture(data: Data) -> ImageFile:
 
 
 def check_scans(data: Data) -> None:
-    """PictureError for a JPEG of so many scans, each over the whole picture, that decoding them takes minutes."""
-    if data[:3] == b"\xff\xd8\xff" and (scans := bytes(data).count(b"\xff\xda")) > MAX_SCANS:
+    """PictureError for a JPEG of so many scans, each over the whole picture, that decoding them takes minutes.
+
+    Also for one of so many EXIF segments that putting them together takes seconds.
+    """
+    if data[:3] != JPEG_MAGIC:
+        return
+    if (scans := _scans(data)) > MAX_SCANS:
         raise PictureError(f"the JPEG file has {scans} scans; allowed: {MAX_SCANS}")
+    if (segments := bytes(data).count(b"Exif\0\0")) > MAX_EXIF_SEGMENTS:
+        raise PictureError(f"the JPEG file has {segments} EXIF segments; allowed: {MAX_EXIF_SEGMENTS}")
+
+
+class _BoundedFile(io.BytesIO):
+    """A file that PictureError is raised of once it was read too often: a parser written in Python walks through it.
+
+    Chunks and segments may be millions; tags may all point to the same megabytes.
+    """
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data)
+        self._reads = MAX_READS
+        self._bytes = 2 * len(data) + SPARE_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        self._reads -= 1
+        self._bytes -= len(found)
+        if self._reads < 0 or self._bytes < 0:
+            raise PictureError(
+                "the image file has too many chunks, segments or tags; save it anew with an ordinary program"
+            )
+        return found
+
+
+def _scans(data: Data) -> int:
+    """How many a JPEG has; 0 for other files."""
+    return bytes(data).count(b"\xff\xda") if data[:3] == JPEG_MAGIC else 0
+
+
+def decoding_pixels(data: Data, width: int, height: int) -> int:
+    """The pixels of a file, several times over where it takes so much longer to decode than others."""
+    effort = JPEG2000_EFFORT if format_of(bytes(data[:HEAD])) == "JPEG2000" else max(1, _scans(data) // SCANS_A_PASS)
+    return width * height * effort
+
+
+def is_apart(data: Data) -> bool:
+    """True for a file that is decoded apart however small its header says that it is."""
+    return format_of(bytes(data[:HEAD])) in APART
 
 
 def format_of(head: bytes) -> str | None:
@@ -186,7 +246,7 @@ _TIFF_SHORT, _TIFF_LONG = 3, 4
 _SUBFILE_TYPE, _TILE_WIDTH, _TILE_LENGTH = 254, 322, 323
 
 _OWN: Final = {
-    b"\xff\xd8\xff": "JPEG",
+    JPEG_MAGIC: "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"RIFF": "WEBP",
     b"GIF8": "GIF",

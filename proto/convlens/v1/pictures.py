@@ -38,6 +38,8 @@ def check_mode(image: PillowImage) -> None:
 def to_rgb(image: PillowImage) -> PillowImage:
     """The frame that the image is at, upright, as a Pillow image of mode RGB; `image` is decoded, and else unchanged.
 
+    It is `image` itself where nothing is to be changed: a copy of a large one takes hundreds of megabytes.
+
     EXIF orientation is applied. Palettes are looked up, grey is repeated, CMYK and other colour spaces are converted as
     Pillow does, of 16 bits the upper 8 are kept, and transparency is laid over white, as a viewer shows it (the colour
     under a transparent pixel is whatever the program that wrote it left there). Colour profiles are ignored.
@@ -59,7 +61,7 @@ def to_rgb(image: PillowImage) -> PillowImage:
         over_white = Image.new("RGBA", image.size, "white")
         over_white.alpha_composite(_with_transparent_grey(image).convert("RGBA"))
         image = over_white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _check_transparent_colour(image: PillowImage) -> None:

@@ -32,12 +32,17 @@ class ServerSettings(JobsSettings):
     max_calls: int = Field(4096, ge=1, description="calls under way at once; a sixteenth of as many that need no token")
     max_images: int = Field(64, ge=1, description="images of one job")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
+    max_job_pixels: int = Field(512_000_000, ge=1, description="width × height of all images of one job together")
+    max_working_bytes: int = Field(
+        1 << 30, ge=1, description="bytes of the float32 arrays that one job's result is made of"
+    )
     max_result_bytes: int = Field(1 << 30, ge=1, description="bytes of one job's result")
     max_visualizations: int = Field(32, ge=1, description="visualizations of one job")
     max_targets: int = Field(16, ge=1, description="targets of one image")
     max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
     max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_queued_pixels: int = Field(8_000_000_000, ge=1, description="pixels of the images of all live jobs")
     max_stored_bytes: int = Field(
         2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"
     )
@@ -47,7 +52,10 @@ class ServerSettings(JobsSettings):
         description="jobs whose records are there, live and ended; the oldest that nobody was promised go first",
     )
     tenant_share: float = Field(
-        0.5, gt=0, le=1, description="share of these four, of max_calls and of max_receiving_bytes that one tenant has"
+        0.5,
+        gt=0,
+        le=1,
+        description="share of these five, max_calls and max_receiving_bytes that one tenant may have",
     )
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")
@@ -68,7 +76,9 @@ class ServerSettings(JobsSettings):
         " host. Other than loopback it needs tokens or tls_client_ca"
     )  # fmt: skip
     tenant_rate: float | None = Field(
-        None, gt=0, description="images × passes a second that one tenant may ask for; none: any number. Needs tokens"
+        None,
+        gt=0,
+        description="cost a second that one tenant may ask for, in passes of an image; none: any number. Needs tokens",
     )
     tenant_burst: float = Field(10.0, ge=0, description="seconds that a tenant may be ahead of its rate")
     reflection: bool = Field(
@@ -82,7 +92,8 @@ class ServerSettings(JobsSettings):
     def bounds(self) -> Bounds:
         """What is admitted at once."""
         return Bounds(
-            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_known_jobs, self.tenant_share,
+            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_known_jobs, self.max_queued_pixels,
+            self.tenant_share,
             self.tenant_rate, self.tenant_burst,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,14 +18,14 @@ from PIL.Image import DecompressionBombError
 from convlens.jobs.cards import Live
 from convlens.jobs.hands import HANDS
 from convlens.jobs.payloads import Data
-from convlens.jobs.plan import Plans, make_plan
+from convlens.jobs.plan import JobPlan, Plans, make_plan
 from convlens.jobs.record import Priority
 from convlens.jobs.submission import NewJob
 from convlens.server.errors import Refusal, invalid
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import PictureError, check_scans, open_picture
+from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
 from convlens.v1.pictures import check_mode
 
 _PLANS: Final = Plans()
@@ -62,10 +62,8 @@ def validate(
     _count("spec.images", len(spec.images), settings.max_images)
     _count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
     owner = blake3(call.tenant.encode()).digest()
-    found = []
-    for i, (image, data) in enumerate(zip(spec.images, request.images, strict=True)):
-        _image(image, data, f"spec.images[{i}]", settings)
-        found.append((blake3(data, key=owner).hexdigest(), data))
+    pixels = _pixels(spec.images, request.images, settings)
+    found = [(blake3(it, key=owner).hexdigest(), it) for it in request.images]
     if spec.priority not in _PRIORITIES:
         raise invalid("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
     priority = Priority(spec.priority or Priority.NORMAL)
@@ -77,26 +75,13 @@ def validate(
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
     plan = _PLANS.get(asked, card) or make_plan(spec, card)
-    if len(plan.targets[0]) > settings.max_targets:
-        raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
-    if plan.result_bytes > settings.max_result_bytes:
-        raise invalid(
-            "spec.visualizations",
-            f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
-            "images, layers, channels or targets a job",
-        )
+    _check_bounds(plan, settings)
     if call.whole and plan.result_bytes + plan.header_bytes > settings.chunk_bytes:
         raise Refusal(
             grpc.StatusCode.FAILED_PRECONDITION,
             "RESULT_TOO_LARGE",
             f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
             "Visualize gives it in several",
-        )
-    if plan.passes > settings.max_passes:
-        raise invalid(
-            "spec.visualizations",
-            f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
-            "steps or squares a job",
         )
     _PLANS.put(asked, card, plan)
     whole = "".join(digest for digest, _ in found).encode() + asked
@@ -109,7 +94,8 @@ def validate(
         spec=asked,
         images=found,
         fingerprint=blake3(whole, key=owner).hexdigest(),
-        cost=plan.passes,
+        cost=plan.cost(pixels),
+        pixels=pixels,
         reserved=plan.result_bytes + plan.header_bytes,
         timeout=timeout,
         hands=HANDS * max(1, card.workers),
@@ -117,6 +103,30 @@ def validate(
         fresh=fresh,
         request_id=call.request_id,
     )
+
+
+def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
+    """Refuses what the job would take that is more than is allowed."""
+    if len(plan.targets[0]) > settings.max_targets:
+        raise invalid("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
+    if plan.result_bytes > settings.max_result_bytes:
+        raise invalid(
+            "spec.visualizations",
+            f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
+            "images, layers, channels or targets a job",
+        )
+    if plan.working_bytes > settings.max_working_bytes:
+        raise invalid(
+            "spec.visualizations",
+            f"the result would be made of {plan.working_bytes} working bytes; allowed: {settings.max_working_bytes}. "
+            "Ask for fewer images, layers, channels or targets a job",
+        )
+    if plan.passes > settings.max_passes:
+        raise invalid(
+            "spec.visualizations",
+            f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
+            "steps or squares a job",
+        )
 
 
 def find_model(name: str, live: Live, field: str, seen: Collection[str] = ()) -> model_pb2.Model:
@@ -183,8 +193,26 @@ def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
     return seconds
 
 
-def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> None:
-    """Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside."""
+def _pixels(images: Sequence[spec_pb2.Image], data: Sequence[Data], settings: ServerSettings) -> int:
+    """The pixels of a job, as decoding them counts: as many as a large job has where any image is decoded apart."""
+    pairs = list(zip(images, data, strict=True))
+    pixels = sum(_image(image, it, f"spec.images[{i}]", settings) for i, (image, it) in enumerate(pairs))
+    if pixels > settings.max_job_pixels:
+        raise invalid(
+            "spec.images",
+            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
+            "job, or shrink them",
+        )
+    return (
+        max(pixels, LARGE_PIXELS) if any(image.HasField("encoded") and is_apart(it) for image, it in pairs) else pixels
+    )
+
+
+def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> int:
+    """Its pixels, as decoding them counts.
+
+    Refuses what is certainly no image, by its header alone; the worker decodes and finds what is broken inside.
+    """
     if image.value_range not in spec_pb2.ValueRange.values():
         allowed = ", ".join(spec_pb2.ValueRange.keys())
         raise invalid(f"{field}.value_range", f"is {image.value_range}; allowed: {allowed}")
@@ -201,6 +229,7 @@ def _image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettin
             raise invalid(field, "is empty; allowed: encoded, pixels")
     if width * height > settings.max_image_pixels:
         raise invalid(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
+    return decoding_pixels(data, width, height) if image.HasField("encoded") else width * height
 
 
 def _encoded_size(data: Data, field: str) -> tuple[int, int]:

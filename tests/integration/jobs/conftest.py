@@ -17,7 +17,7 @@ from convlens.jobs.scripts import Scripts
 from convlens.jobs.settings import JobsSettings
 from convlens.jobs.submission import NewJob
 
-BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=1000, tenant_share=0.5)
+BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=1000, pixels=1 << 40, tenant_share=0.5)
 
 
 class Jobs:
@@ -33,7 +33,7 @@ class Jobs:
         fields = {
             "id": uuid.uuid4().hex, "model": "m", "tenant": "", "priority": Priority.NORMAL, "spec": b"spec",
             "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
-            "cost": 2, "reserved": 100, "timeout": 30.0, "hands": 1, "keep": True,
+            "cost": 2, "pixels": 10, "reserved": 100, "timeout": 30.0, "hands": 1, "keep": True,
         }  # fmt: skip
         fields |= changes
         return NewJob(**({"pool": fields["model"]} | fields))
@@ -52,7 +52,7 @@ class Jobs:
 
     def claim(self, worker="w1", pool="m", jobs=1):
         """The next jobs' claims, where each has two images."""
-        return self.ledger.claim(pool, worker, 2 * jobs, "hand", Then.REST, jobs)
+        return self.ledger.claim(pool, worker, 2 * jobs, "hand", Then.REST, jobs).jobs
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""
@@ -62,7 +62,7 @@ class Jobs:
 
     def succeed(self, claim, body=b"body", header=b"header"):
         """Ends it."""
-        return self.ledger.finish([self.ledger.store(claim, [body], lambda: header)])[0]
+        return self.ledger.finish([self.ledger.store(claim, [body], len(body), lambda: header)])[0]
 
     def fail(self, claim, failure):
         """Ends it, too."""

@@ -12,8 +12,9 @@ from convlens.jobs.record import JobFailure, State
 
 @pytest.mark.parametrize(
     ("bound", "limit"),
-    [({"jobs": 1}, "max_jobs"), ({"image_bytes": 15}, "max_queued_bytes"), ({"result_bytes": 150}, "max_stored_bytes")],
-)
+    [({"jobs": 1}, "max_jobs"), ({"image_bytes": 15}, "max_queued_bytes"), ({"result_bytes": 150}, "max_stored_bytes"),
+     ({"pixels": 15}, "max_queued_pixels")],
+)  # fmt: skip
 def test_each_bound_refuses_the_job_that_would_pass_it_until_there_is_room(jobs, bound, limit):
     first = jobs.submit(bounds=bound)
     before = jobs.load()

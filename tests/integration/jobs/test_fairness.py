@@ -61,7 +61,7 @@ def test_jobs_of_many_passes_are_taken_only_by_who_has_a_thread_for_them(jobs):
     after = jobs.submit(tenant="other")
 
     def taken(allowed):
-        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, allowed)]
+        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, allowed).jobs]
 
     assert sorted(taken(0)) == sorted([one.id, after.id])
     assert taken(0) == []
@@ -80,3 +80,29 @@ def test_a_job_that_was_passed_over_turns_nothing_back(jobs):
         jobs.submit(tenant="late")
     taken = Counter(it.tenant for it in order(jobs, 10))
     assert taken["busy"] >= 4
+
+
+def test_a_job_that_takes_long_to_decode_is_claimed_without_others(jobs):
+    """Those behind it would wait in the hand that decodes it."""
+    slow = [jobs.submit(pixels=12_000_000) for _ in range(3)]
+    assert [[it.id for it in order(jobs, 9)] for _ in slow] == [[it.id] for it in slow]
+
+
+def test_jobs_that_take_long_to_decode_leave_others_their_turn(jobs):
+    """Of the same tenant, too: strangers without one share theirs."""
+    for pixels in (12_000_000, 64_000_000):
+        for _ in range(20):
+            jobs.submit(pixels=pixels, cost=2 + pixels // 16_000_000)
+    small = jobs.submit()
+    assert small.id in {it.id for _ in range(3) for it in order(jobs, 1)}
+
+
+def test_huge_images_and_many_passes_have_threads_of_their_own(jobs):
+    many, huge = jobs.submit(cost=50), jobs.submit(pixels=64_000_000, cost=6)
+
+    def taken(*allowed):
+        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, *allowed).jobs]
+
+    assert taken(0, 0) == []
+    assert taken(0, 1) == [huge.id]
+    assert taken(1, 0) == [many.id]

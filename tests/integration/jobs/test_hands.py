@@ -25,7 +25,7 @@ def single():
 
 
 def look(jobs, hand, then, images=1000):
-    return jobs.ledger.claim("m", "w1", images, hand, then)
+    return jobs.ledger.claim("m", "w1", images, hand, then).jobs
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import base64
 import io
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -440,9 +441,21 @@ REFUSED = {
         Case(FILE[:-60], match="damaged or truncated", error=UnreadableAtError),
         Case(Image.open(io.BytesIO(FILE[:-60])), match="the Pillow image cannot be read: .*truncated"),
     ],
-    "more pixels than the server allows (`max_image_pixels`)": [
+    "more pixels than the server allows (`max_image_pixels`; of all images of a job `max_job_pixels`)": [
         Case(encode(Image.new("1", (200, 200))), match="40000 pixels, 10000 are allowed", error=UnreadableAtError),
         Case(np.zeros((200, 200), np.uint8), match="are allowed", error=UnreadableAtError),
+    ],
+    "more than 500 scans or 64 EXIF segments of a JPEG, tens of thousands of chunks or segments of any file": [
+        Case(
+            encode(RGB, "JPEG")[:2] + 65 * b"\xff\xe1\0\x08Exif\0\0" + encode(RGB, "JPEG")[2:],
+            match="65 EXIF segments; allowed: 64",
+            error=UnreadableAtError,
+        ),
+        Case(
+            encode(RGB)[:33] + 40_000 * (bytes(4) + b"prVt" + zlib.crc32(b"prVt").to_bytes(4)) + encode(RGB)[33:],
+            match="too many chunks",
+            error=UnreadableAtError,
+        ),
     ],
 }
 

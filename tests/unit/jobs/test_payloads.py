@@ -31,17 +31,21 @@ def store(tmp_path) -> DirectoryPayloads:
     return DirectoryPayloads(tmp_path, time.time)
 
 
+def put(store, name, body, *more):
+    return store.put(name, body, sum(map(len, body)), *more)
+
+
 def spare_files(folder):
     return sorted((folder / ".spares").iterdir())
 
 
 def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path):
-    store.put(OLD, [b"o" * 5000], 60)
+    put(store, OLD, [b"o" * 5000], 60)
     inode = (tmp_path / OLD).stat().st_ino
     store.delete([OLD, numbered(1)])
     with pytest.raises(PayloadGone):
         store.read(OLD, 0, 1)
-    assert store.put(NEW, [b"n" * 4000, b"n" * 500], 60, lambda: b"m") == 4501
+    assert put(store, NEW, [b"n" * 4000, b"n" * 500], 60, lambda: b"m") == 4501
     assert (tmp_path / NEW).stat().st_ino == inode
     assert store.read(NEW, 4490, 11) == b"n" * 10 + b"m"
     assert (tmp_path / NEW).stat().st_size == 4501
@@ -49,20 +53,20 @@ def test_a_file_is_written_again_and_holds_what_was_written_last(store, tmp_path
 
 
 def test_other_sizes_leave_a_spare_alone(store, tmp_path):
-    store.put(OLD, [b"o" * 5000], 60)
+    put(store, OLD, [b"o" * 5000], 60)
     store.delete([OLD])
-    store.put(SMALL, [b"s"], 60)
-    store.put(LARGE, [b"l" * 50_000], 60)
+    put(store, SMALL, [b"s"], 60)
+    put(store, LARGE, [b"l" * 50_000], 60)
     assert len(spare_files(tmp_path)) == 1
 
 
 def test_two_processes_never_get_one_file(store, tmp_path):
     other = DirectoryPayloads(tmp_path, time.time)
     for i in range(8):
-        store.put(numbered(i), [bytes(5000)], 60)
+        put(store, numbered(i), [bytes(5000)], 60)
     store.delete([numbered(i) for i in range(8)])
     for i in range(8):
-        (store if i % 2 else other).put(numbered(i, "b"), [bytes([i]) * 5000], 60)
+        put(store if i % 2 else other, numbered(i, "b"), [bytes([i]) * 5000], 60)
     assert [store.read(numbered(i, "b"), 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
     assert len({(tmp_path / numbered(i, "b")).stat().st_ino for i in range(8)}) == 8
 
@@ -74,7 +78,7 @@ def test_threads_share_a_store(store, tmp_path):
     def work(thread):
         for i in range(100):
             name, data = numbered(1000 * thread + i), bytes([thread, i]) * 2000
-            store.put(name, [data], 60)
+            put(store, name, [data], 60)
             assert store.read(name, 0, 4000) == data
             store.delete([name])
 
@@ -87,12 +91,12 @@ def test_threads_share_a_store(store, tmp_path):
 
 
 def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, tmp_path, monkeypatch):
-    store.put(OLD, [b"o" * 5000], 60)
+    put(store, OLD, [b"o" * 5000], 60)
     pread = os.pread
 
     def late(*args):
         store.delete([OLD])
-        store.put(NEW, [b"a" * 5000], 60)
+        put(store, NEW, [b"a" * 5000], 60)
         return pread(*args)
 
     with monkeypatch.context() as patched:
@@ -108,7 +112,7 @@ def test_spares_are_bounded_and_not_kept_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
     store = DirectoryPayloads(tmp_path, time.time)
     for i in range(4):
-        store.put(numbered(i), [bytes(5000)], 60)
+        put(store, numbered(i), [bytes(5000)], 60)
     store.delete([numbered(i) for i in range(4)])
     assert len(spare_files(tmp_path)) == 2
     store.sweep()
@@ -121,7 +125,7 @@ def test_spares_are_bounded_and_not_kept_for_ever(tmp_path, monkeypatch):
 def test_spares_are_bounded_in_number_too(store, tmp_path):
     stores = [store, *(DirectoryPayloads(tmp_path, time.time) for _ in range(3))]
     for i in range(4000):
-        stores[i % 4].put(numbered(i), [b"tiny", bytes(i)], 60)
+        put(stores[i % 4], numbered(i), [b"tiny", bytes(i)], 60)
     for i in range(4000):
         stores[i % 4].delete([numbered(i)])
     assert 100 < len(spare_files(tmp_path)) <= spares.MOST_FILES + 4 * spares.MOST_FILES // spares.SHARE
@@ -129,8 +133,8 @@ def test_spares_are_bounded_in_number_too(store, tmp_path):
 
 
 def test_sweep_deletes_what_is_over_and_leaves_the_rest(store, tmp_path):
-    store.put(OVER, [b"x"], 60)
-    store.put(LASTS, [b"x"], 60)
+    put(store, OVER, [b"x"], 60)
+    put(store, LASTS, [b"x"], 60)
     os.utime(tmp_path / OVER, (1, 1))
     store.sweep()
     assert {it.name for it in tmp_path.iterdir()} == {LASTS, ".spares"}
@@ -143,10 +147,10 @@ def test_what_cannot_be_deleted_is_told(store, tmp_path, caplog):
 
 
 def test_without_the_spares_folder_payloads_are_written_and_deleted_all_the_same(store, tmp_path):
-    store.put(OLD, [b"x" * 5000], 60)
+    put(store, OLD, [b"x" * 5000], 60)
     store.delete([OLD])
     shutil.rmtree(tmp_path / ".spares")
-    store.put(NEW, [b"x" * 5000], 60)
+    put(store, NEW, [b"x" * 5000], 60)
     store.delete([NEW])
     store.sweep()
     assert not list(tmp_path.iterdir())
@@ -182,7 +186,7 @@ def test_a_fresh_file_system_is_an_empty_folder(tmp_path):
     (tmp_path / "lost+found").mkdir(mode=0o700)
     for _ in range(2):
         store = DirectoryPayloads(tmp_path, lambda: time.time() + 3600)
-        store.put(OLD, [b"x"], -60)
+        put(store, OLD, [b"x"], -60)
         store.sweep()
         assert {it.name for it in tmp_path.iterdir()} == {"lost+found", ".spares"}
 
@@ -201,14 +205,14 @@ def test_only_files_that_it_made_are_ever_deleted(store, tmp_path, others, monke
         it.rename(tmp_path / it.name)
     (tmp_path / "folder").rmdir()
     before = set(tmp_path.rglob("*"))
-    store.put(NEW, [b"x"], -60)
+    put(store, NEW, [b"x"], -60)
     store.sweep()
     assert set(tmp_path.rglob("*")) == before
     assert elsewhere.read_text() == "precious"
 
 
 def test_what_is_no_payloads_name_is_not_deleted(store, tmp_path, others, caplog):
-    store.put(OLD, [b"x"], 60)
+    put(store, OLD, [b"x"], 60)
     store.delete(["others/notes.txt", OLD, "../x"])
     assert (others / "notes.txt").exists()
     assert not (tmp_path / OLD).exists()
@@ -224,8 +228,8 @@ def test_no_link_leads_elsewhere(store, tmp_path):
     (tmp_path / ".spares" / f"5000-{OLD}-1").hardlink_to(elsewhere)
     with pytest.raises(PayloadGone):
         store.read(OLD, 0, 10)
-    store.put(NEW, [b"n" * 5000], 60)
-    store.put(OLD, [b"o" * 5000], 60)
+    put(store, NEW, [b"n" * 5000], 60)
+    put(store, OLD, [b"o" * 5000], 60)
     assert (store.read(NEW, 0, 2), store.read(OLD, 0, 2)) == (b"nn", b"oo")
     assert elsewhere.read_bytes() == b"e" * 5000
     store.delete([OLD])
@@ -240,8 +244,8 @@ def test_a_folder_that_is_moved_away_stays_the_store_and_what_takes_its_path_is_
     folder.rename(tmp_path / "moved")
     folder.symlink_to(others)
     before = set(others.rglob("*"))
-    store.put(OVER, [b"x"], -60)
-    store.put(OLD, [b"x"], 60)
+    put(store, OVER, [b"x"], -60)
+    put(store, OLD, [b"x"], 60)
     store.delete([LASTS])
     store.sweep()
     assert set(others.rglob("*")) == before
@@ -250,13 +254,13 @@ def test_a_folder_that_is_moved_away_stays_the_store_and_what_takes_its_path_is_
 
 def test_a_folder_that_is_removed_is_made_again(store, tmp_path):
     reader = DirectoryPayloads(tmp_path, time.time)
-    store.put(OLD, [b"x"], 60)
+    put(store, OLD, [b"x"], 60)
     shutil.rmtree(tmp_path)
     store.sweep()
     store.delete([OLD])
     with pytest.raises(PayloadGone):
         reader.read(OLD, 0, 1)
-    store.put(NEW, [b"new"], 60)
+    put(store, NEW, [b"new"], 60)
     assert reader.read(NEW, 0, 3) == b"new"
     assert (tmp_path / NEW).exists()
 
@@ -269,7 +273,7 @@ def test_the_folder_and_its_files_are_closed_to_others_whoever_made_them(tmp_pat
     before = os.umask(umask)
     try:
         store = DirectoryPayloads(folder, time.time)
-        store.put(OLD, [b"x"], 60)
+        put(store, OLD, [b"x"], 60)
     finally:
         os.umask(before)
     assert "was open to other users (mode 755): it is 700 now" in caplog.text
@@ -303,7 +307,7 @@ def test_what_a_killed_writer_left_is_deleted_while_what_is_being_written_stays(
         from pathlib import Path
         from convlens.jobs.directory_payloads import DirectoryPayloads
         store = DirectoryPayloads(Path(sys.argv[1]), time.time)
-        store.put(sys.argv[2], [b"x" * 5000], 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        store.put(sys.argv[2], [b"x" * 5000], 5000, 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
     """
     subprocess.run([sys.executable, "-c", code, str(tmp_path), OLD], check=False)
     assert (tmp_path / f"{OLD}.part").exists()
@@ -312,7 +316,7 @@ def test_what_a_killed_writer_left_is_deleted_while_what_is_being_written_stays(
         store.sweep()
         return b"end"
 
-    assert store.put(NEW, [b"x"], 60, swept_meanwhile) == 4
+    assert put(store, NEW, [b"x"], 60, swept_meanwhile) == 4
     assert {it.name for it in tmp_path.iterdir()} == {NEW, ".spares"}
 
 
@@ -321,7 +325,7 @@ def test_a_payload_larger_than_may_be_written_is_refused_and_leaves_nothing(stor
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(StoreFull, match="File too large"):
-            store.put(OLD, [b"x" * 20_000], 60)
+            put(store, OLD, [b"x" * 20_000], 60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {it.name for it in tmp_path.iterdir()} == {".spares"}

@@ -21,7 +21,9 @@ from convlens.jobs.own_folder import UnusableFolder
 from convlens.jobs.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.worker.batcher import Batcher
+from convlens.worker.budget import Budget
 from convlens.worker.compute import Runner, Serving
+from convlens.worker.decoders import Decoders
 from convlens.worker.images import Reader
 from convlens.worker.models.catalogue import load
 from convlens.worker.models.served import ModelUnavailable
@@ -67,7 +69,11 @@ def _run(settings: WorkerSettings) -> int:
     leases = LeaseKeeper(ledger)
     herald = cards.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
     hands = Hands(ledger.redis, settings.hands)
-    runner = Runner(ledger, leases, hands, serving, name, Reader(settings.max_image_pixels))
+    decoders = Decoders(settings.decoders, settings.max_image_pixels)
+    runner = Runner(
+        ledger, leases, hands, serving, name, Reader(settings.max_image_pixels), decoders,
+        Budget(settings.working_bytes),
+    )  # fmt: skip
     leases.start()
     hands.start()
     checks.log_in_background(CHECKS, Deployment(settings))
@@ -93,6 +99,7 @@ def _run(settings: WorkerSettings) -> int:
             it.batcher.close()
         leases.stop()
         watchdog.stop()
+        decoders.close()
 
 
 def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2.RefusedModel]]:

@@ -44,10 +44,9 @@ class Cause(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Batched:
-    """What became of a piece of work."""
+class Pass:
+    """What is told of a pass of a piece of work."""
 
-    outputs: Outputs
     waited: float
     """Seconds until the device took it."""
     computed: float
@@ -56,6 +55,14 @@ class Batched:
     """Images in its batch, its own included."""
     cause: Cause
     """Why they were no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """What became of a piece of work."""
+
+    outputs: Outputs
+    took: Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +228,7 @@ class Batcher:
             return
         took = self._seen.ends()
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
-            work.future.set_result(Batched(piece, began - work.since, took, size, cause))
+            work.future.set_result(Batched(piece, Pass(began - work.since, took, size, cause)))
 
 
 def _cause(batch: list[Work], rest: list[Work], room: int) -> Cause:

@@ -1,8 +1,13 @@
-"""A job from its claim to its end: fetch, decode, compute, store. The next is decoded while the device computes."""
+"""A job from its claim to its end: fetch, decode, compute, store. The next is decoded while the device computes.
+
+Large jobs, of many passes, pixels or bytes, hold nobody up: each hand ends one at a time in a thread apart, images are
+decoded in processes of their own, and what all of them hold of arrays together is bounded.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,15 +25,19 @@ from convlens.jobs.ledger import Claim, Ended, Ledger
 from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, Plans
 from convlens.jobs.record import JobFailure
-from convlens.v1 import codec, model_pb2, spec_pb2
+from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.image_formats import LARGE_PIXELS
 from convlens.worker import metrics
 from convlens.worker.asked import engine_value
-from convlens.worker.batcher import Batched, Batcher, Dropped, Owner
+from convlens.worker.batcher import Batched, Batcher, Dropped, Owner, Pass
+from convlens.worker.budget import Budget
+from convlens.worker.claiming import Claimer
+from convlens.worker.decoders import Decoders
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
 from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
-from convlens.worker.forms import formed
-from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.forms import FormedTensor
+from convlens.worker.images import Pixels, Reader, UnreadableAtError
 from convlens.worker.models.served import preprocess_of
 from convlens.worker.reports import result_header
 from convlens.worker.room import Room
@@ -39,6 +48,8 @@ TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
 
 _PLANS: Final = Plans()
+LANES: Final = ("many", "huge")
+"""Kinds of large jobs: those that take minutes on the device do not keep those waiting that take seconds to decode."""
 
 T = TypeVar("T")
 
@@ -69,16 +80,16 @@ class Begun:
     """The pass that all the images take first."""
     pieces: list[Future[Batched]]
     pixels: list[Images]
-    """Of each piece."""
+    """Of each piece, where there is anything `sampled`."""
     decoded: float = 0.0
     """Seconds it took to decode."""
-    passes: list[Batched] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     """All that it took, once its result is there."""
 
     @property
     def images(self) -> int:
         """How many it has."""
-        return sum(map(len, self.pixels))
+        return len(self.claim.images)
 
     @property
     def computed(self) -> bool:
@@ -97,6 +108,8 @@ class Runner:
         serving: Iterable[Serving],
         worker: str,
         reader: Reader,
+        decoders: Decoders,
+        working: Budget,
     ) -> None:
         self._ledger = ledger
         self._leases = leases
@@ -104,6 +117,9 @@ class Runner:
         self._serving = {it.pool: it for it in serving}
         self._worker = worker
         self._reader = reader
+        self._decoders = decoders
+        self._working = working
+        self._claimer = Claimer(ledger, leases, worker)
 
     def __call__(self, pool: str) -> None:
         """Computes jobs of `pool`, whose turn it is, until there are none; claims them as the device has room."""
@@ -113,37 +129,36 @@ class Runner:
                 self._work(hand, serving)
 
     def _work(self, hand: Hand, serving: Serving) -> None:
-        with ThreadPoolExecutor(1, thread_name_prefix="many") as apart:
+        with ThreadPoolExecutor(len(LANES), thread_name_prefix="large") as apart:
             self._rounds(hand, serving, apart)
 
     def _rounds(self, hand: Hand, serving: Serving, apart: Executor) -> None:
-        """A job of many passes is ended `apart`, one at a time, for the hand to go on with the others meanwhile."""
+        """Large jobs are computed `apart`, one of each kind at a time; the hand goes on with the others meanwhile."""
         begun: list[Begun] = []
-        many: Future[None] | None = None
+        large: dict[str, Future[None]] = {}
         then = Then.WAIT
 
-        def free() -> bool:
-            return many is None or many.done()
+        def free(kind: str) -> bool:
+            return kind not in large or large[kind].done()
 
         try:
             while not hand.stopping:
                 claims, more = self._claim(serving, hand, Then.WORK if begun else then, begun, free)
-                for job in self._begun(serving, claims):
-                    if job.sampled:
-                        many = apart.submit(self._end, [job])
-                        many.add_done_callback(lambda _: hand.tell())
-                    else:
-                        begun.append(job)
+                for claim in claims:
+                    if claim.record.is_large:
+                        large[claim.record.kind] = apart.submit(self._large, serving, claim)
+                        large[claim.record.kind].add_done_callback(lambda _: hand.tell())
+                begun += self._begun(serving, [claim for claim in claims if not claim.record.is_large])
                 if not claims and not begun:
                     if then is Then.REST:
                         return
-                    then = Then.WAIT if self._told(serving, hand) or not free() else Then.REST
+                    then = Then.WAIT if self._told(serving, hand) or not all(map(free, LANES)) else Then.REST
                 while begun and (
                     not more or any(it.computed for it in begun) or sum(it.images for it in begun) > serving.room.images
                 ):
                     self._end(_computed(begun))
                     then = Then.WAIT
-            self._ledger.claim(serving.pool, self._worker, 0, hand.name, Then.REST)  # nobody is to count on it
+            self._claimer.tell(serving.pool, hand, Then.REST)  # nobody is to count on it
         except LedgerUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", serving.card.name, error)
         finally:
@@ -154,25 +169,34 @@ class Runner:
         """Waits to be told of work; another hand is told of it, too, where this worker has no room for it now."""
         told = hand.told()
         if told and serving.room.full:
-            self._ledger.claim(serving.pool, self._worker, 0, hand.name, Then.WORK)
+            self._claimer.tell(serving.pool, hand, Then.WORK)
         return told
 
     def _claim(
-        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], many: Callable[[], bool]
+        self, serving: Serving, hand: Hand, then: Then, begun: list[Begun], free: Callable[[str], bool]
     ) -> tuple[list[Claim], bool]:
         """As many as there is room for, and whether there may be more.
 
-        Waits until there is some room, or one of those begun is to be ended. `many` says whether one of many passes may
-        be among them.
+        Waits until there is some room, or one of those begun is to be ended. `free` says of a kind of large ones
+        whether one may be among them, which takes no room: others go on while it is decoded.
         """
         with serving.room.taken(lambda: any(it.computed for it in begun)) as room:
             if not room.free:
                 return [], True
-            claims = self._ledger.claim(serving.pool, self._worker, room.free, hand.name, then, int(many()))
-            room.used = sum(len(claim.images) for claim in claims)
-        for claim in claims:
-            self._leases.hold(claim)
-        return claims, room.used >= room.free
+            claims = self._claimer.claim(serving.pool, room.free, hand, then, *(int(free(kind)) for kind in LANES))
+            room.used = sum(len(claim.images) for claim in claims if not claim.record.is_large)
+        return claims, sum(len(claim.images) for claim in claims) >= room.free
+
+    def _large(self, serving: Serving, claim: Claim) -> None:
+        """Computes a large job, from its images to its end, when there is memory for what it is made of."""
+        plan = self._guarded(claim, lambda: _PLANS.planned(claim.spec, serving.card))
+        if plan is None:
+            return
+        try:
+            with self._working.taken(plan.working_bytes):
+                self._end(self._begun(serving, [claim]))
+        except LedgerUnavailable as error:
+            self._left(claim, error)
 
     def _begun(self, serving: Serving, claims: Sequence[Claim]) -> list[Begun]:
         """Fetches the images of all, then decodes them job by job, for the device to begin with the first meanwhile."""
@@ -180,7 +204,7 @@ class Runner:
             fetched = self._fetched(claims)
         except BaseException:  # whatever it is, these are left to their leases
             for claim in claims:
-                serving.room.release(len(claim.images))
+                _release(serving, claim, len(claim.images))
                 self._leases.drop(claim)
             raise
         found = []
@@ -270,6 +294,8 @@ class Runner:
     def _begin(self, serving: Serving, claim: Claim, data: Sequence[Data] | Exception) -> Begun:
         """Decodes a job and hands it to its model's batcher, batch by batch; room it does not use is free again."""
         left = len(claim.images)
+        release = functools.partial(_release, serving, claim)
+        decode = functools.partial(self._decode, claim) if claim.record.pixels >= LARGE_PIXELS else None
         try:
             if isinstance(data, Exception):
                 raise data
@@ -290,44 +316,50 @@ class Runner:
                 start = len(data) - left
                 rows = slice(start, start + size)
                 began = time.monotonic()
-                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start, channels)
+                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start, channels, decode)
                 job.decoded += time.monotonic() - began
-                job.pixels.append(pixels)
+                if sampled:
+                    job.pixels.append(pixels)
                 left -= len(pixels)
-                job.pieces += serving.batcher.submit(
-                    pixels, targets[rows], first, self._owner(claim), serving.room.release
-                )
+                job.pieces += serving.batcher.submit(pixels, targets[rows], first, self._owner(claim), release)
         finally:
-            serving.room.release(left)
+            release(left)
         return job
+
+    def _decode(self, claim: Claim, image: spec_pb2.Image, data: Data, into: Pixels) -> None:
+        """Reads an image of a job of many pixels, unless the job has ended meanwhile."""
+        self._still_wanted(claim)
+        self._decoders.read(image, data, into)
 
     def _store(self, job: Begun) -> Ended:
         """Waits for a job's passes, puts its arrays together, and stores them."""
-        job.passes = [piece.result() for piece in job.pieces]
-        parts = [it.outputs for it in job.passes]
+        batched = [piece.result() for piece in job.pieces]
+        job.passes += [it.took for it in batched]
+        parts = [it.outputs for it in batched]
         if job.sampled:
-            parts = [self._sample(job, Outputs.joined(parts))]
+            parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._still_wanted(job.claim)
-        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written part by part
-        arrays: list[codec.Array] = []
-        specs = []
-        for tensor, item in zip(job.plan.tensors, job.asked, strict=True):
-            sent, spec = formed([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
-            arrays += sent
-            specs.append(spec)
+        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written slice by slice
+        tensors = [
+            FormedTensor([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
+            for tensor, item in zip(job.plan.tensors, job.asked, strict=True)
+        ]
         began = time.monotonic()
 
         def header() -> bytes:
             stored = time.monotonic() - began
-            explained = [(tensor, outputs.completeness.get(it)) for tensor, it in zip(specs, job.asked, strict=True)]
+            explained = [
+                (it.spec, outputs.completeness.get(asked)) for it, asked in zip(tensors, job.asked, strict=True)
+            ]
             return result_header(
                 job.claim.record, job.card, job.plan, explained, outputs, job.passes, job.decoded, stored, self._worker
             )
 
-        return self._ledger.store(job.claim, [codec.buffer_of(array) for array in arrays], header)
+        slices = itertools.chain.from_iterable(it.slices() for it in tensors)
+        return self._ledger.store(job.claim, slices, job.plan.result_bytes, header)
 
-    def _sample(self, job: Begun, first: Outputs) -> Outputs:
-        """Runs what takes passes of its own, and tells the job's progress once a second."""
+    def _sample(self, job: Begun, number: int, first: Outputs) -> Outputs:
+        """Runs what takes passes of its own of a piece, and tells the job's progress once a second."""
         batcher = self._serving[job.claim.record.pool].batcher
         told = time.monotonic()
 
@@ -335,8 +367,9 @@ class Runner:
             (piece,) = batcher.submit(images, targets, plan, self._owner(job.claim))
 
             def outputs() -> Outputs:
-                job.passes.append(piece.result())
-                return job.passes[-1].outputs
+                found = piece.result()
+                job.passes.append(found.took)
+                return found.outputs
 
             return outputs
 
@@ -344,12 +377,11 @@ class Runner:
             nonlocal told
             if time.monotonic() - told >= 1:
                 told = time.monotonic()
-                self._ledger.progress(job.claim, share)
+                self._ledger.progress(job.claim, (number + share) / len(job.pixels))
 
         scheme = preprocess_of(job.card)
-        return complete(
-            first, np.concatenate(job.pixels), job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress
-        )
+        pixels = job.pixels[number]
+        return complete(first, pixels, job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress)
 
     def _owner(self, claim: Claim) -> Owner:
         record = claim.record
@@ -358,6 +390,12 @@ class Runner:
     def _still_wanted(self, claim: Claim) -> None:
         if self._leases.lost(claim):
             raise Dropped("the job is not this worker's any more")
+
+
+def _release(serving: Serving, claim: Claim, images: int) -> None:
+    """Gives back the room of images of a job; a large one takes none."""
+    if not claim.record.is_large:
+        serving.room.release(images)
 
 
 def _computed(begun: list[Begun]) -> list[Begun]:

@@ -26,7 +26,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
@@ -41,6 +41,8 @@ from convlens.v1.pictures import check_mode, to_rgb
 
 Data = bytes | memoryview
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Decode = Callable[[spec_pb2.Image, Data, Pixels], None]
+"""Reads an image file into an array, as read_image() does."""
 
 THREADS: Final = 8
 """At most; each may hold an image of the largest size."""
@@ -48,6 +50,8 @@ PART_BYTES: Final = 64 << 10
 """Bytes of files that are worth a thread."""
 _APP1, _SCAN = 0xE1, 0xDA
 """Markers of a JPEG's segments: EXIF and XMP, which may tell that an image is not upright; the first scan."""
+_SEGMENTS: Final = 1000
+"""Of a JPEG that are looked at here, in Python."""
 
 _OF_BYTES: Final = {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}
 """What may be stated of files and uint8 pixels."""
@@ -94,10 +98,12 @@ class Reader:
         width: int,
         first: int = 0,
         channels: int = 3,
+        decode: Decode | None = None,
     ) -> Pixels:
         """Images described by `images`, of the bytes `data`, as one array (N, height, width, channels) in 0…255.
 
-        RGB, or grey for one channel. uint8, or float32 when any was sent as float32.
+        RGB, or grey for one channel. uint8, or float32 when any was sent as float32. `decode` is what reads each file,
+        one after another, where this process is not to.
 
         Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
         """
@@ -110,13 +116,16 @@ class Reader:
         def part(rows: range) -> None:
             for row in rows:
                 try:
-                    _read_image(images[row], data[row], pixels[row], self._max_pixels)
+                    if decode and not images[row].HasField("pixels"):
+                        decode(images[row], data[row], pixels[row])
+                    else:
+                        read_image(images[row], data[row], pixels[row], self._max_pixels)
                 except ImageUnreadableError as error:
                     raise UnreadableAtError(first + row, str(error)) from error
 
         count = len(images)
         files = sum(len(file) for image, file in zip(images, data, strict=True) if not image.HasField("pixels"))
-        parts = max(1, min(self._most, count, files // PART_BYTES))
+        parts = 1 if decode else max(1, min(self._most, count, files // PART_BYTES))
         own, *others = (range(count * i // parts, count * (i + 1) // parts) for i in range(parts))
         helped = [self._threads.submit(part, rows) for rows in others]
         part(own)
@@ -153,7 +162,7 @@ def _address(array: npt.NDArray[np.uint8]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:
+def read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:
     """One image, in 0…255, of the size and the channels of `into`."""
     match image.WhichOneof("source"):
         case "encoded":
@@ -212,9 +221,11 @@ def _decoded_in_place(data: bytes, into: Pixels, max_pixels: int) -> bool:
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """True for what has an APP1 segment before its first scan, or is no row of segments."""
+    """True for what has an APP1 segment before its first scan, is no row of segments, or is a very long one."""
     at = 2
-    while data[at : at + 1] == b"\xff" and len(data) >= at + 4:
+    for _ in range(_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or len(data) < at + 4:
+            break
         if (marker := data[at + 1]) in (_APP1, _SCAN):
             return marker == _APP1
         at += 2 + int.from_bytes(data[at + 2 : at + 4])

@@ -12,7 +12,7 @@ from google.protobuf import duration_pb2
 from convlens.jobs.plan import JobPlan
 from convlens.jobs.record import Record
 from convlens.v1 import model_pb2, result_pb2, tensor_pb2
-from convlens.worker.batcher import Batched
+from convlens.worker.batcher import Pass
 from convlens.worker.engine.outputs import Completeness, Outputs
 
 
@@ -22,7 +22,7 @@ def result_header(
     plan: JobPlan,
     tensors: Sequence[tuple[tensor_pb2.TensorSpec, Completeness | None]],
     outputs: Outputs,
-    passes: Sequence[Batched],
+    passes: Sequence[Pass],
     decoded: float,
     stored: float,
     worker: str,

@@ -28,6 +28,13 @@ class WorkerSettings(JobsSettings):
     max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
     hands: int = Field(HANDS, ge=1, description="threads a model, which decode and store while the device computes")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
+    decoders: int = Field(
+        2, ge=1, description="processes that decode large images, each one of up to max_image_pixels at a time"
+    )
+    working_bytes: int = Field(
+        1 << 30, ge=1, description="bytes of the arrays that large results under way are made of; of one that needs"
+        " more, alone"
+    )  # fmt: skip
     device_timeout: float = Field(
         180.0, gt=0, description="seconds that one batch may be on the device before the worker ends as hung"
     )

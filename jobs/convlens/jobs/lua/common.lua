@@ -67,8 +67,16 @@ local function awake(pool) return P .. 'awake:' .. pool end
 local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
 local function pool_of(flow) return string.match(flow, '^[^/]*') end
 local function model_of(pool) return string.match(pool, '^[^@]*') end
-local function kind(cost, images) return tonumber(cost) > tonumber(images) and 'many' or 'one' end -- by a job's passes
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
+
+-- What a job takes more of than most, so that it waits in a flow of its own: many passes (or bytes), huge or slow ones to decode.
+-- LARGE_PIXELS is that of image_formats.py.
+local LARGE_PIXELS, SLOW_PIXELS = 16000000, 2000000
+local function kind(cost, images, pixels)
+  pixels = tonumber(pixels or 0)
+  if tonumber(cost) - math.floor(pixels / LARGE_PIXELS) > tonumber(images) then return 'many' end
+  return pixels >= LARGE_PIXELS and 'huge' or pixels > SLOW_PIXELS and 'slow' or 'one'
+end
 
 local time
 local function clock()
@@ -100,7 +108,7 @@ local function set_state(id, state, ...)
   if watched then notify(id, state) end
 end
 
--- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, result_bytes; and cached_bytes, in all. `more` is
+-- LOAD counts what is held, in all and for each tenant: jobs, image_bytes, pixels, result_bytes; and cached_bytes, in all. `more` is
 -- what this script adds to it.
 local more = {}
 local function count(what, tenant, amount)
@@ -119,8 +127,8 @@ local function load_of(fields)
   return load
 end
 
--- True for a flow of jobs of one pass, which its name tells.
-local function is_one(flow) return string.find(flow, '^[^/]*/%d/one/') end
+-- True for a flow of jobs that are not large, which its name tells.
+local function is_one(flow) return string.find(flow, '^[^/]*/%d/one/') or string.find(flow, '^[^/]*/%d/slow/') end
 
 -- A hand that waits for work of a flow's kind, which is to be told of it; nothing where none does.
 local function idle_hand(pool, flow, now)
@@ -135,7 +143,7 @@ local function tell_hand(hand, urgent)
 end
 
 -- Each pool, the workers that serve a model with the same weights, has a queue of its own, and only they may compute the jobs
--- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of many passes by themselves, first in first
+-- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of each kind by themselves, first in first
 -- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
 -- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
 -- its kind is told; returns its name, or nothing where none waits, and how many jobs of the flow there are besides this one.

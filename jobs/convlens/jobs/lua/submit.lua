@@ -72,9 +72,10 @@ local function submit(job, spec)
         new[digest] = offset
       end
     end
-    local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved}
+    local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved,
+                    pixels = job.pixels}
     local fields = {'cached_bytes'}
-    for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
+    for what in pairs(wanted) do
       fields[#fields + 1] = what
       fields[#fields + 1] = what .. ':' .. tenant
     end
@@ -83,7 +84,7 @@ local function submit(job, spec)
       return {'FULL', ours, {what, of, text(load[what .. of]), text(wanted[what]), text(allowed),
                              text(load.jobs), tostring(drain_rate(now))}}
     end
-    for _, what in ipairs({'jobs', 'image_bytes', 'result_bytes'}) do
+    for _, what in ipairs({'jobs', 'image_bytes', 'pixels', 'result_bytes'}) do
       local allowed = asked.bounds[what]
       local share = allowed * asked.tenant_share
       if tenant ~= '' and load[what .. ':' .. tenant] + wanted[what] > share then
@@ -108,7 +109,7 @@ local function submit(job, spec)
     local latest = redis.call('ZREVRANGE', JOBS, 0, 0, 'WITHSCORES')[2]
     if latest then sequence = redis.call('INCRBY', P .. 'sequence', text(math.min(number(latest), 2 ^ 52))) end
   end
-  local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images), tenant}, '/')
+  local flow = table.concat({job.pool, job.priority, kind(job.cost, #job.images, job.pixels), tenant}, '/')
   if old[1] then forget(id) end
   local images, held = {}, {}
   for i, image in ipairs(answered and {} or job.images) do
@@ -121,6 +122,7 @@ local function submit(job, spec)
              'count', #job.images, 'cost', job.cost, 'request_id', job.request_id, 'sequence', text(sequence), 'created',
              text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
              'spec', answered and '' or spec, 'reserved', answered and 0 or text(job.reserved),
+             'pixels', answered and 0 or text(job.pixels),
              'images', answered and '[]' or cjson.encode(images), unpack(job.keep == 0 and {'waiter', job.nonce} or {}))
   redis.call('ZADD', JOBS, text(sequence), id)
   if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
@@ -142,6 +144,7 @@ local function submit(job, spec)
   end
   for pack, number in pairs(held) do redis.call('HINCRBY', pack_of(pack), 'held', number) end
   count('result_bytes', tenant, job.reserved)
+  count('pixels', tenant, job.pixels)
   redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
   if leader then
     local l = redis.call('HMGET', key(leader), 'group', 'sequence')

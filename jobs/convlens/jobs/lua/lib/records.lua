@@ -22,7 +22,7 @@ end
 local LASTING = {'fingerprint', 'keep', 'model', 'tenant', 'priority', 'count', 'request_id', 'created', 'deadline', 'attempts',
                  'started', 'progress'}
 local WITH_RESULT = {'waiter', 'shared', 'nonce', 'flow', 'token', unpack(LASTING)}
-local ENDING = {'state', 'images', 'reserved', 'group', unpack(WITH_RESULT)}
+local ENDING = {'state', 'images', 'reserved', 'pixels', 'group', unpack(WITH_RESULT)}
 
 -- A record's fields by their names, those alone that have a value.
 local function read_fields(id, names)
@@ -65,6 +65,7 @@ local function finish(id, now, state, why, result, ttls)
   if f.state == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
+  count('pixels', tenant, -number(f.pixels))
   drop_images(f.images, tenant)
   ended = ended + 1
   local expires = text(now + ttls.result)

@@ -1,0 +1,62 @@
+"""A job that kills every worker that computes it costs no other job more than its time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import deadly
+import numpy as np
+import pytest
+from processes import until
+
+from convlens.client import Client, JobFailed, Saliency
+from convlens.v1 import job_pb2
+
+IMAGES = np.random.default_rng(9).integers(0, 256, (20, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def service(start_service):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(deadly.__file__).parent), prepend=os.pathsep)
+        yield start_service(lease=1)
+
+
+def test_poison_fails_alone(service, scale):
+    """Such jobs among a tenant's others, all in the hands of one worker whenever it is killed."""
+
+    def start():
+        return service.start("deadly", "--model", "null=null,device_ms=20+1")[0]
+
+    worker = start()
+    target = service.server()[1]
+    stop = threading.Event()
+
+    def start_again():
+        nonlocal worker
+        while not stop.is_set():
+            if worker.poll() is not None:
+                worker = start()
+            stop.wait(0.02)
+
+    supervisor = threading.Thread(target=start_again, daemon=True)
+    supervisor.start()
+    with Client(target, timeout=120) as client:
+        jobs = []
+        for number, image in enumerate(np.tile(IMAGES, (scale, 1, 1, 1))):
+            jobs.append(client.submit(image, [Saliency()], model="null", target=number, fresh=True))
+            if number % 20 == 7:
+                jobs.append(client.submit(image, [Saliency()], model="null", target=deadly.DEADLY, fresh=True))
+                poison = jobs[-1]
+        ended = {job.id: job.wait() for job in jobs}
+        stop.set()
+        supervisor.join()
+        with pytest.raises(JobFailed) as caught:
+            poison.result()
+    assert caught.value.reason == "ATTEMPTS_EXHAUSTED"
+    failed = [it for it in ended.values() if it.state == job_pb2.JOB_STATE_FAILED]
+    assert len(failed) == scale
+    assert all(it.attempts <= 2 for it in ended.values() if it not in failed)
+    assert until(lambda: worker.poll() is None)

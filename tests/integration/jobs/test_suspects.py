@@ -1,0 +1,88 @@
+"""A job whose worker fell silent may have been the reason: the next one has it alone."""
+
+from __future__ import annotations
+
+import pytest
+from processes import until
+
+from convlens.jobs.hands import Hand, Then
+from convlens.jobs.leases import LeaseKeeper
+from convlens.jobs.record import State
+from convlens.worker import claiming
+from convlens.worker.claiming import Claimer
+
+
+@pytest.fixture
+def suspects(jobs):
+    """Two jobs whose worker fell silent, and one that came later."""
+    first, second = jobs.submit(), jobs.submit()
+    assert len(jobs.claim("lost", jobs=2)) == 2
+    until(lambda: jobs.reconcile() and all(jobs.get(it).state is State.QUEUED for it in (first, second)))
+    return first, second, jobs.submit()
+
+
+def claimed(jobs, *, is_idle):
+    found = jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, is_idle=is_idle)
+    return [it.record.id for it in found.jobs], found.suspect_waits
+
+
+def test_an_idle_worker_gets_one_suspect_and_nothing_else(jobs, suspects):
+    first, second, later = suspects
+    assert claimed(jobs, is_idle=True) == ([first.id], False)
+    assert claimed(jobs, is_idle=True) == ([second.id], False)
+    assert claimed(jobs, is_idle=True) == ([later.id], False)
+
+
+def test_a_worker_that_is_not_idle_gets_nothing_that_is_behind_a_suspect(jobs, suspects):
+    assert claimed(jobs, is_idle=False) == ([], True)
+    assert jobs.get(suspects[2]).state is State.QUEUED
+
+
+def test_what_was_given_back_is_no_suspect(jobs):
+    record = jobs.submit()
+    assert jobs.ledger.release(jobs.take(record))
+    assert claimed(jobs, is_idle=False) == ([record.id], False)
+
+
+@pytest.fixture
+def claimer(jobs):
+    """Of a worker, and its leases."""
+    leases = LeaseKeeper(jobs.ledger)
+    return Claimer(jobs.ledger, leases, "w1"), leases
+
+
+def ids(claimer, pool="m"):
+    """What a hand of a pool is given."""
+    return [it.record.id for it in claimer.claim(pool, 1000, Hand("w:1", None, None), Then.REST, 1, 1)]
+
+
+def test_a_worker_lets_what_it_holds_end_before_a_suspect(jobs, suspects, claimer):
+    claims, leases = claimer
+    first, second, last = suspects
+    other = jobs.submit(model="other")
+    assert ids(claims, "other") == [other.id]
+    later = jobs.submit(model="other")
+    assert ids(claims) == []
+    assert ids(claims, "other") == []  # or the suspects would wait for ever
+    (held,) = leases.held()
+    leases.drop(held)
+    assert ids(claims, "other") == []
+    assert ids(claims) == [first.id]
+    assert ids(claims) == ids(claims, "other") == []  # nothing beside it
+    leases.drop(leases.held()[0])
+    assert ids(claims) == [second.id]
+    leases.drop(leases.held()[0])
+    assert ids(claims) == [last.id]
+    assert ids(claims, "other") == [later.id]
+
+
+def test_nobody_waits_for_long(jobs, suspects, claimer, monkeypatch):
+    """For a job that takes minutes to end, or a suspect that does."""
+    claims, _ = claimer
+    held = jobs.submit(model="other")
+    assert ids(claims, "other") == [held.id]
+    later = jobs.submit(model="other")
+    assert ids(claims) == []
+    monkeypatch.setattr(claiming, "ALONE_SECONDS", 0.0)
+    assert ids(claims) == [suspects[0].id]
+    assert ids(claims, "other") == [later.id]
