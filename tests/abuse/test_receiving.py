@@ -162,7 +162,7 @@ def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(gu
     with HalfSent(target) as stranger:
         for path in (VISUALIZE, GET_JOB):
             number = stranger.call(path, LARGE)
-            assert stranger.send(number, LARGE, seconds=2) <= 64 << 10
+            assert stranger.send(number, LARGE, seconds=2) <= 256 << 10
     assert resident(process) - base < 16 * MIB
 
 

@@ -31,7 +31,7 @@ SOON_SECONDS: Final = 0.01
 SMALL_BYTES: Final = 1 << 20
 """Requests up to this size also have the last quarter of the budget."""
 PLAIN_BYTES: Final = 64 << 10
-"""Bytes of a request without images; also what a stream takes before it is read (HTTP/2's window)."""
+"""Bytes of a request without images."""
 PATIENCE_SECONDS: Final = 30.0
 """Time that one request may take while its connection brings less than SLOW_BYTES a second."""
 SLOW_BYTES: Final = 16 << 10

@@ -10,9 +10,12 @@ Options = list[tuple[str, int]]
 
 STREAMS: Final = 1024
 """Calls at once on one connection; a client waits with more."""
+WINDOW: Final = 256 << 10
+"""Bytes of a call that are received before it is read: a small photo needs no round trip more."""
 _EVERY: Final[Options] = [
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: 64 KiB received would be as much as a request may have
-    ("grpc.http2.bdp_probe", 0),  # or the window of a stream that is not read grows from 64 KiB to some MiB
+    ("grpc.http2.bdp_probe", 0),  # or the window of a stream that is not read grows to some MiB
+    ("grpc.http2.lookahead_bytes", WINDOW),
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.keepalive_time_ms", 20_000),  # a caller that is gone and did not say so shows within 30 s
