@@ -224,19 +224,19 @@ def test_jobs_end_well_though_every_index_of_them_was_lost(stack):
     for job in jobs:
         assert job.result(timeout=SECONDS)["saliency"].shape[0] == 1
     for job in jobs:
-        until(lambda job=job: stack.redis.zscore("convlens:forget", job.id))
+        until(lambda job=job: stack.redis.zscore("convlens:kept", job.id))
 
 
 def test_ids_without_a_record_are_forgotten(stack):
     ghost = str(uuid.uuid4())
     past = time.time() * 1000 - 1
-    for index in ("running", "deadlines", "forget", "results"):
+    for index in ("running", "deadlines", "kept", "tombstones", "answered", "results"):
         stack.redis.zadd(f"convlens:{index}", {ghost: past})
     stack.redis.zadd("convlens:queued:null/2/one/", {ghost: 0})
     stack.redis.zadd("convlens:flows:null", {"null/2/one/": 0})
     stack.redis.sadd("convlens:queues", "null", "nobody", GARBAGE)
     until(lambda: not stack.redis.sismember("convlens:queues", "nobody"))
-    for index in ("running", "deadlines", "forget", "results", "queued:null/2/one/"):
+    for index in ("running", "deadlines", "kept", "tombstones", "answered", "results", "queued:null/2/one/"):
         until(lambda index=index: stack.redis.zscore(f"convlens:{index}", ghost) is None)
     assert not stack.redis.exists(f"convlens:job:{ghost}")
     assert stack.is_well()
@@ -257,6 +257,7 @@ def test_a_folder_among_the_payloads_holds_up_no_collecting(stack):
     (stack.folder / "lost+found").mkdir()
     old = stack.folder / uuid.uuid4().hex
     old.write_bytes(b"x")
+    old.chmod(0o600)
     os.utime(old, (1, 1))
     until(lambda: not old.exists())
     assert stack.is_well()
