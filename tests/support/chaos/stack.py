@@ -81,7 +81,8 @@ class Stack:
         if self.payloads:
             settings["payload_dir"] = self.payloads
         env = {f"CONVLENS_{key.upper()}": str(value) for key, value in settings.items()}
-        env |= {"PYTHONPATH": f"{CLOCK}{os.pathsep}{SUPPORT}", "CHAOS_CLOCK": str(self.clock)}
+        path = [str(CLOCK), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env |= {"PYTHONPATH": os.pathsep.join(path), "CHAOS_CLOCK": str(self.clock)}
         return Part(name, [sys.executable, "-m", module, *flags], "ready: ", self._folder, env)
 
     @property
