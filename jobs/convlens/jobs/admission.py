@@ -21,7 +21,7 @@ class Bounds:
     jobs: int
     """Queued and running."""
     image_bytes: int
-    """Of live jobs' images; equal ones count once."""
+    """Of live jobs' images, of which equal ones count once, and of their records."""
     result_bytes: int
     """Of results there, and of those that live jobs are to make."""
     known_jobs: int
@@ -43,7 +43,7 @@ class Bounds:
 
 _NAMES: Final = {
     "jobs": ("max_jobs", "jobs queued or running"),
-    "image_bytes": ("max_queued_bytes", "bytes of images"),
+    "image_bytes": ("max_queued_bytes", "bytes of images and records"),
     "result_bytes": ("max_stored_bytes", "bytes of results"),
     "known_jobs": ("max_known_jobs", "jobs known"),
     "pixels": ("max_queued_pixels", "pixels to decode"),

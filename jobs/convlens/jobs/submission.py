@@ -46,6 +46,8 @@ class NewJob:
     """How many hands may be awake for its pool's jobs: those of all its workers."""
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
+    record_bytes: int = 0
+    """About what its record takes while it lives; counted with the bytes of its images."""
     fresh: bool = False
     """True: computed though an equal request's result is there."""
     request_id: str = ""
@@ -84,7 +86,7 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
         "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
         "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
         "fingerprint": job.fingerprint, "cost": job.cost, "pixels": job.pixels,
-        "reserved": job.reserved, "timeout": int(job.timeout * 1000),
+        "reserved": job.reserved, "record_bytes": job.record_bytes, "timeout": int(job.timeout * 1000),
         "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
         "hands": job.hands,
     }  # fmt: skip

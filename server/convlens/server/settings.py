@@ -41,7 +41,7 @@ class ServerSettings(JobsSettings):
     max_targets: int = Field(16, ge=1, description="targets of one image")
     max_passes: int = Field(100_000, ge=1, description="passes of one job: images × (1 + those of its methods)")
     max_jobs: int = Field(10_000, ge=1, description="jobs queued and running at once")
-    max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images of all live jobs")
+    max_queued_bytes: int = Field(1 << 30, ge=1, description="bytes of the images and records of all live jobs")
     max_queued_pixels: int = Field(8_000_000_000, ge=1, description="pixels of the images of all live jobs")
     max_stored_bytes: int = Field(
         2 << 30, ge=1, description="bytes of all results, and of those that live jobs will have"

@@ -28,6 +28,10 @@ from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
 from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
 from convlens.v1.pictures import check_mode
 
+RECORD_BYTES: Final = 2500
+"""Of a live job's record and all that finds it in Redis, without its spec and images."""
+IMAGE_RECORD_BYTES: Final = 330
+"""Of what finds each of its images."""
 _PLANS: Final = Plans()
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
@@ -100,6 +104,7 @@ def validate(
         timeout=timeout,
         hands=HANDS * max(1, card.workers),
         keep=call.keep,
+        record_bytes=RECORD_BYTES + len(asked) + IMAGE_RECORD_BYTES * len(found),
         fresh=fresh,
         request_id=call.request_id,
     )

@@ -72,7 +72,7 @@ local function submit(job, spec)
         new[digest] = offset
       end
     end
-    local wanted = {jobs = 1, image_bytes = next(new) and job.pack_bytes or 0, result_bytes = job.reserved,
+    local wanted = {jobs = 1, image_bytes = job.record_bytes + (next(new) and job.pack_bytes or 0), result_bytes = job.reserved,
                     pixels = job.pixels}
     local fields = {'cached_bytes'}
     for what in pairs(wanted) do
@@ -122,7 +122,7 @@ local function submit(job, spec)
              'count', #job.images, 'cost', job.cost, 'request_id', job.request_id, 'sequence', text(sequence), 'created',
              text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
              'spec', answered and '' or spec, 'reserved', answered and 0 or text(job.reserved),
-             'pixels', answered and 0 or text(job.pixels),
+             'pixels', answered and 0 or text(job.pixels), 'record_bytes', answered and 0 or text(job.record_bytes),
              'images', answered and '[]' or cjson.encode(images), unpack(job.keep == 0 and {'waiter', job.nonce} or {}))
   redis.call('ZADD', JOBS, text(sequence), id)
   if tenant ~= '' then redis.call('ZADD', jobs_of(tenant), text(sequence), id) end
@@ -143,6 +143,7 @@ local function submit(job, spec)
     unused[#unused + 1] = job.pack
   end
   for pack, number in pairs(held) do redis.call('HINCRBY', pack_of(pack), 'held', number) end
+  count('image_bytes', tenant, job.record_bytes)
   count('result_bytes', tenant, job.reserved)
   count('pixels', tenant, job.pixels)
   redis.call('ZADD', DEADLINES, text(now + job.timeout), id)

@@ -22,7 +22,7 @@ end
 local LASTING = {'fingerprint', 'keep', 'model', 'tenant', 'priority', 'count', 'request_id', 'created', 'deadline', 'attempts',
                  'started', 'progress'}
 local WITH_RESULT = {'waiter', 'shared', 'nonce', 'flow', 'token', unpack(LASTING)}
-local ENDING = {'state', 'images', 'reserved', 'pixels', 'group', unpack(WITH_RESULT)}
+local ENDING = {'state', 'images', 'reserved', 'pixels', 'record_bytes', 'group', unpack(WITH_RESULT)}
 
 -- A record's fields by their names, those alone that have a value.
 local function read_fields(id, names)
@@ -66,6 +66,7 @@ local function finish(id, now, state, why, result, ttls)
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
   count('pixels', tenant, -number(f.pixels))
+  count('image_bytes', tenant, -number(f.record_bytes))
   drop_images(f.images, tenant)
   ended = ended + 1
   local expires = text(now + ttls.result)
