@@ -24,7 +24,8 @@ def until(condition, seconds=60.0):
 @contextlib.contextmanager
 def durable_valkey(folder, port=None):
     """A Valkey on the loopback interface with AOF and noeviction, on a free port unless told otherwise."""
-    server = ValkeyServer(port=port, data_dir=folder, persist=True, config={"maxmemory-policy": "noeviction"})
+    config = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    server = ValkeyServer(port=port, data_dir=folder, persist=True, config=config)
     server.start()
     try:
         yield server
