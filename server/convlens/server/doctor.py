@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         width = max(len(it.check) for it in findings)
         for it in findings:
             print(f"{it.level:8} {it.check:{width}}  {it.message}")
-        print(f"{problems} problems" if problems else "nothing is to be done")
+        noun = "problem" if problems == 1 else "problems"
+        print(f"{problems} {noun}" if problems else "nothing is to be done")
     return int(bool(problems))
 
 
