@@ -104,8 +104,8 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             value |= (byte & 0x7F) << shift
             shift += 7
             at += 1
+            if shift > 63:
+                raise ValueError("a number of more than 64 bits")
     except IndexError:
         raise ValueError("a number goes beyond the message") from None
-    if shift > 63:
-        raise ValueError("a number of more than 64 bits")
     return value | byte << shift, at + 1

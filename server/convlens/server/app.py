@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+from typing import Final
 
-import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
@@ -17,6 +18,7 @@ from convlens.server import metrics, transport
 from convlens.server.checks import AT_START, ServerDeployment
 from convlens.server.front import Front
 from convlens.server.gate import Gate
+from convlens.server.grpc_server import make_server
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptor import Boundary
 from convlens.server.receive_budget import ReceiveBudget
@@ -29,6 +31,9 @@ from convlens.server.watched import Unusable
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+EXIT_GRPC_ENDED: Final = 70
+"""The status of a server whose gRPC ended by itself, to be started again."""
 
 
 async def serve(settings: ServerSettings) -> int:
@@ -45,9 +50,8 @@ async def serve(settings: ServerSettings) -> int:
     budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, front.trim)
     calls = Calls(settings.max_calls, settings.tenant_share)
     boundary = Boundary(VERSION)
-    server = grpc.aio.server(
-        interceptors=[Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate],
-        options=transport.options(settings),
+    server = make_server(
+        transport.options(settings), [Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate]
     )
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Visualizations(front), server)  # type: ignore[no-untyped-call,unused-ignore]
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
@@ -55,7 +59,7 @@ async def serve(settings: ServerSettings) -> int:
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
-    probes = grpc.aio.server(options=transport.PROBES)
+    probes = make_server(transport.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probes)
     address = f"{settings.host}:{settings.port}"
     try:
@@ -81,7 +85,12 @@ async def serve(settings: ServerSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    ended = [asyncio.create_task(it.wait_for_termination()) for it in (server, probes)]
+    await asyncio.wait([asyncio.create_task(stop.wait()), *ended], return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():  # grpcio ends a server whose loop has failed, and may crash the process a little later
+        log.critical("gRPC has ended: %s", [it.exception() for it in ended if it.done()])
+        logging.shutdown()
+        os._exit(EXIT_GRPC_ENDED)
     log.info("draining for up to %g s", settings.drain_grace)
     front.draining = True
     watch.cancel()

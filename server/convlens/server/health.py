@@ -6,11 +6,10 @@ import asyncio
 import logging
 from typing import Final
 
-from grpc_health.v1 import health, health_pb2
-
 from convlens.jobs import background
 from convlens.jobs.background import Rounds
 from convlens.server.front import Front
+from convlens.server.health_service import HealthService
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class Health:
     """Keeps the health service up to date: "" and the three services, and "model/NAME" for each model seen."""
 
     def __init__(self, front: Front) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = HealthService()
         self._front = front
         self._models: set[str] = set()
         self._last: tuple[bool, list[str]] | None = None
@@ -62,10 +61,6 @@ class Health:
                 log.error("loops=%s are dead or late: restart this server", ",".join(unwell))
             self._last = healthy, unwell
         for name in ("", *SERVICES):
-            await self._set(name, healthy)
+            self.servicer.set(name, is_serving=healthy)
         for model in self._models:
-            await self._set(f"model/{model}", able and model in live)
-
-    async def _set(self, name: str, healthy: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        await self.servicer.set(name, status.SERVING if healthy else status.NOT_SERVING)
+            self.servicer.set(f"model/{model}", is_serving=able and model in live)

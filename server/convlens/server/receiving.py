@@ -54,11 +54,14 @@ class Calls:
         self._counts: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def one(self, tenant: str, *, public: bool) -> Iterator[None]:
-        """One call, for the length of a `with`. Raises a Refusal when there are too many."""
+    def one(self, tenant: str, *, public: bool, is_stream: bool) -> Iterator[None]:
+        """One call, for the length of a `with`. Raises a Refusal when there are too many.
+
+        Streams of methods that need no token are counted apart: who watches health keeps nobody from checking it.
+        """
         bounds = {"max_calls": self._most}
         if public:
-            bounds = {"max_calls/public": self._public}
+            bounds = {"max_public_streams" if is_stream else "max_public_calls": self._public}
         elif tenant:
             bounds[f"max_calls/{tenant}"] = self._tenant
         for name, most in bounds.items():
@@ -97,6 +100,7 @@ class Receiving(grpc.aio.ServerInterceptor):
     def _reading(self, handler: Any, method: str) -> Any:
         inner = handler.unary_unary or handler.unary_stream or handler.stream_stream
         deserialize = handler.request_deserializer or bytes
+        refusing = functools.partial(self._refusing, method, not handler.unary_unary)
 
         async def requests(context: Any) -> Any:
             """What `inner` takes: the only request, or all of a stream."""
@@ -105,25 +109,29 @@ class Receiving(grpc.aio.ServerInterceptor):
             return await self._read(method, deserialize, context)
 
         if handler.unary_unary:
-            answers = self._answering(method, inner, requests)
+            answers = self._answering(refusing, inner, requests)
             return grpc.stream_unary_rpc_method_handler(answers, None, handler.response_serializer)
         kind = self._answering if inspect.iscoroutinefunction(inner) else self._streaming
-        return grpc.stream_stream_rpc_method_handler(kind(method, inner, requests), None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(kind(refusing, inner, requests), None, handler.response_serializer)
 
-    def _answering(self, method: str, inner: Callable[..., Any], requests: Callable[[Any], Any]) -> Any:
+    def _answering(
+        self, refusing: Callable[[Any], Any], inner: Callable[..., Any], requests: Callable[[Any], Any]
+    ) -> Any:
         """For a method with one answer, or that writes its answers itself."""
 
         async def call(_requests: Any, context: Any) -> Any:
-            async with self._refusing(method, context):
+            async with refusing(context):
                 return await inner(await requests(context), context)
 
         return call
 
-    def _streaming(self, method: str, inner: Callable[..., Any], requests: Callable[[Any], Any]) -> Any:
+    def _streaming(
+        self, refusing: Callable[[Any], Any], inner: Callable[..., Any], requests: Callable[[Any], Any]
+    ) -> Any:
         """For a method that gives its answers one after another."""
 
         async def call(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._refusing(method, context), aclosing(inner(await requests(context), context)) as parts:
+            async with refusing(context), aclosing(inner(await requests(context), context)) as parts:
                 async for part in parts:
                     yield part
 
@@ -140,10 +148,10 @@ class Receiving(grpc.aio.ServerInterceptor):
             del request  # or it would live until the next one is there
 
     @contextlib.asynccontextmanager
-    async def _refusing(self, method: str, context: Any) -> AsyncIterator[None]:
+    async def _refusing(self, method: str, is_stream: bool, context: Any) -> AsyncIterator[None]:
         """A call, counted; one that is refused here ends with its Refusal as a google.rpc.Status."""
         try:
-            with self._calls.one(tenant(), public=not method.startswith("/convlens.")):
+            with self._calls.one(tenant(), public=not method.startswith("/convlens."), is_stream=is_stream):
                 yield
         except NoRequest:
             await self._abort(method, context, invalid("request", "is missing; allowed: one message"))
