@@ -71,6 +71,8 @@ class DirectoryPayloads:
         self._opening = threading.Lock()
         self._making_room = threading.Lock()
         self._rooms_made = 0
+        self._refused = ""
+        """Why what took the folder's path is not used."""
         self._opened = self._open()
         self.waits = not _in_memory(folder)
 
@@ -86,6 +88,8 @@ class DirectoryPayloads:
     ) -> int:
         """See PayloadStore. In a full folder, what can be done without goes first."""
         _check(name)
+        if self._opened.folder.is_replaced():
+            self._renewed(self._opened)
         try:
             try:
                 writing = self._create(self._opened, name, size)
@@ -190,17 +194,19 @@ class DirectoryPayloads:
         return found > 0
 
     def _renewed(self, opened: _Opened) -> bool:
-        """Opens the folder again where it was removed; False while it is the same, and where that fails."""
+        """Opens the folder again where it was removed or replaced; False while it is the same, and where that fails."""
         with self._opening:
             if self._opened is opened:
-                if not opened.folder.is_removed():
+                if not (opened.folder.is_removed() or opened.folder.is_replaced()):
                     return False
-                log.error("%s was removed, and with it all payloads; it is made again", self._path)
                 try:
                     self._opened = self._open()
                 except UnusableFolder as error:
-                    log.error("%s", error)  # noqa: TRY400 - the message says it all
+                    if str(error) != self._refused:
+                        log.error("the folder in use has another's path now, and stays in use: %s", error)  # noqa: TRY400
+                    self._refused = str(error)
                     return False
+                log.error("%s was removed or replaced, and with it all payloads; what is there now is used", self._path)
         return True
 
     def _open(self) -> _Opened:

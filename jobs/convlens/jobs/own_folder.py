@@ -72,6 +72,14 @@ class OwnFolder:
             os.fchmod(self.fd, 0o700)
             log.warning("%s was open to other users (mode %o): it is 700 now", self.path, mode)
 
+    def is_replaced(self) -> bool:
+        """True where another folder has this one's path: it was moved away, or something is mounted over it."""
+        try:
+            found, own = os.stat(self.path, follow_symlinks=False), os.fstat(self.fd)
+        except OSError:
+            return False
+        return stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
+
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         """What is in the folder; nothing in one that was removed."""

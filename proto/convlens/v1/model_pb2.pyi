@@ -399,7 +399,9 @@ class Limits(google.protobuf.message.Message):
     TENANT_RATE_FIELD_NUMBER: builtins.int
     TENANT_BURST_FIELD_NUMBER: builtins.int
     max_request_bytes: builtins.int
-    """Bytes of one request message. A larger one is refused before it is read: RESOURCE_EXHAUSTED, without details."""
+    """Bytes of one request message. One of more than twice as many is refused by gRPC itself, as soon as its length is known:
+    RESOURCE_EXHAUSTED, without details.
+    """
     max_images: builtins.int
     """Images of one job."""
     max_image_pixels: builtins.int

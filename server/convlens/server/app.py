@@ -8,6 +8,7 @@ import os
 import signal
 from typing import Final
 
+import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
@@ -81,16 +82,7 @@ async def serve(settings: ServerSettings) -> int:
     memory.settle()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    ended = [asyncio.create_task(it.wait_for_termination()) for it in (server, probes)]
-    await asyncio.wait([asyncio.create_task(stop.wait()), *ended], return_when=asyncio.FIRST_COMPLETED)
-    if not stop.is_set():  # grpcio ends a server whose loop has failed, and may crash the process a little later
-        log.critical("gRPC has ended: %s", [it.exception() for it in ended if it.done()])
-        logging.shutdown()
-        os._exit(EXIT_GRPC_ENDED)
+    await _run_until_stopped(server, probes)
     log.info("draining for up to %g s", settings.drain_grace)
     front.draining = True
     watch.cancel()
@@ -99,3 +91,17 @@ async def serve(settings: ServerSettings) -> int:
     await probes.stop(0)
     await front.close()
     return 0
+
+
+async def _run_until_stopped(*servers: grpc.aio.Server) -> None:
+    """Waits for SIGTERM or SIGINT. Where gRPC ends by itself, so does the process, to be started again."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    ended = [asyncio.create_task(it.wait_for_termination()) for it in servers]
+    await asyncio.wait([asyncio.create_task(stop.wait()), *ended], return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():  # grpcio ends a server whose loop has failed, and may crash the process a little later
+        log.critical("gRPC has ended: %s", [it.exception() for it in ended if it.done()])
+        logging.shutdown()
+        os._exit(EXIT_GRPC_ENDED)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-Status = health_pb2.HealthCheckResponse.ServingStatus
+_STATUS: Final[Any] = health_pb2.HealthCheckResponse
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc,unused-ignore]
@@ -25,7 +25,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc,unused
 
     def set(self, name: str, *, is_serving: bool) -> None:
         """Sets the status of a name, and wakes the watchers when it is another one."""
-        status = Status.SERVING if is_serving else Status.NOT_SERVING
+        status = _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING
         if self._statuses.get(name) != status:
             self._statuses[name] = status
             self._changed.set()
@@ -43,7 +43,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc,unused
         last = None
         while True:
             changed = self._changed
-            status = self._statuses.get(request.service, Status.SERVICE_UNKNOWN)
+            status = self._statuses.get(request.service, _STATUS.SERVICE_UNKNOWN)
             if status == last:
                 await changed.wait()
                 continue

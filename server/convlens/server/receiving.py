@@ -40,6 +40,10 @@ _WITH_IMAGES: Final = frozenset(
 )
 
 
+_Guard = Callable[[Any], contextlib.AbstractAsyncContextManager[None]]
+"""Of a call, by its context: see Receiving._refusing()."""
+
+
 class NoRequest(Exception):
     """There is no request, or no more of a stream."""
 
@@ -114,9 +118,7 @@ class Receiving(grpc.aio.ServerInterceptor):
         kind = self._answering if inspect.iscoroutinefunction(inner) else self._streaming
         return grpc.stream_stream_rpc_method_handler(kind(refusing, inner, requests), None, handler.response_serializer)
 
-    def _answering(
-        self, refusing: Callable[[Any], Any], inner: Callable[..., Any], requests: Callable[[Any], Any]
-    ) -> Any:
+    def _answering(self, refusing: _Guard, inner: Callable[..., Any], requests: Callable[[Any], Any]) -> Any:
         """For a method with one answer, or that writes its answers itself."""
 
         async def call(_requests: Any, context: Any) -> Any:
@@ -125,9 +127,7 @@ class Receiving(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streaming(
-        self, refusing: Callable[[Any], Any], inner: Callable[..., Any], requests: Callable[[Any], Any]
-    ) -> Any:
+    def _streaming(self, refusing: _Guard, inner: Callable[..., Any], requests: Callable[[Any], Any]) -> Any:
         """For a method that gives its answers one after another."""
 
         async def call(_requests: Any, context: Any) -> AsyncIterator[Any]:

@@ -318,3 +318,26 @@ def test_each_equal_job_that_ends_costs_redis_the_same_however_many_there_are(jo
 
     few, many = cost(20), cost(200)
     assert many < 1.5 * few + 20
+
+
+def test_who_repeats_a_call_may_have_more_time_for_its_job(jobs):
+    first = jobs.submit(id="again", timeout=1.0, **EQUAL)
+    jobs.submit(id="again", timeout=300.0, **EQUAL)
+    assert jobs.get(first).deadline > first.deadline + 200
+    jobs.submit(id="again", timeout=2.0, **EQUAL)
+    assert jobs.get(first).deadline > first.deadline + 200
+
+
+def test_a_job_whose_time_was_over_is_made_anew_by_a_repeated_call(jobs):
+    first = jobs.submit(id="again", timeout=0.2, **EQUAL)
+    until(lambda: (jobs.ledger.reconcile(), jobs.get(first).state)[1] is State.EXPIRED, 5)
+    assert jobs.submit(id="again", timeout=60.0, **EQUAL).state is State.QUEUED
+
+
+def test_counters_that_refuse_everybody_are_put_right(jobs):
+    jobs.ledger.redis.hset(
+        "convlens:load", mapping={"image_bytes": 1 << 60, "pixels": 1 << 60, "result_bytes": 1 << 60}
+    )
+    jobs.ledger.redis.set("convlens:sequence", (1 << 63) - 1)
+    jobs.ledger.reconcile()
+    assert jobs.submit(**EQUAL).state is State.QUEUED

@@ -353,3 +353,15 @@ def test_only_a_folder_in_memory_needs_no_waiting_for(tmp_path, monkeypatch, mou
         table.write_text(mounts.replace("{}", str(place)))
     monkeypatch.setattr(directory_payloads, "MOUNTS", table)
     assert DirectoryPayloads(place / folder, time.time).waits == waits
+
+
+def test_a_folder_that_takes_the_place_of_another_is_used_by_all(tmp_path):
+    """As when it was moved away and a process that started later made it again."""
+    folder = tmp_path / "payloads"
+    server = DirectoryPayloads(folder, time.time)
+    folder.rename(tmp_path / "moved")
+    worker = DirectoryPayloads(folder, time.time)
+    put(server, NEW, [b"images"], 60)
+    assert worker.read(NEW, 0, 6) == b"images"
+    put(worker, OLD, [b"result"], 60)
+    assert server.read(OLD, 0, 6) == b"result"

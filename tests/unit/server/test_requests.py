@@ -93,6 +93,8 @@ FLOODS = {
     "layers": nested(
         spec_pb2.Visualization(activations=spec_pb2.Activations(layers=[""] * (2 * MIB))), visualizations=1
     ),
+    "a number without an end": b"\x08" + b"\xff" * (16 * MIB),
+    "a length without an end": field(1, b"\xff" * (16 * MIB)),
     "groups": b"\x0b" * (8 * MIB),
 }
 

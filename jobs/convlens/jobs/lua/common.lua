@@ -33,9 +33,9 @@ local function call(...)
   local removed
   if string.find(answer.err, '^WRONGTYPE') then
     removed = server.pcall('UNLINK', k)
-  elseif command == 'HINCRBY' and string.find(answer.err, 'not an integer') then
+  elseif command == 'HINCRBY' and (string.find(answer.err, 'not an integer') or string.find(answer.err, 'overflow')) then
     removed = server.pcall('HDEL', k, field)
-  elseif command == 'INCR' and string.find(answer.err, 'not an integer') then
+  elseif command == 'INCR' and (string.find(answer.err, 'not an integer') or string.find(answer.err, 'overflow')) then
     removed = server.pcall('UNLINK', k)
   end
   if type(removed) ~= 'number' then

@@ -93,7 +93,17 @@ for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
   end
 end
 
--- Live jobs are those that have a deadline: their count is put right, should it have been lost.
-local live = text(redis.call('ZCARD', DEADLINES) - (more.jobs or 0))
-if redis.call('HGET', LOAD, 'jobs') ~= live then redis.call('HSET', LOAD, 'jobs', live) end
+-- Live jobs are those that have a deadline: their count is put right, should it have been lost. Where there are none, nothing is
+-- held for them; and where no results are there, none take bytes: so a counter that refuses everybody is put right, too.
+local live = redis.call('ZCARD', DEADLINES)
+local counted = text(live - (more.jobs or 0))
+if redis.call('HGET', LOAD, 'jobs') ~= counted then redis.call('HSET', LOAD, 'jobs', counted) end
+if live == 0 then
+  local empty = {image_bytes = true, pixels = true, result_bytes = redis.call('ZCARD', RESULTS) == redis.call('ZCARD', CACHED),
+                 cached_bytes = redis.call('ZCARD', CACHED) == 0}
+  for _, field in ipairs(redis.call('HKEYS', LOAD)) do
+    local what = string.match(field, '^[^:]+')
+    if empty[what] and not more[field] then redis.call('HDEL', LOAD, field) end
+  end
+end
 return again

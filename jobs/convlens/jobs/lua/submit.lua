@@ -30,15 +30,19 @@ local function submit(job, spec)
   local k = key(id)
   local ttls = {result = asked.result_ttl, answered = asked.answered_ttl}
 
-  local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce', 'keep', 'result')
+  local old = redis.call('HMGET', k, 'state', 'reason', 'fingerprint', 'nonce', 'keep', 'result', 'deadline')
   if old[1] then
     if old[3] ~= job.fingerprint then return {'REUSED', ours, {}} end
     if old[4] == job.nonce then -- sent again by the client library
       return {'AGAIN', redis.call('EXISTS', pack_of(job.pack)) == 0 and ours or {}, record(id)}
     end
     local dropped = old[1] == SUCCEEDED_ and old[5] == '0' and redis.call('EXISTS', result_of(old[6])) == 0
-    if not (old[2] == 'ABANDONED' or old[2] == 'MODEL_CHANGED' or dropped) then -- these are made anew
+    if not (old[1] == EXPIRED_ or old[2] == 'ABANDONED' or old[2] == 'MODEL_CHANGED' or dropped) then -- these are made anew
       want_again(id)
+      if is_live(old[1]) and now + job.timeout > number(old[7]) then -- who comes later may have more time
+        redis.call('HSET', k, 'deadline', text(now + job.timeout))
+        redis.call('ZADD', DEADLINES, text(now + job.timeout), id)
+      end
       if job.keep == 1 then redis.call('HSET', k, 'keep', '1') else join(id, job.nonce) end
       return {'EXISTS', ours, record(id)}
     end
