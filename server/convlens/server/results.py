@@ -36,8 +36,8 @@ async def parts(front: Front, record: Record, sending: Sending, offset: int = 0)
         whole = record.result_bytes + record.header_size
         if not offset and whole <= front.settings.chunk_bytes:
             async with sending.part(whole):
-                data = memoryview(await _read(front, record, 0, whole))
-                body, header = data[: record.result_bytes], data[record.result_bytes :]
+                stored = memoryview(await _read(front, record, 0, whole))
+                body, header = stored[: record.result_bytes], stored[record.result_bytes :]
                 yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
             return
         async with sending.part(record.header_size):

@@ -151,7 +151,8 @@ class SendBudget:
             for name in write.bounds:
                 self._held[name] += write.size
             write.due = self._loop.time() + LOOK_SECONDS + write.size / COPIES / SLOW_BYTES
-            write.admitted.set_result(None)
+            if not write.admitted.done():  # it is where its call was cancelled a moment ago
+                write.admitted.set_result(None)
         if self._held["all"] > BURST_BYTES:
             self._burst = self._loop.time()
             self._burst_timer = self._burst_timer or self._loop.call_later(BURST_SECONDS, self._end_burst)

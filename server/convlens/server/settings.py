@@ -58,7 +58,8 @@ class ServerSettings(JobsSettings):
         0.5,
         gt=0,
         le=1,
-        description="share of these five, max_calls, max_receiving_bytes and max_sending_bytes that one tenant may have",
+        description="share of these five, max_calls, max_receiving_bytes and max_sending_bytes that one tenant may"
+        " have",
     )
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")

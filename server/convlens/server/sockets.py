@@ -35,7 +35,7 @@ class Sockets:
         return _received(self._descriptors.get(address), address)
 
     def shut(self, peer: str) -> None:
-        """Ends the connection to `peer` for both sides; gRPC sees it and ends its calls. Nothing where it is not found."""
+        """Ends the connection to `peer`, if it is found: gRPC sees that and ends its calls."""
         address = _address(peer)
         if address is None or (descriptor := _connections().get(address)) is None:
             return
