@@ -79,7 +79,7 @@ def test_answers_that_nobody_reads_take_a_bounded_memory_which_comes_back(server
             callers = [stack.enter_context(Unread(target)) for _ in range(16)]
             for _ in range(12 * scale):
                 for caller in callers:
-                    caller.call(path, *requests(path, job))
+                    caller.allow(caller.call(path, *requests(path, job)), 4096)  # a header comes, and no more
                     caller.listen()
             time.sleep(1)  # what the server would still take
             grown = peak(process) - base
@@ -98,8 +98,8 @@ def test_who_reads_gets_all_though_others_do_not(service, job):
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(Unread(target)) for _ in range(8)]
         for other in others:
-            other.call(READ, request)
-            other.listen(0.05)
+            other.allow(other.call(READ, request), 4096)  # the header comes, and a chunk does not
+            other.listen(0.1)
         slow = stack.enter_context(Unread(target))
         number = slow.call(READ, request)
         began = time.monotonic()
@@ -109,7 +109,7 @@ def test_who_reads_gets_all_though_others_do_not(service, job):
         assert slow.read[number] > job.result_bytes
         assert number in slow.ended
         for other in others:
-            other.listen(0.05)
+            other.listen(0.1)
         assert any(other.is_closed for other in others)
         with Client(target, timeout=30) as client:
             assert client.job(job.id).result()
