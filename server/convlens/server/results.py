@@ -5,7 +5,7 @@ Messages are put together as bytes, since the header is stored serialized and th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
@@ -22,7 +22,7 @@ Part = list[framing.Data]
 """The pieces of a serialized ResultHeader or ResultChunk."""
 
 
-async def parts(front: Front, record: Record, sending: Sending, offset: int = 0) -> AsyncIterator[tuple[str, Part]]:
+async def parts(front: Front, record: Record, sending: Sending, offset: int = 0) -> AsyncGenerator[tuple[str, Part]]:
     """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
 
     Raises what the caller is to be told where there is no result. Each is read once `sending` has room for it, and
@@ -35,18 +35,22 @@ async def parts(front: Front, record: Record, sending: Sending, offset: int = 0)
     try:
         whole = record.result_bytes + record.header_size
         if not offset and whole <= front.settings.chunk_bytes:
-            async with sending.part(whole):
+            async with sending.part(whole) as write:
                 stored = memoryview(await _read(front, record, 0, whole))
                 body, header = stored[: record.result_bytes], stored[record.result_bytes :]
+                write.begin()
                 yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
             return
-        async with sending.part(record.header_size):
-            yield "header", _completed(record, await _read(front, record, record.result_bytes, record.header_size))
+        async with sending.part(record.header_size) as write:
+            completed = _completed(record, await _read(front, record, record.result_bytes, record.header_size))
+            write.begin()
+            yield "header", completed
         while offset < record.result_bytes:
             size = min(front.settings.chunk_bytes, record.result_bytes - offset)
-            async with sending.part(size):
+            async with sending.part(size) as write:
                 place = framing.number(_CHUNK["offset"].number, offset)
                 data = await _read(front, record, offset, size)
+                write.begin()
                 yield "chunk", [place, *framing.field(_CHUNK["data"].number, data)]
                 del data
             offset += size

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -28,6 +30,8 @@ CONNECTION_SHARE: Final = 8
 """A connection has this part of the budget: few enough bytes that a slow reader gets them all within its patience."""
 SLOW_BYTES: Final = 32 << 10
 """Bytes of a part that are read in a second, at least, or its connection may be closed."""
+GRACE_SECONDS: Final = 1.0
+"""Time to be read in that the smallest part has."""
 LOOK_SECONDS: Final = 1.0
 """Time between two looks for connections that do not read."""
 BURST_BYTES: Final = 16 << 20
@@ -44,8 +48,12 @@ class Write:
     """The bytes that may be held, by the names of the bounds that hold for it."""
     size: int
     admitted: asyncio.Future[None]
-    due: float = 0.0
-    """When it should have been read, once it has room."""
+    due: float = math.inf
+    """When it should have been read; never before it is there to be read."""
+
+    def begin(self) -> None:
+        """It is given to gRPC now, and its reader's time begins."""
+        self.due = time.monotonic() + GRACE_SECONDS + self.size / COPIES / SLOW_BYTES
 
 
 class Sending:
@@ -57,11 +65,11 @@ class Sending:
         self._peer, self._tenant = context.peer(), tenant()
 
     @contextlib.asynccontextmanager
-    async def part(self, size: int) -> AsyncIterator[None]:
+    async def part(self, size: int) -> AsyncIterator[Write]:
         """Has room for a part of a stream, which is made and sent within the `with`."""
         write = await self._budget.admit(self._peer, self._tenant, size)
         try:
-            yield
+            yield write
         finally:
             self._budget.release(write)
 
@@ -70,11 +78,11 @@ class SendingOne(Sending):
     """The same of a call with one answer, which gRPC sends after the handler has returned it."""
 
     @contextlib.asynccontextmanager
-    async def part(self, size: int) -> AsyncIterator[None]:
+    async def part(self, size: int) -> AsyncIterator[Write]:
         """Has room for the answer until the call is done."""
         write = await self._budget.admit(self._peer, self._tenant, size)
         self._context.add_done_callback(lambda _: self._budget.release(write))
-        yield
+        yield write
 
 
 class SendBudget:
@@ -150,7 +158,6 @@ class SendBudget:
             self._writes[write] = None
             for name in write.bounds:
                 self._held[name] += write.size
-            write.due = self._loop.time() + LOOK_SECONDS + write.size / COPIES / SLOW_BYTES
             if not write.admitted.done():  # it is where its call was cancelled a moment ago
                 write.admitted.set_result(None)
         if self._held["all"] > BURST_BYTES:
@@ -175,7 +182,7 @@ class SendBudget:
         full = {name for write in first for name in self._full(write)}
         closed: set[str] = set()
         for write in sorted(self._writes, key=lambda it: it.due):
-            if write.due > self._loop.time() or needed <= 0:
+            if write.due > time.monotonic() or needed <= 0:
                 return
             if write.peer in closed or full.isdisjoint(write.bounds):
                 continue

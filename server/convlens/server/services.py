@@ -110,8 +110,9 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                     raise model_changed(ended)
                 if turn:
                     await turn()
-                async for part in results.parts(front, ended, sending):
-                    yield part
+                async with contextlib.aclosing(results.parts(front, ended, sending)) as parts:
+                    async for part in parts:
+                        yield part
 
 
 _VISUALIZE: Final = {name: results.answered(visualization_pb2.VisualizeResponse, name) for name in ("header", "chunk")}
@@ -161,8 +162,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         state = State(request.state) if request.state else None
         tenant = None if "admin" in caller().roles else caller().tenant
         size = request.page_size or 100
-        async with SendingOne(self._front.sending, context).part(size * LISTED_BYTES):
+        async with SendingOne(self._front.sending, context).part(size * LISTED_BYTES) as write:
             found, after = await self._front.page(size, before, state, tenant)
+            write.begin()
             return job_pb2.ListJobsResponse(jobs=found, next_page_token=str(after) if after else "")
 
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802, ARG002
@@ -187,8 +189,10 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         if not record.state.final:
             raise JobLive(f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED")
         offset = result_positions(request.offset, record.result_bytes)
-        async for name, part in results.parts(self._front, record, Sending(self._front.sending, context), offset):
-            yield _READ[name](part)
+        sending = Sending(self._front.sending, context)
+        async with contextlib.aclosing(results.parts(self._front, record, sending, offset)) as parts:
+            async for name, part in parts:
+                yield _READ[name](part)
 
     async def _joined(self, name: str) -> Record:
         """The record of a job that this call waits for from now on."""
