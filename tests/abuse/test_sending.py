@@ -41,9 +41,11 @@ def server(service):
 
 @pytest.fixture(scope="module")
 def job(server):
-    """A job whose result has 4 MiB."""
+    """A job whose result has 4 MiB; the result of 1 MiB that others ask for is there, too."""
     with grpc.insecure_channel(server[1]) as channel:
-        jobs = Stubs(channel).jobs
+        stubs = Stubs(channel)
+        stubs.visualizations.VisualizeUnary(visualization_pb2.VisualizeRequest(spec=activations(5)))
+        jobs = stubs.jobs
         job = jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=activations(20))).job.id
         until(lambda: jobs.GetJob(job_pb2.GetJobRequest(id=job)).job.state == job_pb2.JOB_STATE_SUCCEEDED, 10)
         return jobs.GetJob(job_pb2.GetJobRequest(id=job)).job
