@@ -26,6 +26,7 @@ from convlens.server import convert, metrics
 from convlens.server.auth import Caller
 from convlens.server.errors import refusal_of, unknown_job, without_frames
 from convlens.server.requests import JobRequest
+from convlens.server.send_budget import SendBudget
 from convlens.server.settings import ServerSettings
 from convlens.server.together import Together
 from convlens.server.validation import Call, validate
@@ -84,6 +85,7 @@ class Front:
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
         self._live = cards.Live({}, {}, ())
         self._live_until = 0.0
+        self.sending = SendBudget(settings.max_sending_bytes, settings.tenant_share, self.trim)
         self.seen: set[str] = set()
         """The models that were served at any time."""
 

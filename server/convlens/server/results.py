@@ -5,14 +5,14 @@ Messages are put together as bytes, since the header is stored serialized and th
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from convlens.jobs.payloads import PayloadGone
 from convlens.jobs.record import Record, State
 from convlens.server.errors import ended_without_result, result_expired
 from convlens.server.front import Front
+from convlens.server.send_budget import Sending
 from convlens.v1 import framing, result_pb2
 
 _HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name
@@ -22,10 +22,11 @@ Part = list[framing.Data]
 """The pieces of a serialized ResultHeader or ResultChunk."""
 
 
-async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[tuple[str, Part]]:
+async def parts(front: Front, record: Record, sending: Sending, offset: int = 0) -> AsyncGenerator[tuple[str, Part]]:
     """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
 
-    Raises what the caller is to be told where there is no result. Memory: two chunks.
+    Raises what the caller is to be told where there is no result. Each is read once `sending` has room for it, and
+    counts as being sent until the next is asked for.
     """
     if record.state is not State.SUCCEEDED:
         raise ended_without_result(record)
@@ -34,13 +35,25 @@ async def parts(front: Front, record: Record, offset: int = 0) -> AsyncIterator[
     try:
         whole = record.result_bytes + record.header_size
         if not offset and whole <= front.settings.chunk_bytes:
-            data = memoryview(await _read(front, record, 0, whole))
-            body, header = data[: record.result_bytes], data[record.result_bytes :]
-            yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
+            async with sending.part(whole) as write:
+                stored = memoryview(await _read(front, record, 0, whole))
+                body, header = stored[: record.result_bytes], stored[record.result_bytes :]
+                write.begin()
+                yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
             return
-        yield "header", _completed(record, await _read(front, record, record.result_bytes, record.header_size))
-        async for part in _chunks(front, record, offset):
-            yield "chunk", part
+        async with sending.part(record.header_size) as write:
+            completed = _completed(record, await _read(front, record, record.result_bytes, record.header_size))
+            write.begin()
+            yield "header", completed
+        while offset < record.result_bytes:
+            size = min(front.settings.chunk_bytes, record.result_bytes - offset)
+            async with sending.part(size) as write:
+                place = framing.number(_CHUNK["offset"].number, offset)
+                data = await _read(front, record, offset, size)
+                write.begin()
+                yield "chunk", [place, *framing.field(_CHUNK["data"].number, data)]
+                del data
+            offset += size
     except PayloadGone:
         raise result_expired(record) from None
 
@@ -56,27 +69,6 @@ def _completed(record: Record, header: framing.Data) -> Part:
     """The stored header with what is the job's own: equal jobs share a result."""
     own: Part = [header, *framing.field(_HEADER["job_id"].number, record.id.encode())]
     return [*own, framing.number(_HEADER["cached"].number, 1)] if record.cached else own
-
-
-async def _chunks(front: Front, record: Record, offset: int) -> AsyncIterator[Part]:
-    """The result's bytes from `offset` on, one chunk read ahead."""
-    size, total = front.settings.chunk_bytes, record.result_bytes
-
-    def read(start: int) -> asyncio.Task[framing.Data]:
-        return asyncio.ensure_future(_read(front, record, start, min(size, total - start)))
-
-    ahead = read(offset) if offset < total else None
-    try:
-        while ahead:
-            data = await ahead
-            after = offset + len(data)
-            ahead = read(after) if after < total else None
-            place = framing.number(_CHUNK["offset"].number, offset)
-            yield [place, *framing.field(_CHUNK["data"].number, data)]
-            offset = after
-    finally:
-        if ahead:
-            ahead.cancel()
 
 
 def answered(message: type, name: str) -> Callable[[Part], bytes]:

@@ -16,7 +16,8 @@ from convlens.server.auth import caller
 from convlens.server.errors import MODEL_CHANGED, invalid, model_changed, unknown_job
 from convlens.server.front import Front
 from convlens.server.requests import JobRequest
-from convlens.server.stream import Stream
+from convlens.server.send_budget import Sending, SendingOne
+from convlens.server.stream import Stream, Turn
 from convlens.server.validation import (
     Call,
     canonical_request_id,
@@ -37,6 +38,8 @@ from convlens.v1 import (
 
 AT_ONCE_SECONDS: Final = 0.2
 """A job that ends this soon is not announced before its result."""
+LISTED_BYTES: Final = 500
+"""Of one job in a page, about."""
 VERSION: Final = metadata.version("convlens-server")
 Context = Any
 
@@ -51,7 +54,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self, request: JobRequest, context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeResponse | bytes]:
         """One job, waited for."""
-        answering = self._answer(request, context)
+        answering = self._answer(request, context, Sending(self._front.sending, context))
         del request  # its images are needed only until they are stored
         async with contextlib.aclosing(answering) as parts:
             async for name, part in parts:
@@ -63,7 +66,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
     async def VisualizeUnary(self, request: JobRequest, context: Context) -> bytes:  # type: ignore[override]  # noqa: N802
         """One job, waited for, in one message."""
         answer = b""
-        answering = self._answer(request, context, whole=True)
+        answering = self._answer(request, context, SendingOne(self._front.sending, context), whole=True)
         del request  # as above
         async with contextlib.aclosing(answering) as parts:
             async for _, part in parts:
@@ -75,16 +78,22 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
         self, requests: AsyncIterator[JobRequest], context: Context
     ) -> AsyncIterator[visualization_pb2.VisualizeStreamResponse | bytes]:
         """Many jobs. No more than `stream_jobs` are taken at once: a slow reader slows the queueing, not the memory."""
-        stream = Stream(lambda request: self._answer(request, context), self._front.settings.stream_jobs)
+        sending = Sending(self._front.sending, context)
+
+        def answer(request: JobRequest, turn: Turn) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
+            return self._answer(request, context, sending, turn)
+
+        stream = Stream(answer, self._front.settings.stream_jobs)
         async with contextlib.aclosing(stream.responses(requests)) as responses:
             async for response in responses:
                 yield response
 
     async def _answer(
-        self, request: JobRequest, context: Context, *, whole: bool = False
+        self, request: JobRequest, context: Context, sending: Sending, turn: Turn | None = None, *, whole: bool = False
     ) -> AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]:
-        """The parts of one answer, by their fields' names. One that is to be `whole` and cannot be is refused at once.
+        """The parts of one answer, by their fields' names; those of its result once it is its `turn`.
 
+        One that is to be `whole` and cannot be is refused at once.
         Leaving early is one waiter less for the job.
         """
         front, tenant = self._front, caller().tenant
@@ -99,8 +108,11 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
                 ended = await front.ended(record, heard)
                 if ended.failure and ended.failure.reason == MODEL_CHANGED:
                     raise model_changed(ended)
-                async for part in results.parts(front, ended):
-                    yield part
+                if turn:
+                    await turn()
+                async with contextlib.aclosing(results.parts(front, ended, sending)) as parts:
+                    async for part in parts:
+                        yield part
 
 
 _VISUALIZE: Final = {name: results.answered(visualization_pb2.VisualizeResponse, name) for name in ("header", "chunk")}
@@ -138,7 +150,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             async for changed in front.changes(record.id):
                 yield job_pb2.WatchJobResponse(job=convert.job(changed))
 
-    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802, ARG002
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802
         """A page of jobs, newest first."""
         if not 0 <= request.page_size <= 1000:
             raise invalid("page_size", f"is {request.page_size}; allowed: 0 (100) and 1…1000")
@@ -149,8 +161,11 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         before = int(request.page_token) if request.page_token else None
         state = State(request.state) if request.state else None
         tenant = None if "admin" in caller().roles else caller().tenant
-        found, after = await self._front.page(request.page_size or 100, before, state, tenant)
-        return job_pb2.ListJobsResponse(jobs=found, next_page_token=str(after) if after else "")
+        size = request.page_size or 100
+        async with SendingOne(self._front.sending, context).part(size * LISTED_BYTES) as write:
+            found, after = await self._front.page(size, before, state, tenant)
+            write.begin()
+            return job_pb2.ListJobsResponse(jobs=found, next_page_token=str(after) if after else "")
 
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.CancelJobResponse:  # noqa: N802, ARG002
         """Ends a job."""
@@ -167,15 +182,17 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     async def ReadJobResult(  # type: ignore[override]  # noqa: N802
         self,
         request: job_pb2.ReadJobResultRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> AsyncIterator[bytes]:
         """A result's bytes from an offset on."""
         record = await self._front.record(valid_job_id(request.id), caller())
         if not record.state.final:
             raise JobLive(f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED")
         offset = result_positions(request.offset, record.result_bytes)
-        async for name, part in results.parts(self._front, record, offset):
-            yield _READ[name](part)
+        sending = Sending(self._front.sending, context)
+        async with contextlib.aclosing(results.parts(self._front, record, sending, offset)) as parts:
+            async for name, part in parts:
+                yield _READ[name](part)
 
     async def _joined(self, name: str) -> Record:
         """The record of a job that this call waits for from now on."""

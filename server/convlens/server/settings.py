@@ -28,6 +28,9 @@ class ServerSettings(JobsSettings):
     max_receiving_bytes: int = Field(
         256 << 20, ge=2048, description="bytes of all requests being received or not yet stored; one connection: half"
     )
+    max_sending_bytes: int = Field(
+        256 << 20, ge=1024, description="bytes of all results being sent, three copies each; one connection: an eighth"
+    )
     max_connections: int = Field(1024, ge=1, description="connections at once, of each address listened on")
     max_calls: int = Field(4096, ge=1, description="calls under way at once; a sixteenth of as many that need no token")
     max_images: int = Field(64, ge=1, description="images of one job")
@@ -55,7 +58,8 @@ class ServerSettings(JobsSettings):
         0.5,
         gt=0,
         le=1,
-        description="share of these five, max_calls and max_receiving_bytes that one tenant may have",
+        description="share of these five, max_calls, max_receiving_bytes and max_sending_bytes that one tenant may"
+        " have",
     )
     max_timeout: float = Field(3600.0, gt=0, description="seconds a job may ask for")
     default_timeout: float = Field(300.0, gt=0, description="seconds a job gets when it asks for none")

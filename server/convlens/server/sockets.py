@@ -1,4 +1,4 @@
-"""How many bytes each TCP connection of this process has received, as the kernel counts them.
+"""The TCP connections of this process: how many bytes each has received, as the kernel counts them; ending one.
 
 gRPC hands over a message once it is whole and does not say what it holds of those that are not. Linux alone says it for
 a socket (TCP_INFO); elsewhere nothing is known.
@@ -33,6 +33,17 @@ class Sockets:
             return found
         self._descriptors = _connections()
         return _received(self._descriptors.get(address), address)
+
+    def shut(self, peer: str) -> None:
+        """Ends the connection to `peer`, if it is found: gRPC sees that and ends its calls."""
+        address = _address(peer)
+        if address is None or (descriptor := _connections().get(address)) is None:
+            return
+        borrowed = socket.socket(fileno=descriptor)
+        try:
+            borrowed.shutdown(socket.SHUT_RDWR)
+        finally:
+            borrowed.detach()
 
 
 def _address(peer: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from convlens.server import results
@@ -15,7 +15,10 @@ from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamResponse
 
 Response = VisualizeStreamResponse | bytes
 """A message, or one serialized."""
-Answer = Callable[[JobRequest], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
+Turn = Callable[[], Awaitable[None]]
+"""Waits until it is an answer's turn to send its result."""
+Answer = Callable[[JobRequest, Turn], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
+"""The parts of an answer."""
 
 _PARTS: Final = {name: results.answered(VisualizeStreamResponse, name) for name in ("header", "chunk")}
 _SEQUENCE: Final = VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
@@ -28,14 +31,18 @@ class Stream:
         self._answer = answer
         self._room = asyncio.Semaphore(jobs)
         self._turn = asyncio.Lock()
-        self._out: asyncio.Queue[Response | None] = asyncio.Queue(4)
+        self._out: asyncio.Queue[tuple[Response, asyncio.Event] | None] = asyncio.Queue(4)
+        """Responses, each with the event that it is written."""
 
     async def responses(self, requests: AsyncIterator[JobRequest]) -> AsyncGenerator[Response]:
         """The parts of all answers. Raises Refusal for a request that cannot be read, after the answers before it."""
         taking = asyncio.create_task(self._take(requests))
         try:
-            while (response := await self._out.get()) is not None:
+            while (item := await self._out.get()) is not None:
+                response, written = item
                 yield response
+                written.set()
+                del item, response  # or it would live until the next one is there
             await taking
         finally:
             taking.cancel()
@@ -63,22 +70,30 @@ class Stream:
         number = request.message.sequence
         sequence = framing.number(_SEQUENCE, number)
         try:
-            parts = self._answer(request)
-            del request
-            async with contextlib.aclosing(parts), contextlib.AsyncExitStack() as held:
+            async with contextlib.AsyncExitStack() as held:
+
+                async def turn() -> None:
+                    await before.wait()
+                    await held.enter_async_context(self._turn)
+
+                parts = await held.enter_async_context(contextlib.aclosing(self._answer(request, turn)))
+                del request
                 async for name, part in parts:
                     if isinstance(part, job_pb2.Job):
-                        await self._out.put(VisualizeStreamResponse(sequence=number, job=part))
-                        continue
-                    if name == "header":
-                        await before.wait()
-                        await held.enter_async_context(self._turn)
-                    await self._out.put(sequence + _PARTS[name](part))
+                        await self._put(VisualizeStreamResponse(sequence=number, job=part))
+                    else:
+                        written = await self._put(sequence + _PARTS[name](part))
+                        await written.wait()  # until then the part counts as being sent
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
             status = refusal_of(error).status()
             told = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
             await before.wait()
-            await self._out.put(VisualizeStreamResponse(sequence=number, error=told))
+            await self._put(VisualizeStreamResponse(sequence=number, error=told))
         finally:
             after.set()
             self._room.release()
+
+    async def _put(self, response: Response) -> asyncio.Event:
+        written = asyncio.Event()
+        await self._out.put((response, written))
+        return written

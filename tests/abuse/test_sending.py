@@ -1,0 +1,117 @@
+"""What callers can make a server hold by not reading their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import grpc
+import numpy as np
+import pytest
+from neighbours import MIB, Neighbour, forget_peak, peak, resident
+from processes import until
+from unread import Unread
+
+from convlens.client import Client
+from convlens.client.stubs import Stubs
+from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+
+BUDGET = 64 * MIB
+READ = "/convlens.v1.JobService/ReadJobResult"
+VISUALIZE = "/convlens.v1.VisualizationService/Visualize"
+UNARY = "/convlens.v1.VisualizationService/VisualizeUnary"
+STREAM = "/convlens.v1.VisualizationService/VisualizeStream"
+BUSY_SECONDS = 2
+"""For an ordinary call: at most one where nothing else runs, but here the load is made on the same cores."""
+
+
+@pytest.fixture(scope="module")
+def service(start_service):
+    service = start_service()
+    service.worker("null=null")
+    return service
+
+
+@pytest.fixture(scope="module")
+def server(service):
+    """The process and its target."""
+    process, line = service.start("convlens.server", "--port", "0", "--max-sending-bytes", str(BUDGET))
+    return process, line.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def job(server):
+    """A job whose result has 4 MiB; the result of 1 MiB that others ask for is there, too."""
+    with grpc.insecure_channel(server[1]) as channel:
+        stubs = Stubs(channel)
+        stubs.visualizations.VisualizeUnary(visualization_pb2.VisualizeRequest(spec=activations(5)))
+        jobs = stubs.jobs
+        job = jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=activations(20))).job.id
+        until(lambda: jobs.GetJob(job_pb2.GetJobRequest(id=job)).job.state == job_pb2.JOB_STATE_SUCCEEDED, 10)
+        return jobs.GetJob(job_pb2.GetJobRequest(id=job)).job
+
+
+def activations(channels) -> spec_pb2.JobSpec:
+    """One with a result of 200 KiB a channel, from a few bytes."""
+    image = spec_pb2.Image(pixels=codec.encode(np.zeros((8, 8, 3), np.uint8)))
+    spec = spec_pb2.JobSpec(model="null", images=[image])
+    asked = spec.visualizations.add().activations
+    asked.layers.append("block1_conv1")
+    asked.channels.extend(range(channels))
+    return spec
+
+
+def requests(path, job) -> list[bytes]:
+    """Those of one call whose answer is large."""
+    match path:
+        case "/convlens.v1.JobService/ReadJobResult":
+            return [job_pb2.ReadJobResultRequest(id=job.id).SerializeToString()]
+        case "/convlens.v1.VisualizationService/VisualizeStream":
+            return [visualization_pb2.VisualizeStreamRequest(spec=activations(5)).SerializeToString()] * 8
+    return [visualization_pb2.VisualizeRequest(spec=activations(5)).SerializeToString()]
+
+
+@pytest.mark.parametrize("path", [READ, VISUALIZE, UNARY, STREAM])
+def test_answers_that_nobody_reads_take_a_bounded_memory_which_comes_back(server, job, scale, path):
+    process, target = server
+    with Neighbour(target) as neighbour:
+        base = resident(process)
+        forget_peak(process)
+        with contextlib.ExitStack() as stack:
+            callers = [stack.enter_context(Unread(target)) for _ in range(16)]
+            for _ in range(12 * scale):
+                for caller in callers:
+                    caller.allow(caller.call(path, *requests(path, job)), 4096)  # a header comes, and no more
+                    caller.listen()
+            time.sleep(3 if path == STREAM else 1)  # what the server would still take
+            grown = peak(process) - base
+        until(lambda: resident(process) < base + 32 * MIB, 15)
+    assert grown < BUDGET + 32 * MIB, f"{grown / MIB:.0f} MiB"
+    assert not neighbour.errors
+    assert neighbour.slowest < BUSY_SECONDS
+
+
+def test_who_reads_gets_all_though_others_do_not(service, job):
+    """Slowly, too. Chunks of 32 KiB have to be read within 2 s where others wait for room, which here 8 chunks have."""
+    flags = ("--max-sending-bytes", str(8 * 3 * (32 << 10)), "--chunk-bytes", str(32 << 10))
+    _, line = service.start("convlens.server", "--port", "0", *flags)
+    target = line.split()[-1]
+    request = job_pb2.ReadJobResultRequest(id=job.id).SerializeToString()
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Unread(target)) for _ in range(8)]
+        for other in others:
+            other.allow(other.call(READ, request), 4096)  # the header comes, and a chunk does not
+            other.listen(0.1)
+        slow = stack.enter_context(Unread(target))
+        number = slow.call(READ, request)
+        began = time.monotonic()
+        while number not in slow.ended and not slow.is_closed and time.monotonic() - began < 20:
+            slow.allow(number, 100 << 10)
+            slow.listen(0.1)
+        assert slow.read[number] > job.result_bytes
+        assert number in slow.ended
+        for other in others:
+            other.listen(0.1)
+        assert any(other.is_closed for other in others)
+        with Client(target, timeout=30) as client:
+            assert client.job(job.id).result()
