@@ -24,6 +24,10 @@ REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_pat
 """What a rediss:// URL may name files by."""
 
 
+NO_WORD: Final = "\0"
+"""What means None on a command line: nothing that can be on one. By default "null" would, and turn off what guards."""
+
+
 def _named(value: object) -> object:
     """Refuses an empty path, which would mean the working directory: most likely a variable that has no value."""
     if value == "":
@@ -92,6 +96,7 @@ class JobsSettings(BaseSettings):
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_hide_none_type=True,
+            cli_parse_none_str=NO_WORD,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         try:

@@ -11,6 +11,8 @@ from processes import running
 
 from convlens.jobs.configuration import SETTINGS
 from convlens.local.settings import UpSettings
+from convlens.server.settings import ServerSettings
+from convlens.worker.settings import WorkerSettings
 
 
 def refused(part, *flags, **variables):
@@ -91,6 +93,29 @@ def test_an_unknown_variable_is_refused_with_the_nearest(variable, message):
 def test_a_variable_without_a_value_is_refused_where_it_must_have_one(part, variable):
     told = refused(part, **{variable: ""})
     assert variable.removeprefix("CONVLENS_").lower().replace("_", "-") in told.lower()
+
+
+@pytest.mark.parametrize("word", ["null", "None", "none", "NULL", "nil", "void", "undefined", "~"])
+@pytest.mark.parametrize("settings", [ServerSettings, WorkerSettings, UpSettings])
+def test_no_word_turns_a_setting_off(settings, word):
+    for name, field in settings.model_fields.items():
+        if field.default is not None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if name == "tenant_rate":
+            with pytest.raises(SystemExit):
+                settings.from_command_line("convlens", [flag, word])
+        else:
+            for words in ([flag, word], [f"{flag}={word}"], [flag, "first", flag, word]):
+                assert str(getattr(settings.from_command_line("convlens", words), name)) == word
+
+
+@pytest.mark.parametrize("flag", ["--tokens", "--tls-cert", "--tls-key", "--tls-client-ca"])
+def test_a_server_whose_guard_is_called_null_does_not_start(flag, redis_url):
+    command = [sys.executable, "-m", "convlens.server", "--port=0", "--redis-url", redis_url, flag, "null"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("part", ["server", "worker"])
