@@ -124,7 +124,7 @@ def test_a_folder_with_other_things_is_refused_in_a_sentence_and_left_as_it_is(t
 
     before = seen()
     with (
-        pytest.raises(UnusableFolder, match="or give a --data-dir|; give a --data-dir") as caught,
+        pytest.raises(UnusableFolder, match="give a --data-dir that is empty") as caught,
         folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
     ):
         pass

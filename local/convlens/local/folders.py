@@ -86,7 +86,7 @@ def _locked(data: Path) -> Iterator[int]:
 
 
 def _check_own(folder: OwnFolder) -> None:
-    """Raises UnusableFolder for a folder that is neither empty nor was used by a `convlens up`; changes nothing. OSError.
+    """Raises UnusableFolder for a folder that is neither empty nor was used by a `convlens up`. It changes nothing.
 
     Earlier versions left no lock, but nothing else than Valkey's files and payloads.
     """
@@ -96,8 +96,8 @@ def _check_own(folder: OwnFolder) -> None:
     if others and LOCK not in names:
         some = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise UnusableFolder(
-            f"{folder.path} holds other things than a convlens up keeps ({some}); give a --data-dir that is empty or does "
-            "not exist yet"
+            f"{folder.path} holds other things than a convlens up keeps ({some}); give a --data-dir that is empty or "
+            "does not exist yet"
         )
     try:
         is_own = is_own_config(folder.fd)

@@ -140,7 +140,7 @@ class Watched(Generic[T]):
 
 
 def _content(path: Path) -> bytes:
-    """The content of a regular file. OSError for any other, which could block for ever, and for one that is too large."""
+    """The content of a regular file. OSError for any other, which could block for ever, and for one too large."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISDIR(mode):

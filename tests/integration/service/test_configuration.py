@@ -126,6 +126,34 @@ def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_no
     assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("/0?bogus=1", "unknown option 'bogus'; allowed: client_name, "),
+        ("/0?decode_responses=true", "unknown option 'decode_responses'"),
+        ("/0?ssl_ca_certs=/etc/hostname", "unknown option 'ssl_ca_certs'"),  # of redis://, not rediss://
+        ("/0?password=secret", "unknown option 'password'"),
+        ("/?db=3", "give it as the path, such as /0"),
+        ("/0?max_connections=abc", "max_connections"),
+        ("/abc", "path that is no number"),
+        ("/1/2", "path that is no number"),
+    ],
+)
+def test_a_url_of_redis_that_would_be_read_otherwise_than_it_is_meant_is_refused(rest, message, capsys):
+    with pytest.raises(SystemExit):
+        WorkerSettings.from_command_line("convlens worker", ["--redis-url", f"redis://:secret@127.0.0.1:1{rest}"])
+    told = capsys.readouterr().err
+    assert told.startswith("convlens worker: --redis-url: ")
+    assert message in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/3", "/0?protocol=3&socket_keepalive=true", "/0?max_connections=50"])
+def test_a_good_url_of_redis_is_taken(rest):
+    url = f"redis://:secret@127.0.0.1:1{rest}"
+    assert WorkerSettings.from_command_line("convlens worker", ["--redis-url", url]).redis_url == url
+
+
 @pytest.mark.parametrize("part", ["server", "worker"])
 def test_a_log_level_that_is_none_is_refused(part):
     assert "--log-level" in refused(part, "--log-level", "loud")
