@@ -24,8 +24,6 @@ from convlens.jobs.configuration import WrongConfiguration, check_variables, rea
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """What a rediss:// URL may name files by."""
-
-
 NO_WORD: Final = "\0"
 """What means None on a command line: nothing that can be on one. By default "null" would, and turn off what guards."""
 
@@ -58,7 +56,8 @@ def _check_redis_url(url: str) -> None:
         if name == "db":
             raise ValueError("names the database by db=…; give it as the path, such as /0")
         if name not in allowed:
-            raise ValueError(f"has the unknown option {name!r:.40}; allowed: {', '.join(sorted(allowed))}")
+            shown = f" {name!r}" if name.isidentifier() else ""  # another may be the rest of a password
+            raise ValueError(f"has the unknown option{shown}; allowed: {', '.join(sorted(allowed))}")
     try:
         parse_url(url)
     except ValueError as error:
