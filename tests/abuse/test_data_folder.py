@@ -12,6 +12,10 @@ import pytest
 from processes import until
 
 from convlens.client import Client, GradCAM
+from convlens.jobs.own_folder import UnusableFolder
+from convlens.local.folders import folders
+from convlens.local.settings import UpSettings
+from convlens.local.valkey import command
 
 SLOW = "null=null,device_ms=20+0"
 IMAGE = np.zeros((224, 224, 3), np.uint8)
@@ -85,3 +89,58 @@ def test_one_at_a_time_closed_to_others_and_taken_over_from_one_that_was_killed(
         third.process.terminate()
     assert third.process.wait(60) == 0
     assert not list((folder / "temporary").iterdir())
+
+
+FOREIGN = {
+    "a thesis": {"thesis.tex": "all of it"},
+    "a folder": {"sub": None},
+    "a hidden file": {".bashrc": ""},
+    "another Valkey's configuration": {"valkey.conf": "port 6379\n"},
+    "another Valkey": {"valkey.conf": "requirepass a\nport 6379\n", "appendonlydir": None},
+    "a snapshot beside others": {"temp-1.rdb": "mine", "notes": "mine"},
+    "a configuration that is a folder": {"up.lock": "1\n", "valkey.conf": None},
+    "a configuration that is a link": {"up.lock": "1\n", "valkey.conf": "-> /etc/hostname"},
+    "a configuration that is a pipe": {"up.lock": "1\n", "valkey.conf": "|"},
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_with_other_things_is_refused_in_a_sentence_and_left_as_it_is(tmp_path, content):
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    for name, text in content.items():
+        match text:
+            case None:
+                (data / name).mkdir()
+            case "|":
+                os.mkfifo(data / name)
+            case str() if text.startswith("-> "):
+                (data / name).symlink_to(text[3:])
+            case _:
+                (data / name).write_text(text)
+
+    def seen():
+        return sorted((it.name, it.lstat().st_mode, it.lstat().st_mtime_ns) for it in (data, *data.rglob("*")))
+
+    before = seen()
+    with (
+        pytest.raises(UnusableFolder, match="give a --data-dir that is empty") as caught,
+        folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
+    ):
+        pass
+    assert str(data) in str(caught.value)
+    assert seen() == before
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["lost+found"], ["appendonlydir", "payloads"], ["appendonlydir", "temp-rewriteaof-1.aof"]], ids=str
+)
+def test_a_folder_that_is_empty_or_of_an_earlier_version_is_used(tmp_path, names):
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    settings = UpSettings.from_command_line("up", ["--data-dir", str(tmp_path / "data")])
+    for _ in range(2):
+        with folders(settings) as places:
+            command(places.data, 1, "ab12")
+            (tmp_path / "data" / "note").touch()  # in a folder in use nobody minds
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,8 +80,11 @@ class Connection:
         tls: TLS | bool | None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
     ) -> None:
-        """InvalidArgument of the field target for an address that is none, of tls for another type."""
+        """InvalidArgument of the field target for an address that is none, of token or tls for what cannot be one."""
         address = parse_address(target)
+        if token is not None and not (isinstance(token, str) and re.fullmatch("[!-~]*", token)):
+            message = "the token has other characters than visible ASCII, such as a line's end; give it alone"
+            raise InvalidArgument(message, field="token")
         if not isinstance(tls, TLS | bool | None):
             raise InvalidArgument(f"tls is {tls!r}; allowed: TLS(…), True, False, None", field="tls")
         self._tls = TLS() if tls is True else tls or None

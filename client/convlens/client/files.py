@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,6 +16,8 @@ from convlens.v1.image_formats import is_base64_image
 
 LONGEST_NAME: Final = 1024
 """Characters; a longer text is more likely an image in some encoding than a path."""
+LONGEST_STREAM: Final = 256 << 20
+"""Bytes that are read of a pipe, which may have no end."""
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 """One slash: a Path has made one of two. A drive of Windows has one letter."""
 
@@ -35,7 +38,9 @@ def read_path(path: str | os.PathLike[str]) -> bytes:
     if not os.fspath(path):
         raise InvalidArgument("an empty path is no image; give the path of a file", field="images")
     try:
-        return Path(path).read_bytes()
+        return _content_at(Path(path))
+    except InvalidArgument:  # a ValueError, too
+        raise
     except (OSError, ValueError) as error:
         if why := _why_no_path(os.fspath(path)):
             raise InvalidArgument(why, field="images") from error
@@ -43,6 +48,19 @@ def read_path(path: str | os.PathLike[str]) -> bytes:
             message = "this is a folder; give the files in it, such as sorted(Path(folder).glob('*.jpg'))"
             raise IsADirectoryError(errno.EISDIR, message, str(path)) from error
         raise
+
+
+def _content_at(path: Path) -> bytes:
+    """The content of a file or a pipe. InvalidArgument for a device, and for what does not end."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            raise InvalidArgument(f"{path}: this is a device; give a file", field="images")
+        longest = max(status.st_size, LONGEST_STREAM)
+        content = file.read(longest + 1)
+    if len(content) > longest:
+        raise InvalidArgument(f"{path}: it does not end within {longest >> 20} MiB; give a file", field="images")
+    return content
 
 
 def _why_no_path(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import unicodedata
 from typing import Final
@@ -11,7 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_WIDTH: Final = None if sys.stdout.isatty() else 200
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # None where it is closed
+        _stream.reconfigure(errors="backslashreplace")  # arrows and names, where the encoding is not UTF-8
+
+_WIDTH: Final = None if sys.stdout and sys.stdout.isatty() else 200
 """Columns of the output; what a program reads is not wrapped."""
 out: Final = Console(width=_WIDTH, markup=False, emoji=False, highlight=False)
 err: Final = Console(stderr=True, markup=False, emoji=False, highlight=False)

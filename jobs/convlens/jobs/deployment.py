@@ -6,23 +6,35 @@ import os
 import resource
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from convlens.jobs import keys
 from convlens.jobs.checks import Check, Level
 from convlens.jobs.connect import connect
+from convlens.jobs.directory_payloads import check_own
+from convlens.jobs.own_folder import OwnFolder, UnusableFolder
 from convlens.jobs.settings import JobsSettings
 
 NEEDED_REDIS: Final = (7, 0)
 """The first version whose scripts may have flags (allow-oom); each Valkey has them."""
 DESCRIPTORS: Final = 4096
 """A connection takes one each, a payload in a folder one while it is written or read."""
+CONNECTIONS: Final = 256
+"""What a server and a few workers may have to Redis."""
 CLOCK_SECONDS: Final = 1.0
 RECORD_BYTES: Final = 4096
 """What a live job takes in Redis beside its payloads, indexes included."""
+
+PROBE: Final = "redis.call('set', KEYS[1], '', 'PX', 1000) return redis.call('del', KEYS[1])"
+"""A script that writes a key and deletes it, as those of the ledger do."""
 
 
 class Deployment:
@@ -30,7 +42,17 @@ class Deployment:
 
     def __init__(self, settings: JobsSettings) -> None:
         self.settings = settings
-        self.redis: redis.Redis = connect(settings.redis_url, 2.0)
+        self.failure: redis.RedisError | None = None
+        """Why Redis is not to be asked again."""
+        self._redis: redis.Redis = connect(settings.redis_url, 2.0)
+        self._redis.set_retry(Retry(NoBackoff(), 1))  # so that a Redis that hangs is found out soon
+
+    @property
+    def redis(self) -> redis.Redis:
+        """A client. LedgerUnavailable once Redis could not be reached."""
+        if self.failure:
+            raise self.failure
+        return self._redis
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -48,13 +70,22 @@ class Deployment:
 def reachable(found: Deployment) -> Iterator[tuple[Level, str]]:
     """Whether Redis answers, takes writes, and is one that the scripts run on."""
     try:
-        info = found.info
-    except redis.ResponseError as error:
+        yield from _kind(found.info)
+    except redis.exceptions.NoPermissionError as error:
         yield Level.UNKNOWN, f"cannot be checked: INFO is not permitted: {error}"
-        return
     except redis.RedisError as error:
-        yield Level.ERROR, f"cannot be reached: {error}; see redis_url"
+        found.failure = error
+        what = "refuses" if isinstance(error, redis.ResponseError) else "cannot be reached"
+        yield Level.ERROR, f"{what}: {error}; see redis_url"
         return
+    try:
+        found.redis.eval(PROBE, 1, f"{keys.PREFIX}doctor:{uuid.uuid4().hex}")
+    except redis.ResponseError as error:
+        yield Level.ERROR, f"it does not let scripts write: {error}"
+
+
+def _kind(info: dict[str, Any]) -> Iterator[tuple[Level, str]]:
+    """What Redis says that it is."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version", info["redis_version"]))
     numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
@@ -66,6 +97,8 @@ def reachable(found: Deployment) -> Iterator[tuple[Level, str]]:
         yield Level.ERROR, "it is a replica, which takes no writes; give redis_url its master"
     if info.get("cluster_enabled"):
         yield Level.ERROR, "it is a cluster node; scripts use keys of several slots, so a single Redis is needed"
+    if (connections := int(info.get("maxclients", CONNECTIONS))) < CONNECTIONS:
+        yield Level.WARNING, f"maxclients is {connections}: connections beyond are refused; set {CONNECTIONS} or more"
 
 
 def append_only(found: Deployment) -> Iterator[tuple[Level, str]]:
@@ -124,12 +157,26 @@ def payload_folder(found: Deployment) -> Iterator[tuple[Level, str]]:
     folder = found.settings.payload_dir
     if folder is None:
         return
-    if not folder.is_dir():
-        yield Level.ERROR, f"payload_dir {folder} is no folder; make it, on a file system that server and workers share"
-    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    if not os.path.lexists(folder):
+        yield _makeable(folder)
+        return
+    try:
+        check_own(OwnFolder.open(folder))
+    except UnusableFolder as error:
+        yield Level.ERROR, f"payload_dir {error}"
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield Level.ERROR, f"payload_dir {folder} cannot be written by this user (uid {os.geteuid()})"
     else:
         yield Level.OK, f"{folder}, {shutil.disk_usage(folder).free >> 20:,} MiB free"
+
+
+def _makeable(folder: Path) -> tuple[Level, str]:
+    """Whether a folder that is not there can be made, as servers and workers do."""
+    above = next(it for it in folder.absolute().parents if os.path.lexists(it))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        return Level.ERROR, f"payload_dir {folder} cannot be made in {above} by this user (uid {os.geteuid()})"
+    return Level.OK, f"{folder} is made at the start, {shutil.disk_usage(above).free >> 20:,} MiB free"
 
 
 CHECKS: Final[dict[str, Check[Deployment]]] = {

@@ -212,10 +212,10 @@ class DirectoryPayloads:
     def _open(self) -> _Opened:
         """The folder, which is empty or was used for payloads before, and can hold some. UnusableFolder."""
         folder = OwnFolder.open(self._path)
-        _check_own(folder)
+        check_own(folder)
         try:
             folder.close_to_others()
-            _check_own(folder)  # again: what others can have put there until now
+            check_own(folder)  # again: what others can have put there until now
             opened = _Opened(folder, Spares(folder))
             _probe(opened)
         except OSError as error:
@@ -231,7 +231,7 @@ def open_store(client: redis.Redis, folder: Path | None, drop_cached: Callable[[
     return DirectoryPayloads(folder, RedisClock(client), drop_cached) if folder else RedisPayloads(client)
 
 
-def _check_own(folder: OwnFolder) -> None:
+def check_own(folder: OwnFolder) -> None:
     """Raises UnusableFolder for a folder with other things in it; the spares' folder tells one that was used before."""
     with folder.entries() as entries:
         names = sorted(entry.name for entry in entries if entry.name != "lost+found")

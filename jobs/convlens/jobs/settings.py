@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -17,11 +18,24 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from redis.connection import parse_url
 
 from convlens.jobs.configuration import WrongConfiguration, check_variables, read_file
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """What a rediss:// URL may name files by."""
+NO_WORD: Final = "\0"
+"""What means None on a command line: nothing that can be on one. By default "null" would, and turn off what guards."""
+
+_REDIS_OPTIONS: Final = frozenset({
+    "client_name", "health_check_interval", "max_connections", "protocol", "retry_on_timeout", "socket_connect_timeout",
+    "socket_keepalive", "socket_timeout",
+})  # fmt: skip
+_REDIS_TLS_OPTIONS: Final = frozenset({
+    *REDIS_FILES, "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password",
+})  # fmt: skip
+"""What a URL may say behind its question mark. Others are unknown to the client, break its answers, or are not read by
+Celery, which would then use another database or no password."""
 
 
 def _named(value: object) -> object:
@@ -29,6 +43,28 @@ def _named(value: object) -> object:
     if value == "":
         raise ValueError("is set but empty; name a file or folder, or leave the setting out")
     return value
+
+
+def _check_redis_url(url: str) -> None:
+    """Raises ValueError for a path or an option of a Redis URL that would be ignored or fail at the first command."""
+    parts = urlsplit(url)
+    if not re.fullmatch(r"(/\d*)?", parts.path):
+        raise ValueError("has a path that is no number of a database, such as /0")
+    options = parse_qs(parts.query, keep_blank_values=True)
+    allowed = _REDIS_OPTIONS | (_REDIS_TLS_OPTIONS if parts.scheme == "rediss" else set())
+    for name in options:
+        if name == "db":
+            raise ValueError("names the database by db=…; give it as the path, such as /0")
+        if name not in allowed:
+            shown = f" {name!r}" if name.isidentifier() else ""  # another may be the rest of a password
+            raise ValueError(f"has the unknown option{shown}; allowed: {', '.join(sorted(allowed))}")
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    for name, (path, *_) in options.items():
+        if name in REDIS_FILES and not os.access(path, os.R_OK):
+            raise ValueError(f"{name}: there is no {path}, or it may not be read")
 
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda it: str(it).upper())]
@@ -77,9 +113,7 @@ class JobsSettings(BaseSettings):
             good = False
         if not good:
             raise ValueError("is no redis:// or rediss:// URL; a password has / as %2F, # as %23, ? as %3F, @ as %40")
-        for name, (path, *_) in parse_qs(parts.query).items():
-            if name in REDIS_FILES and not os.access(path, os.R_OK):
-                raise ValueError(f"{name}: there is no {path}, or it may not be read")
+        _check_redis_url(url)
         return url
 
     @classmethod
@@ -92,6 +126,7 @@ class JobsSettings(BaseSettings):
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_hide_none_type=True,
+            cli_parse_none_str=NO_WORD,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         try:

@@ -19,11 +19,12 @@ from typing import Final
 from convlens.jobs.own_folder import OwnFolder, UnusableFolder
 from convlens.jobs.temporary import held_folder
 from convlens.local.settings import UpSettings
-from convlens.local.valkey import FILES
+from convlens.local.valkey import CONFIG, FILES, is_file_name, is_own_config
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a folder of our own
 LOCK: Final = "up.lock"
 """Locked by who uses a data folder, whose process id is in it."""
+PAYLOADS: Final = "payloads"
 LOCK_SECONDS: Final = 5.0
 """How long processes of one that was killed are waited for: they die with it, but not in the same moment."""
 
@@ -49,7 +50,7 @@ def folders(settings: UpSettings) -> Iterator[Folders]:
         if settings.data_dir is not None:
             data = settings.data_dir.expanduser().resolve()
             lock = held.enter_context(_locked(data))
-            yield Folders(data, settings.payload_dir or data / "payloads", temporary, (lock,))
+            yield Folders(data, settings.payload_dir or data / PAYLOADS, temporary, (lock,))
             return
         data = temporary / "data"
         data.mkdir(mode=0o700)
@@ -59,7 +60,7 @@ def folders(settings: UpSettings) -> Iterator[Folders]:
             # containers have 64 MiB of it, which is no place for tensors
             if shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes:
                 payloads = memory
-        yield Folders(data, payloads or data / "payloads", temporary)
+        yield Folders(data, payloads or data / PAYLOADS, temporary)
 
 
 @contextlib.contextmanager
@@ -68,6 +69,7 @@ def _locked(data: Path) -> Iterator[int]:
     folder = OwnFolder.open(data)
     with contextlib.ExitStack() as held:
         try:
+            _check_own(folder)
             lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder.fd)
             held.callback(os.close, lock)
             _lock(lock, data)
@@ -81,6 +83,31 @@ def _locked(data: Path) -> Iterator[int]:
                 "with locks"
             ) from error
         yield lock
+
+
+def _check_own(folder: OwnFolder) -> None:
+    """Raises UnusableFolder for a folder that is neither empty nor was used by a `convlens up`. It changes nothing.
+
+    Earlier versions left no lock, but nothing else than Valkey's files and payloads.
+    """
+    with folder.entries() as entries:
+        names = sorted(entry.name for entry in entries if entry.name != "lost+found")
+    others = [name for name in names if not is_file_name(name) and name not in {LOCK, PAYLOADS}]
+    if others and LOCK not in names:
+        some = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise UnusableFolder(
+            f"{folder.path} holds other things than a convlens up keeps ({some}); give a --data-dir that is empty or "
+            "does not exist yet"
+        )
+    try:
+        is_own = is_own_config(folder.fd)
+    except OSError:  # it is a folder or a link
+        is_own = False
+    if not is_own:
+        raise UnusableFolder(
+            f"{folder.path / CONFIG} was not written by convlens up, which would replace it; move it away, or give a "
+            "--data-dir that is empty or does not exist yet"
+        )
 
 
 def _lock(lock: int, data: Path) -> None:

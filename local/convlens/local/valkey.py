@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ CONFIG: Final = "valkey.conf"
 FILES: Final = (CONFIG, "appendonlydir")
 """What a Valkey keeps in its folder."""
 _UNFINISHED: Final = re.compile(r"temp-(rewriteaof-(bg-)?)?\d+\.(aof|rdb)")
+_CONFIG_WRITTEN: Final = re.compile(rb"(requirepass [0-9a-f]+\n)?")
 READY: Final = "Ready to accept connections"
 """What its log says once it serves."""
 
@@ -26,13 +28,28 @@ class NoValkey(RuntimeError):
     """There is no Valkey to start: what was tried, and what to do."""
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a Valkey that was started here may have left a file or folder of this name."""
+    return name in FILES or bool(_UNFINISHED.fullmatch(name))
+
+
+def is_own_config(folder: int) -> bool:
+    """Whether the configuration in an open folder was written here, or is not there. OSError for a link."""
+    try:
+        file = os.open(CONFIG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    with open(file, "rb") as opened:  # noqa: PTH123 - a descriptor
+        return stat.S_ISREG(os.fstat(file).st_mode) and bool(_CONFIG_WRITTEN.fullmatch(opened.read(1024)))
+
+
 def command(folder: Path, port: int, password: str) -> list[str]:
     """Starts a Valkey on 127.0.0.1 that keeps its data in `folder`, synced to disk every second; no other runs there.
 
     The password is in a file there, that others cannot read: everybody on the machine sees a command's words.
     """
     for it in folder.iterdir():
-        if _UNFINISHED.fullmatch(it.name):  # by one that was killed, as large as all there is
+        if _UNFINISHED.fullmatch(it.name) and it.is_file():  # by one that was killed, as large as all there is
             it.unlink()
     config = folder / CONFIG
     config.unlink(missing_ok=True)

@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+from pydantic import TypeAdapter, ValidationError
 
 from convlens.jobs.checks import Finding, Level, examine
 from convlens.server.checks import CHECKS, ServerDeployment, versions_fit
@@ -60,7 +62,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(target: str) -> Iterator[tuple[Level, str]]:
     """Whether a server answers its callers, and of which version it is."""
-    token = os.environ.get("CONVLENS_TOKEN")
+    token = os.environ.get("CONVLENS_TOKEN", "")
+    if not re.fullmatch("[!-~]*", token):
+        yield Level.ERROR, "CONVLENS_TOKEN is no token: it has other characters than visible ASCII"
+        return
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     try:
         with _channel(target) as channel:
@@ -68,6 +73,8 @@ def _answer(target: str) -> Iterator[tuple[Level, str]]:
             info = stub.GetServerInfo(model_pb2.GetServerInfoRequest(), metadata=metadata, timeout=5)
     except OSError as error:
         yield Level.ERROR, f"cannot read {error.filename}: {error.strerror}"
+    except ValidationError:
+        yield Level.ERROR, f"CONVLENS_TLS is {os.environ.get('CONVLENS_TLS')!r}; allowed: true, false, 1, 0"
     except grpc.RpcError as error:
         yield Level.ERROR, f"{target}: {error.code().name}: {error.details()}"
     else:
@@ -80,7 +87,8 @@ def _channel(target: str) -> grpc.Channel:
     """A channel as the client's variables want it."""
     options = [("grpc.enable_http_proxy", 0)]
     files = [os.environ.get(f"CONVLENS_{name}") for name in ("CA", "KEY", "CERT")]
-    if not any(files) and not os.environ.get("CONVLENS_TLS"):
+    is_tls = TypeAdapter(bool).validate_python(os.environ.get("CONVLENS_TLS") or "0")  # as the client reads it
+    if not any(files) and not is_tls:
         return grpc.insecure_channel(target, options)
     contents = [Path(file).read_bytes() if file else None for file in files]
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*contents), options)

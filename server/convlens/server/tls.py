@@ -61,7 +61,11 @@ def watched_certificates(settings: ServerSettings) -> Watched[Certificates] | No
             raise Unusable(f"tls_client_ca {client_ca} holds no certificates in PEM: {error}") from None
         return Certificates(key_pem, pem, cas[0] if cas else None, chain, client_cas)
 
-    return Watched(files, parse)
+    def lacks(new: Certificates, old: Certificates) -> bool:
+        """Whether clients that trust or have what is in `old` could be refused: a bundle is written piece by piece."""
+        return len(new.chain) < len(old.chain) or not set(old.client_ca) <= set(new.client_ca)
+
+    return Watched(files, parse, lacks)
 
 
 def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:

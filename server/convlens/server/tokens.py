@@ -47,6 +47,7 @@ class Tokens:
         self._file = Watched(
             {"tokens": path},
             lambda contents: _parse(path, *contents),
+            lambda new, old: not {known for known, _ in old} <= {known for known, _ in new},
             "holds no token: nobody may call until it does; convlens token new makes one",
         )
 

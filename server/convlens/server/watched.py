@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +22,10 @@ SETTLING_SECONDS: Final = 1.0
 repeated. Longer than the steps of any file system's clock, so that no change within one step is missed."""
 
 
+MAX_BYTES: Final = 4 << 20
+"""Of one file; tens of thousands of tokens."""
+
+
 class Unusable(Exception):
     """A file that cannot be read, or does not hold what it must: which, and why, and never what it holds."""
 
@@ -27,18 +34,26 @@ class Watched(Generic[T]):
     """What the files of some settings hold together, read again at its next use once one of them has changed.
 
     Raises Unusable when they cannot be used at first. Later that is logged, and what was read last stays in force, be
-    they half-written, gone, unreadable, or replaced one after the other so that they do not fit each other yet. For a
-    second that is also so where a file is empty or holds only the beginning of what it held, or where nothing is left
-    in the value: writers truncate a file, then write it.
+    they half-written, gone, unreadable, no files, or replaced one after the other so that they do not fit each other
+    yet. For a second that is also so where a new value lacks something that the last one had: writers truncate a file,
+    then write it piece by piece.
     """
 
-    def __init__(self, files: Mapping[str, Path], parse: Callable[[list[bytes]], T], when_empty: str = "") -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        parse: Callable[[list[bytes]], T],
+        lacks: Callable[[T, T], bool],
+        when_empty: str = "",
+    ) -> None:
         """`files` are paths by the names of their settings, `parse` makes the value of their contents in that order.
 
-        `when_empty` is logged of a value that has nothing in it.
+        `lacks(new, old)` is true where something of `old` that callers rely on is missing in `new`. `when_empty` is
+        logged of a value that has nothing in it.
         """
         self._files = dict(files)
         self._parse = parse
+        self._lacks = lacks
         self._when_empty = when_empty
         self._lock = threading.Lock()
         self._marks = self._look()
@@ -74,7 +89,7 @@ class Watched(Generic[T]):
             self._accept(contents, value)
             self._warn_if_empty()
         else:
-            self._keep(logging.WARNING, "a file is empty, or ends early, as if it were being written")
+            self._keep(logging.WARNING, "something is missing that was there, as if a file were being written")
 
     def _accept(self, contents: list[bytes], value: T) -> None:
         self._contents, self._value = contents, value
@@ -94,9 +109,8 @@ class Watched(Generic[T]):
         self._again = time.monotonic() + SETTLING_SECONDS
 
     def _is_believed(self, contents: list[bytes], value: T) -> bool:
-        """Whether a change is what its writer meant: it looks whole, or has not moved for a while."""
-        is_cut = any(new != old and old.startswith(new) for new, old in zip(contents, self._contents, strict=True))
-        if value and not is_cut:
+        """Whether a change is what its writer meant: nothing is missing, or the files have not moved for a while."""
+        if not self._lacks(value, self._value):
             return True
         now = time.monotonic()
         if self._doubted is None or self._doubted[0] != contents:
@@ -112,7 +126,7 @@ class Watched(Generic[T]):
         contents = []
         for setting, path in self._files.items():
             try:
-                contents.append(path.read_bytes())
+                contents.append(_content(path))
             except OSError as error:
                 raise Unusable(f"{setting}: cannot read {path}: {error.strerror}") from error
         return contents, self._parse(contents)
@@ -123,6 +137,20 @@ class Watched(Generic[T]):
     @property
     def _names(self) -> str:
         return ", ".join(map(str, self._files.values()))
+
+
+def _content(path: Path) -> bytes:
+    """The content of a regular file. OSError for any other, which could block for ever, and for one too large."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file but a pipe or a device")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES >> 20} MiB")
+    return content
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:

@@ -11,6 +11,8 @@ from processes import running
 
 from convlens.jobs.configuration import SETTINGS
 from convlens.local.settings import UpSettings
+from convlens.server.settings import ServerSettings
+from convlens.worker.settings import WorkerSettings
 
 
 def refused(part, *flags, **variables):
@@ -93,12 +95,63 @@ def test_a_variable_without_a_value_is_refused_where_it_must_have_one(part, vari
     assert variable.removeprefix("CONVLENS_").lower().replace("_", "-") in told.lower()
 
 
+@pytest.mark.parametrize("word", ["null", "None"])
+@pytest.mark.parametrize("settings", [ServerSettings, WorkerSettings, UpSettings])
+def test_no_word_turns_a_setting_off(settings, word):
+    for name, field in settings.model_fields.items():
+        if field.default is not None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if name == "tenant_rate":
+            with pytest.raises(SystemExit):
+                settings.from_command_line("convlens", [flag, word])
+        else:
+            for words in ([flag, word], [f"{flag}={word}"], [flag, "first", flag, word]):
+                assert str(getattr(settings.from_command_line("convlens", words), name)) == word
+
+
+@pytest.mark.parametrize("flag", ["--tokens", "--tls-cert", "--tls-key", "--tls-client-ca"])
+def test_a_server_whose_guard_is_called_null_does_not_start(flag, redis_url):
+    command = [sys.executable, "-m", "convlens.server", "--port=0", "--redis-url", redis_url, flag, "null"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("part", ["server", "worker"])
 def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_not_repeated(part):
     told = refused(part, CONVLENS_REDIS_URL="rediss://:secret@127.0.0.1:1/0?ssl_ca_certs=/gone/ca.pem")
     assert "--redis-url" in told
     assert "ssl_ca_certs: there is no /gone/ca.pem" in told
     assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("/0?bogus=1", "unknown option 'bogus'; allowed: client_name, "),
+        ("/0?decode_responses=true", "unknown option 'decode_responses'"),
+        ("/0?ssl_ca_certs=/etc/hostname", "unknown option 'ssl_ca_certs'"),  # of redis://, not rediss://
+        ("/0?password=secret", "unknown option 'password'"),
+        ("/?db=3", "give it as the path, such as /0"),
+        ("/0?max_connections=abc", "max_connections"),
+        ("/abc", "path that is no number"),
+        ("/1/2", "path that is no number"),
+    ],
+)
+def test_a_url_of_redis_that_would_be_read_otherwise_than_it_is_meant_is_refused(rest, message, capsys):
+    with pytest.raises(SystemExit):
+        WorkerSettings.from_command_line("convlens worker", ["--redis-url", f"redis://:secret@127.0.0.1:1{rest}"])
+    told = capsys.readouterr().err
+    assert told.startswith("convlens worker: --redis-url: ")
+    assert message in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/3", "/0?protocol=3&socket_keepalive=true", "/0?max_connections=50"])
+def test_a_good_url_of_redis_is_taken(rest):
+    url = f"redis://:secret@127.0.0.1:1{rest}"
+    assert WorkerSettings.from_command_line("convlens worker", ["--redis-url", url]).redis_url == url
 
 
 @pytest.mark.parametrize("part", ["server", "worker"])

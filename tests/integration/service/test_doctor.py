@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from secured import new_token
 from convlens.jobs.checks import Level
 from convlens.server.checks import VERSION, versions_fit
 
-SMALL = {"max_queued_bytes": 1 << 20, "max_stored_bytes": 1 << 20, "max_jobs": 100}
+SMALL = {"max_queued_bytes": 4 << 20, "max_stored_bytes": 4 << 20, "max_jobs": 100}
 """Bounds that fit any Redis."""
 
 
@@ -84,7 +86,7 @@ def test_where_all_is_well_there_is_nothing_to_do(stack):
         ("appendonly", "no", "append-only file", "a restart loses acknowledged jobs"),
         ("appendfsync", "no", "append-only file", "set everysec"),
         ("maxmemory-policy", "allkeys-lru", "eviction", "maxmemory-policy is allkeys-lru"),
-        ("maxmemory", "2mb", "memory", "its maxmemory is 2 MiB"),
+        ("maxmemory", "8mb", "memory", "its maxmemory is 8 MiB"),
     ],
 )
 def test_each_setting_of_redis_that_breaks_a_promise_is_found(stack, client, setting, value, check, message):
@@ -166,13 +168,83 @@ def test_certificates_and_tokens_are_looked_into(stack, tmp_path):
 
 def test_a_clock_a_payload_folder_and_a_server_that_are_wrong_are_found(stack, tmp_path):
     url = stack[0].url
-    status, found = doctor(url, "--server", "127.0.0.1:1", "--payload-dir", str(tmp_path / "gone"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis").touch()
+    status, found = doctor(url, "--server", "127.0.0.1:1", "--payload-dir", str(tmp_path / "other"))
     assert set(problems(found)) == {"server", "payload folder"}
+    assert "holds other things than payloads" in problems(found)["payload folder"]
     shift = tmp_path / "sitecustomize.py"
     shift.write_text("import time\nreal = time.time\ntime.time = lambda: real() + 30\n")
     status, found = doctor(url, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     assert (status, set(problems(found))) == (1, {"clock"})
     assert "+30.0 s" in problems(found)["clock"]
+
+
+def test_a_payload_folder_is_held_to_what_the_server_holds_it_to_and_is_not_touched(stack, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").touch()
+    for path, message in (
+        (Path("/tmp"), "for every user"),
+        (tmp_path / "link", "symbolic link"),
+        (tmp_path / "file", "no folder"),
+        (tmp_path / "file" / "below", "cannot be made"),
+    ):
+        found = doctor(stack[0].url, "--payload-dir", str(path))[1]
+        assert set(problems(found)) == {"payload folder"}
+        assert message in problems(found)["payload folder"]
+    status, found = doctor(stack[0].url, "--payload-dir", str(tmp_path / "new" / "payloads"))
+    assert (status, problems(found)) == (0, {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_redis_that_refuses_says_why(stack, client):
+    url = stack[0].url
+    status, found = doctor(f"{url.rpartition('/')[0]}/9999")
+    assert (status, set(problems(found))) == (1, {"redis"})
+    assert "out of range" in problems(found)["redis"]
+    client.config_set("min-replicas-to-write", 1)
+    try:
+        status, found = doctor(url)
+    finally:
+        client.config_set("min-replicas-to-write", 0)
+    assert (status, set(problems(found))) == (1, {"redis"})
+    assert "does not let scripts write: NOREPLICAS" in problems(found)["redis"]
+    for commands, keys in ((["+@all", "-eval"], ["*"]), (["+@all"], ["other*"])):
+        client.acl_setuser(
+            "limited", enabled=True, reset=True, passwords=["+x"], keys=keys, channels=["*"], commands=commands
+        )
+        status, found = doctor(url.replace("redis://", "redis://limited:x@"))
+        assert "does not let scripts write: " in problems(found)["redis"]
+    client.acl_deluser("limited")
+    client.config_set("maxclients", 100)
+    status, found = doctor(url)
+    client.config_set("maxclients", 10000)
+    assert problems(found) == {"redis": "maxclients is 100: connections beyond are refused; set 256 or more"}
+    assert not client.keys("convlens:doctor*")
+
+
+def test_a_redis_that_hangs_is_told_soon():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        status, found = doctor(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+    assert (status, set(problems(found))) == (1, {"redis"})
+    assert found["models"][0][0] == found["clock"][0][0] == "unknown"
+    assert time.monotonic() - started < 12  # 4 s of waiting, and Python's start on a busy machine
+
+
+@pytest.mark.parametrize("word", ["0", "false", "no", ""])
+def test_tls_that_a_variable_turns_off_is_off_as_for_the_client(stack, word):
+    service, target = stack
+    assert doctor(service.url, "--server", target, CONVLENS_TLS=word)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("CONVLENS_TLS", "1"), ("CONVLENS_TLS", "maybe"), ("CONVLENS_TOKEN", "a\nb")]
+)
+def test_variables_of_a_call_that_cannot_be_made_are_problems_of_the_server(stack, variable, value):
+    service, target = stack
+    status, found = doctor(service.url, "--server", target, **{variable: value})
+    assert (status, set(problems(found))) == (1, {"server"})
 
 
 def test_versions_more_than_a_minor_one_apart_do_not_fit():
