@@ -12,6 +12,7 @@ import functools
 import io
 import re
 import struct
+import warnings
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def decodable() -> tuple[str, ...]:
         "AVIF": "avif" not in features.get_supported_modules(),
     }
     return tuple(name for name in FORMATS if not lacking.get(name))
+
+
+def ignore_warnings() -> None:
+    """Keeps what Pillow warns of, which callers choose by the tags of their files, out of this process' log."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_picture(data: Data) -> ImageFile:

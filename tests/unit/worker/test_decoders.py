@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import until
 
 from convlens.v1 import spec_pb2
-from convlens.worker.decoders import Decoders
+from convlens.worker import decoders as decoding
+from convlens.worker.decoders import CPU_SECONDS, Decoders
 from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
 
 PHOTO = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8))
@@ -60,3 +69,114 @@ def test_a_process_that_was_ended_is_replaced(decoders):
             process.kill()
         decoders._idle.put(process)
     decoders.read(FILE, encoded("PNG"), into)
+
+
+@pytest.fixture
+def decoder():
+    """One by itself, which has read an image, and its process."""
+    found = Decoders(1, 10_000)
+    found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+    process = found._idle.get()
+    found._idle.put(process)
+    yield found, process
+    process.kill()
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(signal.SIGXCPU, f"more than {CPU_SECONDS} s of a processor"), (signal.SIGKILL, "memory")]
+)
+def test_why_a_process_ended_is_told(monkeypatch, decoder, number, message):
+    found, process = decoder
+    start, started = decoding._start, []
+
+    def start_stopped():
+        started.append(start())
+        started[-1].send_signal(signal.SIGSTOP)
+        return started[-1]
+
+    monkeypatch.setattr(decoding, "_start", start_stopped)
+    os.kill(process.pid, signal.SIGSTOP)
+    refusals = []
+
+    def read():
+        try:
+            found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+        except ImageUnreadableError as error:
+            refusals.append(str(error))
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    until(found._idle.empty)
+    _end(process, number)
+    if number == signal.SIGKILL:  # a second try
+        until(lambda: started)
+        _end(started[0], number)
+    reading.join()
+    assert message in refusals[0]
+
+
+def _end(process, number):
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+
+
+def test_time_is_the_processors_and_anew_for_each_image(decoder):
+    """So that a busy machine refuses no image that an idle one reads."""
+    found, process = decoder
+    for _ in range(2):
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_CPU)
+        assert CPU_SECONDS < soft < 2 * CPU_SECONDS
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_SECONDS // 2, resource.RLIM_INFINITY))
+        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+
+
+def test_a_process_that_does_nothing_is_ended(monkeypatch, decoder):
+    found, process = decoder
+    monkeypatch.setattr(decoding, "WALL_SECONDS", 0.3)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ImageUnreadableError, match=r"more than 0\.3 s; send it again"):
+        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+    assert process.poll() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it has decoded what it had")
+def test_a_process_ends_with_its_worker_whatever_it_does():
+    """Also when the thread that needed it first is gone for long."""
+    code = """if True:
+        import threading
+        import test_decoders as t
+        found = t.Decoders(1, 10_000)
+        for _ in range(2):
+            first = threading.Thread(
+                target=lambda: found.read(t.FILE, t.encoded("PNG"), t.np.empty((8, 8, 3), t.np.uint8))
+            )
+            first.start(); first.join()
+            print(t.pid_of(found), flush=True)
+        input()
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    first, second = (int(worker.stdout.readline()) for _ in range(2))
+    assert first == second
+    os.kill(first, signal.SIGSTOP)
+    worker.kill()
+    worker.wait()
+    until(lambda: _has_ended(first))
+
+
+def pid_of(decoders):
+    """The process that waits."""
+    process = decoders._idle.get()
+    decoders._idle.put(process)
+    return process.pid
+
+
+def _has_ended(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
