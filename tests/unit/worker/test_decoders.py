@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +48,14 @@ def test_pixels_are_the_same(decoders, channels):
     data = [*map(encoded, kinds), encoded("PNG", PHOTO.convert("RGBA").rotate(9))]
     images = [FILE] * len(data)
     here = Reader(10_000).read(images, data, 20, 30, channels=channels)
-    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read)
+    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, most_here=0)
     np.testing.assert_array_equal(there, here)
 
 
 def test_what_is_wrong_is_told_of_the_image(decoders):
     data = [encoded("PNG"), encoded("PNG")[:60]]
     with pytest.raises(UnreadableAtError, match="damaged or truncated") as caught:
-        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read)
+        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, most_here=0)
     assert caught.value.index == 5
 
 
@@ -69,6 +72,60 @@ def test_a_process_that_was_ended_is_replaced(decoders):
             process.kill()
         decoders._idle.put(process)
     decoders.read(FILE, encoded("PNG"), into)
+
+
+def run_length_bmp(width, height):
+    """Of 8 bits, in runs of two pixels, as of a dithered picture, and the picture."""
+    grey = np.repeat(np.arange(width * height // 2, dtype=np.uint32) * 7 % 256, 2).astype(np.uint8)
+    rows = grey.reshape(height, width)
+    body = b"".join(b"".join(bytes((2, row[x])) for x in range(0, width, 2)) + b"\0\0" for row in rows[::-1]) + b"\0\1"
+    palette = b"".join(bytes((i, i, i, 0)) for i in range(256))
+    at = 14 + 40 + len(palette)
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 2835, 2835, 256, 256)
+    return b"BM" + struct.pack("<IHHI", at + len(body), 0, 0, at) + about + palette + body, Image.fromarray(rows)
+
+
+def rechunked(png, size):
+    """A PNG whose pixels are in chunks of `size` bytes."""
+    chunks, at, pixels = [], 8, b""
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4])
+        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        at += 12 + length
+        if kind == b"IDAT":
+            pixels += body
+        else:
+            chunks.append((kind, body))
+    chunks[-1:-1] = [(b"IDAT", pixels[i : i + size]) for i in range(0, len(pixels), size)]
+    return png[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def test_files_that_are_read_in_very_many_parts_are_read_apart():
+    """A parser written in Python would hold up the worker; what an ordinary program writes is read all the same."""
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (800, 800, 3), np.uint8))
+    bmp, dithered = run_length_bmp(640, 480)
+    files = [(bmp, dithered), (rechunked(encoded("PNG", noise), 64), noise), (encoded("PNG"), PHOTO)]
+    apart = []
+    with contextlib.closing(Decoders(1, 1_000_000)) as found:
+
+        def decode(image, data, into):
+            apart.append(data)
+            found.read(image, data, into)
+
+        read = Reader(1_000_000).read([FILE] * 3, [data for data, _ in files], 40, 40, decode=decode)
+    plain = [encoded("PNG", picture) for _, picture in files]
+    np.testing.assert_array_equal(read, Reader(1_000_000).read([FILE] * 3, plain, 40, 40))
+    assert apart == [data for data, _ in files[:2]]
+
+
+@pytest.mark.parametrize(("side", "is_apart"), [(1400, False), (1500, True)])
+def test_images_of_more_than_two_million_pixels_are_read_apart(side, is_apart):
+    apart = []
+    data = [encoded("PNG"), encoded("PNG", Image.new("L", (side, side)))]
+    Reader(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: apart.append(data))
+    assert apart == data[1:] * is_apart
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class FormedTensor:
         return maps
 
     def _in_bands(self, bands: _Bands) -> Iterator[codec.Array]:
-        """One map that is or was larger than a slice; its extremes, where its form needs them, are found in a first round."""
+        """One map that is, or was, larger than a slice; extremes that its form needs are found in a first round."""
         form = self._tensor.form
         normalize: Callable[[Floats], Floats] = _unchanged
         is_quantized = form.datatype == tensor_pb2.DATA_TYPE_UINT8
