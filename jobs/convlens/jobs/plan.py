@@ -63,6 +63,8 @@ class PlannedTensor:
     form: Form = Form()
     computed_bytes: int = 0
     """That the worker holds to make it: the float32 arrays as the engine gives them, before they get their form."""
+    copied_bytes: int = 0
+    """That resizing it takes besides: a copy of one map, of all its channels."""
 
     @property
     def byte_size(self) -> int:
@@ -98,8 +100,9 @@ class JobPlan:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes that a worker holds at once to make the result; the form itself is given in slices."""
-        return self.variant_bytes + sum(tensor.computed_bytes for tensor in self.tensors)
+        """Bytes that a worker holds at once to make the result, beside some slices; one array at a time is formed."""
+        computed = sum(tensor.computed_bytes for tensor in self.tensors)
+        return self.variant_bytes + computed + max((tensor.copied_bytes for tensor in self.tensors), default=0)
 
     @property
     def header_bytes(self) -> int:
@@ -190,7 +193,8 @@ def make_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
             placed = (*form.size, *shape[2:]) if form.size else shape
             leading = lead if targeted else lead[:1]
             held = _held_bytes(method, (*leading, *shape), len(spec.images), layers)
-            tensors[name] = PlannedTensor(name, method, (*leading, *placed), targeted, form, held)
+            copied = FLOAT_BYTES * math.prod(shape) if form.size else 0
+            tensors[name] = PlannedTensor(name, method, (*leading, *placed), targeted, form, held, copied)
     return JobPlan(
         tuple(tensors.values()),
         targets,

@@ -12,6 +12,7 @@ import functools
 import io
 import re
 import struct
+import warnings
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -26,20 +27,25 @@ MAX_SCANS: Final = 500
 """Of a progressive JPEG; cameras and programs write ten or so, and each takes as long as the whole picture."""
 SCANS_A_PASS: Final = 16
 """So many scans of a JPEG take about as long as the whole of another picture."""
-JPEG2000_EFFORT: Final = 4
-"""Times as long as of other formats a pixel of JPEG 2000 takes."""
+SLOW_EFFORT: Final = 4
+"""Times as long as of other formats a pixel of JPEG 2000 takes, and of a BMP that is decoded in Python."""
 APART: Final = {"AVIF", "JPEG2000"}
 """Whose frames may be larger than the header says, or whose library lets no other thread of its process run."""
 LARGE_PIXELS: Final = 16_000_000
 """Of a job's images: they are decoded apart."""
+SLOW_PIXELS: Final = 2_000_000
+"""Of one image: above, it is decoded apart."""
 MAX_EXIF_SEGMENTS: Final = 64
 """Of a JPEG; Pillow copies all before it whenever it finds another."""
 MAX_READS: Final = 1 << 16
-"""Of a file by Pillow, which takes three for each chunk of a PNG, and one for each byte between a JPEG's segments."""
+"""Of a file among others, or of its header, by Pillow: three for each chunk of a PNG, one for each byte between a
+JPEG's segments."""
 SPARE_BYTES: Final = 1 << 20
 """That may be read of a file beyond twice its size: several parsers look at its beginning."""
 HEAD: Final = 512
 """Bytes that are enough to tell what a file is."""
+_BMP_COMPRESSION: Final = slice(30, 34)
+_RUN_LENGTH: Final = (b"\1\0\0\0", b"\2\0\0\0")
 _DIRECTORY_ENTRIES: Final = 4096
 _ENTRY_VALUES: Final = 1 << 16
 """Pillow makes objects of a TIFF's strips before anybody sees its size: millions of them would take gigabytes."""
@@ -49,6 +55,10 @@ _TILE_PIXELS: Final = 1 << 24
 
 class PictureError(ValueError):
     """A picture that cannot be understood, or in more than one way; the message says why and what to do, for people."""
+
+
+class ManyReadsError(PictureError):
+    """A file of so many parts that reading them takes a parser written in Python long."""
 
 
 @functools.cache
@@ -64,8 +74,13 @@ def decodable() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if not lacking.get(name))
 
 
-def open_picture(data: Data) -> ImageFile:
-    """The file as a Pillow image of which nothing is decoded yet.
+def ignore_warnings() -> None:
+    """Keeps what Pillow warns of, which callers choose by the tags of their files, out of this process' log."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_picture(data: Data, reads: int = MAX_READS) -> ImageFile:
+    """The file as a Pillow image of which nothing is decoded yet, and which may read the file `reads` times.
 
     PictureError for a file of another format, one that is damaged at its head, and a TIFF that would take much memory
     before its size can be seen. Pillow's parsers raise further errors, of any type, for what is damaged behind that.
@@ -79,7 +94,7 @@ def open_picture(data: Data) -> ImageFile:
     if kind == "TIFF" and (why := _tiff_refusal(data)):
         raise PictureError(why)
     try:
-        return Image.open(_BoundedFile(data), formats=decodable())
+        return Image.open(_BoundedFile(data, reads), formats=decodable())
     except UnidentifiedImageError as error:
         if kind:
             message = f"the {kind} file is damaged, or of a variant that is not read"
@@ -101,14 +116,14 @@ def check_scans(data: Data) -> None:
 
 
 class _BoundedFile(io.BytesIO):
-    """A file that PictureError is raised of once it was read too often: a parser written in Python walks through it.
+    """A file that ManyReadsError is raised of once it was read too often: a parser written in Python walks through it.
 
     Chunks and segments may be millions; tags may all point to the same megabytes.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, reads: int) -> None:
         super().__init__(data)
-        self._reads = MAX_READS
+        self._reads = reads
         self._bytes = 2 * len(data) + SPARE_BYTES
 
     def read(self, size: int | None = -1) -> bytes:
@@ -116,7 +131,7 @@ class _BoundedFile(io.BytesIO):
         self._reads -= 1
         self._bytes -= len(found)
         if self._reads < 0 or self._bytes < 0:
-            raise PictureError(
+            raise ManyReadsError(
                 "the image file has too many chunks, segments or tags; save it anew with an ordinary program"
             )
         return found
@@ -129,13 +144,18 @@ def _scans(data: Data) -> int:
 
 def decoding_pixels(data: Data, width: int, height: int) -> int:
     """The pixels of a file, several times over where it takes so much longer to decode than others."""
-    effort = JPEG2000_EFFORT if format_of(bytes(data[:HEAD])) == "JPEG2000" else max(1, _scans(data) // SCANS_A_PASS)
-    return width * height * effort
+    is_slow = format_of(bytes(data[:HEAD])) == "JPEG2000" or _is_run_length_bmp(data)
+    return width * height * (SLOW_EFFORT if is_slow else max(1, _scans(data) // SCANS_A_PASS))
 
 
 def is_apart(data: Data) -> bool:
     """True for a file that is decoded apart however small its header says that it is."""
-    return format_of(bytes(data[:HEAD])) in APART
+    return format_of(bytes(data[:HEAD])) in APART or _is_run_length_bmp(data)
+
+
+def _is_run_length_bmp(data: Data) -> bool:
+    """True for a BMP that Pillow decodes in Python, byte by byte."""
+    return data[:2] == b"BM" and data[_BMP_COMPRESSION] in _RUN_LENGTH
 
 
 def format_of(head: bytes) -> str | None:

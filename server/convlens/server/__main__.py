@@ -9,12 +9,14 @@ import uvloop
 from convlens.jobs import descriptors, logs, memory, scheduling
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
+from convlens.v1.image_formats import ignore_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a front until it is told to stop."""
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
+    ignore_warnings()
     descriptors.allow_most()
     memory.keep(arenas=1)
     scheduling.batch()

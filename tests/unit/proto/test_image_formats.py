@@ -6,6 +6,7 @@ import base64
 import io
 import resource
 import time
+import warnings
 
 import hostile
 import numpy as np
@@ -150,3 +151,19 @@ def test_no_file_is_opened_as_another_format_than_its_first_bytes_say(name, draw
             assert image.format in {known, "MPO"}
     except Exception:  # noqa: BLE001 - whoever opens files takes any error for damage
         return
+
+
+def test_what_callers_make_pillow_warn_of_is_not_logged():
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x09\0\0\0\xff\xff\0\0"
+    jpeg = encode("JPEG", exif=exif)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with open_picture(jpeg) as image:
+            image.getexif()
+        assert heard
+        heard.clear()
+        image_formats.ignore_warnings()
+        with open_picture(jpeg) as image:
+            image.getexif()
+        warnings.warn("another's", stacklevel=1)
+    assert [str(it.message) for it in heard] == ["another's"]

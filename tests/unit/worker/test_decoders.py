@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import until
 
 from convlens.v1 import spec_pb2
-from convlens.worker.decoders import Decoders
+from convlens.worker import decoders as decoding
+from convlens.worker.decoders import CPU_SECONDS, Decoders
 from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
 
 PHOTO = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8))
@@ -36,14 +48,14 @@ def test_pixels_are_the_same(decoders, channels):
     data = [*map(encoded, kinds), encoded("PNG", PHOTO.convert("RGBA").rotate(9))]
     images = [FILE] * len(data)
     here = Reader(10_000).read(images, data, 20, 30, channels=channels)
-    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read)
+    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, most_here=0)
     np.testing.assert_array_equal(there, here)
 
 
 def test_what_is_wrong_is_told_of_the_image(decoders):
     data = [encoded("PNG"), encoded("PNG")[:60]]
     with pytest.raises(UnreadableAtError, match="damaged or truncated") as caught:
-        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read)
+        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, most_here=0)
     assert caught.value.index == 5
 
 
@@ -60,3 +72,168 @@ def test_a_process_that_was_ended_is_replaced(decoders):
             process.kill()
         decoders._idle.put(process)
     decoders.read(FILE, encoded("PNG"), into)
+
+
+def run_length_bmp(width, height):
+    """Of 8 bits, in runs of two pixels, as of a dithered picture, and the picture."""
+    grey = np.repeat(np.arange(width * height // 2, dtype=np.uint32) * 7 % 256, 2).astype(np.uint8)
+    rows = grey.reshape(height, width)
+    body = b"".join(b"".join(bytes((2, row[x])) for x in range(0, width, 2)) + b"\0\0" for row in rows[::-1]) + b"\0\1"
+    palette = b"".join(bytes((i, i, i, 0)) for i in range(256))
+    at = 14 + 40 + len(palette)
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 2835, 2835, 256, 256)
+    return b"BM" + struct.pack("<IHHI", at + len(body), 0, 0, at) + about + palette + body, Image.fromarray(rows)
+
+
+def rechunked(png, size):
+    """A PNG whose pixels are in chunks of `size` bytes."""
+    chunks, at, pixels = [], 8, b""
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4])
+        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        at += 12 + length
+        if kind == b"IDAT":
+            pixels += body
+        else:
+            chunks.append((kind, body))
+    chunks[-1:-1] = [(b"IDAT", pixels[i : i + size]) for i in range(0, len(pixels), size)]
+    return png[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def test_files_that_are_read_in_very_many_parts_are_read_apart():
+    """A parser written in Python would hold up the worker; what an ordinary program writes is read all the same."""
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (800, 800, 3), np.uint8))
+    bmp, dithered = run_length_bmp(640, 480)
+    files = [(bmp, dithered), (rechunked(encoded("PNG", noise), 64), noise), (encoded("PNG"), PHOTO)]
+    apart = []
+    with contextlib.closing(Decoders(1, 1_000_000)) as found:
+
+        def decode(image, data, into):
+            apart.append(data)
+            found.read(image, data, into)
+
+        read = Reader(1_000_000).read([FILE] * 3, [data for data, _ in files], 40, 40, decode=decode)
+    plain = [encoded("PNG", picture) for _, picture in files]
+    np.testing.assert_array_equal(read, Reader(1_000_000).read([FILE] * 3, plain, 40, 40))
+    assert apart == [data for data, _ in files[:2]]
+
+
+@pytest.mark.parametrize(("side", "is_apart"), [(1400, False), (1500, True)])
+def test_images_of_more_than_two_million_pixels_are_read_apart(side, is_apart):
+    apart = []
+    data = [encoded("PNG"), encoded("PNG", Image.new("L", (side, side)))]
+    Reader(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: apart.append(data))
+    assert apart == data[1:] * is_apart
+
+
+@pytest.fixture
+def decoder():
+    """One by itself, which has read an image, and its process."""
+    found = Decoders(1, 10_000)
+    found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+    process = found._idle.get()
+    found._idle.put(process)
+    yield found, process
+    process.kill()
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(signal.SIGXCPU, f"more than {CPU_SECONDS} s of a processor"), (signal.SIGKILL, "memory")]
+)
+def test_why_a_process_ended_is_told(monkeypatch, decoder, number, message):
+    found, process = decoder
+    start, started = decoding._start, []
+
+    def start_stopped():
+        started.append(start())
+        started[-1].send_signal(signal.SIGSTOP)
+        return started[-1]
+
+    monkeypatch.setattr(decoding, "_start", start_stopped)
+    os.kill(process.pid, signal.SIGSTOP)
+    refusals = []
+
+    def read():
+        try:
+            found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+        except ImageUnreadableError as error:
+            refusals.append(str(error))
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    until(found._idle.empty)
+    _end(process, number)
+    if number == signal.SIGKILL:  # a second try
+        until(lambda: started)
+        _end(started[0], number)
+    reading.join()
+    assert message in refusals[0]
+
+
+def _end(process, number):
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+
+
+def test_time_is_the_processors_and_anew_for_each_image(decoder):
+    """So that a busy machine refuses no image that an idle one reads."""
+    found, process = decoder
+    for _ in range(2):
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_CPU)
+        assert CPU_SECONDS < soft < 2 * CPU_SECONDS
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_SECONDS // 2, resource.RLIM_INFINITY))
+        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+
+
+def test_a_process_that_does_nothing_is_ended(monkeypatch, decoder):
+    found, process = decoder
+    monkeypatch.setattr(decoding, "WALL_SECONDS", 0.3)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ImageUnreadableError, match=r"more than 0\.3 s; send it again"):
+        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+    assert process.poll() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it has decoded what it had")
+def test_a_process_ends_with_its_worker_whatever_it_does():
+    """Also when the thread that needed it first is gone for long."""
+    code = """if True:
+        import threading
+        import test_decoders as t
+        found = t.Decoders(1, 10_000)
+        for _ in range(2):
+            first = threading.Thread(
+                target=lambda: found.read(t.FILE, t.encoded("PNG"), t.np.empty((8, 8, 3), t.np.uint8))
+            )
+            first.start(); first.join()
+            print(t.pid_of(found), flush=True)
+        input()
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    first, second = (int(worker.stdout.readline()) for _ in range(2))
+    assert first == second
+    os.kill(first, signal.SIGSTOP)
+    worker.kill()
+    worker.wait()
+    until(lambda: _has_ended(first))
+
+
+def pid_of(decoders):
+    """The process that waits."""
+    process = decoders._idle.get()
+    decoders._idle.put(process)
+    return process.pid
+
+
+def _has_ended(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -20,6 +20,7 @@ from convlens.jobs.ledger import Ledger
 from convlens.jobs.own_folder import UnusableFolder
 from convlens.jobs.temporary import temporary_files
 from convlens.v1 import model_pb2
+from convlens.v1.image_formats import ignore_warnings
 from convlens.worker.batcher import Batcher
 from convlens.worker.budget import Budget
 from convlens.worker.compute import Runner, Serving
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a worker until it is told to stop."""
     settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
+    ignore_warnings()
     descriptors.allow_most()
     memory.keep()
     scheduling.batch()

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -26,7 +27,7 @@ from convlens.jobs.payloads import Data, PayloadGone, StoreFull
 from convlens.jobs.plan import JobPlan, Plans
 from convlens.jobs.record import JobFailure
 from convlens.v1 import model_pb2, spec_pb2
-from convlens.v1.image_formats import LARGE_PIXELS
+from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
 from convlens.worker.asked import engine_value
 from convlens.worker.batcher import Batched, Batcher, Dropped, Owner, Pass
@@ -188,12 +189,15 @@ class Runner:
         return claims, sum(len(claim.images) for claim in claims) >= room.free
 
     def _large(self, serving: Serving, claim: Claim) -> None:
-        """Computes a large job, from its images to its end, when there is memory for what it is made of."""
+        """Computes a large job, from its images to its end; one of many bytes when there is memory for them.
+
+        A job that is large to decode alone is made of fewer than LARGE_BYTES, and waits for no other's.
+        """
         plan = self._guarded(claim, lambda: _PLANS.planned(claim.spec, serving.card))
         if plan is None:
             return
         try:
-            with self._working.taken(plan.working_bytes):
+            with self._working.taken(plan.working_bytes) if claim.record.kind == "many" else nullcontext():
                 self._end(self._begun(serving, [claim]))
         except LedgerUnavailable as error:
             self._left(claim, error)
@@ -295,7 +299,8 @@ class Runner:
         """Decodes a job and hands it to its model's batcher, batch by batch; room it does not use is free again."""
         left = len(claim.images)
         release = functools.partial(_release, serving, claim)
-        decode = functools.partial(self._decode, claim) if claim.record.pixels >= LARGE_PIXELS else None
+        decode = functools.partial(self._decode, claim)
+        most_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
         try:
             if isinstance(data, Exception):
                 raise data
@@ -316,7 +321,9 @@ class Runner:
                 start = len(data) - left
                 rows = slice(start, start + size)
                 began = time.monotonic()
-                pixels = self._reader.read(spec.images[rows], data[rows], height, width, start, channels, decode)
+                pixels = self._reader.read(
+                    spec.images[rows], data[rows], height, width, start, channels, decode, most_here=most_here
+                )
                 job.decoded += time.monotonic() - began
                 if sampled:
                     job.pixels.append(pixels)
@@ -327,7 +334,7 @@ class Runner:
         return job
 
     def _decode(self, claim: Claim, image: spec_pb2.Image, data: Data, into: Pixels) -> None:
-        """Reads an image of a job of many pixels, unless the job has ended meanwhile."""
+        """Reads an image that takes long, unless the job has ended meanwhile."""
         self._still_wanted(claim)
         self._decoders.read(image, data, into)
 

@@ -54,7 +54,8 @@ class FormedTensor:
         """Maps (M,…) in their form."""
         form = self._tensor.form
         placed = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
-        together = SLICE_BYTES // (FLOAT_BYTES * max(1, math.prod(placed)))
+        larger = max(1, math.prod(placed), math.prod(maps.shape[1:]))  # maps are copied before they shrink, too
+        together = SLICE_BYTES // (FLOAT_BYTES * larger)
         if together:
             for start in range(0, len(maps), together):
                 yield self._encoded(_shaped(maps[start : start + together], form))
@@ -75,7 +76,7 @@ class FormedTensor:
         return maps
 
     def _in_bands(self, bands: _Bands) -> Iterator[codec.Array]:
-        """One map that is larger than a slice; its extremes, where its form needs them, are found in a first round."""
+        """One map that is, or was, larger than a slice; extremes that its form needs are found in a first round."""
         form = self._tensor.form
         normalize: Callable[[Floats], Floats] = _unchanged
         is_quantized = form.datatype == tensor_pb2.DATA_TYPE_UINT8

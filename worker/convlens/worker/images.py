@@ -22,6 +22,7 @@ A JPEG that is as the model wants it is decoded by simplejpeg straight into its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -36,7 +37,15 @@ import simplejpeg
 from PIL import Image
 
 from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import PictureError, check_scans, open_picture
+from convlens.v1.image_formats import (
+    MAX_READS,
+    SLOW_PIXELS,
+    ManyReadsError,
+    PictureError,
+    check_scans,
+    is_apart,
+    open_picture,
+)
 from convlens.v1.pictures import check_mode, to_rgb
 
 Data = bytes | memoryview
@@ -71,6 +80,10 @@ class ImageUnreadableError(ValueError):
     """An image that cannot be had from what was sent; the message says why, for people."""
 
 
+class TakesLongError(Exception):
+    """An image file that is to be decoded in a process apart."""
+
+
 class UnreadableAtError(ImageUnreadableError):
     """One image of several that cannot be read."""
 
@@ -99,11 +112,13 @@ class Reader:
         first: int = 0,
         channels: int = 3,
         decode: Decode | None = None,
+        *,
+        most_here: int = SLOW_PIXELS,
     ) -> Pixels:
         """Images described by `images`, of the bytes `data`, as one array (N, height, width, channels) in 0…255.
 
-        RGB, or grey for one channel. uint8, or float32 when any was sent as float32. `decode` is what reads each file,
-        one after another, where this process is not to.
+        RGB, or grey for one channel. uint8, or float32 when any was sent as float32. `decode` is what reads files of
+        more than `most_here` pixels, and others that would hold up this process, one after another.
 
         Raises UnreadableAt, which carries the index of the first image that cannot be read, counted from `first`.
         """
@@ -113,24 +128,34 @@ class Reader:
         floats = any(image.pixels.datatype == tensor_pb2.DATA_TYPE_FP32 for image in images)
         pixels: Any = np.empty((len(images), *shape), np.float32 if floats else np.uint8)
 
-        def part(rows: range) -> None:
+        def read(row: int, how: Decode) -> None:
+            try:
+                how(images[row], data[row], pixels[row])
+            except ImageUnreadableError as error:
+                raise UnreadableAtError(first + row, str(error)) from error
+
+        def part(rows: range) -> list[int]:
+            """Reads these, and returns those that are to be read apart."""
+            left = []
             for row in rows:
                 try:
-                    if decode and not images[row].HasField("pixels"):
-                        decode(images[row], data[row], pixels[row])
-                    else:
-                        read_image(images[row], data[row], pixels[row], self._max_pixels)
-                except ImageUnreadableError as error:
-                    raise UnreadableAtError(first + row, str(error)) from error
+                    read(row, here)
+                except TakesLongError:
+                    left.append(row)
+            return left
 
+        here = functools.partial(read_image, max_pixels=self._max_pixels, most_here=most_here if decode else None)
         count = len(images)
         files = sum(len(file) for image, file in zip(images, data, strict=True) if not image.HasField("pixels"))
-        parts = 1 if decode else max(1, min(self._most, count, files // PART_BYTES))
+        parts = max(1, min(self._most, count, files // PART_BYTES))
         own, *others = (range(count * i // parts, count * (i + 1) // parts) for i in range(parts))
         helped = [self._threads.submit(part, rows) for rows in others]
-        part(own)
+        left = part(own)
         for helper in helped:
-            helper.result()
+            left += helper.result()
+        if decode:
+            for row in left:
+                read(row, decode)
         return cast("Pixels", pixels)
 
 
@@ -162,13 +187,18 @@ def _address(array: npt.NDArray[np.uint8]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int) -> None:
-    """One image, in 0…255, of the size and the channels of `into`."""
+def read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int, most_here: int | None = None) -> None:
+    """One image, in 0…255, of the size and the channels of `into`.
+
+    With `most_here`, TakesLongError for a file of more pixels, and for others that would hold up other threads.
+    """
     match image.WhichOneof("source"):
         case "encoded":
             if image.value_range not in _OF_BYTES:
                 raise ImageUnreadableError("value_range is for float pixels; image files are in 0…255")
-            _decode(data, into, max_pixels)
+            if most_here is not None and is_apart(data):
+                raise TakesLongError
+            _decode(data, into, max_pixels, most_here)
         case "pixels":
             height, width, channels = into.shape
             into[:] = _resize_pixels(_with_channels(_pixels(image, data, max_pixels), channels), height, width)
@@ -176,24 +206,28 @@ def read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int)
             raise ImageUnreadableError("the image has neither encoded bytes nor pixels")
 
 
-def _decode(data: Data, into: Pixels, max_pixels: int) -> None:
+def _decode(data: Data, into: Pixels, max_pixels: int, most_here: int | None) -> None:
     """The file's first frame, upright."""
     height, width, channels = into.shape
     try:
         check_scans(data)
         if _decoded_in_place(bytes(data), into, max_pixels):
             return
-        with open_picture(data) as image:
+        with open_picture(data, MAX_READS + len(data) if most_here is None else MAX_READS) as image:
             _check_size(image.width, image.height, max_pixels)
             check_mode(image)
+            if most_here is not None and image.width * image.height > most_here:
+                raise TakesLongError  # noqa: TRY301 - what is open is to be closed
             with _ONE_AVIF if image.format == "AVIF" else contextlib.nullcontext():
                 picture = to_rgb(image)
         if channels == 1:
             picture = picture.convert("L")
         into[:] = np.asarray(_resized(picture, height, width)).reshape(height, width, channels)
-    except ImageUnreadableError:
+    except (ImageUnreadableError, TakesLongError):
         raise
     except PictureError as error:
+        if most_here is not None and isinstance(error, ManyReadsError):
+            raise TakesLongError from None
         raise ImageUnreadableError(str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         raise ImageUnreadableError(f"the image file is damaged or truncated: {error}") from error

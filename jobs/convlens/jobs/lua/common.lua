@@ -70,12 +70,13 @@ local function model_of(pool) return string.match(pool, '^[^@]*') end
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
 
 -- What a job takes more of than most, so that it waits in a flow of its own: many passes (or bytes), huge or slow ones to decode.
--- LARGE_PIXELS is that of image_formats.py.
+-- Both bounds are those of image_formats.py: of a job, and of an image.
 local LARGE_PIXELS, SLOW_PIXELS = 16000000, 2000000
 local function kind(cost, images, pixels)
   pixels = tonumber(pixels or 0)
   if tonumber(cost) - math.floor(pixels / LARGE_PIXELS) > tonumber(images) then return 'many' end
-  return pixels >= LARGE_PIXELS and 'huge' or pixels > SLOW_PIXELS and 'slow' or 'one'
+  if pixels >= LARGE_PIXELS or pixels > SLOW_PIXELS * tonumber(images) then return 'huge' end
+  return pixels > SLOW_PIXELS and 'slow' or 'one'
 end
 
 local time
