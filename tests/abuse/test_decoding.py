@@ -11,11 +11,14 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
-from neighbours import MIB, Neighbour, forget_peak, peak, resident
+from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
 from PIL import Image
+from processes import until
 
-from convlens.client import Client, InvalidArgument, Saliency
+from convlens.client import Activations, Client, InvalidArgument, Output, Saliency
+from convlens.v1 import job_pb2
 
 SIDE = 8000
 
@@ -23,7 +26,7 @@ SIDE = 8000
 @pytest.fixture(scope="module")
 def service(start_service):
     service = start_service()
-    service.null = service.worker("null=null")
+    service.null = service.worker("null=null", "stuck=null,device_ms=10000+0")
     service.front, service.target = service.server()
     return service
 
@@ -72,6 +75,48 @@ def test_large_images_hold_nobody_up(service, huge, scale):
     assert neighbour.slowest < 2, f"{neighbour.slowest:.2f} s"  # 1 s on a machine that nothing else keeps busy
     assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB"
     assert held < 2 * 1300 * MIB, f"{held / MIB:.0f} MiB"
+
+
+def translucent(side=3990) -> bytes:
+    """A PNG of 60 kB that is just below 16 million pixels."""
+    out = io.BytesIO()
+    Image.new("RGBA", (side, side), (1, 2, 3, 100)).save(out, "PNG")
+    return out.getvalue()
+
+
+def commonplace(side=3990) -> bytes:
+    """A JPEG of as many, lying on its side."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    return picture("JPEG", side, exif=exif)
+
+
+@pytest.mark.parametrize("make", [translucent, commonplace])
+def test_images_of_some_million_pixels_hold_nobody_up(service, scale, make):
+    data, worker = make(), service.null
+    with Client(service.target, timeout=60) as client, Neighbour(service.target) as neighbour:
+        forget_peak(worker)
+        before = resident(worker)
+        jobs = [client.submit(data + bytes([n, 0]), [Saliency()], model="null", timeout=600) for n in range(48)]
+        threading.Event().wait(2.5 * scale)
+        grown = peak(worker) - before
+        for job in jobs:
+            job.cancel()
+    assert not neighbour.errors
+    assert neighbour.slowest < 2, f"{neighbour.slowest:.2f} s"  # 1 s on a machine that nothing else keeps busy
+    assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB"
+
+
+def test_large_images_do_not_wait_for_the_memory_of_large_results(service):
+    """Jobs of 800 MiB, of ten seconds and more, leave a photo of 20 megapixels its turn."""
+    asked = Activations(["block1_conv1"], output=Output((1, 1)))
+    with Client(service.target, timeout=60) as client:
+        stuck = [client.submit([PHOTO + np.uint8(n)] * 60, [asked], model="stuck", timeout=600) for n in range(2)]
+        until(lambda: all(job.status().state == job_pb2.JOB_STATE_RUNNING for job in stuck))
+        result = client.visualize(picture("JPEG", 4500), [Saliency()], model="null", timeout=7)
+        for job in stuck:
+            job.cancel()
+    assert result["saliency"].shape == (1, 224, 224)
 
 
 def _resident(pid) -> int:

@@ -79,8 +79,8 @@ def ignore_warnings() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def open_picture(data: Data, reads: int = MAX_READS) -> ImageFile:
-    """The file as a Pillow image of which nothing is decoded yet, and which may read the file `reads` times.
+def open_picture(data: Data, more_reads: int = 0) -> ImageFile:
+    """The file as a Pillow image of which nothing is decoded yet; decoding may read it `more_reads` times more.
 
     PictureError for a file of another format, one that is damaged at its head, and a TIFF that would take much memory
     before its size can be seen. Pillow's parsers raise further errors, of any type, for what is damaged behind that.
@@ -94,12 +94,15 @@ def open_picture(data: Data, reads: int = MAX_READS) -> ImageFile:
     if kind == "TIFF" and (why := _tiff_refusal(data)):
         raise PictureError(why)
     try:
-        return Image.open(_BoundedFile(data, reads), formats=decodable())
+        file = _BoundedFile(data)
+        picture = Image.open(file, formats=decodable())
     except UnidentifiedImageError as error:
         if kind:
             message = f"the {kind} file is damaged, or of a variant that is not read"
             raise PictureError(message) from error
         raise PictureError(f"the bytes are no image of the formats {', '.join(decodable())}") from error
+    file.reads_left += more_reads
+    return picture
 
 
 def check_scans(data: Data) -> None:
@@ -121,16 +124,16 @@ class _BoundedFile(io.BytesIO):
     Chunks and segments may be millions; tags may all point to the same megabytes.
     """
 
-    def __init__(self, data: Data, reads: int) -> None:
+    def __init__(self, data: Data) -> None:
         super().__init__(data)
-        self._reads = reads
+        self.reads_left = MAX_READS
         self._bytes = 2 * len(data) + SPARE_BYTES
 
     def read(self, size: int | None = -1) -> bytes:
         found = super().read(size)
-        self._reads -= 1
+        self.reads_left -= 1
         self._bytes -= len(found)
-        if self._reads < 0 or self._bytes < 0:
+        if self.reads_left < 0 or self._bytes < 0:
             raise ManyReadsError(
                 "the image file has too many chunks, segments or tags; save it anew with an ordinary program"
             )

@@ -445,7 +445,7 @@ REFUSED = {
         Case(encode(Image.new("1", (200, 200))), match="40000 pixels, 10000 are allowed", error=UnreadableAtError),
         Case(np.zeros((200, 200), np.uint8), match="are allowed", error=UnreadableAtError),
     ],
-    "more than 500 scans or 64 EXIF segments of a JPEG, tens of thousands of chunks or segments of any file": [
+    "more than 500 scans or 64 EXIF segments of a JPEG, tens of thousands of chunks or segments in any file's header": [
         Case(
             encode(RGB, "JPEG")[:2] + 65 * b"\xff\xe1\0\x08Exif\0\0" + encode(RGB, "JPEG")[2:],
             match="65 EXIF segments; allowed: 64",

@@ -301,6 +301,16 @@ def test_few_plans_of_small_specs_are_remembered():
     assert [plans.get(spec, CARD) for spec in (specs[0], specs[1], specs[-1])] == [None, plan, plan]
 
 
+def test_working_bytes_are_the_arrays_and_a_copy_of_the_largest_map_that_is_resized():
+    images = [spec_pb2.Image(), spec_pb2.Image()]
+    whole, resized = activations("c1"), formed(activations("c1", "c2"), height=1, width=1)
+    c1, c2 = (4 * math.prod(LAYERS[name][1]) for name in ("c1", "c2"))
+    held = [
+        make_plan(spec_pb2.JobSpec(images=images, visualizations=[it]), CARD).working_bytes for it in (whole, resized)
+    ]
+    assert held == [2 * c1, 2 * (c1 + c2) + max(c1, c2)]
+
+
 # --- targets by label ---
 
 IMAGENET = [

@@ -1,7 +1,7 @@
 """A job from its claim to its end: fetch, decode, compute, store. The next is decoded while the device computes.
 
 Large jobs, of many passes, pixels or bytes, hold nobody up: each hand ends one at a time in a thread apart, images are
-decoded in processes of their own, and what all of them hold of arrays together is bounded.
+decoded in processes of their own, and what those of many passes or bytes hold of arrays together is bounded.
 """
 
 from __future__ import annotations

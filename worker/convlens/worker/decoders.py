@@ -1,4 +1,4 @@
-"""Processes that decode large images, one image each at a time, beside a worker.
+"""Processes that decode images that take long, one image each at a time, beside a worker.
 
 Such an image takes a second and a gigabyte, in libraries of which some let no other thread of their process run. In a
 process of its own it holds nobody up, what it took is given back, and where the machine has no more memory, this is the
@@ -53,7 +53,7 @@ class Decoders:
         An image with which a process is killed is tried once more: that may have been another's fault.
         """
         request = (image.SerializeToString(), bytes(data), into.shape, into.dtype.str, self._max_pixels)
-        found = self._answer(request) or self._answer(request)
+        found = self._answer(request)
         if found is None:
             raise ImageUnreadableError("decoding the image took more memory than there is; shrink it")
         if isinstance(found, str):
@@ -63,9 +63,12 @@ class Decoders:
     def _answer(self, request: Any) -> bytes | str | None:
         process = self._idle.get()
         try:
-            if process is None or process.poll() is not None:
-                process = self._starter.submit(_start).result()
-            return _answer(process, request)
+            for _ in range(2):
+                if process is None or process.poll() is not None:
+                    process = self._starter.submit(_start).result()
+                if found := _answer(process, request):
+                    return found
+            return None
         finally:
             self._idle.put(process)
 

@@ -38,7 +38,6 @@ from PIL import Image
 
 from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
 from convlens.v1.image_formats import (
-    MAX_READS,
     SLOW_PIXELS,
     ManyReadsError,
     PictureError,
@@ -213,7 +212,7 @@ def _decode(data: Data, into: Pixels, max_pixels: int, most_here: int | None) ->
         check_scans(data)
         if _decoded_in_place(bytes(data), into, max_pixels):
             return
-        with open_picture(data, MAX_READS + len(data) if most_here is None else MAX_READS) as image:
+        with open_picture(data, len(data) if most_here is None else 0) as image:
             _check_size(image.width, image.height, max_pixels)
             check_mode(image)
             if most_here is not None and image.width * image.height > most_here:
