@@ -137,7 +137,7 @@ def test_every_method_needs_a_known_token_with_its_role(secured, method):
 
 
 async def test_the_sdk_says_what_is_missing(secured):
-    for token, reason in ((None, "TOKEN_MISSING"), ("no token of ours", "TOKEN_UNKNOWN")):
+    for token, reason in ((None, "TOKEN_MISSING"), ("no-token-of-ours", "TOKEN_UNKNOWN")):
         with secured.client(token) as client, pytest.raises(Unauthenticated) as caught:
             client.saliency(IMAGE)
         assert caught.value.reason == reason
