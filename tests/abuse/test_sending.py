@@ -82,7 +82,7 @@ def test_answers_that_nobody_reads_take_a_bounded_memory_which_comes_back(server
             for _ in range(12 * scale):
                 for caller in callers:
                     caller.allow(caller.call(path, *requests(path, job)), 4096)  # a header comes, and no more
-                    caller.listen()
+                    caller.drain()
             time.sleep(3 if path == STREAM else 1)  # what the server would still take
             grown = peak(process) - base
         until(lambda: resident(process) < base + 32 * MIB, 15)
@@ -101,17 +101,17 @@ def test_who_reads_gets_all_though_others_do_not(service, job):
         others = [stack.enter_context(Unread(target)) for _ in range(8)]
         for other in others:
             other.allow(other.call(READ, request), 4096)  # the header comes, and a chunk does not
-            other.listen(0.1)
+            other.drain(0.1)
         slow = stack.enter_context(Unread(target))
         number = slow.call(READ, request)
         began = time.monotonic()
         while number not in slow.ended and not slow.is_closed and time.monotonic() - began < 20:
             slow.allow(number, 100 << 10)
-            slow.listen(0.1)
+            slow.drain(0.1)
         assert slow.read[number] > job.result_bytes
         assert number in slow.ended
         for other in others:
-            other.listen(0.1)
+            other.drain(0.1)
         assert any(other.is_closed for other in others)
         with Client(target, timeout=30) as client:
             assert client.job(job.id).result()
