@@ -18,13 +18,6 @@ LIMIT = 160 * MIB
 
 
 @pytest.fixture(scope="module")
-def service(start_service):
-    service = start_service()
-    service.worker("null=null")
-    return service
-
-
-@pytest.fixture(scope="module")
 def server(service):
     return service.server()
 

@@ -26,13 +26,6 @@ BUSY_SECONDS = 2
 
 
 @pytest.fixture(scope="module")
-def service(start_service):
-    service = start_service()
-    service.worker("null=null")
-    return service
-
-
-@pytest.fixture(scope="module")
 def server(service):
     """The process and its target."""
     process, line = service.start("convlens.server", "--port", "0", "--max-sending-bytes", str(BUDGET))
