@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from neighbours import MIB, Neighbour
 from processes import running, until
 
 from convlens.client import Client, GradCAM, Overloaded, Saliency
+from convlens.jobs.directory_payloads import DirectoryPayloads
+from convlens.jobs.payloads import StoreFull
 
 SIZE = 8 * MIB
 """Of the small file system."""
@@ -132,3 +137,24 @@ def test_in_a_full_folder_leftovers_and_cached_results_go_and_work_goes_on(tmp_p
             for job in jobs:
                 job.delete()
             until(lambda: client.visualize(photos(1, seed=3)[0], [Saliency()]), 10)
+
+
+def test_who_finds_nothing_to_drop_waits_for_what_another_process_is_dropping(tmp_path):
+    dropped = threading.Event()
+    with small_file_system(tmp_path / "payloads", f"size={SIZE}") as folder, ThreadPoolExecutor(1) as pool:
+        cached = ["c" * 32]
+
+        def drop_cached(_size):  # as in Redis: forgotten at once, deleted by whoever asked
+            names = cached[:]
+            cached.clear()
+            dropped.set()
+            time.sleep(0.3 if names else 0)
+            return names
+
+        one, another = (DirectoryPayloads(folder, time.time, drop_cached) for _ in range(2))
+        one.put("c" * 32, [bytes(SIZE - MIB)], SIZE - MIB, 60)
+        first = pool.submit(one.put, "1" * 32, [bytes(2 * MIB)], 2 * MIB, 60)
+        assert dropped.wait(10)
+        assert another.put("2" * 32, [bytes(2 * MIB)], 2 * MIB, 60) == first.result(10) == 2 * MIB
+        with pytest.raises(StoreFull):
+            another.put("3" * 32, [bytes(SIZE)], SIZE, 60)

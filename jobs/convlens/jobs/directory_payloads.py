@@ -106,13 +106,15 @@ class DirectoryPayloads:
 
         def with_room(action: Callable[[], T]) -> T:
             """What `action` gives; tried again while there is something that a full folder can do without."""
+            made = True
             for _ in range(TRIES):
                 rooms = self._rooms_made
                 try:
                     return action()
                 except OSError as error:
-                    if error.errno not in _FULL or not self._make_room(opened, size, rooms):
+                    if error.errno not in _FULL or not made:
                         raise
+                    made = self._make_room(opened, size, rooms)  # tried again also after none: others may have made it
             raise OSError(errno.ENOSPC, "others take what room is made")
 
         return _Writing(opened, name, size, with_room)
@@ -176,10 +178,11 @@ class DirectoryPayloads:
     def _make_room(self, opened: _Opened, size: int, rooms: int) -> bool:
         """Deletes what can be done without, spares first; False where there was nothing.
 
-        Nothing is deleted where another thread did so since there were `rooms` made.
+        Nothing is deleted where another thread did so since there were `rooms` made. Processes do it one after another,
+        so that whoever finds nothing left knows that what the one before dropped is deleted by now.
         """
         folder, spare_files = opened
-        with self._making_room:
+        with self._making_room, _alone(folder):
             if self._rooms_made != rooms:
                 return True
             parts = ((name, status) for name, status in _files(folder) if name.endswith(_PART))
@@ -344,6 +347,16 @@ def _drop_abandoned(folder: OwnFolder, name: str, status: os.stat_result) -> boo
             os.close(file)
         return True
     return False
+
+
+@contextlib.contextmanager
+def _alone(folder: OwnFolder) -> Iterator[None]:
+    """Holds the folder's lock, which processes share; not where the file system has none for folders, as NFS."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder.fd, fcntl.LOCK_EX)
+            stack.callback(fcntl.flock, folder.fd, fcntl.LOCK_UN)
+        yield
 
 
 def _unlink(folder: OwnFolder, name: str) -> None:
