@@ -8,7 +8,7 @@ from typing import Final
 
 from convlens.server import metrics as server
 from convlens.worker import metrics as worker
-from convlens.worker.batcher import Cause
+from convlens.worker.pipeline.batcher import Cause
 
 JOBS: Final = 100_000
 DEVICE: Final = worker.Device("null", Cause)
@@ -25,7 +25,7 @@ def of_a_worker() -> None:
 
 
 def of_a_front() -> None:
-    """As interceptor.py and front.py do."""
+    """As interceptors/status.py and front.py do."""
     with server.call("VisualizationService/Visualize") as seen:
         server.JOBS.labels("null", "queued").inc()
         seen.code = "OK"

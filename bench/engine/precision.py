@@ -18,7 +18,6 @@ import keras
 import numpy as np
 from scipy.stats import rankdata
 
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
 from convlens.worker.engine.methods.occlusion import Covered, Occlusion
@@ -28,6 +27,7 @@ from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
 from convlens.worker.engine.sampling import Asked
+from convlens.worker.method_registry import METHODS
 from convlens.worker.models.stock import randomise
 from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import load

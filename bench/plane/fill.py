@@ -10,12 +10,12 @@ import uuid
 from typing import Final
 
 from bench.plane.client import tiny
-from convlens.jobs.admission import Bounds
-from convlens.jobs.connect import connect
-from convlens.jobs.ledger import Ledger
-from convlens.jobs.record import Priority
-from convlens.jobs.settings import JobsSettings
-from convlens.jobs.submission import NewJob
+from convlens.jobs.queue.admission import Bounds
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.new_job import NewJob
+from convlens.jobs.queue.record import Priority
+from convlens.jobs.runtime.redis_client import connect
+from convlens.jobs.runtime.settings import JobsSettings
 from convlens.v1 import spec_pb2
 
 BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, pixels=1 << 50, tenant_share=1.0)

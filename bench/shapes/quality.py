@@ -14,7 +14,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, blurred
 from convlens.worker.engine.methods.occlusion import Occlusion
@@ -24,6 +23,7 @@ from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, GradCAM, Plan, Saliency, Score
 from convlens.worker.engine.quality import deletion, insertion, mass_inside, pointing
+from convlens.worker.method_registry import METHODS
 from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import PREPROCESS, load
 

@@ -12,7 +12,7 @@ import pytest
 from processes import until
 
 from convlens.client import Client, GradCAM
-from convlens.jobs.own_folder import UnusableFolder
+from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.local.folders import folders
 from convlens.local.settings import UpSettings
 from convlens.local.valkey import command

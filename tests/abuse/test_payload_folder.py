@@ -17,15 +17,15 @@ from neighbours import MIB, Neighbour
 from processes import running, until
 
 from convlens.client import Client, GradCAM, Overloaded, Saliency
-from convlens.jobs.directory_payloads import DirectoryPayloads
-from convlens.jobs.payloads import StoreFull
+from convlens.jobs.payloads.directory import DirectoryPayloads
+from convlens.jobs.payloads.store import StoreFull
 
 SIZE = 8 * MIB
 """Of the small file system."""
 KILLED_WRITER = """if True:
     import os, signal, sys, time
     from pathlib import Path
-    from convlens.jobs.directory_payloads import DirectoryPayloads
+    from convlens.jobs.payloads.directory import DirectoryPayloads
     store = DirectoryPayloads(Path(sys.argv[1]), time.time)
     store.put("f" * 32, [bytes(int(sys.argv[2]))], int(sys.argv[2]), 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
 """

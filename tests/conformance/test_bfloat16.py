@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import rankdata
 
 from convlens.v1 import model_pb2
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
 from convlens.worker.engine.methods.occlusion import Covered, Occlusion
@@ -17,8 +16,9 @@ from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGra
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
-from convlens.worker.models.catalogue import load as load_source
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.method_registry import METHODS
+from convlens.worker.models.loaders import load as load_source
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import parse
 from convlens.worker.models.stock import randomise
 from convlens.worker.shapes import draw

@@ -8,14 +8,14 @@ import warnings
 import atheris
 
 with atheris.instrument_imports():
-    from convlens.jobs.fields import SpecError
-    from convlens.server.errors import Refusal, refusal_of
+    from convlens.jobs.request.fields import SpecError
     from convlens.server.requests import reader
+    from convlens.server.status import Refusal, refusal_of
     from convlens.server.validation import Call, validate
 
 import grpc
 
-from convlens.jobs.cards import Live
+from convlens.jobs.model_registry import Live
 from convlens.server.settings import ServerSettings
 from convlens.v1 import job_pb2
 from convlens.worker.models.null import NullModel

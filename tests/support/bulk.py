@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from convlens.jobs.connect import connect
-from convlens.jobs.ledger import Ledger
-from convlens.jobs.record import Priority, Record
-from convlens.jobs.settings import JobsSettings
-from convlens.jobs.submission import NewJob
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.new_job import NewJob
+from convlens.jobs.queue.record import Priority, Record
+from convlens.jobs.runtime.redis_client import connect
+from convlens.jobs.runtime.settings import JobsSettings
 from convlens.server.settings import ServerSettings
 
 POOL = "nobody"

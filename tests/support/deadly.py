@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 
 from convlens.worker.__main__ import main
-from convlens.worker.models import catalogue
+from convlens.worker.models import loaders
 from convlens.worker.models.null import NullModel
 
 DEADLY = 903
@@ -30,5 +30,5 @@ class Deadly(NullModel):
 
 
 if __name__ == "__main__":
-    catalogue.KINDS["null"] = Deadly
+    loaders.KINDS["null"] = Deadly
     sys.exit(main())

@@ -12,7 +12,7 @@ import sys
 import threading
 
 from convlens.worker.__main__ import main
-from convlens.worker.models import catalogue
+from convlens.worker.models import loaders
 from convlens.worker.models.null import NullModel
 
 WAITS, GRIPS = 901, 902
@@ -37,6 +37,6 @@ class Hanging(NullModel):
 
 
 if __name__ == "__main__":
-    catalogue.KINDS["null"] = Hanging
+    loaders.KINDS["null"] = Hanging
     signal.signal(DEAFEN, hang)
     sys.exit(main())

@@ -13,7 +13,7 @@ from convlens.local.certificates import Certificates
 def new_token(file: Path, tenant: str, *roles: str) -> str:
     """Makes a token as an operator does, appends its entry to `file`, and returns it."""
     words = [word for role in roles for word in ("--role", role)]
-    command = [sys.executable, "-m", "convlens.server.new_token", "new", "--tenant", tenant, *words]
+    command = [sys.executable, "-m", "convlens.server.auth.new_token", "new", "--tenant", tenant, *words]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     with file.open("a") as out:
         out.write(made.stdout)

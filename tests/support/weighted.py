@@ -12,7 +12,7 @@ import sys
 import time
 
 from convlens.worker.__main__ import main
-from convlens.worker.models import catalogue
+from convlens.worker.models import loaders
 from convlens.worker.models.null import NullModel
 
 RAISES = {"901": KeyError("no such layer"), "902": MemoryError(), "903": RecursionError("too deep")}
@@ -47,5 +47,5 @@ class Weighted(NullModel):
 
 
 if __name__ == "__main__":
-    catalogue.KINDS["random"] = Weighted
+    loaders.KINDS["random"] = Weighted
     sys.exit(main())

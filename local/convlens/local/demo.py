@@ -15,7 +15,7 @@ from typing import Final
 from PIL import Image
 
 from convlens.client import Activations, Client, GradCAM, Result, Saliency, TopK
-from convlens.jobs.temporary import held_folder
+from convlens.jobs.runtime.temporary import held_folder
 from convlens.local.serving import serving
 from convlens.worker.shapes import LABELS, draw
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from convlens.jobs.own_folder import OwnFolder, UnusableFolder
-from convlens.jobs.temporary import held_folder
+from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
+from convlens.jobs.runtime.temporary import held_folder
 from convlens.local.settings import UpSettings
 from convlens.local.valkey import CONFIG, FILES, is_file_name, is_own_config
 

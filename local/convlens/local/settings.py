@@ -7,7 +7,7 @@ import shlex
 
 from pydantic import Field
 
-from convlens.jobs.settings import NamedPath
+from convlens.jobs.runtime.settings import NamedPath
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from convlens.jobs import descriptors
-from convlens.jobs.connect import LedgerUnavailable, connect
-from convlens.jobs.own_folder import UnusableFolder
+from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.runtime import descriptors
+from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, certificates, client_words
 from convlens.local.children import Child, ChildFailed

@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from convlens.jobs import descriptors, logs, memory, scheduling
+from convlens.jobs.runtime import descriptors, logs, memory, scheduling
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
 from convlens.v1.image_formats import ignore_warnings

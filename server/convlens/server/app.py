@@ -13,22 +13,23 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from convlens.jobs import checks, memory, scrape
-from convlens.jobs.own_folder import UnusableFolder
-from convlens.server import metrics, transport
+from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.runtime import checks, memory, metrics_endpoint
+from convlens.server import metrics
+from convlens.server.auth.reloading_file import Unusable
+from convlens.server.auth.tls import server_credentials
+from convlens.server.auth.tokens import Tokens
 from convlens.server.checks import AT_START, ServerDeployment
 from convlens.server.front import Front
-from convlens.server.gate import Gate
-from convlens.server.grpc_server import make_server
 from convlens.server.health import SERVICES, Health
-from convlens.server.interceptor import Boundary
-from convlens.server.receive_budget import ReceiveBudget
-from convlens.server.receiving import Calls, Receiving
+from convlens.server.interceptors.auth import Gate
+from convlens.server.interceptors.status import Boundary
 from convlens.server.services import VERSION, Jobs, Models, Visualizations
 from convlens.server.settings import ServerSettings
-from convlens.server.tls import server_credentials
-from convlens.server.tokens import Tokens
-from convlens.server.watched import Unusable
+from convlens.server.transport import options
+from convlens.server.transport.grpc_server import make_server
+from convlens.server.transport.receive_budget import ReceiveBudget
+from convlens.server.transport.receiving import Calls, Receiving
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ async def serve(settings: ServerSettings) -> int:
     calls = Calls(settings.max_calls, settings.tenant_share)
     boundary = Boundary(VERSION)
     server = make_server(
-        transport.options(settings), [Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate]
+        options.options(settings), [Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate]
     )
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Visualizations(front), server)  # type: ignore[no-untyped-call,unused-ignore]
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
@@ -60,7 +61,7 @@ async def serve(settings: ServerSettings) -> int:
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if settings.reflection:
         reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
-    probes = make_server(transport.PROBES)
+    probes = make_server(options.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probes)
     address = f"{settings.host}:{settings.port}"
     try:
@@ -69,7 +70,7 @@ async def serve(settings: ServerSettings) -> int:
             address = settings.health_address
             probes.add_insecure_port(address)
         address = settings.metrics_address
-        scrape.serve(address)
+        metrics_endpoint.serve(address)
     except (RuntimeError, OSError):
         log.error("cannot listen on %s: is something else listening there?", address)  # noqa: TRY400 - as above
         return 1

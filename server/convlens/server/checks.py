@@ -12,13 +12,14 @@ from typing import Final
 
 from cryptography import x509
 
-from convlens.jobs import cards, deployment
-from convlens.jobs.checks import Check, Level
-from convlens.jobs.deployment import RECORD_BYTES, Deployment
+from convlens.jobs import model_registry
+from convlens.jobs.runtime import deployment
+from convlens.jobs.runtime.checks import Check, Level
+from convlens.jobs.runtime.deployment import RECORD_BYTES, Deployment
+from convlens.server.auth.reloading_file import Unusable
+from convlens.server.auth.tls import watched_certificates
+from convlens.server.auth.tokens import Tokens
 from convlens.server.settings import ServerSettings, is_loopback
-from convlens.server.tls import watched_certificates
-from convlens.server.tokens import Tokens
-from convlens.server.watched import Unusable
 
 VERSION: Final = metadata.version("convlens-server")
 EXPIRY_DAYS: Final = 14
@@ -34,9 +35,9 @@ class ServerDeployment(Deployment):
         self.server = settings
 
     @cached_property
-    def live(self) -> cards.Live:
+    def live(self) -> model_registry.Live:
         """What workers serve."""
-        return cards.live(self.redis)
+        return model_registry.live(self.redis)
 
 
 def memory(found: ServerDeployment) -> Iterator[tuple[Level, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from pydantic import TypeAdapter, ValidationError
 
-from convlens.jobs.checks import Finding, Level, examine
+from convlens.jobs.runtime.checks import Finding, Level, examine
 from convlens.server.checks import CHECKS, ServerDeployment, versions_fit
 from convlens.server.settings import ServerSettings
 from convlens.v1 import model_pb2, model_pb2_grpc

@@ -13,22 +13,24 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar, cast
 
-from convlens.jobs import cards, keys, memory, poison
-from convlens.jobs.admission import Full
-from convlens.jobs.broker import Publisher, celery_app
-from convlens.jobs.connect import FRONT_SECONDS, LedgerUnavailable, connect
-from convlens.jobs.ledger import Ledger, Waiting
-from convlens.jobs.notices import Notices
-from convlens.jobs.reconciler import Reconciler
-from convlens.jobs.record import Record, State
-from convlens.jobs.submission import NewJob, NotSubmitted, Submitted
-from convlens.server import convert, metrics
-from convlens.server.auth import Caller
-from convlens.server.errors import refusal_of, unknown_job, without_frames
+from convlens.jobs import model_registry
+from convlens.jobs.queue import keys, poison
+from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.celery import Publisher, celery_app
+from convlens.jobs.queue.ledger import Ledger, Waiting
+from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Submitted
+from convlens.jobs.queue.reconciler import Reconciler
+from convlens.jobs.queue.record import Record, State
+from convlens.jobs.queue.subscriber import Notices
+from convlens.jobs.runtime import memory
+from convlens.jobs.runtime.redis_client import FRONT_SECONDS, LedgerUnavailable, connect
+from convlens.server import metrics, responses
+from convlens.server.auth.principal import Caller
+from convlens.server.coalescer import Together
 from convlens.server.requests import JobRequest
-from convlens.server.send_budget import SendBudget
 from convlens.server.settings import ServerSettings
-from convlens.server.together import Together
+from convlens.server.status import refusal_of, unknown_job, without_frames
+from convlens.server.transport.send_budget import SendBudget
 from convlens.server.validation import Call, validate
 from convlens.v1 import job_pb2
 
@@ -58,7 +60,7 @@ class Asked:
 
     request: JobRequest
     call: Call
-    live: cards.Live
+    live: model_registry.Live
 
 
 class Front:
@@ -83,7 +85,7 @@ class Front:
         self._telling: asyncio.TimerHandle | None = None
         self._light = Together(self._loop, "submit", self._submitted, threads=writers)
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
-        self._live = cards.Live({}, {}, ())
+        self._live = model_registry.Live({}, {}, ())
         self._live_until = 0.0
         self.sending = SendBudget(settings.max_sending_bytes, settings.tenant_share, self.trim)
         self.seen: set[str] = set()
@@ -113,11 +115,11 @@ class Front:
         """Gives free memory back to the kernel, in a thread."""
         self._loop.run_in_executor(self._threads, memory.trim)
 
-    async def live(self) -> cards.Live:
+    async def live(self) -> model_registry.Live:
         """What is served now, a second old at most."""
         now = time.monotonic()
         if now >= self._live_until:
-            live = await self.call(cards.live, self.ledger.redis)
+            live = await self.call(model_registry.live, self.ledger.redis)
             known = self._live.models  # plans are remembered by cards, so that one that did not change stays the same
             models = {name: known[name] if known.get(name) == card else card for name, card in live.models.items()}
             self._live = dataclasses.replace(live, models=models)
@@ -224,7 +226,7 @@ class Front:
 
         def listed() -> tuple[list[job_pb2.Job], int | None]:
             records, after = self.ledger.page(size, before, state, tenant)
-            return [convert.job(record) for record in records], after
+            return [responses.job(record) for record in records], after
 
         return await self._loop.run_in_executor(self._lister, listed)
 

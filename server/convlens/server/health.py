@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import Final
 
-from convlens.jobs import background
-from convlens.jobs.background import Rounds
+from convlens.jobs.runtime import background
+from convlens.jobs.runtime.background import Rounds
 from convlens.server.front import Front
 from convlens.server.health_service import HealthService
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2

@@ -13,9 +13,9 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from convlens.jobs.admission import Bounds
-from convlens.jobs.connect import LedgerUnavailable
-from convlens.jobs.ledger import Ledger
+from convlens.jobs.queue.admission import Bounds
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.runtime.redis_client import LedgerUnavailable
 
 log = logging.getLogger(__name__)
 

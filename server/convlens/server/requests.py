@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from convlens.server.errors import Refusal, invalid
+from convlens.server.status import Refusal, invalid
 from convlens.v1 import framing, spec_pb2, tensor_pb2
 
 LARGE: Final = 1 << 20

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
-from convlens.jobs.payloads import PayloadGone
-from convlens.jobs.record import Record, State
-from convlens.server.errors import ended_without_result, result_expired
+from convlens.jobs.payloads.store import PayloadGone
+from convlens.jobs.queue.record import Record, State
 from convlens.server.front import Front
-from convlens.server.send_budget import Sending
+from convlens.server.status import ended_without_result, result_expired
+from convlens.server.transport.send_budget import Sending
 from convlens.v1 import framing, result_pb2
 
 _HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name

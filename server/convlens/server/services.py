@@ -9,15 +9,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from importlib import metadata
 from typing import Any, Final
 
-from convlens.jobs.ledger import JobLive
-from convlens.jobs.record import Record, State
-from convlens.server import convert, results
-from convlens.server.auth import caller
-from convlens.server.errors import MODEL_CHANGED, invalid, model_changed, unknown_job
+from convlens.jobs.queue.ledger import JobLive
+from convlens.jobs.queue.record import Record, State
+from convlens.server import responses, results
+from convlens.server.auth.principal import caller
 from convlens.server.front import Front
 from convlens.server.requests import JobRequest
-from convlens.server.send_budget import Sending, SendingOne
+from convlens.server.status import MODEL_CHANGED, invalid, model_changed, unknown_job
 from convlens.server.stream import Stream, Turn
+from convlens.server.transport.send_budget import Sending, SendingOne
 from convlens.server.validation import (
     Call,
     canonical_request_id,
@@ -104,7 +104,7 @@ class Visualizations(visualization_pb2_grpc.VisualizationServiceServicer):
             del request
             async with front.waiting(submitted) as record:
                 if not record.state.final and not await heard.ends_within(AT_ONCE_SECONDS):
-                    yield "job", convert.job(record)
+                    yield "job", responses.job(record)
                 ended = await front.ended(record, heard)
                 if ended.failure and ended.failure.reason == MODEL_CHANGED:
                     raise model_changed(ended)
@@ -132,12 +132,12 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         request_id = canonical_request_id(request.message.request_id)
         call = Call(job_id(request_id, tenant), request_id, tenant, keep=True)
         record = await (await self._front.submit(request, call))
-        return job_pb2.SubmitJobResponse(job=convert.job(record))
+        return job_pb2.SubmitJobResponse(job=responses.job(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:  # noqa: N802, ARG002
         """A job's state."""
         record = await self._front.record(valid_job_id(request.id), caller())
-        return job_pb2.GetJobResponse(job=convert.job(record))
+        return job_pb2.GetJobResponse(job=responses.job(record))
 
     async def WatchJob(  # noqa: N802
         self,
@@ -148,7 +148,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         front = self._front
         async with front.waiting(asyncio.ensure_future(self._joined(request.id))) as record:
             async for changed in front.changes(record.id):
-                yield job_pb2.WatchJobResponse(job=convert.job(changed))
+                yield job_pb2.WatchJobResponse(job=responses.job(changed))
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802
         """A page of jobs, newest first."""
@@ -171,7 +171,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Ends a job."""
         record = await self._front.record(valid_job_id(request.id), caller())
         ended: Record | None = await self._front.call(self._front.ledger.cancel, record.id)
-        return job_pb2.CancelJobResponse(job=convert.job(ended or record))
+        return job_pb2.CancelJobResponse(job=responses.job(ended or record))
 
     async def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: Context) -> job_pb2.DeleteJobResponse:  # noqa: N802, ARG002
         """Forgets an ended job."""
@@ -229,6 +229,6 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         """Version, limits, features."""
         return model_pb2.GetServerInfoResponse(
             version=VERSION,
-            limits=convert.limits(self._front.settings),
+            limits=responses.limits(self._front.settings),
             default_model=default_model((await self._front.live()).models),
         )

@@ -6,8 +6,8 @@ import ipaddress
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from convlens.jobs.admission import Bounds
-from convlens.jobs.settings import JobsSettings, NamedPath
+from convlens.jobs.queue.admission import Bounds
+from convlens.jobs.runtime.settings import JobsSettings, NamedPath
 
 
 def is_loopback(host: str) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from convlens.server import results
-from convlens.server.errors import Refusal, refusal_of
 from convlens.server.requests import JobRequest
+from convlens.server.status import Refusal, refusal_of
 from convlens.v1 import framing, job_pb2
 from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamResponse
 

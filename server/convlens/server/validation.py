@@ -15,15 +15,15 @@ import simplejpeg
 from blake3 import blake3
 from PIL.Image import DecompressionBombError
 
-from convlens.jobs.cards import Live
-from convlens.jobs.hands import HANDS
-from convlens.jobs.payloads import Data
-from convlens.jobs.plan import JobPlan, Plans, make_plan
-from convlens.jobs.record import Priority
-from convlens.jobs.submission import NewJob
-from convlens.server.errors import Refusal, invalid
+from convlens.jobs.model_registry import Live
+from convlens.jobs.payloads.store import Data
+from convlens.jobs.queue.hands import HANDS
+from convlens.jobs.queue.new_job import NewJob
+from convlens.jobs.queue.record import Priority
+from convlens.jobs.request.plan import JobPlan, Plans, make_plan
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
+from convlens.server.status import Refusal, invalid
 from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
 from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
 from convlens.v1.pictures import check_mode

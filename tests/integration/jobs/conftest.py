@@ -7,15 +7,15 @@ import uuid
 
 import pytest
 
-from convlens.jobs import keys
-from convlens.jobs.admission import Bounds
-from convlens.jobs.connect import connect
-from convlens.jobs.hands import Then
-from convlens.jobs.ledger import Ended, Ledger
-from convlens.jobs.record import Priority
-from convlens.jobs.scripts import Scripts
-from convlens.jobs.settings import JobsSettings
-from convlens.jobs.submission import NewJob
+from convlens.jobs.queue import keys
+from convlens.jobs.queue.admission import Bounds
+from convlens.jobs.queue.hands import Then
+from convlens.jobs.queue.ledger import Ended, Ledger
+from convlens.jobs.queue.new_job import NewJob
+from convlens.jobs.queue.record import Priority
+from convlens.jobs.queue.scripts import Scripts
+from convlens.jobs.runtime.redis_client import connect
+from convlens.jobs.runtime.settings import JobsSettings
 
 BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=1000, pixels=1 << 40, tenant_share=0.5)
 
@@ -111,7 +111,7 @@ def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
     if request.param == "sent-twice":
         if request.module.__name__.endswith("test_hands"):
             pytest.skip("who sends a submission again is told to send its message again, too")
-        monkeypatch.setattr("convlens.jobs.ledger.Scripts", SentTwice)
+        monkeypatch.setattr("convlens.jobs.queue.ledger.Scripts", SentTwice)
     settings = JobsSettings(
         redis_url=redis_url,
         payload_dir=tmp_path if request.param == "directory" else None,

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from convlens.jobs.admission import Full
-from convlens.jobs.record import JobFailure, State
+from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.record import JobFailure, State
 
 
 @pytest.mark.parametrize(

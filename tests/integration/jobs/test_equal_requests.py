@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from processes import until
 
-from convlens.jobs import keys
-from convlens.jobs.payloads import PayloadGone
-from convlens.jobs.record import JobFailure, State
+from convlens.jobs.payloads.store import PayloadGone
+from convlens.jobs.queue import keys
+from convlens.jobs.queue.record import JobFailure, State
 
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from convlens.jobs.hands import Then
-from convlens.jobs.record import Priority
+from convlens.jobs.queue.hands import Then
+from convlens.jobs.queue.record import Priority
 
 
 def order(jobs, count):

@@ -10,8 +10,8 @@ import uuid
 import pytest
 from processes import until
 
-from convlens.jobs import keys
-from convlens.jobs.hands import Hands, Then
+from convlens.jobs.queue import keys
+from convlens.jobs.queue.hands import Hands, Then
 
 
 def announced(jobs, **changes) -> bool:
@@ -87,7 +87,7 @@ def test_one_waiting_hand_is_told_of_each_job_of_several_images(jobs):
 
 @pytest.mark.parametrize(("images", "taken"), [(1, 1), (0, 0), (9, 3)])
 def test_one_hand_is_told_of_single_images_and_tells_another_of_those_it_leaves(jobs, images, taken, monkeypatch):
-    monkeypatch.setattr("convlens.jobs.ledger.LINGER", 30)  # so long are they believed to wait
+    monkeypatch.setattr("convlens.jobs.queue.ledger.LINGER", 30)  # so long are they believed to wait
     with listening(jobs, 2) as (_, hands, _):
         for hand in hands:
             look(jobs, hand.name, Then.WAIT)
@@ -116,7 +116,7 @@ def test_each_job_of_many_passes_is_told_to_a_hand_of_its_own(jobs):
 
 
 def test_what_is_left_is_told_to_a_hand_that_may_take_it(jobs, monkeypatch):
-    monkeypatch.setattr("convlens.jobs.ledger.LINGER", 30)  # so long are they believed to wait
+    monkeypatch.setattr("convlens.jobs.queue.ledger.LINGER", 30)  # so long are they believed to wait
     jobs.ledger.claim("m", "w1", 1000, "busy:1", Then.WAIT, many=0)
     look(jobs, "free:1", Then.WAIT)
     jobs.ledger.redis.zrem(f"{keys.PREFIX}idle:m:many", "free:1")  # as if it had been told
@@ -139,7 +139,7 @@ def test_a_worker_is_urged_to_take_the_job_of_who_comes_while_others_wait(jobs):
 
 
 def test_a_hand_that_died_is_not_counted_on_for_long(jobs, monkeypatch):
-    monkeypatch.setattr("convlens.jobs.ledger.AWAKE", 0.3)
+    monkeypatch.setattr("convlens.jobs.queue.ledger.AWAKE", 0.3)
     look(jobs, "dead:1", Then.WORK)
     assert not announced(jobs, hands=1)
     assert jobs.reconcile() == {}

@@ -7,12 +7,12 @@ import time
 import pytest
 from processes import full, until
 
-from convlens.jobs.admission import Full
-from convlens.jobs.hands import Then
-from convlens.jobs.ledger import Ended, JobLive
-from convlens.jobs.payloads import PayloadGone
-from convlens.jobs.record import JobFailure, State
-from convlens.jobs.submission import RequestIdReused
+from convlens.jobs.payloads.store import PayloadGone
+from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.hands import Then
+from convlens.jobs.queue.ledger import Ended, JobLive
+from convlens.jobs.queue.new_job import RequestIdReused
+from convlens.jobs.queue.record import JobFailure, State
 
 
 def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):

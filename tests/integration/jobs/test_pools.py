@@ -8,20 +8,20 @@ import time
 import pytest
 from processes import full, until
 
-from convlens.jobs import cards
-from convlens.jobs.record import State
-from convlens.jobs.submission import RequestIdReused
+from convlens.jobs import model_registry
+from convlens.jobs.queue.new_job import RequestIdReused
+from convlens.jobs.queue.record import State
 from convlens.v1 import model_pb2
 
 CARDS = {digest: model_pb2.Model(name="m", digest=digest) for digest in ("old", "new")}
-OLD, NEW = map(cards.pool_of, CARDS.values())
+OLD, NEW = map(model_registry.pool_of, CARDS.values())
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 
 
 @contextlib.contextmanager
 def serving(jobs, digest):
     """A worker of these weights."""
-    herald = cards.Herald(jobs.ledger.redis, f"worker-{digest}", [CARDS[digest]], jobs.ledger.settings.lease)
+    herald = model_registry.Herald(jobs.ledger.redis, f"worker-{digest}", [CARDS[digest]], jobs.ledger.settings.lease)
     herald.start()
     try:
         yield

@@ -8,10 +8,10 @@ import time
 import pytest
 from processes import until
 
-from convlens.jobs.admission import Full
-from convlens.jobs.payloads import StoreFull
-from convlens.jobs.record import JobFailure, State
-from convlens.jobs.submission import RequestIdReused
+from convlens.jobs.payloads.store import StoreFull
+from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.new_job import RequestIdReused
+from convlens.jobs.queue.record import JobFailure, State
 
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 
@@ -267,8 +267,8 @@ def test_a_result_reported_again_after_its_record_went_counts_still(jobs):
 
 
 def test_a_page_looks_at_a_bounded_number_of_records_and_says_where_to_go_on(jobs, monkeypatch):
-    monkeypatch.setattr("convlens.jobs.ledger.LOOKS", 6)
-    monkeypatch.setattr("convlens.jobs.ledger._LOOKS_AT_ONCE", 3)
+    monkeypatch.setattr("convlens.jobs.queue.ledger.LOOKS", 6)
+    monkeypatch.setattr("convlens.jobs.queue.ledger._LOOKS_AT_ONCE", 3)
     wanted = [jobs.submit().id for _ in range(2)]
     for name in wanted:
         jobs.ledger.cancel(name)

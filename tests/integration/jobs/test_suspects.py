@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from processes import until
 
-from convlens.jobs.hands import Hand, Then
-from convlens.jobs.leases import LeaseKeeper
-from convlens.jobs.record import State
-from convlens.worker import claiming
-from convlens.worker.claiming import Claimer
+from convlens.jobs.queue.hands import Hand, Then
+from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.record import State
+from convlens.worker.pipeline import claiming
+from convlens.worker.pipeline.claiming import Claimer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import running
 
-from convlens.jobs.configuration import SETTINGS
+from convlens.jobs.runtime.configuration import SETTINGS
 from convlens.local.settings import UpSettings
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings

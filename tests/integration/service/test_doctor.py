@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from processes import durable_valkey, running, until
 from secured import new_token
 
-from convlens.jobs.checks import Level
+from convlens.jobs.runtime.checks import Level
 from convlens.server.checks import VERSION, versions_fit
 
 SMALL = {"max_queued_bytes": 4 << 20, "max_stored_bytes": 4 << 20, "max_jobs": 100}

@@ -12,8 +12,8 @@ from processes import until
 
 HANGING = """
 import sys, threading
-from convlens.jobs import background
-from convlens.jobs.background import Loop
+from convlens.jobs.runtime import background
+from convlens.jobs.runtime.background import Loop
 import {module} as module
 {more}
 loop = Loop("hanging", threading.Event().wait, deadline=1.0)

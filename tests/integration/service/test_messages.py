@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from convlens.jobs.connect import connect
-from convlens.jobs.hands import HANDS
+from convlens.jobs.queue.hands import HANDS
+from convlens.jobs.runtime.redis_client import connect
 
 
 def test_a_busy_time_takes_few_messages(client, own_valkey):

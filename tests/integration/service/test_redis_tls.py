@@ -8,8 +8,8 @@ from processes import Service
 from tls_front import tls_in_front
 
 from convlens.client import Client, GradCAM
-from convlens.jobs.broker import celery_app
-from convlens.jobs.connect import LedgerUnavailable, connect
+from convlens.jobs.queue.celery import celery_app
+from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
 from convlens.local.certificates import certificates
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)

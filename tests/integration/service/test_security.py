@@ -18,8 +18,8 @@ from secured import client_tls, new_token
 from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied, Unauthenticated, Unavailable
 from convlens.client.stubs import Stubs
 from convlens.local.certificates import certificates
-from convlens.server.auth import Role
-from convlens.server.gate import NEEDED
+from convlens.server.auth.principal import Role
+from convlens.server.interceptors.auth import NEEDED
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)

@@ -12,7 +12,7 @@ from processes import running, until
 
 from convlens.client import Client, GradCAM
 from convlens.v1 import job_pb2
-from convlens.worker.watchdog import HUNG
+from convlens.worker.pipeline.watchdog import HUNG
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 NULL = ("--model", "null=null")

@@ -13,7 +13,7 @@ from chaos.questions import Question, big, null, slow, vast
 from chaos.stack import Stack
 from convlens.client import Client, Job
 from convlens.v1 import job_pb2
-from convlens.worker.watchdog import HUNG
+from convlens.worker.pipeline.watchdog import HUNG
 
 HANGING = null(WAITS, "hanging")
 POISON = null(666, "poison")

@@ -14,7 +14,8 @@ from chaos.load import Load
 from chaos.questions import TINY, slow
 from chaos.stack import LEASE, Stack
 from convlens.client import Client, ConvlensError, GradCAM, Overloaded, Unavailable
-from convlens.jobs import cards, keys
+from convlens.jobs import model_registry
+from convlens.jobs.queue import keys
 from convlens.v1 import job_pb2
 
 HOURS = 2 * 3600
@@ -81,7 +82,7 @@ def disk_full(stack: Stack, load: Load) -> None:
     load.strike()
     with _no_room(stack):
         until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))
-        until(lambda: not cards.workers(stack.redis))
+        until(lambda: not model_registry.workers(stack.redis))
         until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))  # and not for want of workers
     job.wait()
 

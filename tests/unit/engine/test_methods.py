@@ -9,7 +9,6 @@ import nets
 import numpy as np
 import pytest
 
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods import xrai
@@ -28,6 +27,7 @@ from convlens.worker.engine.plan import (
     Plan,
     Saliency,
 )
+from convlens.worker.method_registry import METHODS
 
 PATH = Path(4, ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), Blur(2.0)))
 CASES = {

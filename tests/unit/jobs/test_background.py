@@ -10,9 +10,9 @@ import redis
 from processes import until
 from prometheus_client import REGISTRY
 
-from convlens.jobs import background
-from convlens.jobs.background import Loop
-from convlens.jobs.scripts import ScriptFailed
+from convlens.jobs.queue.scripts import ScriptFailed
+from convlens.jobs.runtime import background
+from convlens.jobs.runtime.background import Loop
 
 
 @pytest.fixture

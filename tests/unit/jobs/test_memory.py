@@ -11,7 +11,7 @@ import pytest
 ROUNDS, BLOCKS, BLOCK = 30, 8, 4 << 20
 PROGRAM = f"""
 import resource
-from convlens.jobs import memory
+from convlens.jobs.runtime import memory
 {{first}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({ROUNDS}):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from convlens.jobs import directory_payloads, spares
-from convlens.jobs.directory_payloads import DirectoryPayloads
-from convlens.jobs.own_folder import UnusableFolder
-from convlens.jobs.payloads import PayloadGone, StoreFull
+from convlens.jobs.payloads import directory, file_pool
+from convlens.jobs.payloads.directory import DirectoryPayloads
+from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.payloads.store import PayloadGone, StoreFull
 
 OLD, NEW, OVER, LASTS, SMALL, LARGE = (f"{i:032x}" for i in range(6))
 """Names of payloads."""
@@ -108,8 +108,8 @@ def test_a_read_of_a_file_that_is_written_again_meanwhile_finds_nothing(store, t
 
 
 def test_spares_are_bounded_and_not_kept_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(spares, "MOST_BYTES", 12_000)
-    monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(file_pool, "MOST_BYTES", 12_000)
+    monkeypatch.setattr(file_pool, "LOOK_SECONDS", 0.0)
     store = DirectoryPayloads(tmp_path, time.time)
     for i in range(4):
         put(store, numbered(i), [bytes(5000)], 60)
@@ -117,7 +117,7 @@ def test_spares_are_bounded_and_not_kept_for_ever(tmp_path, monkeypatch):
     assert len(spare_files(tmp_path)) == 2
     store.sweep()
     assert len(spare_files(tmp_path)) == 2
-    monkeypatch.setattr(spares, "SECONDS", -60.0)
+    monkeypatch.setattr(file_pool, "SECONDS", -60.0)
     store.sweep()
     assert not spare_files(tmp_path)
 
@@ -128,7 +128,7 @@ def test_spares_are_bounded_in_number_too(store, tmp_path):
         put(stores[i % 4], numbered(i), [b"tiny", bytes(i)], 60)
     for i in range(4000):
         stores[i % 4].delete([numbered(i)])
-    assert 100 < len(spare_files(tmp_path)) <= spares.MOST_FILES + 4 * spares.MOST_FILES // spares.SHARE
+    assert 100 < len(spare_files(tmp_path)) <= file_pool.MOST_FILES + 4 * file_pool.MOST_FILES // file_pool.SHARE
     assert {it.name for it in tmp_path.iterdir()} == {".spares"}
 
 
@@ -192,8 +192,8 @@ def test_a_fresh_file_system_is_an_empty_folder(tmp_path):
 
 
 def test_only_files_that_it_made_are_ever_deleted(store, tmp_path, others, monkeypatch):
-    monkeypatch.setattr(directory_payloads, "UNLOCKED_SECONDS", -1.0)
-    monkeypatch.setattr(spares, "SECONDS", -60.0)
+    monkeypatch.setattr(directory, "UNLOCKED_SECONDS", -1.0)
+    monkeypatch.setattr(file_pool, "SECONDS", -60.0)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("precious")
     (tmp_path / OVER).symlink_to(elsewhere)
@@ -301,11 +301,11 @@ def test_folders_that_cannot_be_its_own_are_refused(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_deleted_while_what_is_being_written_stays(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(directory_payloads, "UNLOCKED_SECONDS", -1.0)
+    monkeypatch.setattr(directory, "UNLOCKED_SECONDS", -1.0)
     code = """if True:
         import os, signal, sys, time
         from pathlib import Path
-        from convlens.jobs.directory_payloads import DirectoryPayloads
+        from convlens.jobs.payloads.directory import DirectoryPayloads
         store = DirectoryPayloads(Path(sys.argv[1]), time.time)
         store.put(sys.argv[2], [b"x" * 5000], 5000, 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
     """
@@ -351,7 +351,7 @@ def test_only_a_folder_in_memory_needs_no_waiting_for(tmp_path, monkeypatch, mou
     table = tmp_path / "mounts"
     if mounts:
         table.write_text(mounts.replace("{}", str(place)))
-    monkeypatch.setattr(directory_payloads, "MOUNTS", table)
+    monkeypatch.setattr(directory, "MOUNTS", table)
     assert DirectoryPayloads(place / folder, time.time).waits == waits
 
 

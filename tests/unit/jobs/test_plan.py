@@ -7,9 +7,9 @@ import math
 import pytest
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
-from convlens.jobs.fields import SpecError
-from convlens.jobs.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.plan import ALL_UNITS, PREDICTED, REMEMBERED, SMALL_SPEC, Plans, make_plan
+from convlens.jobs.request.fields import SpecError
+from convlens.jobs.request.methods import METHODS, LayerOutput, SaliencyMap
+from convlens.jobs.request.plan import ALL_UNITS, PREDICTED, REMEMBERED, SMALL_SPEC, Plans, make_plan
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 
 LAYERS = {

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such policy")
 PROGRAM = """
 import os, threading
-from convlens.jobs import scheduling
+from convlens.jobs.runtime import scheduling
 os.sched_setscheduler(0, {before}, os.sched_param(0))
 scheduling.batch()
 thread = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))

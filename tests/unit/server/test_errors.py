@@ -6,9 +6,9 @@ import grpc
 import pytest
 import redis
 
-from convlens.jobs.connect import LedgerUnavailable
-from convlens.jobs.scripts import ScriptFailed
-from convlens.server.errors import refusal_of
+from convlens.jobs.queue.scripts import ScriptFailed
+from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.server.status import refusal_of
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.ResponseError("MISCONF cannot write")])

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from convlens.server.auth import EVERYBODY, Role, called_by, caller
-from convlens.server.gate import NEEDED
+from convlens.server.auth.principal import EVERYBODY, Role, called_by, caller
+from convlens.server.interceptors.auth import NEEDED
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
 

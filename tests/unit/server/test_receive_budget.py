@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from convlens.server.errors import Refusal
-from convlens.server.receive_budget import INTERVAL_SECONDS, PLAIN_BYTES, ReceiveBudget
+from convlens.server.status import Refusal
+from convlens.server.transport.receive_budget import INTERVAL_SECONDS, PLAIN_BYTES, ReceiveBudget
 
 MIB = 1 << 20
 

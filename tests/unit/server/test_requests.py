@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from convlens.server.errors import Refusal
 from convlens.server.requests import MOST_BYTES, MOST_FIELDS, JobRequest, reader
+from convlens.server.status import Refusal
 from convlens.v1 import job_pb2, spec_pb2, tensor_pb2
 from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeStreamRequest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from convlens.server.send_budget import CONNECTION_SHARE, COPIES, SMALL_BYTES, SendBudget
+from convlens.server.transport.send_budget import CONNECTION_SHARE, COPIES, SMALL_BYTES, SendBudget
 
 PART = 10_000
 TOTAL = 4 * CONNECTION_SHARE * PART * COPIES

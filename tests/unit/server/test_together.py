@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from convlens.server.together import Together
+from convlens.server.coalescer import Together
 
 
 class Slow:

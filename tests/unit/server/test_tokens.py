@@ -14,9 +14,9 @@ import pytest
 from processes import until
 from secured import new_token
 
-from convlens.server.auth import Caller, Role
-from convlens.server.tokens import Tokens
-from convlens.server.watched import SETTLING_SECONDS, Unusable
+from convlens.server.auth.principal import Caller, Role
+from convlens.server.auth.reloading_file import SETTLING_SECONDS, Unusable
+from convlens.server.auth.tokens import Tokens
 
 GOOD = hashlib.sha256(b"a token").hexdigest()
 
@@ -215,7 +215,7 @@ def test_a_change_that_leaves_no_trace_in_the_files_times_is_seen_all_the_same(f
 def test_a_file_that_could_not_be_read_for_want_of_descriptors_is_read_later(file):
     token = new_token(file, "acme", "read")
     program = (
-        "import pathlib, resource, sys, time; from convlens.server.tokens import Tokens\n"
+        "import pathlib, resource, sys, time; from convlens.server.auth.tokens import Tokens\n"
         "file = pathlib.Path(sys.argv[1]); good = file.read_text(); tokens = Tokens(file)\n"
         "file.write_text(good.replace('acme', 'globex'))\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE); resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
@@ -256,7 +256,7 @@ def test_what_was_good_stays_in_force_when_the_file_goes_bad_and_that_is_logged_
 def test_a_file_that_may_not_be_read_any_more_keeps_its_tokens(file):
     token = new_token(file, "acme", "read")
     program = (
-        "import os, pathlib, sys; from convlens.server.tokens import Tokens\n"
+        "import os, pathlib, sys; from convlens.server.auth.tokens import Tokens\n"
         "file = pathlib.Path(sys.argv[1]); tokens = Tokens(file); file.chmod(0)\n"
         "if os.geteuid() == 0: os.setuid(65534)  # root may read everything\n"
         "print(tokens.caller(sys.argv[2]).tenant)"
@@ -272,7 +272,7 @@ def test_a_file_that_may_not_be_read_any_more_keeps_its_tokens(file):
     ids=" ".join,
 )
 def test_the_command_refuses_what_the_file_would(words):
-    command = [sys.executable, "-m", "convlens.server.new_token", "new", *words]
+    command = [sys.executable, "-m", "convlens.server.auth.new_token", "new", *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "convlens token new: error" in done.stderr

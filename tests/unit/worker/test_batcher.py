@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from convlens.v1 import model_pb2
-from convlens.worker.batcher import Batcher, Dropped, Owner
 from convlens.worker.engine.outputs import Outputs
 from convlens.worker.engine.plan import Activation, Plan, Saliency
+from convlens.worker.pipeline.batcher import Batcher, Dropped, Owner
 
 ONE, OTHER = Plan((Saliency(),)), Plan((Saliency("guided"),))
 SECONDS = 20

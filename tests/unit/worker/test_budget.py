@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from processes import until
 
-from convlens.worker.budget import Budget
+from convlens.worker.pipeline.memory_budget import Budget
 
 
 def test_what_is_held_together_stays_within_it():

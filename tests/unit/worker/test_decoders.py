@@ -20,9 +20,9 @@ from PIL import Image
 from processes import until
 
 from convlens.v1 import spec_pb2
-from convlens.worker import decoders as decoding
-from convlens.worker.decoders import CPU_SECONDS, Decoders
 from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
+from convlens.worker.pipeline import decoder_processes as decoding
+from convlens.worker.pipeline.decoder_processes import CPU_SECONDS, Decoders
 
 PHOTO = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8))
 FILE = spec_pb2.Image(encoded=b"")

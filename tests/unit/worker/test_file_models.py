@@ -12,7 +12,7 @@ from keras import layers as L
 
 from convlens.worker.engine.plan import PREDICTED, Plan, Saliency
 from convlens.worker.models import file, stock
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import parse
 
 SIZE = 32

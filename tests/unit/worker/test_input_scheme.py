@@ -14,7 +14,7 @@ from convlens.worker.engine.plan import PREDICTED, Plan, Saliency
 from convlens.worker.models import file
 from convlens.worker.models.files.memory_estimate import Estimate
 from convlens.worker.models.keras_model import KerasModel
-from convlens.worker.models.served import preprocess_of
+from convlens.worker.models.model_protocol import preprocess_of
 from convlens.worker.models.source import Source
 
 SIZE = 16

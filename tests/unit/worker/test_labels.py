@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, read_labels
 
 THREE = ["cat", "dog", "Größe"]

@@ -16,7 +16,7 @@ import tf_keras
 from model_files import SIZE, change, entry, genuine, save, seed
 
 from convlens.worker.models.file import load, read_model
-from convlens.worker.models.served import ModelUnavailable, in_one_sentence
+from convlens.worker.models.model_protocol import ModelUnavailable, in_one_sentence
 from convlens.worker.models.source import parse
 
 

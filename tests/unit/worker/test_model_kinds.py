@@ -20,7 +20,7 @@ from tf_keras.src.layers.core.tf_op_layer import get_symbol_from_name
 from convlens.worker.models.file import read_model
 from convlens.worker.models.files import allowed
 from convlens.worker.models.files.config_check import check
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 
 GENERATIONS = {3: keras, 2: tf_keras}
 

@@ -17,7 +17,7 @@ from model_files import FORMATS, change, entry, genuine, replace, save
 
 from convlens.worker.models.file import read_model
 from convlens.worker.models.files import memory_estimate
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 
 SECONDS = 20
 MIB = 1024

@@ -20,7 +20,7 @@ from tf_keras.src.utils import generic_utils
 
 from convlens.worker.models.file import read_model
 from convlens.worker.models.files import weights
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 
 BOTH = FORMATS
 KERAS_2 = tuple(it for it in FORMATS if it.startswith("keras2"))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from model_files import change, entry, genuine, replace, save
 
-from convlens.worker.asked import METHODS
+from convlens.worker.method_registry import METHODS
 from convlens.worker.models import source
 from convlens.worker.models.file import load, read_model
 from convlens.worker.models.files import memory_estimate
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from convlens.worker.room import Room
+from convlens.worker.pipeline.in_flight_limit import Room
 
 
 def test_what_is_not_used_is_free_again_and_what_is_used_is_not():

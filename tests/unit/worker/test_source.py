@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
-from convlens.worker.models import catalogue, null, source
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models import loaders, null, source
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.settings import WorkerSettings
 
@@ -102,7 +102,7 @@ def test_every_right_word_is_understood(word, meaning):
 
 
 def test_there_is_a_right_word_for_every_kind_of_source_and_every_option():
-    assert {it.kind for it in WORDS.values()} == set(catalogue.KINDS)
+    assert {it.kind for it in WORDS.values()} == set(loaders.KINDS)
     assert all(any(f",{option}=" in word for word in WORDS) for option in source._OPTIONS)
     assert all(parse(f"a=null,preprocess={scheme}").preprocess == scheme for scheme in source.PREPROCESS)
 
@@ -158,13 +158,13 @@ def test_a_file_of_labels_that_does_not_fit_is_refused(tmp_path, text, message):
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ModelUnavailable, match=message):
-        catalogue.load(parse(f"n=null,labels={path}"))
+        loaders.load(parse(f"n=null,labels={path}"))
 
 
 def test_labels_are_read_a_line_each(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("".join(f"Größe {i}\n" for i in range(1000)), encoding="utf-8")
-    assert list(catalogue.load(parse(f"n=null,labels={path}")).card.labels) == [f"Größe {i}" for i in range(1000)]
+    assert list(loaders.load(parse(f"n=null,labels={path}")).card.labels) == [f"Größe {i}" for i in range(1000)]
 
 
 def test_null_has_the_layers_and_the_shapes_of_the_stock_vgg16():
@@ -176,7 +176,7 @@ def test_null_has_the_layers_and_the_shapes_of_the_stock_vgg16():
 
 
 def test_null_gives_zeros_of_the_shapes_that_are_asked_for_and_takes_its_time():
-    model = catalogue.load(parse("n=null,device_ms=30+10"))
+    model = loaders.load(parse("n=null,device_ms=30+10"))
     shapes = {
         Saliency(): (2, 3, 224, 224),
         Saliency("guided", reduction="none"): (2, 3, 224, 224, 3),

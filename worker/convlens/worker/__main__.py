@@ -10,28 +10,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from convlens.jobs import cards, checks, descriptors, logs, memory, scheduling, scrape
-from convlens.jobs.broker import celery_app, run_worker
-from convlens.jobs.connect import connect
-from convlens.jobs.deployment import CHECKS, Deployment
-from convlens.jobs.hands import Hands
-from convlens.jobs.leases import LeaseKeeper
-from convlens.jobs.ledger import Ledger
-from convlens.jobs.own_folder import UnusableFolder
-from convlens.jobs.temporary import temporary_files
+from convlens.jobs import model_registry
+from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.queue.celery import celery_app, run_worker
+from convlens.jobs.queue.hands import Hands
+from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
+from convlens.jobs.runtime.deployment import CHECKS, Deployment
+from convlens.jobs.runtime.redis_client import connect
+from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.v1.image_formats import ignore_warnings
-from convlens.worker.batcher import Batcher
-from convlens.worker.budget import Budget
-from convlens.worker.compute import Runner, Serving
-from convlens.worker.decoders import Decoders
 from convlens.worker.images import Reader
-from convlens.worker.models.catalogue import load
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.loaders import load
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
-from convlens.worker.room import BATCHES_IN_HAND, Room
+from convlens.worker.pipeline.batcher import Batcher
+from convlens.worker.pipeline.compute import Runner, Serving
+from convlens.worker.pipeline.decoder_processes import Decoders
+from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_HAND, Room
+from convlens.worker.pipeline.memory_budget import Budget
+from convlens.worker.pipeline.watchdog import Watchdog
 from convlens.worker.settings import WorkerSettings
-from convlens.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,12 @@ def _run(settings: WorkerSettings) -> int:
         log.error("none of the models can be served: %s", "; ".join(it.reason for it in refused))
         return 1
     try:
-        scrape.serve(settings.metrics_address)
+        metrics_endpoint.serve(settings.metrics_address)
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
     leases = LeaseKeeper(ledger)
-    herald = cards.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
+    herald = model_registry.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
     hands = Hands(ledger.redis, settings.hands)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
     runner = Runner(
@@ -131,7 +132,7 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         room = Room(BATCHES_IN_HAND * settings.max_batch_size)
         slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
         batcher = Batcher(model, settings.max_batch_size, slowest)
-        found = Serving(cards.pool_of(model.card), model.card, batcher, room)
+        found = Serving(model_registry.pool_of(model.card), model.card, batcher, room)
         serving[source.name] = found
         log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
     return list(serving.values()), refused

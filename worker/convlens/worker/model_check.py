@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from convlens.jobs.temporary import temporary_files
+from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 
 if TYPE_CHECKING:

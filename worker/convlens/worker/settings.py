@@ -9,8 +9,8 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from convlens.jobs.hands import HANDS
-from convlens.jobs.settings import JobsSettings
+from convlens.jobs.queue.hands import HANDS
+from convlens.jobs.runtime.settings import JobsSettings
 
 
 class WorkerSettings(JobsSettings):

@@ -20,7 +20,7 @@ from convlens.worker.models.files.config_values import ConfigRefused
 from convlens.worker.models.files.generations import build, stock_vgg16
 from convlens.worker.models.files.memory_estimate import Estimate, in_bytes
 from convlens.worker.models.keras_model import KerasModel
-from convlens.worker.models.served import ModelUnavailable, in_one_sentence
+from convlens.worker.models.model_protocol import ModelUnavailable, in_one_sentence
 from convlens.worker.models.source import Source
 
 log = logging.getLogger(__name__)

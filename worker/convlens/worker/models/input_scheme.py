@@ -10,7 +10,7 @@ from typing import Any, Final
 from convlens.worker.engine.chain import rescaling_layer
 from convlens.worker.engine.graph import is_model
 from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
-from convlens.worker.models.served import CUSTOM
+from convlens.worker.models.model_protocol import CUSTOM
 from convlens.worker.models.source import Source
 
 FAMILIES: Final = (

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from convlens.v1 import model_pb2
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.graph import UnsupportedLayer, input_shape
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
-from convlens.worker.models.arithmetic import TF32, warn_of_slowness
+from convlens.worker.method_registry import METHODS
 from convlens.worker.models.input_scheme import choose_scheme
-from convlens.worker.models.served import CUSTOM, ModelUnavailable
+from convlens.worker.models.model_protocol import CUSTOM, ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
+from convlens.worker.models.tf32 import TF32, warn_of_slowness
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convlens.v1 import model_pb2
-from convlens.worker.asked import METHODS
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Activation, GradCAM, Map, Plan, Score
+from convlens.worker.method_registry import METHODS
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
 
 SIZE: Final = 224

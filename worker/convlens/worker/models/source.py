@@ -13,7 +13,7 @@ from typing import Any, Final
 from convlens.v1 import model_pb2
 from convlens.worker.models import labels as label_files
 from convlens.worker.models.files.formats import is_path_of_a_model
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from convlens.worker.models.keras_model import KerasModel
-from convlens.worker.models.served import ModelUnavailable
+from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source
 
 log = logging.getLogger(__name__)

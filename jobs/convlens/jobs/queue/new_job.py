@@ -1,0 +1,113 @@
+"""What a front asks the ledger to queue, how submit.lua is told of it, and what it answers."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convlens.jobs.payloads.store import Data, StoreFull
+from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.record import Priority, Record, State, hash_fields
+
+
+class RequestIdReused(ValueError):
+    """A request id came again with another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be queued."""
+
+    id: str
+    model: str
+    pool: str
+    """Whose workers are to compute it: see cards.pool_of()."""
+    tenant: str
+    priority: Priority
+    spec: bytes
+    """What the worker needs to know, without the images' bytes."""
+    images: Sequence[tuple[str, Data]]
+    """Digest and bytes of each."""
+    fingerprint: str
+    """Equal for equal requests: a repeated id must come with an equal one, and equal requests to one pool share their
+    result."""
+    cost: int
+    """What it takes of its tenant's turn, in passes of an image: those, and what decoding and forming take beside."""
+    pixels: int
+    """Of its images, as decoding them counts (see image_formats.decoding_pixels)."""
+    reserved: int
+    """Bytes kept free for its result."""
+    timeout: float
+    """Seconds until it is EXPIRED."""
+    hands: int
+    """How many hands may be awake for its pool's jobs: those of all its workers."""
+    keep: bool
+    """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
+    record_bytes: int = 0
+    """About what its record takes while it lives; counted with the bytes of its images."""
+    fresh: bool = False
+    """True: computed though an equal request's result is there."""
+    request_id: str = ""
+
+
+Submitted = tuple[Record, bool]
+"""A job's record, and whether a message is to wake a hand."""
+NotSubmitted = Full | StoreFull | RequestIdReused
+
+
+def new_waiter() -> str:
+    """A name for one who waits, unlike any other."""
+    return secrets.token_urlsafe(9)
+
+
+class Pack:
+    """The images of a job that are to be stored, each once, in one payload."""
+
+    def __init__(self, images: Sequence[tuple[str, Data]], known: Iterable[str]) -> None:
+        self.name = uuid.uuid4().hex
+        self.size = 0
+        self.body: list[Data] = []
+        self.places = dict.fromkeys(known, -1)
+        """By digest where each is in the payload; −1 for those `known`."""
+        for digest, data in images:
+            if digest not in self.places:
+                self.places[digest] = self.size
+                self.size += len(data)
+                self.body.append(data)
+
+
+def words(job: NewJob, pack: Pack) -> dict[str, Any]:
+    """What submit.lua is told of a job; its `nonce` names this very call, and whoever waits with it."""
+    return {
+        "id": job.id, "nonce": new_waiter(), "model": job.model, "pool": job.pool,
+        "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
+        "images": [(digest, len(data), pack.places[digest]) for digest, data in job.images],
+        "fingerprint": job.fingerprint, "cost": job.cost, "pixels": job.pixels,
+        "reserved": job.reserved, "record_bytes": job.record_bytes, "timeout": int(job.timeout * 1000),
+        "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
+        "hands": job.hands,
+    }  # fmt: skip
+
+
+def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
+    """What submit.lua answered of a job; None where one of its images is gone."""
+    waiter = "" if job.keep else nonce
+    match outcome:
+        case b"GONE":
+            return None
+        case b"FULL":
+            return Full.from_script(told)
+        case b"REUSED":
+            return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
+        case b"CREATED" | b"ANNOUNCE":
+            flow, created, deadline, position = told
+            record = Record(
+                id=job.id, state=State.QUEUED, model=job.model, tenant=job.tenant, flow=flow.decode(),
+                priority=job.priority, images=len(job.images), request_id=job.request_id, created=int(created) / 1000,
+                deadline=int(deadline) / 1000, position=int(position), waiter=waiter,
+            )  # fmt: skip
+            return record, outcome == b"ANNOUNCE"
+    return replace(Record.parse(job.id, hash_fields(told)), waiter=waiter), outcome == b"AGAIN"

@@ -1,0 +1,62 @@
+"""Poisoned entries: members of Redis and messages that nobody can read. They are set aside, logged and counted.
+
+What the scripts set aside waits in an inbox until the reconciler reports it; the last MOST are kept to be looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+import redis
+from prometheus_client import Counter
+
+from convlens.jobs.queue import keys
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 100
+"""Entries that are kept, and that wait to be reported; the number of the scripts, too."""
+SHOWN: Final = 200
+"""Characters of an entry that are kept."""
+LOG_SECONDS: Final = 1.0
+"""No more than one line of a kind in this time."""
+
+_KINDS: Final = {b"job", b"record", b"images", b"key"}
+"""What scripts set aside."""
+_POISONED: Final = Counter("convlens_poisoned", "Entries of Redis and messages that nobody could read.", ["kind"])
+_logged: dict[str, float] = {}
+_lock = threading.Lock()
+
+
+def report(kind: str, entry: bytes | str, why: str) -> None:
+    """Counts an entry, and logs it unless one of its kind was logged just now."""
+    _POISONED.labels(kind).inc()
+    now = time.monotonic()
+    with _lock:
+        if now - _logged.get(kind, -LOG_SECONDS) < LOG_SECONDS:
+            return
+        _logged[kind] = now
+    log.error("poisoned=%s entry=%r is set aside: %s", kind, entry[:SHOWN], why)
+
+
+def set_aside(client: redis.Redis, kind: str, entry: bytes, why: str) -> None:
+    """Reports an entry that was taken out of Redis, and keeps its beginning."""
+    report(kind, entry, why)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.rpush(keys.POISONED, b" ".join([kind.encode(), entry[:SHOWN], why.encode()]))
+        pipe.ltrim(keys.POISONED, -MOST, -1)
+        pipe.execute()
+
+
+def report_set_aside(client: redis.Redis) -> None:
+    """Reports what scripts have set aside since the last time, and keeps it."""
+    for _ in range(MOST):
+        line = client.lmove(keys.POISONED_INBOX, keys.POISONED, "LEFT", "RIGHT")
+        if line is None:
+            break
+        kind, _, rest = line.partition(b" ")
+        report(kind.decode() if kind in _KINDS else "other", rest, "by a script of the ledger")
+    client.ltrim(keys.POISONED, -MOST, -1)

@@ -1,0 +1,61 @@
+"""The reconciler: what lost its message or its worker is delivered again, what lost its weights or its time ends.
+
+One front at a time does it, elected in Redis; the others stand by.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from convlens.jobs.queue.celery import Publisher
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.runtime.background import Loop
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Loops that look after the ledger, and after payloads that nobody needs, every `reconcile_interval`."""
+
+    def __init__(self, ledger: Ledger, publisher: Publisher) -> None:
+        self._ledger = ledger
+        self._publisher = publisher
+        self._interval = interval = ledger.settings.reconcile_interval
+        self._name = uuid.uuid4().hex
+        self._is_elected = False
+        self._audited: bytes | str = "+inf"
+        """How far the jobs known have been looked at."""
+        self._loops = (
+            Loop("reconciler", self._reconcile, interval, at_end=self._step_down),
+            Loop("collector", self._collect_garbage, interval),
+        )
+
+    def start(self) -> None:
+        """Begins."""
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """Ends the threads and lets another front take over at once."""
+        for loop in self._loops:
+            loop.stop()
+
+    def _reconcile(self) -> None:
+        self._is_elected = False
+        self._is_elected = self._ledger.elect(self._name, 5 * self._interval + 5)
+        if not self._is_elected:
+            return
+        for pool, messages in self._ledger.reconcile().items():
+            log.info("pool=%s jobs are announced again, by %d messages", pool, messages)
+            for _ in range(messages):
+                self._publisher.put(pool)
+        self._audited = self._ledger.audit(self._audited)
+        self._ledger.report_poisoned()
+
+    def _collect_garbage(self) -> None:
+        if self._is_elected:
+            self._ledger.collect_garbage()
+
+    def _step_down(self) -> None:
+        self._ledger.elect(self._name, 0)

@@ -1,0 +1,256 @@
+"""The methods that a job may ask for, resolved against a model's card: arrays' names and shapes, and every option.
+
+Knows the wire's messages; no targets, no forms, no bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from convlens.jobs.request.fields import SpecError, counted, listed, lowered, named, no_layer
+from convlens.v1 import model_pb2, spec_pb2
+
+MAX_SAMPLES: Final = 1000
+MAX_BASELINES: Final = 8
+MAX_SQUARES: Final = 10_000
+
+Color = tuple[float, float, float]
+"""RGB in 0…255."""
+Baseline = Color | float
+"""A colour, or the σ in pixels that blurs the image itself."""
+BLACK_AND_WHITE: Final[tuple[Baseline, ...]] = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+
+
+@dataclass(frozen=True, slots=True)
+class SaliencyMap:
+    """A gradient with respect to the input."""
+
+    method: str
+    """vanilla, guided, deconvnet…"""
+    reduction: str = "abs_max"
+    """What is kept of the colour channels; none: all of them."""
+    layer: str = ""
+    """Of the class activation map that the gradient is multiplied by; empty without one."""
+    samples: int = 0
+    """Noisy copies; 0 for a method without them."""
+    noise: float = 0.0
+    """Their σ as a share of the image's range."""
+    steps: int = 0
+    """Steps of a path; 0 for a method without one."""
+    baselines: tuple[Baseline, ...] = ()
+    """Where the paths begin."""
+
+    @property
+    def passes(self) -> int:
+        """What it takes beyond the first pass of each image."""
+        return self.samples + len(self.baselines) * (self.steps + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationMapping:
+    """A class activation map of a layer."""
+
+    method: str
+    """grad_cam, hires_cam…"""
+    layer: str
+    upsampled: bool
+    signed: bool = False
+    """True: without the last ReLU."""
+    passes: int = 0
+    """What it takes beyond the first pass of each image, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOutput:
+    """A layer's activations; of all channels when `channels` is empty."""
+
+    layer: str
+    channels: tuple[int, ...]
+    reduction: str = "none"
+    """What is kept of the channels; none: all of them."""
+    method: str = "activations"
+    passes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OcclusionMap:
+    """What the score loses where a square covers the image."""
+
+    patch: int
+    """The square's side, pixels."""
+    stride: int
+    color: Color | None
+    """None: the one that the model's preprocessing makes 0."""
+    passes: int
+    """A square each."""
+    method: str = "occlusion"
+
+
+Method = SaliencyMap | ActivationMapping | LayerOutput | OcclusionMap
+"""Each has its `method` as the wire calls it, and the `passes` it takes beyond the first of each image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A card, with its layers by name and the layer that is scored."""
+
+    card: model_pb2.Model
+    layers: dict[str, model_pb2.Layer]
+    scored: str
+
+    @property
+    def spatial(self) -> list[str]:
+        """The layers of more than one place that the data pass before the scored one."""
+        below = list(self.layers)[: list(self.layers).index(self.scored)]
+        shapes = {name: tuple(self.layers[name].shape) for name in below}
+        return [name for name, shape in shapes.items() if len(shape) == 3 and shape[0] * shape[1] > 1]
+
+
+Planned = Iterator[tuple[str, Method, tuple[int, ...]]]
+
+
+def _saliency(visualization: spec_pb2.Visualization, field: str, model: Served) -> Planned:
+    options = visualization.saliency
+    method = _offered(spec_pb2.SaliencyMethod, options.method or spec_pb2.SALIENCY_METHOD_VANILLA, field, model)
+    reduction = named(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction") or "abs_max"
+    if method == "xrai" and options.reduction:
+        raise SpecError(f"{field}.reduction", "is set, but xrai has no channels left to reduce")
+    layer = model.card.cam_layer if method == "guided_grad_cam" else ""
+    if method == "guided_grad_cam" and layer not in model.spatial:
+        raise SpecError(f"{field}.method", f"guided_grad_cam needs a convolution below {model.scored!r}; there is none")
+    samples, noise = 0, 0.0
+    if method in {"smooth_grad", "smooth_grad_squared", "var_grad"}:
+        samples = counted(options.samples or 25, f"{field}.samples", MAX_SAMPLES)
+        noise = options.noise if options.HasField("noise") else 0.15
+        if not 0 < noise <= 1:
+            raise SpecError(f"{field}.noise", f"is {noise:g}; allowed: above 0, up to 1")
+    elif options.samples or options.HasField("noise"):
+        raise SpecError(f"{field}.samples", f"samples or noise are set, but {method} takes no noisy copies")
+    steps, baselines = 0, tuple[Baseline, ...]()
+    if method in {"integrated_gradients", "xrai"}:
+        steps = counted(options.steps or 25, f"{field}.steps", MAX_SAMPLES)
+        baselines = _baselines(options.baselines, f"{field}.baselines")
+    elif options.steps or options.baselines:
+        raise SpecError(f"{field}.steps", f"steps or baselines are set, but {method} follows no path")
+    name = "saliency" + f"/{method}" * (method != "vanilla") + _SUFFIXES.get(reduction, f"/{reduction}")
+    height, width, channels = model.card.input_shape
+    shape = (height, width, channels) if reduction == "none" else (height, width)
+    yield name, SaliencyMap(method, reduction, layer, samples, noise, steps, baselines), shape
+
+
+_SUFFIXES: Final = {"abs_max": "", "none": "/signed"}
+"""What a reduction adds to the name of a saliency map, where it is not its own name."""
+
+
+def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: Served) -> Planned:
+    options = visualization.grad_cam
+    named(spec_pb2.MapSize, options.size, f"{field}.size")
+    method = _offered(spec_pb2.CamMethod, options.method or spec_pb2.CAM_METHOD_GRAD_CAM, field, model)
+    layer = options.layer or model.card.cam_layer
+    if not layer:
+        raise SpecError(
+            f"{field}.layer", f"is needed: no convolution of {model.card.name!r} has more than one place; "
+            f"allowed: {listed(model.spatial) or 'none'}",
+        )  # fmt: skip
+    if layer not in model.layers:
+        raise no_layer(f"{field}.layer", layer, model.card.name, model.layers)
+    if layer not in model.spatial:
+        raise SpecError(
+            f"{field}.layer",
+            f"layer {layer!r} has no more than one place, or is not below the scored layer {model.scored!r}; "
+            f"allowed: {listed(model.spatial)}",
+        )
+    if options.signed and method == "score_cam":
+        raise SpecError(f"{field}.signed", "is set, but score_cam has positive weights alone")
+    upsampled = options.size == spec_pb2.MAP_SIZE_INPUT
+    name = method + (f"/{layer}" if layer != model.card.cam_layer else "")
+    name += "/upsampled" * upsampled + "/signed" * options.signed
+    shape = tuple(model.card.input_shape if upsampled else model.layers[layer].shape)
+    passes = model.layers[layer].shape[-1] if method == "score_cam" else 0
+    yield name, ActivationMapping(method, layer, upsampled, options.signed, passes), shape[:2]
+
+
+def _activations(visualization: spec_pb2.Visualization, field: str, model: Served) -> Planned:
+    options = visualization.activations
+    channels = tuple(options.channels)
+    reduction = named(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction") or "none"
+    if not options.layers:
+        raise SpecError(f"{field}.layers", f"is empty; allowed: {listed(model.layers)}")
+    if len(set(channels)) < len(channels):
+        raise SpecError(f"{field}.channels", "names a channel twice")
+    for i, layer in enumerate(options.layers):
+        if layer not in model.layers:
+            raise no_layer(f"{field}.layers[{i}]", layer, model.card.name, model.layers)
+        shape = tuple(model.layers[layer].shape)
+        for k, channel in enumerate(channels):
+            if not 0 <= channel < shape[-1]:
+                raise SpecError(
+                    f"{field}.channels[{k}]", f"is {channel}, but layer {layer!r} has channels 0…{shape[-1] - 1}"
+                )
+        kept = () if reduction != "none" else (len(channels) or shape[-1],)
+        name = f"activations/{layer}" + f"/{reduction}" * (reduction != "none")
+        yield name, LayerOutput(layer, channels, reduction), (*shape[:-1], *kept)
+
+
+def _occlusion(visualization: spec_pb2.Visualization, field: str, model: Served) -> Planned:
+    options = visualization.occlusion
+    height, width, _ = model.card.input_shape
+    patch = counted(options.patch or min(32, height, width), f"{field}.patch", min(height, width))
+    stride = counted(options.stride or max(1, patch // 2), f"{field}.stride", patch)
+    squares = (-(-(height - patch) // stride) + 1) * (-(-(width - patch) // stride) + 1)
+    if squares > MAX_SQUARES:
+        raise SpecError(f"{field}.stride", f"makes {squares} squares an image; allowed: {MAX_SQUARES}")
+    color = _color(options.color, f"{field}.color") if options.HasField("color") else None
+    yield "occlusion", OcclusionMap(patch, stride, color, squares), (height, width)
+
+
+METHODS: Final[dict[str, Callable[[spec_pb2.Visualization, str, Served], Planned]]] = {
+    "saliency": _saliency,
+    "grad_cam": _grad_cam,
+    "activations": _activations,
+    "occlusion": _occlusion,
+}
+"""One row a method: the name of its field in Visualization, and what arrays it gives."""
+
+
+def _baselines(messages: Sequence[spec_pb2.Baseline], field: str) -> tuple[Baseline, ...]:
+    if len(messages) > MAX_BASELINES:
+        raise SpecError(field, f"has {len(messages)}; allowed: 1…{MAX_BASELINES}")
+    found = tuple(_baseline(message, f"{field}[{i}]") for i, message in enumerate(messages)) or BLACK_AND_WHITE
+    if len(set(found)) < len(found):
+        raise SpecError(field, "names a baseline twice")
+    return found
+
+
+def _baseline(message: spec_pb2.Baseline, field: str) -> Baseline:
+    kind = message.WhichOneof("kind")
+    if kind == "color":
+        return _color(message.color, f"{field}.color")
+    if kind == "blur":
+        if not 0.5 <= message.blur <= 64:
+            raise SpecError(f"{field}.blur", f"is {message.blur:g}; allowed: 0.5…64 pixels")
+        return message.blur
+    raise SpecError(field, "is empty; allowed: color, blur")
+
+
+def _color(message: spec_pb2.Color, field: str) -> Color:
+    color = (message.red, message.green, message.blue)
+    if not all(0 <= value <= 255 for value in color):
+        raise SpecError(field, f"is {color}; allowed: each in 0…255")
+    return color
+
+
+def _offered(enum: Any, value: int, field: str, model: Served) -> str:
+    """The name of a method that the model's workers have."""
+    name = named(enum, value, f"{field}.method")
+    if name in model.card.unavailable_methods:
+        raise SpecError(f"{field}.method", f"{name}: {model.card.unavailable_methods[name]}")
+    if name not in model.card.methods:
+        offered = [it for it in map(lowered(enum), enum.keys()[1:]) if it in model.card.methods]
+        raise SpecError(
+            f"{field}.method",
+            f"is {name}, which the workers of {model.card.name!r} lack; allowed: {', '.join(offered)}",
+        )
+    return name

@@ -1,0 +1,1 @@
+"""What every process of the service needs: settings, logs, metrics, a Redis client, guarded background threads."""

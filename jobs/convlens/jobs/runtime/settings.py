@@ -1,0 +1,155 @@
+"""The settings that server and worker share; each is a flag, a CONVLENS_* variable or a line of a TOML file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from redis.connection import parse_url
+
+from convlens.jobs.runtime.configuration import WrongConfiguration, check_variables, read_file
+
+REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+"""What a rediss:// URL may name files by."""
+NO_WORD: Final = "\0"
+"""What means None on a command line: nothing that can be on one. By default "null" would, and turn off what guards."""
+
+_REDIS_OPTIONS: Final = frozenset({
+    "client_name", "health_check_interval", "max_connections", "protocol", "retry_on_timeout", "socket_connect_timeout",
+    "socket_keepalive", "socket_timeout",
+})  # fmt: skip
+_REDIS_TLS_OPTIONS: Final = frozenset({
+    *REDIS_FILES, "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password",
+})  # fmt: skip
+"""What a URL may say behind its question mark. Others are unknown to the client, break its answers, or are not read by
+Celery, which would then use another database or no password."""
+
+
+def _named(value: object) -> object:
+    """Refuses an empty path, which would mean the working directory: most likely a variable that has no value."""
+    if value == "":
+        raise ValueError("is set but empty; name a file or folder, or leave the setting out")
+    return value
+
+
+def _check_redis_url(url: str) -> None:
+    """Raises ValueError for a path or an option of a Redis URL that would be ignored or fail at the first command."""
+    parts = urlsplit(url)
+    if not re.fullmatch(r"(/\d*)?", parts.path):
+        raise ValueError("has a path that is no number of a database, such as /0")
+    options = parse_qs(parts.query, keep_blank_values=True)
+    allowed = _REDIS_OPTIONS | (_REDIS_TLS_OPTIONS if parts.scheme == "rediss" else set())
+    for name in options:
+        if name == "db":
+            raise ValueError("names the database by db=…; give it as the path, such as /0")
+        if name not in allowed:
+            shown = f" {name!r}" if name.isidentifier() else ""  # another may be the rest of a password
+            raise ValueError(f"has the unknown option{shown}; allowed: {', '.join(sorted(allowed))}")
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    for name, (path, *_) in options.items():
+        if name in REDIS_FILES and not os.access(path, os.R_OK):
+            raise ValueError(f"{name}: there is no {path}, or it may not be read")
+
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda it: str(it).upper())]
+NamedPath = Annotated[Path, BeforeValidator(_named)]
+"""The path of a file or folder; never empty."""
+
+
+class JobsSettings(BaseSettings):
+    """Where jobs live and how long. Flags win over variables, variables over the file named by CONVLENS_CONFIG."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVLENS_", cli_kebab_case=True, cli_implicit_flags=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, by a redis:// or rediss:// URL")
+    payload_dir: NamedPath | None = Field(
+        None,
+        description="folder for images and tensors alone, empty at first or made, shared by servers and workers of one "
+        "user; none: they live in Redis",
+    )
+    lease: float = Field(15.0, gt=0, description="seconds a worker may be silent before its jobs go to another")
+    max_attempts: int = Field(3, ge=1, description="times a job is begun before it is FAILED")
+    result_ttl: float = Field(3600.0, gt=0, description="seconds a result is kept after its job ended")
+    answered_ttl: float = Field(
+        60.0,
+        ge=0,
+        description="seconds that the id of a job that nobody asked to keep is known after its last caller left",
+    )
+    tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
+    reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
+    metrics_address: str = Field(
+        "", pattern=r"^(.+:\d+)?$", description="a plaintext HOST:PORT that answers Prometheus and nothing else; port 0"
+        " picks a free one, which the log tells; none: no such"
+    )  # fmt: skip
+    redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        """Refuses, without repeating it, a URL that a client could not read, or that names files that are not there."""
+        if url == cls.model_fields["redis_url"].default:
+            return url
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("is no redis:// or rediss:// URL; a password has / as %2F, # as %23, ? as %3F, @ as %40")
+        _check_redis_url(url)
+        return url
+
+    @classmethod
+    def from_command_line(cls, program: str, argv: list[str]) -> Self:
+        """The settings of a command line; a wrong one ends the process with a message that names it."""
+        source = CliSettingsSource[Any](
+            cls,
+            cli_prog_name=program,
+            cli_parse_args=argv,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_parse_none_str=NO_WORD,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        try:
+            check_variables(os.environ, cls.model_fields)
+            return cls(_cli_settings_source=source)  # type: ignore[call-arg]
+        except WrongConfiguration as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except ValidationError as error:
+            for problem in error.errors():
+                name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
+                given = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
+                print(f"{program}: {name}: {problem['msg']}{given}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and arguments, then CONVLENS_* variables, then the TOML file that CONVLENS_CONFIG names."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_file(settings_cls.model_fields))

@@ -1,0 +1,1 @@
+"""gRPC interceptors, each with one concern."""

@@ -1,0 +1,1 @@
+"""What a connection may make this process hold, below the services."""

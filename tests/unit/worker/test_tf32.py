@@ -1,0 +1,88 @@
+"""Precisions of served models: what cards say, and that TF32, one switch a process, is never turned under a model."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+
+from convlens.v1 import model_pb2
+from convlens.worker.engine.precision import PRECISIONS
+from convlens.worker.models import keras_model, tf32
+from convlens.worker.models.loaders import load
+from convlens.worker.models.model_protocol import ModelUnavailable
+from convlens.worker.models.source import PRECISIONS as ON_CARDS
+from convlens.worker.models.source import Source, parse
+
+
+class Held:
+    """A model, as far as the switch knows one."""
+
+
+@pytest.fixture
+def turned(monkeypatch):
+    turned = []
+    monkeypatch.setattr(keras_model, "TF32", tf32.Switch(turned.append))
+    return turned
+
+
+def test_the_engines_precisions_are_those_of_cards_and_of_the_wire():
+    assert list(ON_CARDS) == list(PRECISIONS)
+    names = {name.removeprefix("PRECISION_").lower() for name, _ in model_pb2.Precision.items()}
+    assert names == {*PRECISIONS, "unspecified"}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", ["null", "shapes"])
+def test_a_card_says_the_precision(kind, precision, turned):
+    card = load(parse(f"a={kind},precision={precision}")).card
+    assert card.precision == ON_CARDS[precision]
+    assert turned == ([] if kind == "null" else [precision == "tf32"])
+
+
+def test_tf32_and_other_precisions_are_not_served_by_one_worker(turned):
+    first = load(parse("one=shapes,precision=tf32"))
+    for precision in ("float32", "bfloat16", "float16"):
+        with pytest.raises(
+            ModelUnavailable,
+            match=f"model 'two': precision={precision} cannot be served beside model 'one' with precision=tf32.*"
+            "another worker",
+        ):
+            load(parse(f"two=shapes,precision={precision}"))
+    assert load(parse("three=shapes,precision=tf32")).card.precision == first.card.precision
+    assert set(turned) == {True}
+
+
+def test_the_switch_is_free_again_when_its_models_are_gone():
+    turned = []
+    switch = tf32.Switch(turned.append)
+    one, other = Held(), Held()
+    switch.claim(one, Source("one", "shapes"))
+    with pytest.raises(ModelUnavailable, match="'other': precision=tf32 cannot be served beside model 'one'"):
+        switch.claim(other, Source("other", "shapes", precision="tf32"))
+    del one
+    gc.collect()
+    switch.claim(other, Source("other", "shapes", precision="tf32"))
+    assert turned == [False, True]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_device_that_gains_nothing_is_told_of(precision, monkeypatch, caplog):
+    monkeypatch.setattr(tf32.tf.config, "list_physical_devices", lambda _: [])
+    monkeypatch.setattr(tf32, "_flags", lambda: {"avx512f"})
+    with caplog.at_level(logging.WARNING):
+        tf32.warn_of_slowness(Source("m", "shapes", precision=precision))
+    assert caplog.messages == (
+        [] if precision == "float32" else [f"model=m: this device has no {precision}; float32 would be faster"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "wanted"),
+    [((7, 5), {"float32", "float16"}), ((8, 0), set(PRECISIONS)), ((9, 0), set(PRECISIONS))],
+)
+def test_a_gpu_has_what_its_generation_has(capability, wanted, monkeypatch):
+    monkeypatch.setattr(tf32.tf.config, "list_physical_devices", lambda _: ["gpu"])
+    monkeypatch.setattr(tf32.tf.config.experimental, "get_device_details", lambda _: {"compute_capability": capability})
+    assert {it for it in PRECISIONS if tf32.has(it)} == wanted

@@ -1,0 +1,54 @@
+"""Every kind of source, and who loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from convlens.worker.models.model_protocol import ServedModel
+from convlens.worker.models.source import Source
+
+
+def load(source: Source) -> ServedModel:
+    """The model itself. ModelUnavailable when it cannot be had."""
+    return KINDS[source.kind](source)
+
+
+def _imagenet(source: Source) -> ServedModel:
+    from convlens.worker.models import stock
+
+    return stock.imagenet(source)
+
+
+def _random(source: Source) -> ServedModel:
+    from convlens.worker.models import stock
+
+    return stock.random(source)
+
+
+def _file(source: Source) -> ServedModel:
+    from convlens.worker.models import file
+
+    return file.load(source)
+
+
+def _shapes(source: Source) -> ServedModel:
+    from convlens.worker.models import shapes
+
+    return shapes.load(source)
+
+
+def _null(source: Source) -> ServedModel:
+    from convlens.worker.models import null
+
+    return null.NullModel(source)
+
+
+KINDS: Final[dict[str, Callable[[Source], ServedModel]]] = {
+    "shapes": _shapes,
+    "imagenet": _imagenet,
+    "random": _random,
+    "file": _file,
+    "null": _null,
+}
+"""One row a kind of source. Each imports its own, so that null needs no TensorFlow."""

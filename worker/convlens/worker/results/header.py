@@ -1,0 +1,122 @@
+"""The header of a result: what the arrays are, what each explains, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import duration_pb2
+
+from convlens.jobs.queue.record import Record
+from convlens.jobs.request.plan import JobPlan
+from convlens.v1 import model_pb2, result_pb2, tensor_pb2
+from convlens.worker.engine.outputs import Completeness, Outputs
+from convlens.worker.pipeline.batcher import Pass
+
+
+def result_header(
+    record: Record,
+    card: model_pb2.Model,
+    plan: JobPlan,
+    tensors: Sequence[tuple[tensor_pb2.TensorSpec, Completeness | None]],
+    outputs: Outputs,
+    passes: Sequence[Pass],
+    decoded: float,
+    stored: float,
+    worker: str,
+) -> bytes:
+    """The serialized ResultHeader. Times are seconds."""
+    specs = [spec for spec, _ in tensors]
+    largest = max(passes, key=lambda it: it.batch_size)
+    completeness = {spec.name: it for spec, it in tensors if it}
+    header = result_pb2.ResultHeader(
+        tensors=specs,
+        timing=result_pb2.Timing(
+            queued=_duration((record.started or record.created) - record.created),
+            decode=_duration(decoded),
+            wait=_duration(sum(it.waited for it in passes) / len(passes)),
+            compute=_duration(sum(it.computed for it in passes)),
+            store=_duration(stored),
+            batch_size=largest.batch_size,
+            batch_cause=result_pb2.BatchCause.Value(f"BATCH_CAUSE_{largest.cause.name}"),
+            worker=worker,
+        ),
+        model=card.name,
+        model_digest=card.digest,
+        precision=card.precision,
+        preprocess=card.preprocess,
+        preprocess_assumed=card.preprocess_assumed,
+        target_axis=plan.target_axis,
+        total_bytes=sum(spec.byte_size for spec in specs),
+    )
+    reports = [header.images.add() for _ in range(record.images)]
+    _predictions(reports, card, outputs)
+    _explanations(reports, plan, card, outputs, completeness)
+    return header.SerializeToString()
+
+
+def _predictions(reports: Sequence[result_pb2.ImageReport], card: model_pb2.Model, outputs: Outputs) -> None:
+    """Says what the network took each image for. Fields set one by one take half as long as keywords."""
+    if outputs.predicted is None or outputs.predicted_logits is None:
+        return
+    best = (outputs.predicted, outputs.predicted_logits, outputs.predicted_probabilities)
+    rows = [_rows(array, outputs.predicted.shape) for array in best]
+    for report, *row in zip(reports, *rows, strict=True):
+        for unit, logit, probability in zip(*row, strict=True):
+            prediction = report.predictions.add()
+            prediction.index = unit
+            prediction.label = _label(card, unit)
+            prediction.logit = logit
+            if probability is not None:
+                prediction.probability = probability
+
+
+def _explanations(
+    reports: Sequence[result_pb2.ImageReport],
+    plan: JobPlan,
+    card: model_pb2.Model,
+    outputs: Outputs,
+    completeness: Mapping[str, Completeness],
+) -> None:
+    """Says what the maps of each image explain."""
+    if outputs.targets is None or outputs.scores is None:
+        return
+    inner = bool(plan.scored_layer)
+    kind = result_pb2.SCORE_KIND_ACTIVATION if inner else result_pb2.SCORE_KIND_LOGIT
+    explained = (outputs.targets, outputs.scores, outputs.probabilities)
+    rows = [_rows(array, outputs.targets.shape) for array in explained]
+    for i, (report, *row) in enumerate(zip(reports, *rows, strict=True)):
+        for tensor in (it for it in plan.tensors if it.targeted):
+            for t, (unit, score, probability) in enumerate(zip(*row, strict=True)):
+                explanation = report.explanations.add()
+                explanation.tensor = tensor.name
+                explanation.index = unit
+                explanation.label = "" if inner else _label(card, unit)
+                explanation.score = score
+                explanation.score_kind = kind
+                if probability is not None and unit >= 0:
+                    explanation.probability = probability
+                if tensor.name in completeness:
+                    found = completeness[tensor.name]
+                    explanation.baseline_output = found.baseline_scores[i, t]
+                    explanation.completeness_delta = found.delta[i, t]
+                    difference = abs(explanation.score - explanation.baseline_output)
+                    if difference:
+                        explanation.completeness_delta_relative = explanation.completeness_delta / difference
+
+
+def _rows(array: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> Any:
+    """An array's rows as Python's own numbers, which messages take several times faster; of no array, None each."""
+    return np.full(shape, None).tolist() if array is None else array.tolist()
+
+
+def _label(card: model_pb2.Model, unit: int) -> str:
+    return card.labels[unit] if 0 <= unit < len(card.labels) else ""
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(max(0, int(seconds * 1e9)))
+    return message
