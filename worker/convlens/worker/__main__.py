@@ -12,7 +12,7 @@ from typing import Final
 
 from convlens.jobs import model_registry
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.queue.celery import celery_app, run_worker
+from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ledger
@@ -77,7 +77,7 @@ def _run(settings: WorkerSettings) -> int:
     leases = LeaseRenewer(ledger)
     herald = model_registry.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
-    app = celery_app(settings.redis_url, remote_control=settings.celery_control)
+    app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
     outcomes = Outcomes(ledger, leases, events)
     consumers = Consumers(

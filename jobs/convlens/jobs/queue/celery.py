@@ -30,11 +30,21 @@ def __getattr__(name: str) -> Celery:
     return celery_app(JobsSettings.from_command_line("celery", []).redis_url)
 
 
-def celery_app(redis_url: str, seconds: float = 10.0, *, remote_control: bool = True) -> Celery:
-    """The Celery app on the broker at `redis_url`, which waits so long for an answer, be it that nothing has come."""
-    app = Celery("convlens", broker=redis_url)
+def worker_app(redis_url: str, *, remote_control: bool) -> Celery:
+    """The Celery app of a worker, whose transport drops what is no message of this queue."""
+    app = celery_app(redis_url)
     app.conf.update(
         broker_transport="convlens.jobs.queue.kombu_transport:Transport",
+        broker_pool_limit=2,
+        worker_enable_remote_control=remote_control,
+    )
+    return app
+
+
+def celery_app(redis_url: str) -> Celery:
+    """The Celery app on the broker at `redis_url`."""
+    app = Celery("convlens", broker=redis_url)
+    app.conf.update(
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
@@ -42,7 +52,6 @@ def celery_app(redis_url: str, seconds: float = 10.0, *, remote_control: bool = 
         task_create_missing_queues=True,
         task_send_sent_event=False,
         worker_send_task_events=False,  # see celery_events.py
-        worker_enable_remote_control=remote_control,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_prefetch_multiplier=1,
@@ -53,10 +62,9 @@ def celery_app(redis_url: str, seconds: float = 10.0, *, remote_control: bool = 
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_pool_limit=2,
         broker_transport_options={
             "ack_emulation": False,
-            "socket_timeout": seconds,
+            "socket_timeout": 10.0,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 5,
