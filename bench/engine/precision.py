@@ -19,14 +19,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
+from convlens.worker.engine.perturbation import RequestedArray
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
-from convlens.worker.engine.sampling import Asked
 from convlens.worker.method_registry import METHODS
 from convlens.worker.models.stock import randomise
 from convlens.worker.shapes import draw
@@ -39,11 +39,11 @@ ONE_PASS = {
     "activations": Activation("block4_conv2"),
 }
 MANY_PASSES = {
-    **{name: SmoothGrad(Noisy(8, 0.15), name) for name in MOMENTS},
-    "integrated_gradients": IntegratedGradients(Path(8)),
-    "xrai": XRAI(Path(8)),
+    **{name: SmoothGrad(GaussianNoise(8, 0.15), name) for name in MOMENTS},
+    "integrated_gradients": IntegratedGradients(StraightPath(8)),
+    "xrai": XRAI(StraightPath(8)),
     "score_cam": ScoreCAM(CAM),
-    "occlusion": Occlusion(Covered(56, 28, None)),
+    "occlusion": Occlusion(SlidingPatch(56, 28, None)),
 }
 FEW_CHANNELS = {**MANY_PASSES, "score_cam": ScoreCAM("block1_pool")}
 """On the stock VGG16, whose block5_conv3 has 512 channels, a pass each."""
@@ -64,7 +64,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare(
-    model: keras.Model, images: np.ndarray, methods: dict[str, Asked], precision: str
+    model: keras.Model, images: np.ndarray, methods: dict[str, RequestedArray], precision: str
 ) -> dict[str, tuple[float, float]]:
     """By method, the median angle to float32 and rank correlation; `the same class`: the share that agrees."""
     exact = explain(Network(model, "caffe"), images, methods.values(), plan=Plan((), predictions=1))

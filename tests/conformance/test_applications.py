@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
 from convlens.worker.engine.plan import GradCAM, Plan, Saliency
 from convlens.worker.models.file import load
 from convlens.worker.models.source import Source
@@ -120,7 +120,7 @@ def test_integrated_gradients_are_the_sum_over_the_path(name, model, served, ima
     steps, white = 4, np.full_like(images[:1], 255)
     path = [white + (step + 0.5) / steps * (images[:1].astype(np.float32) - white) for step in range(steps)]
     gradients = sum(in_rgb(name, taped(model, prepared(name, point.astype(np.float32)))[1]) for point in path)
-    item = IntegratedGradients(Path(steps, ((255.0, 255.0, 255.0),)), "none")
+    item = IntegratedGradients(StraightPath(steps, ((255.0, 255.0, 255.0),)), "none")
     scale = np.array(served._network.preprocess.scale)
     wanted = gradients * (images[:1].astype(np.float32) - white) * scale / steps
     outputs = explain(served._network, images[:1], [item], np.full((1, 1), UNIT, np.int32))

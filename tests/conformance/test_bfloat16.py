@@ -9,10 +9,10 @@ from scipy.stats import rankdata
 
 from convlens.v1 import model_pb2
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
@@ -31,11 +31,11 @@ MAPS = {
     "activations": Activation("block3_conv1"),
 }
 MANY_PASSES = {
-    **{name: SmoothGrad(Noisy(4, 0.15), name) for name in MOMENTS},
-    "integrated_gradients": IntegratedGradients(Path(4)),
-    "xrai": XRAI(Path(4)),
+    **{name: SmoothGrad(GaussianNoise(4, 0.15), name) for name in MOMENTS},
+    "integrated_gradients": IntegratedGradients(StraightPath(4)),
+    "xrai": XRAI(StraightPath(4)),
     "score_cam": ScoreCAM(CAM),
-    "occlusion": Occlusion(Covered(56, 56, None)),
+    "occlusion": Occlusion(SlidingPatch(56, 56, None)),
 }
 COSINES = {
     "vanilla": 0.96,
@@ -71,9 +71,9 @@ def outputs():
 @pytest.fixture(scope="module")
 def many():
     scenes = np.stack([draw(828, i).image for i in range(2)])
-    exact = explain(Network(load(), PREPROCESS), scenes, MANY_PASSES.values(), batch=16)
+    exact = explain(Network(load(), PREPROCESS), scenes, MANY_PASSES.values(), batch_size=16)
     rough = Network(load(), PREPROCESS, "bfloat16")
-    return exact, explain(rough, scenes, MANY_PASSES.values(), exact.targets, batch=16)
+    return exact, explain(rough, scenes, MANY_PASSES.values(), exact.targets, batch_size=16)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ import pytest
 from keras import layers as L
 
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients
-from convlens.worker.engine.methods.integrated_gradients import Path as Line
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Activation, GradCAM, Saliency, Score
 
@@ -32,13 +31,13 @@ PIXELS = {  # by the stored array's name: what it is to the engine; compared in 
     "guided": Saliency("guided", "none"),
     "deconvnet": Saliency("deconvnet", "none"),
     "gradient_x_input": Saliency("gradient_x_input", "none"),
-    "integrated_gradients": IntegratedGradients(Line(made.STEPS, (BLACK, WHITE)), "none"),
+    "integrated_gradients": IntegratedGradients(StraightPath(made.STEPS, (BLACK, WHITE)), "none"),
 }
 MAPS = {  # compared everywhere
     "grad_cam": GradCAM(made.LAYER),
     "grad_cam_pool": GradCAM(made.POOL),
     "grad_cam_earlier": GradCAM(made.EARLIER),
-    "occlusion": Occlusion(Covered(made.PATCH, made.STRIDE, BLACK)),
+    "occlusion": Occlusion(SlidingPatch(made.PATCH, made.STRIDE, BLACK)),
     "activations": Activation(made.EARLIER),
 }
 STORED = {name: dict(np.load(HERE / f"{name}.npz")) for name in ("captum", "xplique")}

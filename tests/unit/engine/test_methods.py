@@ -12,10 +12,10 @@ import pytest
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods import xrai
-from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, Path, blurred
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, StraightPath, blur
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad, _normal
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad, _standard_normal
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import (
     ALL_UNITS,
@@ -29,15 +29,15 @@ from convlens.worker.engine.plan import (
 )
 from convlens.worker.method_registry import METHODS
 
-PATH = Path(4, ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), Blur(2.0)))
+PATH = StraightPath(4, ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), Blur(2.0)))
 CASES = {
     **{name: Saliency(name, layer="c3" if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
-    **{name: SmoothGrad(Noisy(3, 0.15), name) for name in MOMENTS},
+    **{name: SmoothGrad(GaussianNoise(3, 0.15), name) for name in MOMENTS},
     "integrated_gradients": IntegratedGradients(PATH),
     "xrai": xrai.XRAI(PATH),
     **{name: GradCAM("c3", method=name) for name in CAM_METHODS},
     "score_cam": ScoreCAM("c3"),
-    "occlusion": Occlusion(Covered(8, 5, None)),
+    "occlusion": Occlusion(SlidingPatch(8, 5, None)),
     "activations": Activation("c3"),
 }
 
@@ -76,9 +76,9 @@ def test_there_is_a_case_of_every_method():
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_is_its_singles_whoever_shares_it(network, name):
     x, item = nets.images(3), CASES[name]
-    together = explain(network, x, [item], targets(3), batch=7).maps[item]
+    together = explain(network, x, [item], targets(3), batch_size=7).maps[item]
     for i in range(3):
-        alone = explain(network, x[i : i + 1], [item], targets(3)[i : i + 1], batch=2).maps[item]
+        alone = explain(network, x[i : i + 1], [item], targets(3)[i : i + 1], batch_size=2).maps[item]
         close(together[i : i + 1], alone)
 
 
@@ -163,8 +163,8 @@ def test_progress_rises_to_one_and_equal_variants_are_paid_once(fused):
             passes.append(len(images))
             return run(images, plan, targets)
 
-    items = [SmoothGrad(Noisy(5, 0.1), name) for name in MOMENTS]
-    explain(Counted(), nets.images(2), items, batch=3, progress=told.append)
+    items = [SmoothGrad(GaussianNoise(5, 0.1), name) for name in MOMENTS]
+    explain(Counted(), nets.images(2), items, batch_size=3, progress=told.append)
     assert passes == [2, 3, 3, 3, 1]
     assert told == sorted(told)
     assert told[-1] == 1
@@ -181,20 +181,20 @@ def signed(network, x, unit=0):
 @pytest.mark.parametrize("name", MOMENTS)
 def test_smooth_grad_is_the_moment_of_noisy_gradients(network, name):
     x = nets.images(1).astype(np.float32)
-    noisy = [x + np.float32(0.15) * np.ptp(x) * _normal(i, x.shape[1:]) for i in range(6)]
+    noisy = [x + np.float32(0.15) * np.ptp(x) * _standard_normal(i, x.shape[1:]) for i in range(6)]
     gradients = np.stack([signed(network, it)[0] for it in noisy]).astype(np.float64)
     wanted = {
         "smooth_grad": gradients.mean(0),
         "smooth_grad_squared": (gradients**2).mean(0),
         "var_grad": gradients.var(0),
     }[name]
-    item = SmoothGrad(Noisy(6, 0.15), name, "none")
+    item = SmoothGrad(GaussianNoise(6, 0.15), name, "none")
     found = explain(network, x, [item], np.zeros((1, 1), np.int32)).maps[item]
     close(found[0, 0], wanted)
 
 
 def test_the_noise_is_normal_and_its_own_for_each_sample():
-    samples = np.stack([_normal(i, (32, 32, 3)) for i in range(40)])
+    samples = np.stack([_standard_normal(i, (32, 32, 3)) for i in range(40)])
     assert abs(samples.mean()) < 0.01
     assert abs(samples.std() - 1) < 0.01
     assert np.abs(np.corrcoef(samples.reshape(40, -1)) - np.eye(40)).max() < 0.1
@@ -204,12 +204,12 @@ def test_the_noise_is_normal_and_its_own_for_each_sample():
 def test_integrated_gradients_add_up_to_the_difference(scheme):
     network = Network(nets.build("fused"), scheme)
     x, units = nets.images(2), np.array([[1], [4]], np.int32)
-    few, many = (IntegratedGradients(Path(steps, PATH.baselines), "none") for steps in (4, 256))
-    outputs = explain(network, x, [few, many], units, batch=16)
+    few, many = (IntegratedGradients(StraightPath(steps, PATH.baselines), "none") for steps in (4, 256))
+    outputs = explain(network, x, [few, many], units, batch_size=16)
     assert set(outputs.completeness) == {few, many}
     baselines = np.stack([np.zeros_like(x[0]), np.full_like(x[0], 255)]).astype(np.float32)
     for i in range(2):
-        starts = np.concatenate([baselines, blurred(x[i].astype(np.float32), 2.0)[None]])
+        starts = np.concatenate([baselines, blur(x[i].astype(np.float32), 2.0)[None]])
         ends = network.run(starts, Plan((Saliency(),)), np.full((3, 1), units[i, 0], np.int32)).scores.mean()
         found = outputs.completeness[many]
         np.testing.assert_allclose(found.baseline_scores[i, 0], ends, rtol=1e-4, atol=1e-4)
@@ -222,10 +222,10 @@ def test_integrated_gradients_add_up_to_the_difference(scheme):
 
 def test_a_blur_keeps_a_flat_image_and_the_mean_of_a_point():
     flat = np.full((9, 11, 3), 7, np.float32)
-    close(blurred(flat, 2.0), flat, 1e-6)
+    close(blur(flat, 2.0), flat, 1e-6)
     point = np.zeros((41, 41, 1), np.float32)
     point[20, 20] = 1
-    spread = blurred(point, 3.0)[..., 0]
+    spread = blur(point, 3.0)[..., 0]
     ys, xs = np.mgrid[-20:21, -20:21]
     wanted = np.exp(-(ys**2 + xs**2) / 18)
     close(spread, wanted / wanted.sum(), 0.02)
@@ -233,7 +233,7 @@ def test_a_blur_keeps_a_flat_image_and_the_mean_of_a_point():
 
 def test_occlusion_is_the_mean_loss_of_the_squares_over_a_pixel(network):
     x = nets.images(1).astype(np.float32)
-    item = Occlusion(Covered(7, 5, (10.0, 20.0, 30.0)))
+    item = Occlusion(SlidingPatch(7, 5, (10.0, 20.0, 30.0)))
 
     def score(image):
         return network.run(image[None], Plan((Saliency(),)), np.zeros((1, 1), np.int32)).scores[0, 0]
@@ -287,7 +287,7 @@ def test_xrai_takes_regions_by_density_as_the_plain_greedy_search_does():
         wanted[best & ~taken] = attribution[best & ~taken].mean(dtype=np.float64)
         taken |= best
     wanted[~taken] = attribution[~taken].mean(dtype=np.float64)
-    close(xrai.ranked(attribution, masks), wanted, 1e-5)
+    close(xrai.rank_regions(attribution, masks), wanted, 1e-5)
 
 
 def test_xrai_finds_the_region_that_holds_the_attribution():
@@ -295,7 +295,7 @@ def test_xrai_finds_the_region_that_holds_the_attribution():
     image[20:44, 24:50] = (220, 40, 40)
     attribution = np.zeros((64, 64), np.float32)
     attribution[22:42, 26:48] = 1
-    found = xrai.ranked(attribution, xrai.segments(image))
+    found = xrai.rank_regions(attribution, xrai.segment(image))
     inside = np.zeros((64, 64), bool)
     inside[20:44, 24:50] = True
     assert found[inside].min() > found[~inside].mean()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slow
 
-from convlens.worker.engine.kinds import AT_TRAINING_ALONE
+from convlens.worker.engine.kinds import TRAINING_ONLY
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Plan, Saliency
 from convlens.worker.engine.rules import RULES
@@ -46,4 +46,4 @@ def test_gradients_are_finite_differences(model):
 def test_every_layer_with_a_rule_is_in_one_of_the_networks():
     built = {type(layer).__name__ for name in nets.BUILDERS for layer in nets._layers(nets.build(name))}
     functions = {"nn.relu"}  # what Keras 2 layers call
-    assert set(RULES) - built - functions <= AT_TRAINING_ALONE
+    assert set(RULES) - built - functions <= TRAINING_ONLY

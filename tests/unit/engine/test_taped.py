@@ -11,11 +11,11 @@ import tf_keras
 from keras import layers as L
 
 from convlens.worker.engine.cams import CAMS
-from convlens.worker.engine.chain import rescaling_layer, walk
+from convlens.worker.engine.chain import build_chain, find_rescaling_layer
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.graph import UnsupportedLayer
-from convlens.worker.engine.kinds import AT_TRAINING_ALONE
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
+from convlens.worker.engine.kinds import TRAINING_ONLY
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
 
@@ -66,14 +66,14 @@ def test_every_case_is_explained_as_the_tape_has_it(generation, name):
     close(found.maps[Activation(network.layers[-1].name)], model.predict(x.astype("f4"), verbose=0))
     close(found.maps[GradCAM(layer)][:, 0], np.maximum((output * inner.mean((1, 2), keepdims=True)).sum(-1), 0), 1e-4)
     np.testing.assert_array_equal(found.predicted[:, 0], logits.argmax(-1))
-    assert bool(network.unavailable) == (name in HIDING)
+    assert bool(network.unavailable_methods) == (name in HIDING)
 
 
 @pytest.mark.parametrize("name", sorted(HIDING))
 def test_guided_backpropagation_is_refused_by_the_name_of_what_hides_activations(name):
     network = Network(taped_nets.build(keras, name), "none")
-    assert set(network.unavailable) == {"guided", "deconvnet", "guided_grad_cam"}
-    assert "hides" in network.unavailable["guided"] or "activation" in network.unavailable["guided"]
+    assert set(network.unavailable_methods) == {"guided", "deconvnet", "guided_grad_cam"}
+    assert "hides" in network.unavailable_methods["guided"] or "activation" in network.unavailable_methods["guided"]
     with pytest.raises(ValueError, match=r"guided: layer '.*'"):
         network.run(taped_nets.images(), Plan((Saliency("guided"),)))
 
@@ -122,8 +122,8 @@ def test_taped_steps_go_with_other_precisions(precision):
 
 def test_integrated_gradients_add_up_through_taped_steps():
     network = Network(taped_nets.build(keras, "residual"), "unit")
-    item = IntegratedGradients(Path(200), "none")
-    outputs = explain(network, taped_nets.images(), [item], np.full((2, 1), 1, np.int32), batch=50)
+    item = IntegratedGradients(StraightPath(200), "none")
+    outputs = explain(network, taped_nets.images(), [item], np.full((2, 1), 1, np.int32), batch_size=50)
     found = outputs.completeness[item]
     assert (np.abs(found.delta) < 0.02 * np.abs(outputs.scores - found.baseline_scores)).all()
 
@@ -157,7 +157,7 @@ def test_a_function_that_is_only_called_relu_is_taken_as_what_it_computes():
     logits, gradient, _, _ = tape(keras, model, taped_nets.images() / np.float32(255), 0, "c")
     close(found.scores[:, 0], logits[:, 0])
     close(found.maps[SIGNED][:, 0], gradient)
-    assert "guided" in network.unavailable
+    assert "guided" in network.unavailable_methods
 
 
 @pytest.mark.parametrize("generation", PACKAGES)
@@ -167,9 +167,9 @@ def test_what_is_the_identity_at_inference_is_so_in_keras(generation):
     arguments = {"RandomTranslation": (0.2, 0.2), "RandomPosterization": (4,), "Identity": ()}
     arguments |= dict.fromkeys(("RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"), (0.5,))
     arguments |= dict.fromkeys(("RandomHue", "RandomSaturation", "RandomColorDegeneration", "RandomSharpness"), (0.5,))
-    arguments |= {name: (0.5,) for name in AT_TRAINING_ALONE if "Dropout" in name or "Noise" in name}
+    arguments |= {name: (0.5,) for name in TRAINING_ONLY if "Dropout" in name or "Noise" in name}
     checked = 0
-    for name in AT_TRAINING_ALONE:
+    for name in TRAINING_ONLY:
         if layer := getattr(package.layers, name, None):
             np.testing.assert_array_equal(layer(*arguments.get(name, ()))(x, training=False), x, err_msg=name)
             checked += 1
@@ -272,13 +272,13 @@ def test_an_operation_is_not_taken_for_the_layer_of_its_name():
 def test_a_rectifier_that_is_a_maximum_hides_from_guided_backpropagation():
     inputs = keras.Input((16, 16, 3))
     x = K.maximum(L.Conv2D(4, 3)(inputs), 0.0)
-    assert "guided" in Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+    assert "guided" in Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable_methods
 
 
 def test_a_relu_called_as_a_function_is_seen():
     inputs = keras.Input((16, 16, 3))
     x = K.relu(L.Conv2D(4, 3)(inputs))
-    assert not Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+    assert not Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable_methods
 
 
 def test_names_that_no_graph_begins_with_are_taken():
@@ -293,7 +293,7 @@ def test_a_wrapped_convolution_is_one():
     x = L.SpectralNormalization(L.Conv2D(4, 3), name="wrapped")(L.Conv2D(4, 3, name="first")(inputs))
     network = Network(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))), "none")
     assert network.cam_layer == "wrapped"
-    assert not network.unavailable
+    assert not network.unavailable_methods
 
 
 RAW = {
@@ -315,7 +315,7 @@ def test_what_rescales_pixels_is_told_from_what_only_moves_them(name):
     inputs = keras.Input((16, 16, 3))
     x = (RAW | EXPECTING)[name](inputs)
     model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Conv2D(4, 3)(x))))
-    assert bool(rescaling_layer(model)) == (name in RAW)
+    assert bool(find_rescaling_layer(model)) == (name in RAW)
 
 
 def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not():
@@ -323,8 +323,8 @@ def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not()
     towers = [L.Conv2D(4, 3)(L.Rescaling(1 / it)(inputs)) for it in (255, 127.5)]
     both = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()(towers))))
     one = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()([towers[0], L.Conv2D(4, 3)(inputs)]))))
-    assert rescaling_layer(both)
-    assert rescaling_layer(one) == ""
+    assert find_rescaling_layer(both)
+    assert find_rescaling_layer(one) == ""
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not()
 )  # fmt: skip
 @pytest.mark.parametrize("generation", PACKAGES)
 def test_a_model_that_rescales_its_own_input_is_known_by_it(generation, name, layer):
-    assert bool(rescaling_layer(taped_nets.build(PACKAGES[generation], name))) == layer
+    assert bool(find_rescaling_layer(taped_nets.build(PACKAGES[generation], name))) == layer
 
 
 def test_rescaling_behind_augmentation_is_known_and_behind_a_convolution_is_not():
@@ -350,10 +350,10 @@ def test_rescaling_behind_augmentation_is_known_and_behind_a_convolution_is_not(
 
     convolution, rescaling = L.Conv2D(3, 3), L.Rescaling(1 / 255, name="own")
     inner = keras.Sequential([keras.Input((16, 16, 3)), rescaling, convolution])
-    assert rescaling_layer(model(L.RandomFlip(), L.ZeroPadding2D(), rescaling, convolution)) == "own"
-    assert rescaling_layer(model(inner)) == "own"
-    assert rescaling_layer(model(convolution, rescaling)) == ""
-    assert rescaling_layer(model(L.BatchNormalization(), convolution)) == ""
+    assert find_rescaling_layer(model(L.RandomFlip(), L.ZeroPadding2D(), rescaling, convolution)) == "own"
+    assert find_rescaling_layer(model(inner)) == "own"
+    assert find_rescaling_layer(model(convolution, rescaling)) == ""
+    assert find_rescaling_layer(model(L.BatchNormalization(), convolution)) == ""
 
 
 def test_the_default_cam_layer_is_the_last_one_with_more_than_one_place():
@@ -444,7 +444,7 @@ def test_grey_images_are_explained_in_one_channel(scheme):
     logits, gradient, _, _ = tape(keras, model, prepared, 0, "c")
     close(found.scores[:, 0], logits[:, 0])
     close(found.maps[SIGNED][:, 0], gradient)
-    item = IntegratedGradients(Path(100), "none")
+    item = IntegratedGradients(StraightPath(100), "none")
     completeness = explain(network, grey, [item], np.zeros((2, 1), np.int32)).completeness[item]
     assert (np.abs(completeness.delta) < 0.02).all()
     with pytest.raises(UnsupportedLayer, match="three channels"):
@@ -518,5 +518,7 @@ def test_probabilities_that_are_flattened_at_the_end_are_the_heads():
 
 
 def test_steps_with_rules_stay_written_beside_taped_ones():
-    taped = [step.layer for step in walk(taped_nets.build(keras, "residual")) if type(step.op).__name__ == "Taped"]
+    taped = [
+        step.layer for step in build_chain(taped_nets.build(keras, "residual")) if type(step.op).__name__ == "Taped"
+    ]
     assert taped == ["add"]

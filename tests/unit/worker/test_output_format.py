@@ -11,7 +11,7 @@ from zlib_ng import zlib_ng
 from convlens.jobs.request.methods import LayerOutput
 from convlens.jobs.request.plan import Form, PlannedTensor
 from convlens.v1 import codec, tensor_pb2
-from convlens.worker.engine.resize import Resizer, resized
+from convlens.worker.engine.resize import RowResizer, resize
 from convlens.worker.results import output_format
 
 FP32, FP16, UINT8 = tensor_pb2.DATA_TYPE_FP32, tensor_pb2.DATA_TYPE_FP16, tensor_pb2.DATA_TYPE_UINT8
@@ -21,7 +21,7 @@ NOISE = np.random.default_rng(0)
 def formed(parts, form, shape, lead=1):
     """The array as it is sent, and its spec."""
     tensor = PlannedTensor("map", LayerOutput("layer", ()), shape, lead == 2, form)
-    found = output_format.FormedTensor(parts, tensor, lead)
+    found = output_format.TensorEncoder(parts, tensor, lead)
     data = b"".join(map(bytes, found.slices()))
     assert len(data) == found.spec.byte_size
     assert zlib_ng.crc32(data) == found.spec.crc32
@@ -57,8 +57,8 @@ def test_a_flat_map_is_flat_in_slices_too(monkeypatch, normalization):
 
 def test_bands_are_parts_of_the_whole():
     large = NOISE.standard_normal((28, 28, 3)).astype(np.float32)
-    whole = np.moveaxis(resized(np.moveaxis(large, -1, 0), 112, 70), 0, -1)
-    resizer = Resizer(large, 112, 70)
+    whole = np.moveaxis(resize(np.moveaxis(large, -1, 0), 112, 70), 0, -1)
+    resizer = RowResizer(large, 112, 70)
     bands = [resizer.rows(start, start + 16) for start in range(0, 112, 16)]
     np.testing.assert_allclose(np.concatenate(bands), whole, atol=1e-5)
 
@@ -68,7 +68,7 @@ def test_memory_is_a_slice_or_two():
     tensor = PlannedTensor(
         "map", LayerOutput("layer", ()), (1, 1024, 1024, 64), False, Form((1024, 1024), "min_max", UINT8)
     )
-    found = output_format.FormedTensor([np.ones((1, 56, 56, 64), np.float32)], tensor, 1)
+    found = output_format.TensorEncoder([np.ones((1, 56, 56, 64), np.float32)], tensor, 1)
     tracemalloc.start()
     try:
         assert sum(map(len, found.slices())) == 64 << 20
@@ -82,7 +82,7 @@ def test_maps_that_shrink_take_no_more_than_a_slice_or_two(channels):
     """Of 147 MiB of maps, which are copied before each becomes a pixel; of 192 channels, one is more than a slice."""
     count = 3072 // channels
     tensor = PlannedTensor("map", LayerOutput("layer", ()), (count, 1, 1, channels), False, Form((1, 1)))
-    found = output_format.FormedTensor([np.ones((count, 112, 112, channels), np.float32)], tensor, 1)
+    found = output_format.TensorEncoder([np.ones((count, 112, 112, channels), np.float32)], tensor, 1)
     tracemalloc.start()
     try:
         assert sum(map(len, found.slices())) == 4 * 3072

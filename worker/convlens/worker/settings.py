@@ -1,4 +1,4 @@
-"""The worker's settings: which models it serves, and how much at once."""
+"""The worker's settings: the models it serves and its limits."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class WorkerSettings(JobsSettings):
 
     @classmethod
     def from_command_line(cls, program: str, argv: list[str]) -> Self:
-        """See JobsSettings. A repeated --model is joined here, since pydantic would join and cut it at commas."""
+        """See JobsSettings. Repeated --model flags are joined here, since pydantic would split them at commas."""
         repeated = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         repeated.add_argument("--model", action="append", default=[])
-        found, rest = repeated.parse_known_args(argv)
-        models = ["--model", shlex.join(found.model)] if found.model else []
-        return super().from_command_line(program, [*rest, *models])
+        flags, others = repeated.parse_known_args(argv)
+        models = ["--model", shlex.join(flags.model)] if flags.model else []
+        return super().from_command_line(program, [*others, *models])
 
     @field_validator("model", mode="before")
     @classmethod
-    def _words(cls, value: object) -> object:
-        """A variable gives several models between blanks, quoted as in a shell."""
+    def _split_models(cls, value: object) -> object:
+        """Split the models of a CONVLENS_MODEL variable at blanks, quoted as in a shell."""
         return shlex.split(value) if isinstance(value, str) else value

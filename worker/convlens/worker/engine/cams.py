@@ -1,4 +1,4 @@
-"""Class activation maps: what a layer's activations and the score's gradient there make. Knows no networks."""
+"""Class activation maps: functions of a layer's activations and of the score's gradient there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tensor = Any
 
 
 def _weighted(a: Tensor, w: Tensor) -> Tensor:
-    """Σ_k w_k·A_k with a weight a channel, (N,C)."""
+    """Σ_k w_k·A_k, with weights (N,C)."""
     return tf.einsum("nhwc,nc->nhw", a, w)
 
 
@@ -28,23 +28,23 @@ def _grad_cam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
 
 
 def _hires_cam(a: Tensor, g: Tensor) -> Tensor:
-    """Σ_k g_k·A_k, place by place."""
+    """Σ_k g_k·A_k, elementwise."""
     return tf.reduce_sum(g * a, -1)
 
 
 def _layer_cam(a: Tensor, g: Tensor) -> Tensor:
-    """Σ_k ReLU(g_k)·A_k, place by place."""
+    """Σ_k ReLU(g_k)·A_k, elementwise."""
     return tf.reduce_sum(tf.nn.relu(g) * a, -1)
 
 
 CAMS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     # Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391
     "grad_cam": _grad_cam,
-    # Chattopadhay et al., 2018, https://arxiv.org/abs/1710.11063; of the logit itself, not of its exponential
+    # Chattopadhay et al., 2018, https://arxiv.org/abs/1710.11063; of the logit, not of its exponential
     "grad_cam_plus_plus": _grad_cam_plus_plus,
     # Draelos and Carin, 2020, https://arxiv.org/abs/2011.08891
     "hires_cam": _hires_cam,
     # Jiang et al., 2021, https://doi.org/10.1109/TIP.2021.3089943
     "layer_cam": _layer_cam,
 }
-"""One row a method: the map (N,h,w) before its last ReLU, of activations A and gradients g = ∂S/∂A, both (N,h,w,C)."""
+"""By method: the map (N,h,w) before its final ReLU, from activations A and gradients g = ∂S/∂A, both (N,h,w,C)."""

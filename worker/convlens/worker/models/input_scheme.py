@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from convlens.worker.engine.chain import rescaling_layer
+from convlens.worker.engine.chain import find_rescaling_layer
 from convlens.worker.engine.graph import is_model
-from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, from_mean_and_std
 from convlens.worker.models.model_protocol import CUSTOM
 from convlens.worker.models.source import Source
 
@@ -35,9 +35,9 @@ class InputScheme:
 
 def choose_scheme(source: Source, model: Any, channels: int, known: str | None = None) -> InputScheme:
     """The scheme of a Keras model: as the settings say, as the file tells (or its loader, by `known`), else assumed."""
-    own = rescaling_layer(model, source.output)
+    own = find_rescaling_layer(model, source.output)
     if source.mean is not None or source.std is not None:
-        stated = standardized(source.mean or (0.0,), source.std or (1.0,))
+        stated = from_mean_and_std(source.mean or (0.0,), source.std or (1.0,))
         return InputScheme(CUSTOM, stated, False, f"stated by the worker's settings{_on_top(own)}")
     if source.preprocess is not None:
         on_top = _on_top(own) if source.preprocess != "none" else ""

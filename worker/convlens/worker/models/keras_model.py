@@ -80,8 +80,8 @@ class KerasModel:
             cam_layer=network.cam_layer or "",
             synthetic=synthetic,
             has_probability=network.has_probability,
-            methods=sorted(METHODS.keys() - network.unavailable.keys()),
-            unavailable_methods=network.unavailable,
+            methods=sorted(METHODS.keys() - network.unavailable_methods.keys()),
+            unavailable_methods=network.unavailable_methods,
             classes=network.units,
         )
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from convlens.v1 import model_pb2
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, from_mean_and_std
 
 CUSTOM: Final = "custom"
 """The name of a preprocessing scheme that the worker's settings give by mean and std."""
@@ -60,5 +60,5 @@ class ServedModel(Protocol):
 def preprocess_of(card: model_pb2.Model) -> Preprocess:
     """The scheme on a model's card."""
     if card.preprocess == CUSTOM:
-        return standardized(card.preprocess_mean, card.preprocess_std)
+        return from_mean_and_std(card.preprocess_mean, card.preprocess_std)
     return PREPROCESS[card.preprocess]

@@ -34,7 +34,7 @@ class Source:
 
     name: str
     kind: str
-    """A key of catalogue.KINDS."""
+    """A key of loaders.LOADERS."""
     argument: str = ""
     """random's seed, or the path of the file or folder."""
     preprocess: str | None = None

@@ -30,10 +30,10 @@ from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
 from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray, plan_passes, run_methods
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.sampling import Asked, Images, Sampled, complete, split
 from convlens.worker.images import Pixels, Reader, UnreadableAtError
-from convlens.worker.method_registry import engine_value
+from convlens.worker.method_registry import to_requested_array
 from convlens.worker.models.model_protocol import preprocess_of
 from convlens.worker.pipeline.batcher import Batched, Batcher, Dropped, Owner, Pass
 from convlens.worker.pipeline.claiming import Claimer
@@ -41,7 +41,7 @@ from convlens.worker.pipeline.decoder_processes import Decoders
 from convlens.worker.pipeline.in_flight_limit import Room
 from convlens.worker.pipeline.memory_budget import Budget
 from convlens.worker.results.header import result_header
-from convlens.worker.results.output_format import FormedTensor
+from convlens.worker.results.output_format import TensorEncoder
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,9 @@ class Begun:
     claim: Claim
     card: model_pb2.Model
     plan: JobPlan
-    asked: tuple[Asked, ...]
+    asked: tuple[RequestedArray, ...]
     """By tensor of the plan."""
-    sampled: tuple[Sampled, ...]
+    sampled: tuple[PerturbationMethod, ...]
     """Those of them that take passes of their own."""
     first: Plan
     """The pass that all the images take first."""
@@ -300,7 +300,7 @@ class Runner:
         left = len(claim.images)
         release = functools.partial(_release, serving, claim)
         decode = functools.partial(self._decode, claim)
-        most_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
+        max_pixels_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
         try:
             if isinstance(data, Exception):
                 raise data
@@ -310,8 +310,8 @@ class Runner:
             spec = spec_pb2.JobSpec.FromString(claim.spec)
             plan = _PLANS.planned(claim.spec, serving.card)
             targets = np.array(plan.targets, np.int32)
-            asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
-            maps, sampled = split(asked)
+            asked = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
+            maps, sampled = plan_passes(asked)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
             job = Begun(claim, serving.card, plan, asked, sampled, first, [], [])
             height, width, channels = serving.card.input_shape
@@ -322,7 +322,14 @@ class Runner:
                 rows = slice(start, start + size)
                 began = time.monotonic()
                 pixels = self._reader.read(
-                    spec.images[rows], data[rows], height, width, start, channels, decode, most_here=most_here
+                    spec.images[rows],
+                    data[rows],
+                    height,
+                    width,
+                    start,
+                    channels,
+                    decode,
+                    max_pixels_here=max_pixels_here,
                 )
                 job.decoded += time.monotonic() - began
                 if sampled:
@@ -346,9 +353,11 @@ class Runner:
         if job.sampled:
             parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._still_wanted(job.claim)
-        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written slice by slice
+        outputs = Outputs.concatenate(
+            [replace(it, maps={}) for it in parts]
+        )  # maps are large, and written slice by slice
         tensors = [
-            FormedTensor([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
+            TensorEncoder([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
             for tensor, item in zip(job.plan.tensors, job.asked, strict=True)
         ]
         began = time.monotonic()
@@ -388,7 +397,7 @@ class Runner:
 
         scheme = preprocess_of(job.card)
         pixels = job.pixels[number]
-        return complete(first, pixels, job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress)
+        return run_methods(first, pixels, job.first, job.sampled, scheme, submit, job.card.max_batch_size, progress)
 
     def _owner(self, claim: Claim) -> Owner:
         record = claim.record
