@@ -52,7 +52,7 @@ ON_VGG16 = {"vanilla": 0.93, "gradient_x_input": 0.92, "deconvnet": 0.98, "hires
 
 
 def cosines(exact, rough):
-    a, b = (it.reshape(len(it), -1).astype(np.float64) for it in (exact, rough))
+    a, b = (map_.reshape(len(map_), -1).astype(np.float64) for map_ in (exact, rough))
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
@@ -92,7 +92,7 @@ def test_every_method_has_its_bounds():
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_keeps_its_direction(outputs, name):
-    exact, rough = (it.maps[MAPS[name]] for it in outputs)
+    exact, rough = (output.maps[MAPS[name]] for output in outputs)
     assert np.median(cosines(exact, rough)) > COSINES.get(name, 0.99)
     assert rough.dtype == np.float32
     assert np.abs(exact - rough).max() > 0
@@ -100,12 +100,12 @@ def test_a_map_keeps_its_direction(outputs, name):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_keeps_its_order(outputs, name):
-    assert np.median(rank_correlations(*(it.maps[MAPS[name]] for it in outputs))) > 0.95
+    assert np.median(rank_correlations(*(output.maps[MAPS[name]] for output in outputs))) > 0.95
 
 
 @pytest.mark.parametrize("name", MANY_PASSES)
 def test_maps_of_many_passes_keep_direction_and_order(many, name):
-    exact, rough = (it.maps[MANY_PASSES[name]] for it in many)
+    exact, rough = (output.maps[MANY_PASSES[name]] for output in many)
     assert np.median(cosines(exact, rough)) > COSINES.get(name, 0.99)
     assert np.median(rank_correlations(exact, rough)) > 0.95
     assert np.abs(exact - rough).max() > 0
@@ -125,7 +125,7 @@ def test_classes_and_scores_stay(outputs):
     assert len(np.unique(rough.predicted_logits)) > 200  # bfloat16's eight bits would make them fewer
 
 
-def test_it_is_an_option_of_a_model_and_stands_on_its_card():
+def test_precision_is_an_option_of_a_model_and_on_its_card():
     cards = [load_source(parse(f"s=shapes{option}")).card for option in ("", ",precision=bfloat16")]
     assert [card.precision for card in cards] == [model_pb2.PRECISION_FLOAT32, model_pb2.PRECISION_BFLOAT16]
     assert cards[0].digest != cards[1].digest

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.runtime.settings import JobsSettings
+
+DEFAULT_BATCH_SIZE: Final = 8
 
 
 class WorkerSettings(JobsSettings):
@@ -25,7 +27,7 @@ class WorkerSettings(JobsSettings):
     model: Annotated[list[str], NoDecode] = Field(
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
-    max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
+    max_batch_size: int = Field(DEFAULT_BATCH_SIZE, ge=1, description="images that share a pass on the device")
     hands: int = Field(HANDS, ge=1, description="threads a model, which decode and store while the device computes")
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     decoders: int = Field(

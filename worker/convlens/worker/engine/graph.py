@@ -99,8 +99,8 @@ def split_into_segments(model: Layer, output: str | None = None) -> list[Segment
     segments, start, reach = [], 0, 0
     last_use = [0] * len(order)
     for i, tensor in enumerate(order):
-        for source in _inputs(tensor):
-            position = positions[_key(source)]
+        for used in _inputs(tensor):
+            position = positions[_key(used)]
             last_use[position] = max(last_use[position], i)
     for i in range(1, len(order)):
         reach = max(reach, last_use[i - 1])

@@ -153,14 +153,14 @@ class Network:
 
     def _check_layers(self, plan: Plan) -> None:
         """Raise ValueError for layers that do not exist or are not below the scored one, and unavailable methods."""
-        ends = self._structure.ends
+        depths = self._structure.depths
         layers = [item.layer for item in plan.maps if item.layer]
         for name in (*layers, *((plan.scored_layer,) if plan.scored_layer else ())):
-            if name not in ends:
-                raise ValueError(f"there is no layer {name!r}; there are {', '.join(ends)}")
-        scored = self._structure.end_of(plan.scored_layer)
+            if name not in depths:
+                raise ValueError(f"there is no layer {name!r}; there are {', '.join(depths)}")
+        scored = self._structure.depth_of(plan.scored_layer)
         for item in plan.maps:
-            if item.layer and not isinstance(item, Activation) and ends[item.layer] >= scored:
+            if item.layer and not isinstance(item, Activation) and depths[item.layer] >= scored:
                 raise ValueError(
                     f"layer {item.layer!r} is not below the scored layer {plan.scored_layer or 'logits'!r}"
                 )

@@ -22,7 +22,7 @@ from convlens.worker.engine.structure import Structure
 
 Tensor = Any
 Gradients = dict[tuple[int, str], list[Tensor]]
-"""∂S/∂value, one stream a target, by the number of steps that compute the value and the rule for rectifiers."""
+"""∂S/∂value, one stream a target, by the value's depth and the rule for rectifiers."""
 
 
 class PassGraph:
@@ -39,12 +39,12 @@ class PassGraph:
     def build(self, images: Tensor, targets: Tensor, plan: Plan) -> dict[str, Tensor]:
         """Compute the fields of Outputs by name, and the i-th map of `plan` as mapᵢ."""
         structure = self._structure
-        scored = structure.end_of(plan.scored_layer)
-        depths = [structure.ends[item.layer] for item in plan.maps if item.layer]
-        depths += [scored] * plan.targeted + [structure.logits] * bool(plan.predictions)
+        scored = structure.depth_of(plan.scored_layer)
+        needed = [structure.depths[item.layer] for item in plan.maps if item.layer]
+        needed += [scored] * plan.targeted + [structure.logits] * bool(plan.predictions)
         # preprocessing is in the graph, so that pixels are copied to the device as uint8
         values = [self._preprocess.forward(tf.cast(images, tf.float32))]
-        for step in structure.steps[: max(depths, default=0)]:
+        for step in structure.steps[: max(needed, default=0)]:
             values.append(step.op.forward(values[-1]))
         outputs: dict[str, Tensor] = {}
         gradients: Gradients = {}
@@ -97,15 +97,15 @@ class PassGraph:
 
     def _backward(self, values: list[Tensor], scored: int, seeds: list[Tensor], plan: Plan) -> Gradients:
         """Compute the gradients at the input and at the layers of class activation maps."""
-        ends = self._structure.ends
-        cam_ends = {ends[item.layer] for item in plan.maps if item.layer and not isinstance(item, Activation)}
+        depths = self._structure.depths
+        cam_depths = {depths[item.layer] for item in plan.maps if item.layer and not isinstance(item, Activation)}
         rules = {SALIENCY_METHODS[item.method].rule for item in plan.maps if isinstance(item, Saliency)}
         lowest = dict.fromkeys(sorted(rules), 0)
         gradients: Gradients = {}
-        if cam_ends:
-            lowest.setdefault("vanilla", min(cam_ends))
+        if cam_depths:
+            lowest.setdefault("vanilla", min(cam_depths))
         streams = {rule: list(seeds) for rule in lowest}
-        for i, operations in self._descend(values, scored, min(lowest.values(), default=scored), cam_ends):
+        for i, operations in self._descend(values, scored, min(lowest.values(), default=scored), cam_depths):
             active = [rule for rule in streams if lowest[rule] <= i]
             stream_rules = [rule for rule in active for _ in seeds]
             stacked = [dy for rule in active for dy in streams[rule]]
@@ -113,7 +113,7 @@ class PassGraph:
                 stacked = op.backward(stacked, x, y, stream_rules)
             for k, rule in enumerate(active):
                 streams[rule] = stacked[k * len(seeds) : (k + 1) * len(seeds)]
-            if i in cam_ends:
+            if i in cam_depths:
                 gradients[i, "vanilla"] = self._unscale(streams["vanilla"])
         for rule in rules:
             gradients[0, rule] = self._unscale(streams[rule])
@@ -125,7 +125,7 @@ class PassGraph:
         return [tf.cast(dy, tf.float32) if scale == 1 else tf.cast(dy, tf.float32) / scale for dy in dys]
 
     def _descend(
-        self, values: list[Tensor], top: int, bottom: int, cam_ends: set[int]
+        self, values: list[Tensor], top: int, bottom: int, cam_depths: set[int]
     ) -> Iterator[tuple[int, list[tuple[ops.Op, Tensor, Tensor]]]]:
         """Yield each value that the backward pass reaches, with the operations to apply on the way there.
 
@@ -137,7 +137,7 @@ class PassGraph:
         while i > bottom:
             i -= 1
             op, operations = steps[i].op, [(steps[i].op, values[i], values[i + 1])]
-            below = steps[i - 1].op if i > bottom and i not in cam_ends else None
+            below = steps[i - 1].op if i > bottom and i not in cam_depths else None
             if isinstance(op, ops.MaxPool) and op.disjoint and isinstance(below, ops.Relu | ops.LeakyRelu):
                 operations.insert(0, (below, values[i + 1], values[i + 1]))
                 i -= 1
@@ -146,7 +146,7 @@ class PassGraph:
     def _map(self, item: Saliency | GradCAM | Activation, values: list[Tensor], gradients: Gradients) -> Tensor:
         """Compute one map."""
         if isinstance(item, Activation):
-            output = values[self._structure.ends[item.layer]]
+            output = values[self._structure.depths[item.layer]]
             chosen = tf.gather(output, item.channels, axis=-1) if item.channels else output
             return REDUCTIONS[item.reduction](tnp, tf.cast(chosen, tf.float32))
         if isinstance(item, GradCAM):
@@ -166,9 +166,9 @@ class PassGraph:
         self, method: str, layer: str, values: list[Tensor], gradients: Gradients, *, signed: bool
     ) -> list[Tensor]:
         """Compute a class activation map (N,h,w) a target."""
-        end = self._structure.ends[layer]
-        activations = tf.cast(values[end], tf.float32)
-        maps = [CAMS[method](activations, dy) for dy in gradients[end, "vanilla"]]
+        depth = self._structure.depths[layer]
+        activations = tf.cast(values[depth], tf.float32)
+        maps = [CAMS[method](activations, dy) for dy in gradients[depth, "vanilla"]]
         return maps if signed else [tf.nn.relu(map_) for map_ in maps]
 
     def _upsample(self, cam: Tensor) -> Tensor:

@@ -44,15 +44,15 @@ class Structure:
 
     def __init__(self, steps: list[Step], input_shape: tuple[int, int, int], model_name: str) -> None:
         self.steps = steps
-        self.ends = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
-        """By layer: the number of steps that compute its output."""
+        self.depths = {step.layer: i + 1 for i, step in enumerate(steps) if step.layer}
+        """By layer: the number of steps up to its output."""
         head = next((i for i, step in enumerate(steps) if isinstance(step.op, ops.Probability)), None)
         self.head = None if head is None else steps[head].op
         """The softmax or sigmoid at the end; None for a model without one."""
         self.logits = len(steps) if head is None else head
-        """The number of steps that compute the logits."""
+        """The number of steps up to the logits."""
         self.layers = self._describe_layers(input_shape, model_name)
-        self.score_layer: str = next(layer.name for layer in self.layers if self.ends[layer.name] >= self.logits)
+        self.score_layer: str = next(layer.name for layer in self.layers if self.depths[layer.name] >= self.logits)
         self.is_binary = isinstance(self.head, ops.Probability) and self.head.kind == "sigmoid" and self._outputs == 1
 
     @property
@@ -70,13 +70,13 @@ class Structure:
             return self.units
         return next(layer.shape[-1] for layer in self.layers if layer.name == scored_layer)
 
-    def end_of(self, scored_layer: str | None) -> int:
-        """Count the steps that compute the scores."""
-        return self.logits if scored_layer is None else min(self.ends[scored_layer], self.logits)
+    def depth_of(self, scored_layer: str | None) -> int:
+        """Return the number of steps up to the scores."""
+        return self.logits if scored_layer is None else min(self.depths[scored_layer], self.logits)
 
     def has_two_scores(self, scored_layer: str | None) -> bool:
         """Return True where the scores are those of two classes, −z and z, of one unit's logit z."""
-        return self.is_binary and self.end_of(scored_layer) == self.logits
+        return self.is_binary and self.depth_of(scored_layer) == self.logits
 
     def _describe_layers(self, input_shape: tuple[int, int, int], model_name: str) -> tuple[LayerInfo, ...]:
         """Find the shapes of the layers' outputs by tracing the forward pass without running it.
@@ -118,7 +118,7 @@ class Structure:
     def default_cam_layer(self) -> str | None:
         """Return the last convolution with an extent below the scores, or the last activation that follows it."""
         steps = {step.layer: step for step in self.steps if step.layer}
-        below = [layer for layer in self.layers if self.ends[layer.name] < self.end_of(self.score_layer)]
+        below = [layer for layer in self.layers if self.depths[layer.name] < self.depth_of(self.score_layer)]
         chosen: LayerInfo | None = None
         follows = False
         for layer in below:
