@@ -34,8 +34,8 @@ class WorkerSettings(JobsSettings):
         2, ge=1, description="processes that decode large images, each one of up to max_image_pixels at a time"
     )
     working_bytes: int = Field(
-        1 << 30, ge=1, description="bytes of the arrays that large results under way are made of; of one that needs"
-        " more, alone"
+        1 << 30, ge=1, description="bytes of the arrays of all large results in progress; one that needs more is"
+        " computed alone"
     )  # fmt: skip
     device_timeout: float = Field(
         180.0, gt=0, description="seconds that one batch may be on the device before the worker ends as hung"

@@ -37,7 +37,7 @@ class PassGraph:
         self._input_shape = input_shape
 
     def build(self, images: Tensor, targets: Tensor, plan: Plan) -> dict[str, Tensor]:
-        """Compute the fields of Outputs by name, and the i-th map of `plan` as mapᵢ."""
+        """Compute the fields of Outputs by name, and the i-th map of `plan` as `map{i}`."""
         structure = self._structure
         scored = structure.depth_of(plan.scored_layer)
         needed = [structure.depths[item.layer] for item in plan.maps if item.layer]
@@ -90,7 +90,7 @@ class PassGraph:
         return tf.concat([-scores, scores], -1) if self._structure.has_two_scores(scored_layer) else scores
 
     def _best(self, scores: Tensor, scored_layer: str | None, ranks: Tensor) -> Tensor:
-        """Return the units of the highest scores, (N,ranks), descending; of equal ones the first, of two classes 1."""
+        """Return the units of the highest scores, (N,ranks); ties go to the lower index, or to class 1 of two."""
         if self._structure.has_two_scores(scored_layer):
             return 1 - tf.math.top_k(scores[:, ::-1], ranks).indices
         return tf.math.top_k(scores, ranks).indices
