@@ -64,7 +64,7 @@ def fit(model: keras.Model, data: Any, rate: float, epochs: int) -> None:
 def train_convolutions(images: Images, labels: Labels) -> keras.Model:
     """Train the convolutions with BatchNorm, under a head of global average pooling and one dense layer."""
     x = keras.Input((SIZE, SIZE, 3))
-    pooled = L.GlobalAveragePooling2D()(shapes.convolutions(x, normalized=True))
+    pooled = L.GlobalAveragePooling2D()(shapes.add_convolutions(x, normalized=True))
     model = keras.Model(x, L.Dense(len(LABELS), activation="softmax")(pooled))
     fit(model, batches(images, labels), 3e-3, EPOCHS)
     return model
@@ -93,7 +93,7 @@ def train_head(model: keras.Model, images: Images, labels: Labels) -> None:
     x = np.concatenate([pooled(view) for view in views])
     y = np.tile(labels, len(views))
     start = keras.Input(x.shape[1:])
-    head = keras.Model(start, shapes.head(start))
+    head = keras.Model(start, shapes.add_head(start))
     fit(head, tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=TRAINING).batch(128), 1e-3, 8)
     for name in ("fc1", "fc2", "predictions"):
         model.get_layer(name).set_weights(head.get_layer(name).get_weights())

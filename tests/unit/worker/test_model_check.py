@@ -71,7 +71,7 @@ def test_a_refused_model_is_reported_with_the_reason(check, path, tmp_path):
 
 
 def test_a_model_larger_than_the_machines_memory_is_refused(check, path, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "available", lambda: 1000)
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 1000)
     status, out, _ = check(path)
     assert status == model_check.REFUSED
     assert "of memory" in out

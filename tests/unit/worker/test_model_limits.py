@@ -32,7 +32,7 @@ def made(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _eight_gibibytes(monkeypatch):
     """What the machine has, whatever it has."""
-    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
 
 
 def refused(path, message):
@@ -228,7 +228,7 @@ def test_a_model_that_was_never_built_is_refused(tmp_path):
 
 def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
     monkeypatch.undo()
-    assert 0 < memory_estimate.available() < 1 << 50
+    assert 0 < memory_estimate.measure_available() < 1 << 50
     folder = tmp_path / "memory"
     folder.mkdir()
     for name, text in (

@@ -342,7 +342,7 @@ def test_files_that_the_page_serves_are_served(what, made, tmp_path):
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_files_that_the_page_refuses_are_refused(what, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
     make, message = REFUSED[what]
     with pytest.raises(ModelUnavailable, match=message):
         read_model(make(made, tmp_path))

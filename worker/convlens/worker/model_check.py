@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 def _load(source: Source) -> CheckedModel:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up messages
     from convlens.worker.models.file import read_model, serve
-    from convlens.worker.models.files.memory_estimate import available
+    from convlens.worker.models.files.memory_estimate import measure_available
 
-    memory = available()
+    memory = measure_available()
     loaded = read_model(Path(source.argument), source.size)
     return CheckedModel(loaded, serve(source, loaded).card, memory)
 

@@ -64,7 +64,7 @@ def find_rescaling_layer(model: Layer, output: str | None = None) -> str:
     """Return the name of the layer by which a model rescales raw pixels itself; empty for a model without one."""
     for segment in _flatten(split_into_segments(model, output)):
         raw, rescaling = {0}, []
-        for number, (operation, inputs) in enumerate(segment.calls(), start=1):
+        for number, (operation, inputs) in enumerate(segment.iter_calls(), start=1):
             if raw.isdisjoint(inputs):
                 continue
             if kind_of(operation) in RANGE_PRESERVING:
@@ -128,7 +128,7 @@ def _convert_by_rule(segment: Segment) -> list[ops.Op]:
     layer = segment.single
     if layer is None:
         raise NoRule
-    head = convert_probability(layer, len(segment.start.shape), segment.arguments())
+    head = convert_probability(layer, len(segment.start.shape), segment.read_arguments())
     return [head] if head else convert_layer(layer)
 
 
@@ -136,7 +136,7 @@ def _tape(segment: Segment) -> ops.Taped:
     """Convert a segment to one taped operation."""
     weights = [np.asarray(weight) for layer in segment.operations for weight in getattr(layer, "weights", ())]
     hidden = [leaf.name for leaf in _leaves(segment.operations) if _hides_activation(leaf)]
-    return ops.Taped(segment.function(), segment.description(), weights, hidden)
+    return ops.Taped(segment.build_function(), segment.describe(), weights, hidden)
 
 
 def _without_probability(step: Step) -> Step:

@@ -46,12 +46,12 @@ class Segment:
         inputs = _inputs(self.end)
         return _operation(self.end) if len(self.tensors) == 1 and len(inputs) == 1 else None
 
-    def arguments(self) -> list[Any]:
+    def read_arguments(self) -> list[Any]:
         """Return the arguments of the last operation that are not tensors, positional ones first."""
         args, kwargs = _arguments(self.end)
         return [argument for argument in (*args, *kwargs.values()) if not hasattr(argument, "_keras_history")]
 
-    def calls(self) -> Iterator[tuple[Layer, list[int]]]:
+    def iter_calls(self) -> Iterator[tuple[Layer, list[int]]]:
         """Yield, for each tensor, the operation that computes it and the numbers of its inputs; 0 is `start`."""
         numbers = {_key(tensor): i for i, tensor in enumerate((self.start, *self.tensors))}
         return ((_operation(tensor), [numbers[_key(source)] for source in _inputs(tensor)]) for tensor in self.tensors)
@@ -67,16 +67,16 @@ class Segment:
             (_operation(tensor).name for tensor in of_keras_2 if _arguments(tensor)[1].get("training") is True), ""
         )
 
-    def function(self) -> Callable[[Any], Any]:
+    def build_function(self) -> Callable[[Any], Any]:
         """Return a function that computes `end` from `start` by the Keras layers, at inference."""
         model = _package(_operation(self.end)).Model(self.start, self.end)
         return lambda x: model(x, training=False)
 
-    def description(self) -> str:
+    def describe(self) -> str:
         """Describe all but the weights that determines the values: operations, configurations, calls."""
         return "; ".join(
             f"{kind_of(operation)} {inputs} {_describe(_arguments(tensor))} {_describe(operation.get_config())}"
-            for tensor, (operation, inputs) in zip(self.tensors, self.calls(), strict=True)
+            for tensor, (operation, inputs) in zip(self.tensors, self.iter_calls(), strict=True)
         )
 
 
@@ -110,7 +110,7 @@ def split_into_segments(model: Layer, output: str | None = None) -> list[Segment
     return segments
 
 
-def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+def read_input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
     """Return the (height, width, channels) of a model's input, with `size` where the model takes any.
 
     Raises UnsupportedLayer for an input that is no image, or a size that does not fit.

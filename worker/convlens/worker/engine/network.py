@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from convlens.worker.engine import ops
 from convlens.worker.engine.chain import build_chain
-from convlens.worker.engine.graph import UnsupportedLayer, input_shape
+from convlens.worker.engine.graph import UnsupportedLayer, read_input_shape
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.pass_graph import PassGraph
 from convlens.worker.engine.plan import PREDICTED, Activation, Plan, Saliency
@@ -50,7 +50,7 @@ class Network:
         output: str | None = None,
     ) -> None:
         steps = build_chain(model, output)
-        self.input_shape = input_shape(model, size)
+        self.input_shape = read_input_shape(model, size)
         self.preprocess = PREPROCESS[preprocess] if isinstance(preprocess, str) else preprocess
         if not self.preprocess.accepts(self.input_shape[-1]):
             raise UnsupportedLayer(

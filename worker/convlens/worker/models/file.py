@@ -17,7 +17,7 @@ import h5py
 from convlens.worker.models.files import contents, formats, hdf5, memory_estimate, weights
 from convlens.worker.models.files.config_check import check
 from convlens.worker.models.files.config_values import ConfigRefused
-from convlens.worker.models.files.generations import build, stock_vgg16
+from convlens.worker.models.files.generations import build, build_stock_vgg16
 from convlens.worker.models.files.memory_estimate import Estimate, format_bytes
 from convlens.worker.models.keras_model import KerasModel
 from convlens.worker.models.model_protocol import ModelUnavailable, summarize_error
@@ -102,11 +102,11 @@ def _read_stock_weights(path: Path) -> LoadedModel:
     """Read weights of the stock VGG16, written by either Keras, for any number of classes."""
     with hdf5.open_safely(path) as file:
         classes = _count_classes(file)
-        by_layer = bool(hdf5.names(file, "layer_names"))
+        by_layer = bool(hdf5.read_names(file, "layer_names"))
         is_flipped = weights.has_flipped_kernels(file) or "_th_kernels" in path.name  # keras.applications' file name
-        estimate = memory_estimate.estimate(lambda: stock_vgg16(classes))
-        _check_memory(estimate, hdf5.elements(file))
-        model = stock_vgg16(classes)
+        estimate = memory_estimate.estimate(lambda: build_stock_vgg16(classes))
+        _check_memory(estimate, hdf5.count_elements(file))
+        model = build_stock_vgg16(classes)
         if by_layer:
             weights.assign_by_layer(model, file, is_flipped=is_flipped)
     if not by_layer:
@@ -119,7 +119,7 @@ def _read_stock_weights(path: Path) -> LoadedModel:
 def _count_classes(file: h5py.File) -> int:
     """Count the classes of a stock VGG16's weights, by the shape of its last kernel. Raises NoModel for others."""
     # the optimizer's moments in a compiled model's file have the shapes of weights
-    datasets = [data for name, data in hdf5.datasets(file).items() if not name.startswith("optimizer/")]
+    datasets = [data for name, data in hdf5.list_datasets(file).items() if not name.startswith("optimizer/")]
     shapes = [data.shape for data in datasets if data.ndim == 2]
     last = [shape[1] for shape in shapes if shape[0] == 4096]
     if (25088, 4096) not in shapes or len(last) != 2 or 4096 not in last:
@@ -140,7 +140,7 @@ def _is_imagenet(path: Path) -> bool:
 
 def _check_memory(estimate: Estimate, elements: int) -> None:
     """Raise WrongWeights when the machine lacks the memory for a model, or its file has too few numbers."""
-    available = memory_estimate.available()
+    available = memory_estimate.measure_available()
     if estimate.total > available:
         raise weights.WrongWeights(
             f"the model needs about {format_bytes(estimate.total)} of memory ({estimate.largest}), "

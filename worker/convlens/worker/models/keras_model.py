@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from convlens.v1 import model_pb2
-from convlens.worker.engine.graph import UnsupportedLayer, input_shape
+from convlens.worker.engine.graph import UnsupportedLayer, read_input_shape
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
@@ -50,7 +50,7 @@ class KerasModel:
         TF32.claim(self, source)
         warn_if_unsupported(source)
         try:
-            *_, channels = input_shape(model, source.size)
+            *_, channels = read_input_shape(model, source.size)
             scheme = choose_scheme(source, model, channels, known)
             self._network = network = Network(
                 model, scheme.preprocess, source.precision, size=source.size, output=source.output

@@ -55,27 +55,34 @@ def parse(flag: str) -> Source:
 
     A path with commas is quoted, NAME="a,b.keras",labels=l.txt, or unquoted where it exists.
     """
+    try:
+        return _parse(flag)
+    except _InvalidFlag as error:
+        raise ModelUnavailable(f"--model {flag!r}: {error}") from error
+
+
+class _InvalidFlag(ValueError):
+    """A --model flag that is wrong; the message says how."""
+
+
+def _parse(flag: str) -> Source:
     name, _, rest = flag.partition("=")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or not rest:
-        raise ModelUnavailable(
-            f"--model {flag!r}: NAME=SOURCE is needed, NAME of letters, digits, '.', '_', '-', 64 characters at most"
-        )
-    source, options = _split_options(flag, rest)
-    kind, argument = _parse_kind(flag, source)
+        raise _InvalidFlag("NAME=SOURCE is needed, NAME of letters, digits, '.', '_', '-', 64 characters at most")
+    source, options = _split_options(rest)
+    kind, argument = _parse_kind(source)
     parsed: dict[str, Any] = {}
     for key, value in options:
         reader = _OPTIONS.get(key)
         if reader is None or not value:
             piece = f"{key}={value}" if value or key in _OPTIONS else key
-            raise ModelUnavailable(
-                f"--model {flag!r}: no option {piece!r}; allowed: {', '.join(_OPTIONS)}, each =value"
-            )
+            raise _InvalidFlag(f"no option {piece!r}; allowed: {', '.join(_OPTIONS)}, each =value")
         if key in _ONLY and kind != _ONLY[key][0]:
-            raise ModelUnavailable(f"--model {flag!r}: {key} is an option of {_ONLY[key][1]} alone")
+            raise _InvalidFlag(f"{key} is an option of {_ONLY[key][1]} alone")
         if key in parsed:
-            raise ModelUnavailable(f"--model {flag!r}: {key} is given twice")
-        parsed[key] = reader(flag, value)
-    return Source(name, kind, argument, **(parsed | _scale_to_255(flag, name, parsed)))
+            raise _InvalidFlag(f"{key} is given twice")
+        parsed[key] = reader(value)
+    return Source(name, kind, argument, **(parsed | _scale_to_255(name, parsed)))
 
 
 def read_labels(source: Source, units: int) -> list[str]:
@@ -93,11 +100,11 @@ def read_labels(source: Source, units: int) -> list[str]:
     return labels
 
 
-def _split_options(flag: str, text: str) -> tuple[str, list[tuple[str, str]]]:
+def _split_options(text: str) -> tuple[str, list[tuple[str, str]]]:
     """Split SOURCE[,option=value…] into the source and (option, value) pairs. Quoted values may contain commas."""
     if _exists(text):
         return text, []
-    pieces = _split_at_commas(flag, text)
+    pieces = _split_at_commas(text)
     # the source ends at its quote; else it is the longest existing path, else the shortest with a model's suffix
     ends = range(1, len(pieces) + 1)
     sources = {end: ",".join(pieces[:end]) for end in ends}
@@ -114,7 +121,7 @@ def _split_options(flag: str, text: str) -> tuple[str, list[tuple[str, str]]]:
     return sources[end], options
 
 
-def _split_at_commas(flag: str, text: str) -> list[str]:
+def _split_at_commas(text: str) -> list[str]:
     """Split at the commas outside double quotes, and remove the quotes."""
     pieces = [""]
     is_quoted = False
@@ -126,7 +133,7 @@ def _split_at_commas(flag: str, text: str) -> list[str]:
         else:
             pieces[-1] += character
     if is_quoted:
-        raise ModelUnavailable(f"--model {flag!r}: a double quote is not closed")
+        raise _InvalidFlag("a double quote is not closed")
     return pieces
 
 
@@ -137,74 +144,67 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _parse_kind(flag: str, source: str) -> tuple[str, str]:
+def _parse_kind(source: str) -> tuple[str, str]:
     kind, _, argument = source.partition(":")
     if kind == "random" and re.fullmatch(r"\d{1,9}", argument):
         return kind, argument
     if source in {"shapes", "imagenet", "null"}:
         return source, ""
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
-        raise ModelUnavailable(f"--model {flag!r}: {source!r} is a URL; download the file and give its path")
+        raise _InvalidFlag(f"{source!r} is a URL; download the file and give its path")
     if looks_like_path(source) or source.startswith("~") or _exists(source):
-        return "file", str(_parse_path(flag, source))
-    raise ModelUnavailable(
-        f"--model {flag!r}: no source {source!r}; allowed: shapes, imagenet, null, random:SEED, a .keras, .h5 or .hdf5 "
+        return "file", str(_parse_path(source))
+    raise _InvalidFlag(
+        f"no source {source!r}; allowed: shapes, imagenet, null, random:SEED, a .keras, .h5 or .hdf5 "
         "file, a SavedModel folder"
     )
 
 
-def _parse_path(flag: str, value: str) -> Path:
+def _parse_path(value: str) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError as error:
-        raise ModelUnavailable(f"--model {flag!r}: {value!r}: {error}") from error
+        raise _InvalidFlag(f"{value!r}: {error}") from error
 
 
-def _choice(what: str, allowed: tuple[str, ...]) -> Callable[[str, str], str]:
-    def read(flag: str, value: str) -> str:
+def _choice(what: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def read(value: str) -> str:
         if value not in allowed:
-            raise ModelUnavailable(f"--model {flag!r}: no {what} {value!r}; allowed: {', '.join(allowed)}")
+            raise _InvalidFlag(f"no {what} {value!r}; allowed: {', '.join(allowed)}")
         return value
 
     return read
 
 
-def _channels(what: str) -> Callable[[str, str], tuple[float, ...]]:
-    def read(flag: str, value: str) -> tuple[float, ...]:
+def _channels(what: str) -> Callable[[str], tuple[float, ...]]:
+    def read(value: str) -> tuple[float, ...]:
         parts = value.split(":")
         if len(parts) not in {1, 3} or not all(map(_NUMBER.fullmatch, parts)):
-            raise ModelUnavailable(
-                f"--model {flag!r}: {what} is {value!r}; R:G:B is needed, such as 123.68:116.779:103.939, or one number"
-            )
+            raise _InvalidFlag(f"{what} is {value!r}; R:G:B is needed, such as 123.68:116.779:103.939, or one number")
         values = tuple(map(float, parts))
         if what == "std" and min(values) <= 0:
-            raise ModelUnavailable(f"--model {flag!r}: std is {value!r}; numbers above 0 are needed")
+            raise _InvalidFlag(f"std is {value!r}; numbers above 0 are needed")
         return values
 
     return read
 
 
-def _scale_to_255(flag: str, name: str, options: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+def _scale_to_255(name: str, options: dict[str, Any]) -> dict[str, tuple[float, ...]]:
     """Return both `mean` and `std` for pixels in 0…255; empty where neither is given."""
     if "mean" not in options and "std" not in options:
         return {}
     if "preprocess" in options:
-        raise ModelUnavailable(f"--model {flag!r}: preprocess and mean or std exclude each other")
+        raise _InvalidFlag("preprocess and mean or std exclude each other")
     mean, std = options.get("mean", (0.0,)), options.get("std", (1.0,))
     if set(mean) == {0.0} and set(std) == {1.0}:
-        raise ModelUnavailable(
-            f"--model {flag!r}: mean 0 and std 1 may be of pixels in 0…1 or in 0…255; say preprocess=unit or "
-            "preprocess=none"
+        raise _InvalidFlag(
+            "mean 0 and std 1 may be of pixels in 0…1 or in 0…255; say preprocess=unit or preprocess=none"
         )
     if max(map(abs, mean)) > 1 or max(std) > 1:
         if set(std) != {1.0} and max(std) <= 1:
-            raise ModelUnavailable(
-                f"--model {flag!r}: mean is of pixels in 0…255 and std of pixels in 0…1; give both in 0…255"
-            )
+            raise _InvalidFlag("mean is of pixels in 0…255 and std of pixels in 0…1; give both in 0…255")
         if any(mean) and max(map(abs, mean)) <= 1:
-            raise ModelUnavailable(
-                f"--model {flag!r}: mean is of pixels in 0…1 and std of pixels in 0…255; give both in 0…255"
-            )
+            raise _InvalidFlag("mean is of pixels in 0…1 and std of pixels in 0…255; give both in 0…255")
         return {"mean": mean, "std": std}
     mean, std = (tuple(value * 255 for value in values) for values in (mean, std))
     log.warning(
@@ -215,36 +215,32 @@ def _scale_to_255(flag: str, name: str, options: dict[str, Any]) -> dict[str, tu
     return {"mean": mean, "std": std}
 
 
-def _parse_size(flag: str, value: str) -> tuple[int, int]:
+def _parse_size(value: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", value)
     size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not all(1 <= side <= MAX_SIZE for side in size):
-        raise ModelUnavailable(
-            f"--model {flag!r}: size is {value!r}; HEIGHTxWIDTH is needed, such as 224x224, each 1 to {MAX_SIZE}"
-        )
+        raise _InvalidFlag(f"size is {value!r}; HEIGHTxWIDTH is needed, such as 224x224, each 1 to {MAX_SIZE}")
     return size
 
 
-def _parse_device_ms(flag: str, value: str) -> tuple[float, float]:
+def _parse_device_ms(value: str) -> tuple[float, float]:
     batch, _, image = value.partition("+")
     try:
         times = float(batch), float(image)
     except ValueError:
         times = (-1.0, -1.0)
     if not all(0 <= time < math.inf for time in times):
-        raise ModelUnavailable(
-            f"--model {flag!r}: device_ms is {value!r}; A+B is needed, milliseconds a batch and an image"
-        )
+        raise _InvalidFlag(f"device_ms is {value!r}; A+B is needed, milliseconds a batch and an image")
     return times
 
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_OPTIONS: Final[dict[str, Callable[[str, str], object]]] = {
+_OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "preprocess": _choice("preprocess", tuple(PREPROCESS)),
     "mean": _channels("mean"),
     "std": _channels("std"),
     "size": _parse_size,
-    "output": lambda _, value: value,
+    "output": lambda value: value,
     "labels": _parse_path,
     "precision": _choice("precision", tuple(PRECISIONS)),
     "device_ms": _parse_device_ms,

@@ -20,7 +20,7 @@ BLOCKS: Final = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
 DENSE: Final = 512
 
 
-def convolutions(x: Any, *, normalized: bool = False) -> Any:
+def add_convolutions(x: Any, *, normalized: bool = False) -> Any:
     """Apply VGG16's convolutions and pools to `x`; for training, `normalized` adds BatchNorm before each ReLU."""
     for block, (count, channels) in enumerate(BLOCKS, start=1):
         for i in range(1, count + 1):
@@ -34,7 +34,7 @@ def convolutions(x: Any, *, normalized: bool = False) -> Any:
     return x
 
 
-def head(x: Any) -> Any:
+def add_head(x: Any) -> Any:
     """Apply VGG16's dense layers to the last pool's output."""
     x = L.Flatten(name="flatten")(x)
     x = L.Dense(DENSE, activation="relu", name="fc1")(x)
@@ -45,7 +45,7 @@ def head(x: Any) -> Any:
 def build() -> keras.Model:
     """Return the network with fresh weights: preprocessed (N,224,224,3) to (N,11) probabilities."""
     image = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(image, head(convolutions(image)), name="shapes")
+    return keras.Model(image, add_head(add_convolutions(image)), name="shapes")
 
 
 def load(path: Path = WEIGHTS) -> keras.Model:

@@ -45,13 +45,13 @@ class StraightPath:
     def generate(self, original: Original) -> Iterator[Floats]:
         """See Perturbation."""
         for baseline in self.baselines:
-            start = baseline_image(baseline, original.image)
+            start = create_baseline(baseline, original.image)
             for step in range(self.steps):
                 yield start + np.float32((step + 0.5) / self.steps) * (original.image - start)
             yield start
 
 
-def baseline_image(baseline: Baseline, image: Floats) -> Floats:
+def create_baseline(baseline: Baseline, image: Floats) -> Floats:
     """Return the baseline of `image` (H,W,C), of the same shape, float32."""
     if isinstance(baseline, Blur):
         return blur(image, baseline.sigma)
@@ -111,7 +111,7 @@ class PathIntegral:
         if step < path.steps:
             self._gradient_sum = self._gradient_sum + evaluation
             return
-        start = baseline_image(path.baselines[baseline], original.image)
+        start = create_baseline(path.baselines[baseline], original.image)
         weight = np.array(original.preprocess.scale) / path.steps / len(path.baselines)
         self._attributions = self._attributions + self._gradient_sum * ((original.image - start) * weight)
         self._gradient_sum = np.zeros((), np.float64)

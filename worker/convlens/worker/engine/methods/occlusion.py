@@ -32,9 +32,9 @@ class SlidingPatch:
 
     def count(self, original: Original) -> int:
         """See Perturbation."""
-        return len(self.squares(original.image))
+        return len(self.list_squares(original.image))
 
-    def squares(self, image: Floats) -> list[tuple[slice, slice]]:
+    def list_squares(self, image: Floats) -> list[tuple[slice, slice]]:
         """Return the rows and columns of each square, row by row."""
         steps = [range(ceil(max(0, side - self.patch) / self.stride) + 1) for side in image.shape[:2]]
         slices = [[slice(k * self.stride, k * self.stride + self.patch) for k in axis] for axis in steps]
@@ -44,7 +44,7 @@ class SlidingPatch:
         """See Perturbation."""
         zero = original.preprocess.zero
         color = zero if self.color is None else convert_color(self.color, original.image.shape[-1])
-        for square in self.squares(original.image):
+        for square in self.list_squares(original.image):
             covered = original.image.copy()
             covered[square] = color
             yield covered
@@ -69,7 +69,7 @@ class Occlusion:
 class _ScoreDrops:
     def __init__(self, perturbation: SlidingPatch, original: Original) -> None:
         self._scores = original.scores
-        self._squares = iter(perturbation.squares(original.image))
+        self._squares = iter(perturbation.list_squares(original.image))
         self._sum = np.zeros((*original.scores.shape, *original.image.shape[:2]))
         self._count = np.zeros(original.image.shape[:2])
 

@@ -27,7 +27,7 @@ class ChannelMasks:
         """Only the score."""
         return Score()
 
-    def varying_channels(self, original: Original) -> Floats:
+    def select_varying_channels(self, original: Original) -> Floats:
         """Return the channels that are not constant, (C′,h,w); the first one where all are."""
         channels = original.maps[Activation(self.layer)].transpose(2, 0, 1)
         varying = channels.max((1, 2)) > channels.min((1, 2))
@@ -35,13 +35,13 @@ class ChannelMasks:
 
     def count(self, original: Original) -> int:
         """See Perturbation."""
-        return len(self.varying_channels(original))
+        return len(self.select_varying_channels(original))
 
     def generate(self, original: Original) -> Iterator[Floats]:
         """See Perturbation."""
         zero = np.asarray(original.preprocess.zero, np.float32)
         offset = original.image - zero
-        for channel in self.varying_channels(original):
+        for channel in self.select_varying_channels(original):
             low, high = channel.min(), channel.max()
             mask = resize((channel - low) / max(high - low, np.float32(1e-30)), *original.image.shape[:2])
             yield zero + offset * mask[..., None]
@@ -86,6 +86,6 @@ class _ChannelScores:
         scores = np.stack(self._scores, 1).astype(np.float64)
         weights = np.exp(scores - scores.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        channels = self._method.perturbation.varying_channels(self._original)
+        channels = self._method.perturbation.select_varying_channels(self._original)
         map_ = np.maximum(np.einsum("tk,khw->thw", weights, channels), 0).astype(np.float32)
         return MethodResult(resize(map_, *self._original.image.shape[:2]) if self._method.upsampled else map_)

@@ -46,7 +46,7 @@ def check(config: object, keras: int) -> Config:
 
     Raises ConfigRefused, which names the layer, what is not allowed, and what to do.
     """
-    checked, calls = _ConfigChecker(keras).layer(config, "the model", 0)
+    checked, calls = _ConfigChecker(keras).check(config, "the model", 0)
     if checked["class_name"] not in MODELS:
         raise ConfigRefused(f"it is a single {checked['class_name']}, no model")
     if calls > MAX_CALLS:
@@ -61,13 +61,15 @@ def _check_order(layers: list[Config], names: list[object], place: str) -> None:
     """
     positions = {name: i for i, name in enumerate(names) if isinstance(name, str)}
     forward = sum(
-        positions.get(name, 0) > i for i, layer in enumerate(layers) for name in _sources(layer.get("inbound_nodes"))
+        positions.get(name, 0) > i
+        for i, layer in enumerate(layers)
+        for name in _referenced_names(layer.get("inbound_nodes"))
     )
     if forward > MAX_FORWARD_REFERENCES:
         raise ConfigRefused(f"{place} lists its layers in no order in which they can be computed")
 
 
-def _sources(nodes: object) -> Iterator[str]:
+def _referenced_names(nodes: object) -> Iterator[str]:
     """Yield the names that a layer's calls refer to: the first items of [name, node, tensor…], of either generation."""
     if isinstance(nodes, dict):
         nodes = list(nodes.values())
@@ -76,7 +78,7 @@ def _sources(nodes: object) -> Iterator[str]:
             yield nodes[0]
         else:
             for node in nodes:
-                yield from _sources(node)
+                yield from _referenced_names(node)
 
 
 class _ConfigChecker:
@@ -88,7 +90,7 @@ class _ConfigChecker:
         self._shared: dict[int, tuple[str, Config]] = {}
         """By shared_object_id: class name and options."""
 
-    def layer(self, entry: object, place: str, depth: int) -> tuple[Config, int]:
+    def check(self, entry: object, place: str, depth: int) -> tuple[Config, int]:
         """Check a layer, nested model or operation; return the copy and how many layers its calls call."""
         if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
             raise ConfigRefused(f"{place} is no layer's configuration")
@@ -99,7 +101,7 @@ class _ConfigChecker:
         config = entry.get("config")
         name = entry.get("name") or (config.get("name") if isinstance(config, dict) else None)
         place = f"layer {str(name)[:100]!r}" if depth and name else place
-        options, calls, module = self._checker(entry, kind, place)(entry, kind, place, depth)
+        options, calls, module = self._choose_check(entry, kind, place)(entry, kind, place, depth)
         checked: Config = {"class_name": kind, "config": options}
         if self._keras == 3:
             checked |= {"module": module, "registered_name": None}
@@ -110,24 +112,24 @@ class _ConfigChecker:
                 raise ConfigRefused(f"{place} is said to be the same object as another one, which it is not")
             checked["shared_object_id"] = shared
         if "name" in entry:
-            checked["name"] = self._plain(entry["name"], place)
+            checked["name"] = self._check_plain(entry["name"], place)
         if isinstance(nodes := entry.get("inbound_nodes"), list):
             for node in nodes:
                 self._remove_training(node, kind, place)
-            checked["inbound_nodes"] = self._plain(nodes, place)
+            checked["inbound_nodes"] = self._check_plain(nodes, place)
             calls *= max(1, len(nodes))
         return checked, calls
 
-    def _checker(self, entry: Config, kind: str, place: str) -> Callable[[Config, str, str, int], Checked]:
+    def _choose_check(self, entry: Config, kind: str, place: str) -> Callable[[Config, str, str, int], Checked]:
         """Return the method that checks this kind of layer. Raises ConfigRefused for a kind that is not allowed."""
         if kind in MODELS:
-            return self._model
+            return self._check_model
         if self._keras == 3 and self._is_operation(entry, kind):
-            return self._operation
+            return self._check_operation
         if self._keras == 2 and kind in {"TFOpLambda", "SlicingOpLambda"}:
-            return self._function
+            return self._check_function
         if kind in LAYERS or (self._keras == 3 and kind in APPLICATIONS):
-            return self._layer
+            return self._check_layer
         raise ConfigRefused(f"{place} is a {kind[:100]}: {REFUSED.get(kind, NOT_ALLOWED)}")
 
     def _is_operation(self, entry: Config, kind: str) -> bool:
@@ -138,7 +140,7 @@ class _ConfigChecker:
         is_layer = isinstance(config, dict) and "trainable" in config
         return not is_layer and any(kind in names for names in OPERATIONS.values())
 
-    def _model(self, entry: Config, kind: str, place: str, depth: int) -> Checked:
+    def _check_model(self, entry: Config, kind: str, place: str, depth: int) -> Checked:
         """Check a Sequential or functional model and its layers."""
         values.check_origin(entry, kind, place, MODULE)
         config = entry.get("config")
@@ -146,7 +148,7 @@ class _ConfigChecker:
             config = {"name": "sequential", "layers": config}
         if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
             raise ConfigRefused(f"{place} is a subclassed model, whose code is not in the file: {NOT_ALLOWED}")
-        checked = [self.layer(layer, f"layer {i}", depth + 1) for i, layer in enumerate(config["layers"])]
+        checked = [self.check(layer, f"layer {i}", depth + 1) for i, layer in enumerate(config["layers"])]
         layers = [layer for layer, _ in checked]
         names = [layer["config"].get("name") for layer in layers]
         if duplicate := next((name for name in names if name is not None and names.count(name) > 1), None):
@@ -154,7 +156,7 @@ class _ConfigChecker:
         if kind != "Sequential":
             _check_order(layers, names, place)
         others = {key: value for key, value in config.items() if key not in {"layers", "build_input_shape", "dtype"}}
-        options = self._plain(others, place)
+        options = self._check_plain(others, place)
         if config.get("build_input_shape") is not None:
             options["build_input_shape"] = values.check_shape(config["build_input_shape"], place, self._keras)
         if kind == "Sequential":
@@ -162,16 +164,16 @@ class _ConfigChecker:
         options["layers"] = layers
         return options, 1 + sum(calls for _, calls in checked), KERAS_3_MODELS[kind]
 
-    def _operation(self, entry: Config, kind: str, place: str, _: int) -> Checked:
+    def _check_operation(self, entry: Config, kind: str, place: str, _: int) -> Checked:
         """Check an operation of Keras 3."""
         module = entry.get("module") or next(name for name, kinds in OPERATIONS.items() if kind in kinds)
         if kind not in OPERATIONS.get(module, ()):
             raise ConfigRefused(f"{place} is the operation {str(module)[:100]}.{kind[:100]}: {NOT_ALLOWED}")
         values.check_origin(entry, kind, place, re.compile(re.escape(module)))
         config = entry.get("config")
-        return self._plain(config if isinstance(config, dict) else {}, place), 1, module
+        return self._check_plain(config if isinstance(config, dict) else {}, place), 1, module
 
-    def _function(self, entry: Config, kind: str, place: str, _: int) -> Checked:
+    def _check_function(self, entry: Config, kind: str, place: str, _: int) -> Checked:
         """Check a layer of Keras 2 that calls a TensorFlow function."""
         values.check_origin(entry, kind, place, MODULE)
         config = entry.get("config")
@@ -181,9 +183,9 @@ class _ConfigChecker:
                 f"{place} calls tf.{str(function)[:100]}, which a model file must not; allowed are TensorFlow's "
                 "functions of arithmetic and shape; replace it by one of those or by a layer, and save again"
             )
-        return self._plain(config, place) | {"dtype": "float32"}, 1, None
+        return self._check_plain(config, place) | {"dtype": "float32"}, 1, None
 
-    def _layer(self, entry: Config, kind: str, place: str, depth: int) -> Checked:
+    def _check_layer(self, entry: Config, kind: str, place: str, depth: int) -> Checked:
         """Check a layer of Keras."""
         module = APPLICATIONS.get(kind)
         values.check_origin(entry, kind, place, re.compile(re.escape(module)) if module else MODULE)
@@ -195,17 +197,17 @@ class _ConfigChecker:
         options: Config = {}
         for key, value in config.items():
             if key == "layer" and kind in WRAPPERS:
-                options[key], inner_calls = self.layer(value, f"{place}: its layer", depth + 1)
+                options[key], inner_calls = self.check(value, f"{place}: its layer", depth + 1)
                 calls += inner_calls
                 if options[key]["class_name"] in MODELS:
                     raise ConfigRefused(f"{place} wraps a model; wrap its layers instead, and save again")
             elif key == "activation" and isinstance(value, dict) and value.get("class_name") in ACTIVATION_LAYERS:
-                options[key], _ = self.layer(value, f"{place}: its activation", depth + 1)
+                options[key], _ = self.check(value, f"{place}: its activation", depth + 1)
             else:
-                options[key] = self._option(key, value, kind, place)
+                options[key] = self._check_option(key, value, kind, place)
         return options, calls, module or "keras.layers"
 
-    def _option(self, key: str, value: object, kind: str, place: str) -> object:
+    def _check_option(self, key: str, value: object, kind: str, place: str) -> object:
         """Check an option of a layer."""
         if (key == "data_format" and value == "channels_first") or (key == "dim_ordering" and value == "th"):
             raise ConfigRefused(
@@ -224,7 +226,7 @@ class _ConfigChecker:
             return None
         if key == "quantization_config" and value is not None:
             raise ConfigRefused(f"{place} is quantized; save the model as it was before")
-        return self._plain(value, f"{place}: {key}")
+        return self._check_plain(value, f"{place}: {key}")
 
     def _remove_training(self, node: object, kind: str, place: str) -> None:
         """Remove the argument `training` from a call: images are explained at inference."""
@@ -243,5 +245,5 @@ class _ConfigChecker:
                     "images; call it without, and save again"
                 )
 
-    def _plain(self, value: object, place: str) -> Any:
+    def _check_plain(self, value: object, place: str) -> Any:
         return values.check_plain(value, place, self._keras)

@@ -24,7 +24,7 @@ from convlens.worker.models.files.weights import (
     assign_by_layer,
     assign_by_path,
     assign_checkpoint,
-    elements_of_checkpoint,
+    count_checkpoint_elements,
     extract,
     has_flipped_kernels,
 )
@@ -131,10 +131,10 @@ def _hdf5(path: Path) -> Iterator[Contents]:
     """Open a whole model's .h5 file, of either generation."""
     with hdf5.open_safely(path) as file:
         group = file.get("model_weights")
-        version = hdf5.attribute(file, "keras_version")
+        version = hdf5.read_attribute(file, "keras_version")
         if version is None and isinstance(group, h5py.Group):
-            version = hdf5.attribute(group, "keras_version")
-        config = hdf5.attribute(file, "model_config") or ""
+            version = hdf5.read_attribute(group, "keras_version")
+        config = hdf5.read_attribute(file, "model_config") or ""
         if len(config) > MAX_CONFIG_BYTES:
             raise NoModel(f"its configuration has {len(config):,} characters; allowed are {MAX_CONFIG_BYTES:,}")
         generation = parse_generation(version)
@@ -145,7 +145,7 @@ def _hdf5(path: Path) -> Iterator[Contents]:
             f"Keras {version} HDF5" + (" of Theano, kernels turned back" if is_flipped else ""),
             generation,
             _parse_json(config),
-            lambda: hdf5.elements(group),
+            lambda: hdf5.count_elements(group),
             lambda model, _: assign_by_layer(model, group, is_flipped=is_flipped),
         )
 
@@ -166,7 +166,7 @@ def _saved_model(path: Path) -> Iterator[Contents]:
         f"Keras {version} SavedModel",
         parse_generation(version),
         config,
-        lambda: elements_of_checkpoint(prefix),
+        lambda: count_checkpoint_elements(prefix),
         lambda model, _: assign_checkpoint(model, prefix),
     )
 

@@ -38,19 +38,19 @@ def build(config: Config, generation: int) -> Any:
     return model
 
 
-def layers(model: Any) -> Iterator[Any]:
+def iter_layers(model: Any) -> Iterator[Any]:
     """Yield every layer of a model, nested models included, each once."""
     return (layer for layer in model._flatten_layers() if layer is not model)  # noqa: SLF001 - both generations have it
 
 
 def finalize(model: Any) -> None:
     """Let layers update what they derive from their weights, such as Normalization its mean."""
-    for layer in layers(model):
+    for layer in iter_layers(model):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
 
-def stock_vgg16(classes: int) -> Any:
+def build_stock_vgg16(classes: int) -> Any:
     """Return the VGG16 of keras.applications, with random weights."""
     return keras.applications.VGG16(weights=None, classes=classes)
 

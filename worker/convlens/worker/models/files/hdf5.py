@@ -28,13 +28,13 @@ def open_safely(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def attribute(group: h5py.Group, name: str) -> str | None:
+def read_attribute(group: h5py.Group, name: str) -> str | None:
     """Return a string attribute, stored as bytes or as a string."""
     value = group.attrs.get(name)
     return value.decode("utf-8") if isinstance(value, bytes) else None if value is None else str(value)
 
 
-def names(group: h5py.Group, name: str) -> list[str]:
+def read_names(group: h5py.Group, name: str) -> list[str]:
     """Return a list of names, which Keras splits into several attributes when it is long: name0, name1…"""
     if name in group.attrs:
         parts = [group.attrs[name]]
@@ -45,7 +45,7 @@ def names(group: h5py.Group, name: str) -> list[str]:
     return [entry.decode("utf-8") if isinstance(entry, bytes) else str(entry) for part in parts for entry in part]
 
 
-def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
+def list_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
     """Return every dataset below a group, by its path."""
     by_path: dict[str, h5py.Dataset] = {}
 
@@ -57,9 +57,11 @@ def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
     return by_path
 
 
-def elements(group: h5py.Group) -> int:
+def count_elements(group: h5py.Group) -> int:
     """Count the elements stored below a group; those that are declared and never written do not count."""
-    return sum(min(data.size, data.id.get_storage_size() // data.dtype.itemsize) for data in datasets(group).values())
+    return sum(
+        min(data.size, data.id.get_storage_size() // data.dtype.itemsize) for data in list_datasets(group).values()
+    )
 
 
 def _check(file: h5py.File) -> None:
@@ -67,7 +69,7 @@ def _check(file: h5py.File) -> None:
     link = file.visititems_links(lambda path, link: None if isinstance(link, h5py.HardLink) else path)
     if link is not None:
         raise UnsafeFile(f"{link!r} is a link to elsewhere, which Keras never writes; save the model again")
-    for path, dataset in datasets(file).items():
+    for path, dataset in list_datasets(file).items():
         data: Any = dataset
         if data.is_virtual or data.external:
             raise UnsafeFile(f"the numbers of {path!r} are in another file, as Keras never does; save the model again")

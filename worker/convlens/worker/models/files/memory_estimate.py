@@ -11,7 +11,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from convlens.jobs.request.plan import FLOAT_BYTES
-from convlens.worker.models.files.generations import layers
+from convlens.worker.models.files.generations import iter_layers
 from convlens.worker.settings import DEFAULT_BATCH_SIZE
 
 BATCH: Final = DEFAULT_BATCH_SIZE
@@ -55,14 +55,14 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
     ):  # the scope allows any layer's name
         model = build()
         shapes = {
-            layer.name: [tuple(w.shape) for w in layer.weights] for layer in layers(model) if not _is_model(layer)
+            layer.name: [tuple(w.shape) for w in layer.weights] for layer in iter_layers(model) if not _is_model(layer)
         }
         before = len(graph.get_operations())
         images = [
             tf.compat.v1.placeholder(tf.float32, _batch_shape(tuple(tensor.shape), size)) for tensor in model.inputs
         ]
         model(images if len(images) > 1 else images[0], training=False)
-        outputs = _outputs(graph.get_operations()[before:], {layer.name for layer in layers(model)})
+        outputs = _outputs(graph.get_operations()[before:], {layer.name for layer in iter_layers(model)})
         parameters = sum(math.prod(shape) for shape in {id(w): tuple(w.shape) for w in model.weights}.values())
     kernels = sum(math.prod(shape) for of_layer in shapes.values() for shape in of_layer if len(shape) == 4)
     by_weights = max(shapes, key=lambda name: sum(map(math.prod, shapes[name])), default="")
@@ -80,7 +80,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
     )
 
 
-def available() -> int:
+def measure_available() -> int:
     """Return the bytes that this process can still allocate: of the machine, and of the containers it is in."""
     limits = [_statistics(Path("/proc/meminfo")).get("MemAvailable:", 2**53) * 1024]
     for line in _lines(Path("/proc/self/cgroup")):

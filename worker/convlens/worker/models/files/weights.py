@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from convlens.worker.models.files import hdf5
-from convlens.worker.models.files.generations import finalize, layers
+from convlens.worker.models.files.generations import finalize, iter_layers
 
 FLIPPED_BY_THEANO: Final = frozenset({"Conv1D", "Conv2D", "Conv2DTranspose"})
 """Layers whose kernels are flipped in space in Theano, which convolves where other backends correlate. Depthwise
@@ -33,7 +33,7 @@ class WrongWeights(ValueError):
 
 def has_flipped_kernels(*groups: h5py.Group) -> bool:
     """Return True when a file was written by a backend with flipped kernels. Raises WrongWeights for an unknown one."""
-    backend = next(filter(None, (hdf5.attribute(group, "backend") for group in groups)), "tensorflow")
+    backend = next(filter(None, (hdf5.read_attribute(group, "backend") for group in groups)), "tensorflow")
     if backend not in BACKENDS:
         raise WrongWeights(
             f"its weights were written by the Keras backend {backend!r}, which is not known here; "
@@ -48,17 +48,17 @@ def assign_by_layer(model: Any, group: h5py.Group, *, is_flipped: bool = False) 
     With `is_flipped` the kernels of convolutions are flipped back. Raises WrongWeights.
     """
     weighted = [layer for layer in model.layers if _weights(layer)]
-    stored = [name for name in hdf5.names(group, "layer_names") if hdf5.names(group[name], "weight_names")]
+    stored = [name for name in hdf5.read_names(group, "layer_names") if hdf5.read_names(group[name], "weight_names")]
     if len(weighted) != len(stored):
         raise WrongWeights(
             f"its architecture has {len(weighted)} layers with weights, its weights are of {len(stored)}"
         )
     if {layer.name for layer in weighted} == set(stored):
         stored = [layer.name for layer in weighted]
-    convolutions = layers(model) if is_flipped else ()
+    convolutions = iter_layers(model) if is_flipped else ()
     flipped = {id(layer.kernel) for layer in convolutions if type(layer).__name__ in FLIPPED_BY_THEANO}
     for layer, name in zip(weighted, stored, strict=True):
-        values = {weight: group[name][weight] for weight in hdf5.names(group[name], "weight_names")}
+        values = {weight: group[name][weight] for weight in hdf5.read_names(group[name], "weight_names")}
         variables = _weights(layer)
         if len(values) != len(variables):
             raise WrongWeights(f"layer {layer.name!r} has {len(variables)} weights, the file {len(values)} for it")
@@ -79,7 +79,7 @@ def assign_by_path(model: Any, path: Path) -> None:
     """Assign weights stored by path, layers/conv2d/vars/0: .keras archives and .weights.h5 files of either Keras."""
     with _link_as_weights_file(path) as link:
         with hdf5.open_safely(link) as file:
-            datasets = hdf5.datasets(file)
+            datasets = hdf5.list_datasets(file)
             largest = max((int(np.prod(variable.shape)) for variable in model.weights), default=0)
             for name, data in datasets.items():
                 if data.size > largest and name.startswith(("layers", "_layer")):  # others are not read
@@ -99,7 +99,7 @@ def assign_checkpoint(model: Any, prefix: Path) -> None:
     finalize(model)
 
 
-def elements_of_checkpoint(prefix: Path) -> int:
+def count_checkpoint_elements(prefix: Path) -> int:
     """Count the elements of a SavedModel's variables, without its optimizer's."""
     shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     return sum(
