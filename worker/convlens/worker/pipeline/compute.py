@@ -353,9 +353,8 @@ class Runner:
         if job.sampled:
             parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._still_wanted(job.claim)
-        outputs = Outputs.concatenate(
-            [replace(it, maps={}) for it in parts]
-        )  # maps are large, and written slice by slice
+        # maps are large, and written slice by slice
+        outputs = Outputs.concatenate([replace(it, maps={}) for it in parts])
         tensors = [
             TensorEncoder([it.maps[item] for it in parts], tensor, 2 if tensor.targeted else 1)
             for tensor, item in zip(job.plan.tensors, job.asked, strict=True)

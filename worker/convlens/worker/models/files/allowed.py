@@ -26,7 +26,7 @@ RANDOM: Final = AUGMENTATION | {
     *("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"),
     *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth"),
 }
-"""The identity at inference."""
+"""Layers that differ in training by randomness alone, so that `training=True` of a call may be dropped."""
 APPLICATIONS: Final = {
     "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
     "LayerScale": "keras.src.applications.convnext",

@@ -49,10 +49,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
 
     `size` is the input's (height, width) where the model takes any. Raises what `build` raises.
     """
-    with (
-        tf.Graph().as_default() as graph,
-        tf.name_scope("model"),
-    ):  # the scope allows any layer's name
+    with tf.Graph().as_default() as graph, tf.name_scope("model"):  # the scope allows any layer's name
         model = build()
         shapes = {
             layer.name: [tuple(w.shape) for w in layer.weights] for layer in iter_layers(model) if not _is_model(layer)
