@@ -63,7 +63,7 @@ def open_model(path: Path, file_format: Format) -> AbstractContextManager[Conten
 
     Raises NoModel, WrongWeights, hdf5.UnsafeFile, json.JSONDecodeError or OSError.
     """
-    return {"archive": _archive, "hdf5": _hdf5, "saved_model": _saved_model}[file_format](path)
+    return {"archive": _open_archive, "hdf5": _open_hdf5, "saved_model": _open_saved_model}[file_format](path)
 
 
 def parse_generation(version: object) -> int:
@@ -83,7 +83,7 @@ def has_architecture(path: Path) -> bool:
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[Contents]:
+def _open_archive(path: Path) -> Iterator[Contents]:
     """Open a .keras file. Its other members, assets included, are never read."""
     with zipfile.ZipFile(path) as archive:
         metadata = _parse_json(_read_member(archive, "metadata.json"))
@@ -127,7 +127,7 @@ def _open_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipExtFile:
 
 
 @contextmanager
-def _hdf5(path: Path) -> Iterator[Contents]:
+def _open_hdf5(path: Path) -> Iterator[Contents]:
     """Open a whole model's .h5 file, of either generation."""
     with hdf5.open_safely(path) as file:
         group = file.get("model_weights")
@@ -151,7 +151,7 @@ def _hdf5(path: Path) -> Iterator[Contents]:
 
 
 @contextmanager
-def _saved_model(path: Path) -> Iterator[Contents]:
+def _open_saved_model(path: Path) -> Iterator[Contents]:
     """Open a SavedModel folder by its Keras metadata; its graph is never loaded."""
     metadata = _parse_json(_read_root_metadata(path))
     if not isinstance(metadata, dict):
