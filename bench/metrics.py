@@ -11,15 +11,15 @@ from convlens.worker import metrics as worker
 from convlens.worker.pipeline.batcher import Cause
 
 JOBS: Final = 100_000
-DEVICE: Final = worker.Device("null", Cause)
+DEVICE: Final = worker.DeviceMetrics("null", Cause)
 
 
 def of_a_worker() -> None:
     """As batcher.py and compute.py do."""
     worker.IMAGE_BYTES.labels("null").inc(1)
     now = time.monotonic()
-    DEVICE.begins(1, Cause.FULL, now, (now,))
-    DEVICE.ends()
+    DEVICE.start_pass(1, Cause.FULL, now, (now,))
+    DEVICE.end_pass()
     worker.JOBS.labels("null", "SUCCEEDED").inc()
     worker.RESULT_BYTES.labels("null").inc(1)
 
