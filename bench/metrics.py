@@ -24,8 +24,8 @@ def of_a_worker() -> None:
     worker.RESULT_BYTES.labels("null").inc(1)
 
 
-def of_a_front() -> None:
-    """As interceptors/status.py and front.py do."""
+def of_a_server() -> None:
+    """As the status interceptor and the job gateway do."""
     with server.call("VisualizationService/Visualize") as seen:
         server.JOBS.labels("null", "queued").inc()
         seen.code = "OK"
@@ -43,4 +43,4 @@ def microseconds(job: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    print(f"a worker: {microseconds(of_a_worker):.1f} µs a job; a front: {microseconds(of_a_front):.1f} µs a job")
+    print(f"a worker: {microseconds(of_a_worker):.1f} µs a job; a server: {microseconds(of_a_server):.1f} µs a job")

@@ -1,4 +1,4 @@
-"""Fills a model's queue by the ledger, as fronts do but without calls: `python -m bench.plane.fill URL MODEL JOBS`.
+"""Fills a model's queue by the ledger, as servers do, without calls: `python -m bench.plane.fill URL MODEL JOBS`.
 
 Each job is like no other, so that none follows an equal one.
 """

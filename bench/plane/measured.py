@@ -1,4 +1,4 @@
-"""Measured points, kept as JSON for the model of docs/scaling.md: written by the bench, read by simulate.py."""
+"""Measured points, kept as JSON for the simulation (bench/README.md): written by the bench, read by simulate.py."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from bench.plane import processes, redis
 from bench.plane.subject import DidNotRun, Subject
 from convlens.local.valkey import free_port
 
-ROLES: Final = {"convlens.server": "front", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
+ROLES: Final = {"convlens.server": "server", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
                 "redis": "redis"}  # fmt: skip
 PATIENCE: Final = 120.0
 READY: Final = "ready: grpc "

@@ -2,7 +2,7 @@
 
 `python -m bench.plane.simulate MEASURED.json`, a file that `python -m bench.plane --json` wrote.
 
-A job of n images passes its client, a front, Redis, a worker, a device, and all of them back. Each process takes
+A job of n images passes its client, a server, Redis, a worker, a device, and all of them back. Each process takes
 a + b·n seconds of CPU for it, half on the way in and half on the way back; a and b are solved from two measured points,
 single images and packed ones. A process computes one thing at a time (the interpreter's lock), and on one machine all
 processes share its cores. While others compute, a second of CPU takes longer than a second, since processes wait for
@@ -26,7 +26,7 @@ from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 
 CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))
-"""Fronts, Redis shards, workers."""
+"""Servers, Redis shards, workers."""
 IN_FLIGHT: Final = 256
 """Images for each worker."""
 BATCH: Final = 32
@@ -130,15 +130,15 @@ def larger(found: Measured) -> Table:
     for service, kind in CASES:
         if (setup := base(found, service, kind)) is None:
             continue
-        for fronts, shards, workers in SIZES:
-            processes = {"client": workers, "front": fronts, "redis": shards, "worker": workers}
+        for servers, shards, workers in SIZES:
+            processes = {"client": workers, "server": servers, "redis": shards, "worker": workers}
             outcome = Simulation(
                 replace(setup, processes=processes, cores=0, batch=BATCH, in_flight=IN_FLIGHT * workers, stretch=slower,
                         batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             ).run(SECONDS)  # fmt: skip
             busy = outcome.busy
             full = max(busy, key=busy.__getitem__)
-            rows.append((f"{service}, {kind}: {fronts} fronts, {shards} Redis, {workers} workers",
+            rows.append((f"{service}, {kind}: {servers} servers, {shards} Redis, {workers} workers",
                          f"{outcome.rate:,.0f}", f"{busy['device']:.0%}", f"{full} {busy[full]:.0%}"))  # fmt: skip
     return ("a device of 2 ms a batch of 32 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
 
@@ -163,7 +163,7 @@ def far(found: Measured) -> Table:
 
 
 def main() -> None:
-    """Prints the tables of docs/scaling.md."""
+    """Print the simulated tables of docs/scaling.md and bench/README.md."""
     parser = argparse.ArgumentParser("python -m bench.plane.simulate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("measured", type=Path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-ROLES: Final = ("client", "front", "redis", "worker")
+ROLES: Final = ("client", "server", "redis", "worker")
 Then = Callable[[], None]
 
 
@@ -34,7 +34,7 @@ class Setup:
 
     costs: Mapping[str, Cost]
     processes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 1))
-    """Of each role; of clients, fronts and Redis shards any number, each worker with a device of its own."""
+    """Of each role; of clients, servers and Redis shards any number, each worker with a device of its own."""
     cores: int = 0
     """That all processes share; 0: every process has its own."""
     in_flight: int = 256
@@ -46,7 +46,7 @@ class Setup:
     image_seconds: float = 0.0
     """What the device takes."""
     round_trip: float = 0.0
-    """Seconds between client and front."""
+    """Seconds between client and server."""
     stretch: float = 1.0
     """Seconds that a second of CPU takes while other processes compute."""
 
@@ -170,8 +170,8 @@ class Simulation:
 
     def _start(self) -> None:
         turn, began = next(self._turns), self._clock.now
-        way = [("client", 0.0), ("front", self._setup.round_trip / 2), ("redis", 0.0), ("worker", 0.0)]
-        back = [("worker", 0.0), ("redis", 0.0), ("front", 0.0), ("client", self._setup.round_trip / 2)]
+        way = [("client", 0.0), ("server", self._setup.round_trip / 2), ("redis", 0.0), ("worker", 0.0)]
+        back = [("worker", 0.0), ("redis", 0.0), ("server", 0.0), ("client", self._setup.round_trip / 2)]
 
         def ended() -> None:
             self._done += 1

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from bench.plane.contest import Result
 
-ROLES = ("client", "front", "worker", "redis", "server", "other")
+ROLES = ("client", "server", "worker", "redis", "other")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def device(bench: Bench) -> None:
             bench.lines.append(Line(what, f"{found[name].rate:,.0f}/s", "", busy(found[name]), 0.95))
     if ONE in found and TWO in found:
         one, two = found[ONE], found[TWO]
-        what = "two such devices, one front: rate of two / rate of one"
+        what = "two such devices, one server: rate of two / rate of one"
         bench.lines.append(Line(what, f"{two.rate:,.0f}/s", f"{one.rate:,.0f}/s (ours)", two.rate / one.rate, 1.8))
 
 
