@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.plane import service
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.subject import Subject
 from bench.plane.table import Line
@@ -32,9 +32,9 @@ def device(bench: Bench) -> None:
     """One worker with batches as large as by default and larger ones, and two workers."""
     flags = {ONE: (), WIDE: ("--max-batch-size", "32"), TWO: ("--workers", "2")}
     services = {name: _starting(name, *words) for name, words in flags.items()}
-    order = Order("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
+    workload = Workload("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
     with bench.running(services) as subjects:
-        results = bench.contest([Case(name, subject, order) for name, subject in subjects.items()])
+        results = bench.contest([Case(name, subject, workload) for name, subject in subjects.items()])
     found = {it.case.service: it for it in results}
     for name, batches in ((ONE, "of 8, the default"), (WIDE, "of 32")):
         if name in found:
