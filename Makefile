@@ -31,7 +31,7 @@ test: install ## all tests: unit, property, integration, conformance, abuse and 
 UNIT := client jobs local proto scripts server
 
 unit: install ## the unit tests that compile no network, in less than a minute
-	$(BIN)/python -m pytest -q $(UNIT:%=tests/unit/%)
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(UNIT:%=tests/unit/%)
 
 coverage: install ## lines that tests reach, processes they start included (TESTS=folders; default: unit and integration)
 	$(BIN)/coverage erase
