@@ -24,8 +24,8 @@ demo: install ## explain the example photos end to end and write the pictures to
 
 check: format lint unit ## what to run before each commit
 
-test: install ## all tests: unit, property, integration, conformance, abuse and chaos
-	$(BIN)/python -m pytest
+test: install ## all tests: unit, property, integration, conformance, abuse and chaos (N=2: in two processes)
+	$(BIN)/python -m pytest $(if $(N),-n $(N) --dist loadfile)
 
 # The folders of tests/unit that neither build networks (engine, worker) nor draw scenes (shapes).
 UNIT := client jobs local proto scripts server
