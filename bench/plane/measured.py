@@ -69,10 +69,10 @@ def _point(result: Result) -> Point:
     workload, images = result.case.workload, max(1, result.images)
     return Point(
         result.case.service, workload.kind, workload.call, workload.in_flight,
-        images_a_job=max(it.report.images_a_job for it in result.rounds),
+        images_a_job=max(measured.report.images_a_job for measured in result.rounds),
         rate=round(result.rate, 1),
         median=round(result.latency(0.5), 5) if result.latencies else 0.0,
         batch=round(fmean(result.batch_sizes), 2) if result.batch_sizes else 0.0,
-        bytes_an_image=round(sum(it.report.sent + it.report.received for it in result.rounds) / images),
+        bytes_an_image=round(sum(one.report.sent + one.report.received for one in result.rounds) / images),
         cpu={role: round(cost / 1e3, 6) for role, cost in sorted(result.cost().items())},
     )  # fmt: skip

@@ -107,7 +107,7 @@ def parts(measurements: Measured) -> Table:
     rows: list[Row] = []
     for service, kind in CASES:
         if (setup := base_setup(measurements, service, kind)) is not None:
-            each = [f"{it.job * 1e3:.2f} + {it.image * 1e3:.2f}·n" for it in map(setup.costs.__getitem__, ROLES)]
+            each = [f"{cost.job * 1e3:.2f} + {cost.image * 1e3:.2f}·n" for cost in map(setup.costs.__getitem__, ROLES)]
             rows.append((f"{service}, {kind}", *each))
     return ("CPU ms of a job of n images", *ROLES), rows
 

@@ -57,9 +57,13 @@ def costs(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         cost = result.cost()
-        timed = [f"{it * 1e3:.1f}" for it in (result.latency(0.5), result.latency(0.99), max(result.latencies))] \
-            if result.latencies else ["", "", ""]  # fmt: skip
-        moved = sum(it.report.sent + it.report.received for it in result.rounds) / max(1, result.images) / 1e3
+        latencies = result.latency(0.5), result.latency(0.99), max(result.latencies, default=0.0)
+        timed = [f"{seconds * 1e3:.1f}" if result.latencies else "" for seconds in latencies]
+        moved = (
+            sum(measured.report.sent + measured.report.received for measured in result.rounds)
+            / max(1, result.images)
+            / 1e3
+        )
         each = [f"{cost[role]:.2f}" if role in cost else "" for role in roles]
         failed = f" ({result.failed} failed: {result.error()})" if result.failed else ""
         rows.append((result.case.name + failed, f"{result.rate:,.0f}", *timed, f"{moved:,.0f}", *each,

@@ -42,4 +42,4 @@ def large(bench: Bench) -> None:
 
 def _speed(result: Result) -> float:
     """MB a second."""
-    return median(it.report.received / it.report.seconds for it in result.rounds) / 1e6
+    return median(measured.report.received / measured.report.seconds for measured in result.rounds) / 1e6

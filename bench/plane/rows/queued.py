@@ -52,11 +52,11 @@ def queued(bench: Bench) -> None:
     shares = ", ".join(f"{role} {seconds / idle.report.seconds:.1%}" for role, seconds in sorted(idle.cpu.items()))
     bench.note(f"at rest with {number:,} jobs queued, of one core: {shares}")
     what = f"{number:,} jobs queued / none: an image a call"
-    rates = [it[0].rate for it in (after, before)]
+    rates = [results[0].rate for results in (after, before)]
     bench.lines += [
-        Line(f"{what}, 32 in flight, rate", *(f"{it:,.0f}/s" for it in rates), rates[0] / rates[1], 0.9),
+        Line(f"{what}, 32 in flight, rate", *(f"{rate:,.0f}/s" for rate in rates), rates[0] / rates[1], 0.9),
         Line(f"{what}, CPU time", *_costs(after[0], before[0]), 1.1, at_most=True),
-        Line(f"{what}, alone, median", *(f"{it[1].latency(0.5) * 1e3:.1f} ms" for it in (after, before)),
+        Line(f"{what}, alone, median", *(f"{results[1].latency(0.5) * 1e3:.1f} ms" for results in (after, before)),
              after[1].latency(0.5) / before[1].latency(0.5)),
     ]  # fmt: skip
 
@@ -74,5 +74,5 @@ def _fill(bench: Bench, url: str) -> float:
 
 def _costs(after: Result, before: Result) -> tuple[str, str, float]:
     """Milliseconds an image of all processes together."""
-    now, then = (sum(it.cost().values()) for it in (after, before))
+    now, then = (sum(result.cost().values()) for result in (after, before))
     return f"{now:.2f} ms", f"{then:.2f} ms", now / then

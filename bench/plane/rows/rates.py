@@ -48,12 +48,12 @@ class Rates:
 
     def __call__(self, bench: Bench) -> None:
         """Run the row."""
-        with bench.running({it.service: SERVICES[it.service] for it in self.entries}) as subjects:
+        with bench.running({entry.service: SERVICES[entry.service] for entry in self.entries}) as subjects:
             cases = [
-                Case(it.service, subjects[it.service], Workload(self.kind, it.call, number, bench.seconds))
-                for it in self.entries
-                if it.service in subjects
-                for number in it.in_flight
+                Case(entry.service, subjects[entry.service], Workload(self.kind, entry.call, number, bench.seconds))
+                for entry in self.entries
+                if entry.service in subjects
+                for number in entry.in_flight
             ]
             results = bench.contest(cases)
         for aim in self.aims:
@@ -61,19 +61,23 @@ class Rates:
 
     def _compare(self, aim: Aim, results: Sequence[Result]) -> list[Line]:
         """Compare at equal numbers in flight, for information, and each at its best."""
-        ours = [it for it in results if it.case.service == aim.ours]
-        peers = [it for it in results if it.case.service.startswith(aim.peer)]
+        ours = [result for result in results if result.case.service == aim.ours]
+        peers = [result for result in results if result.case.service.startswith(aim.peer)]
         if not ours or not peers:
             return []
-        numbers = sorted({it.case.workload.in_flight for it in ours} & {it.case.workload.in_flight for it in peers})
+        numbers = sorted(
+            {result.case.workload.in_flight for result in ours} & {result.case.workload.in_flight for result in peers}
+        )
         lines = []
         for number in numbers if len(numbers) > 1 else ():
-            same = [_best([it for it in side if it.case.workload.in_flight == number]) for side in (ours, peers)]
+            same = [
+                _best([result for result in side if result.case.workload.in_flight == number]) for side in (ours, peers)
+            ]
             lines.append(self._line(aim, *same, judged=False))
         return [*lines, self._line(aim, _best(ours), _best(peers), judged=True)]
 
     def _line(self, aim: Aim, ours: Result, peer: Result, *, judged: bool) -> Line:
-        numbers = [it.case.workload.in_flight for it in (ours, peer)]
+        numbers = [result.case.workload.in_flight for result in (ours, peer)]
         pace = f"{numbers[0]} in flight" if numbers[0] == numbers[1] else f"{numbers[0]} and {numbers[1]} in flight"
         best = ", each at its best" if judged else ""
         return Line(
