@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,10 @@ def up(*flags, log):
             assert "ready: " not in log.read_text()
             yield process, line.split()[-1]
         finally:
-            process.terminate()
+            while process.poll() is None:  # the second signal ends it without draining
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
 
 
 def failing(*flags):
