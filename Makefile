@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
+.PHONY: help install demo test test-compose lint sync audit proto bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,9 +30,13 @@ test-compose: install ## the container stack, for real: needs root and a contain
 lint: install ## ruff, mypy --strict, import-linter, buf
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python scripts/generate_sync.py --check
 	$(BIN)/mypy $(PARTS:%=%/convlens)
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
+
+sync: install ## the synchronous client again, from the asynchronous one
+	$(BIN)/python scripts/generate_sync.py
 
 audit: .venv-audit/installed ## known vulnerabilities of what constraints.txt pins
 	.venv-audit/bin/python scripts/audit.py constraints.txt

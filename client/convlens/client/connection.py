@@ -92,7 +92,7 @@ class Connection:
         self.caller = Caller(address, self._tls is not None, bool(self._tls and self._tls.certificate))
         self.connect_timeout = connect_timeout
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.reached = False
+        self.is_reached = False
         """True once the server has answered anything."""
         self.trouble = ""
         """Why calls are tried again, for people; empty while there is no reason."""
@@ -133,15 +133,14 @@ class Connection:
             return self.metadata
         return (*self.metadata, ("convlens-request-bytes", str(len(request))))
 
-    def answered(self) -> None:
-        """Takes note that the server answers."""
-        self.reached, self.trouble = True, ""
+    def mark_reached(self) -> None:
+        """Record that the server answers."""
+        self.is_reached, self.trouble = True, ""
 
-    def heard(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """What the server says of itself at the end of a call. Warns, once, where it is too far from this version."""
-        self.answered()
-        told = dict(trailing or ())
-        server = told.get("convlens-version")
+    def read_trailers(self, trailers: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Read the trailing metadata of a call. Warn, once, if the server's version is too far from this one."""
+        self.mark_reached()
+        server = dict(trailers or ()).get("convlens-version")
         if self._warned or not isinstance(server, str):
             return
         ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -79,6 +80,13 @@ class Cancelled(ConvlensError):
     """The job or the call was cancelled."""
 
 
+class ClientClosed(Cancelled):
+    """This side ended the call: its client was closed, or the map() it belongs to was left."""
+
+    def __init__(self, message: str = "the call was cancelled: its client was closed", **_: str) -> None:
+        super().__init__(message, reason="CLIENT_CLOSED")
+
+
 class JobFailed(ConvlensError):
     """The job ended without a result."""
 
@@ -105,6 +113,17 @@ _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check f
 """What gRPC says, as UNAVAILABLE, of a certificate that is wrong, which trying again does not mend."""
 
 
+def wait_timeout_error(job_id: str, timeout: float) -> DeadlineExceeded:
+    """Return the error of a job that has not ended within the time its caller waits."""
+    return DeadlineExceeded(f"the job had not ended after {timeout:g} s", reason="WAIT_TIMEOUT", job_id=job_id)
+
+
+def check_process(process: int, method: str) -> None:
+    """Raise ConvlensError in a fork of `process`, in which an iterator's calls are not under way."""
+    if os.getpid() != process:
+        raise ConvlensError(f"the iterator of {method}() belongs to the process that began it")
+
+
 def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
     """The typed error of a failed call to `target`."""
     code, message = error.code(), error.details() or ""
@@ -113,6 +132,8 @@ def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> Convlen
         return from_status(status, request_id)
     if code is grpc.StatusCode.CANCELLED:  # no job's end has no details: a server that shuts down ends calls so
         return Unavailable(f"the server at {target} ended the call: {message}", request_id=request_id)
+    if code is grpc.StatusCode.INTERNAL and "deserializing" in message:
+        return DataCorrupted(f"a response of the server at {target} cannot be parsed: {message}", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
         message = f"the certificate of the server at {target} is not to be trusted: {message}"
         return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convlens.client.results import Explanation, Result
+    from convlens.client.result import Explanation, Result
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -181,17 +181,17 @@ def _resized(values: Floats, height: int, width: int) -> Floats:
 
 def _panels(result: Result, image: int) -> list[tuple[str, Floats, Explanation | None]]:
     """Every map of an image, each target's by itself, with what it explains."""
-    found: list[tuple[str, Floats, Explanation | None]] = []
+    panels: list[tuple[str, Floats, Explanation | None]] = []
     for name in result:
         if name.startswith("activations/"):
             continue
         array = result.restored(name)
         explained = result.explained[image].get(name)
-        if isinstance(explained, tuple):
-            found += [(name, array[image, t], it) for t, it in enumerate(explained)]
+        if explained and result.has_target_axis:
+            panels += [(name, array[image, t], target) for t, target in enumerate(explained)]
         else:
-            found.append((name, array[image], explained))
-    return found
+            panels.append((name, array[image], explained))
+    return panels
 
 
 def _photo(result: Result, image: int) -> npt.NDArray[np.uint8] | None:

@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from convlens.client._sync.client import Client
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import ImageLike
+from convlens.client.model_card import ModelCard
 from convlens.client.options import GradCAM, Saliency
-from convlens.client.sync import Client
 from convlens.client.targets import ALL_UNITS, Targets
-from convlens.v1 import model_pb2
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Model:
         self.name = name
 
     @cached_property
-    def card(self) -> model_pb2.Model:
+    def card(self) -> ModelCard:
         """What the server says of it."""
         return self.client.model(self.name)
 

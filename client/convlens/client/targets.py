@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from typing import Any, Final, SupportsIndex
 
@@ -42,7 +42,9 @@ OneTarget = Target | Several
 Targets = Target | Sequence[OneTarget] | Integers
 """One target for all images, or a list or array of integers, (N,) or (N,T), with one an image."""
 MapTargets = Targets | Iterable[OneTarget]
-"""One target for all images, or an iterable with one an image."""
+"""One target for all images, or an iterable with one for each."""
+AsyncMapTargets = MapTargets | AsyncIterable[OneTarget]
+"""The targets of AsyncClient.map()."""
 ItemTarget = spec_pb2.Target | InvalidArgument | None
 """An image's own target on the wire, or what is wrong with it; None where all share one."""
 _ALLOWED: Final = (
@@ -50,7 +52,6 @@ _ALLOWED: Final = (
     "image, where an inner list has several units"
 )
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview)
-_END: Final = object()
 
 
 def targets_message(targets: Targets | Sequence[spec_pb2.Target], images: int) -> list[spec_pb2.Target]:
@@ -113,22 +114,6 @@ def one_an_image(targets: Any, images: object) -> Any:
     if isinstance(plain, Sized) and isinstance(images, Sized) and len(plain) != len(images):
         raise uneven(len(plain), len(images))
     return plain
-
-
-def paired(images: Iterable[Any], targets: Iterable[OneTarget] | None) -> Iterator[tuple[Any, ItemTarget]]:
-    """Every image and its own target, or what is wrong with it. InvalidArgument where either ends before the other."""
-    if targets is None:
-        yield from ((image, None) for image in images)
-        return
-    rest, count = iter(targets), 0
-    for image in images:
-        target = next(rest, _END)
-        if target is _END:
-            raise uneven(count, "more")
-        yield image, checked_target(target)
-        count += 1
-    if next(rest, _END) is not _END:
-        raise uneven("more", count)
 
 
 def checked_target(target: Any) -> spec_pb2.Target | InvalidArgument:

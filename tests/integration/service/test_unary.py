@@ -70,8 +70,8 @@ def test_a_call_that_goes_away_cancels_its_job(stubs):
 def seen(client, monkeypatch):
     """What methods a client calls from now on."""
     called = []
-    stubs = client._stubs()
-    for name in ("visualize_unary_bytes", "visualize_bytes"):
+    stubs = client._calls.transport.session().stubs.visualizations
+    for name in ("VisualizeUnary", "Visualize"):
         monkeypatch.setattr(stubs, name, Noted(getattr(stubs, name), name, called))
     return called
 
@@ -90,8 +90,8 @@ class Noted:
 
 
 CASES = {
-    "small": ([Saliency(), GradCAM()], None, ["visualize_unary_bytes"]),
-    "larger than a message": ([Saliency()], TopK(6), ["visualize_unary_bytes", "visualize_bytes"]),
+    "small": ([Saliency(), GradCAM()], None, ["VisualizeUnary"]),
+    "larger than a message": ([Saliency()], TopK(6), ["VisualizeUnary", "Visualize"]),
 }
 
 
@@ -119,4 +119,4 @@ def test_several_images_come_as_a_stream(null_target, monkeypatch):
     with Client(null_target, timeout=60) as client:
         called = seen(client, monkeypatch)
         assert client.saliency([PIXELS] * 6, model="null")["saliency"].shape == (6, 224, 224)
-        assert called == ["visualize_bytes"]
+        assert called == ["Visualize"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from nobody import refusing, silent
 from typer.testing import CliRunner
 
 from convlens.client import ALL_UNITS, TopK, cli
+from convlens.client.cli.explain import folder_names
+from convlens.client.cli.parsing import parse_channels, parse_target, parse_value_range
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="convlens.commands").names]
@@ -193,21 +196,21 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
     ],
 )
 def test_a_target_is_typed(text, target):
-    assert cli._target(text) == target
+    assert parse_target(text) == target
 
 
 @pytest.mark.parametrize(
     ("text", "value_range"), [("", None), ("0,1", (0, 1)), ("0:255", (0, 255)), ("-1,1", (-1, 1)), ("0, 1.0", (0, 1))]
 )
 def test_a_value_range_is_typed(text, value_range):
-    assert cli._value_range(text) == value_range
+    assert parse_value_range(text) == value_range
 
 
 @pytest.mark.parametrize(
     ("text", "channels"), [("", None), ("3", [3]), ("0-4,17", [0, 1, 2, 3, 4, 17]), ("2-2,", [2]), ("5,1", [5, 1])]
 )
 def test_channels_are_typed(text, channels):
-    assert cli._channels(text) == channels
+    assert parse_channels(text) == channels
 
 
 @pytest.mark.parametrize(
@@ -219,4 +222,4 @@ def test_channels_are_typed(text, channels):
     ],
 )
 def test_each_image_has_a_folder_of_its_own(paths, names):
-    assert cli._names([cli.Path(path) for path in paths]) == names
+    assert folder_names([Path(path) for path in paths]) == names

@@ -18,13 +18,14 @@ from convlens.client import (
     Output,
     Saliency,
 )
-from convlens.client.calls import PRIORITIES, MapJobs, job_request, job_spec, job_state
-from convlens.client.images import Outgoing, pack
+from convlens.client.images import pack
+from convlens.client.job_status import state_number
 from convlens.client.options import SALIENCY_METHODS
+from convlens.client.request import PRIORITIES, new_request, new_spec
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
-WORDS = {"model": "", "scored_layer": "", "predictions": None, "priority": "normal", "fresh": False}
+OPTIONS = {"model": "", "scored_layer": "", "predictions": None, "priority": "normal", "fresh": False}
 PHOTO = np.zeros((2, 2, 3), np.uint8)
 
 
@@ -113,7 +114,7 @@ def test_options_are_values():
         (lambda: Saliency("smooth").message(), "no method 'smooth'; allowed: vanilla, guided", "method"),
         (lambda: GradCAM(method="eigen").message(), "no method 'eigen'; allowed: grad_cam,", "method"),
         (lambda: spec(priority="urgent"), "no priority 'urgent'; allowed: high, normal, low", "priority"),
-        (lambda: job_state("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
+        (lambda: state_number("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],
 )
 def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field):
@@ -124,24 +125,15 @@ def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field)
 
 
 def spec(**changes):
-    options = {
-        "model": "",
-        "target": None,
-        "scored_layer": "",
-        "predictions": None,
-        "priority": "normal",
-        "fresh": False,
-        "timeout": None,
-        "request_id": None,
-    }
-    request = job_request(PHOTO, [GradCAM()], **(options | changes))
+    rest = {name: changes.pop(name, None) for name in ("target", "request_id", "time_limit")}
+    request = new_request(new_spec([GradCAM()], **(OPTIONS | changes)), pack(PHOTO), **rest)
     return visualization_pb2.VisualizeRequest.FromString(request.serialized).spec
 
 
 def test_a_job_says_only_what_was_asked():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
-    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, timeout=1.5)
+    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, time_limit=1.5)
     assert (full.model, full.scored_layer, full.targets[0].index) == ("net", "c1", 4)
     assert full.HasField("predictions")
     assert full.fresh
@@ -151,7 +143,7 @@ def test_a_job_says_only_what_was_asked():
 
 def test_every_state_has_its_name():
     for name, number in job_pb2.JobState.items():
-        assert job_state(name.removeprefix("JOB_STATE_").lower() if number else None) == number
+        assert state_number(name.removeprefix("JOB_STATE_").lower() if number else None) == number
 
 
 CALLS = {
@@ -240,6 +232,6 @@ async def test_a_request_id_of_another_type_is_refused():
 
 
 def test_visualizations_may_come_from_an_iterator():
-    jobs = MapJobs(job_spec(iter([GradCAM(), Saliency()]), **WORDS), None, 5.0)
+    spec = new_spec(iter([GradCAM(), Saliency()]), **OPTIONS)
     for _ in range(2):
-        assert len(jobs.request(Outgoing(pack(PHOTO)), [], None).spec.visualizations) == 2
+        assert len(new_request(spec, pack(PHOTO), None).spec.visualizations) == 2

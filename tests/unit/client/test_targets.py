@@ -8,9 +8,11 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from convlens.client import ALL_UNITS, InvalidArgument, Saliency, TopK
-from convlens.client.calls import job_request
-from convlens.client.targets import one_an_image, paired, target_message, targets_message, units_of
+from convlens.client import ALL_UNITS, InvalidArgument, TopK
+from convlens.client._sync.mapping import paired
+from convlens.client.images import pack
+from convlens.client.request import new_request
+from convlens.client.targets import one_an_image, target_message, targets_message, units_of
 from convlens.v1 import spec_pb2
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
@@ -85,10 +87,7 @@ def test_a_list_of_another_length_than_the_images_is_refused_with_both_lengths(t
     )
     for images in ([PHOTO] * 2, np.stack([PHOTO] * 2)):
         with pytest.raises(InvalidArgument, match=message) as caught:
-            job_request(
-                images, [Saliency()], model="", target=targets, scored_layer="", predictions=None, request_id=None,
-                priority="normal", fresh=False, timeout=None,
-            )  # fmt: skip
+            new_request(spec_pb2.JobSpec(), pack(images), targets)
         assert caught.value.field == "target"
 
 

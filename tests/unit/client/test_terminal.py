@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convlens.client.terminal import visible
+from convlens.client.cli.terminal import visible
 
 NAMES = ["[/x].png", "[red].png", "[bold]a[/bold].png", ":smile:.png", "[link=https://x]y.png", "\\[b].png", "a'b.png"]
 
@@ -72,7 +72,7 @@ def convlens(*words, cwd, **options):
 
 
 def test_an_encoding_without_arrows_is_no_error():
-    program = "from convlens.client.terminal import line, out, err; line(out, 'a \\u2192 b'); line(err, '\\xe9')"
+    program = "from convlens.client.cli.terminal import line, out, err; line(out, 'a \\u2192 b'); line(err, '\\xe9')"
     env = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("a \\u2192 b\n", "\\xe9\n")

@@ -245,5 +245,5 @@ def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_
     ):
         packed, found = read(floats, value_range)
         np.testing.assert_array_equal(found, wanted)
-        assert len(packed.data) == PHOTO.size
-        assert not packed.value_range
+        assert packed.pixels.nbytes == PHOTO.size
+        assert not packed.message.value_range
