@@ -96,12 +96,6 @@ class SentImage:
         return f"<SentImage of {len(self.serialized):,} bytes>"
 
 
-def _sent(image: spec_pb2.Image) -> SentImage:
-    request = visualization_pb2.VisualizeRequest()
-    request.spec.images.append(image)
-    return SentImage(request.SerializeToString())
-
-
 def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImage]:
     """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read.
 
@@ -242,12 +236,18 @@ def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.Valu
     """One image, judged. InvalidArgument for what is none."""
     if isinstance(content, SentImage):
         return content
+    request = visualization_pb2.VisualizeRequest()
     if isinstance(content, bytes):
         if stated not in {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}:
             raise misplaced_range("an image file")
-        return _sent(spec_pb2.Image(encoded=content))
+        request.spec.images.add(encoded=content)
+        return SentImage(request.SerializeToString())
     pixels, spanned = to_pixels(content, stated, ALLOWED)
-    return _sent(spec_pb2.Image(pixels=codec.encode(pixels), value_range=spanned))
+    image = request.spec.images.add(value_range=spanned)
+    image.pixels.datatype = codec.datatype_of(pixels.dtype)
+    image.pixels.shape.extend(pixels.shape)
+    image.pixels.data = bytes(codec.buffer_of(pixels))  # set here, since adding a message would copy it once more
+    return SentImage(request.SerializeToString())
 
 
 def _frames(batch: Array, stated: spec_pb2.ValueRange.ValueType) -> Iterator[SentImage]:

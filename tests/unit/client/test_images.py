@@ -39,7 +39,7 @@ def test_a_path_is_read(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(FILE)
     assert [it.encoded for it in pack([path, str(path)])] == [FILE, FILE]
-    assert pack(str(path)) == pack(path)
+    assert list(pack(str(path))) == list(pack(path))
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         pack(tmp_path / "gone.png")
 
