@@ -10,7 +10,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating[Any]]
 
-SIGNS: Final = ("absolute", "positive", "negative", "both")
+Sign = Literal["absolute", "positive", "negative", "both"]
+SIGNS: Final = get_args(Sign)
 PANEL: Final = 2.9
 """Inches of one panel's side."""
 DPI: Final = 110
@@ -43,7 +44,7 @@ class Style:
     """Of the strongest parts of an overlay, 0…1; weak parts let the photo through."""
     percentile: float = 99.5
     """Values above this percentile of a map are drawn as strongly as it, so that one pixel does not dim the rest."""
-    sign: str = "absolute"
+    sign: Sign = "absolute"
     """Of signed maps: absolute, positive, negative (magnitudes), or both, around zero in the middle of the colours."""
     cmap: str | None = None
     """Of matplotlib's; by default inferno, viridis for activations, RdBu_r for both signs; jet is the seed's."""

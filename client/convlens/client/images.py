@@ -1,6 +1,6 @@
-"""Images as callers have them, as the wire has them: files' bytes travel as they are, pixels as tensors.
+"""Images as callers have them, packed for the wire: files as their bytes, pixels as tensors.
 
-docs/images.md lists every way to give an image; files.py and arrays.py know the ways, convlens.v1 what pictures mean.
+docs/images.md lists every way to give an image. files.py reads files, arrays.py checks arrays, convlens.v1 decodes.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ class DLPackTensor(Protocol):
         """Itself as a capsule."""
 
 
-ImageLike: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | PillowImage | npt.NDArray[Any] | ArrayLike | "
-    "DLPackTensor | SentImage"
-)
-"""A path, a file's bytes, an open file, a Pillow image, or an array or tensor of RGB (H,W,3) or grey (H,W), (H,W,1)."""
+ImageFile: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable"
+"""A path, a file's bytes, or an open file."""
+Pixels: TypeAlias = "PillowImage | npt.NDArray[Any] | ArrayLike | DLPackTensor"
+"""A Pillow image, or an array or tensor of RGB (H,W,3) or grey (H,W), (H,W,1)."""
+ImageLike: TypeAlias = "ImageFile | Pixels | SentImage"
+"""One image."""
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 """One ImageLike, several, or an array (N,H,W,3) or (N,H,W,1)."""
 MapImages: TypeAlias = "Iterable[ImageLike]"

@@ -20,6 +20,8 @@ from convlens.v1.model_pb2 import Precision
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from convlens.client.figures import Sign
+
 Array = codec.Array
 
 
@@ -195,11 +197,17 @@ class Result(Mapping[str, Array]):
             part._reports = [result_pb2.ImageReport.FromString(self._reports[i].SerializeToString())]
         return part
 
-    def figure(self, image: int = 0, **style: Any) -> Figure:
-        """Draw the photo and its maps side by side, as a matplotlib figure. Needs convlens-client[figures]."""
+    def figure(
+        self, image: int = 0, *, overlay: bool = True, opacity: float = 0.65, percentile: float = 99.5,
+        sign: Sign = "absolute", cmap: str | None = None, columns: int = 5,
+    ) -> Figure:  # fmt: skip
+        """Draw the photo and its maps side by side, as a matplotlib figure; see figures.Style for the options.
+
+        Needs convlens-client[figures].
+        """
         from convlens.client import figures
 
-        return figures.maps(self, image, figures.Style(**style))
+        return figures.maps(self, image, figures.Style(overlay, opacity, percentile, sign, cmap, columns))
 
     def _repr_png_(self) -> bytes | None:
         """Return the PNG that a notebook shows; None without convlens-client[figures] or if nothing can be drawn."""
@@ -212,11 +220,17 @@ class Result(Mapping[str, Array]):
         except InvalidArgument:
             return None
 
-    def save(self, folder: str | Path, **style: Any) -> list[Path]:
-        """Write pictures and arrays into `folder` and return their paths. Needs convlens-client[figures]."""
+    def save(
+        self, folder: str | Path, *, overlay: bool = True, opacity: float = 0.65, percentile: float = 99.5,
+        sign: Sign = "absolute", cmap: str | None = None, columns: int = 5,
+    ) -> list[Path]:  # fmt: skip
+        """Write pictures and arrays into `folder` and return their paths; see figures.Style for the options.
+
+        Needs convlens-client[figures].
+        """
         from convlens.client import figures
 
-        return figures.save(self, Path(folder), figures.Style(**style))
+        return figures.save(self, Path(folder), figures.Style(overlay, opacity, percentile, sign, cmap, columns))
 
 
 def _prediction(message: result_pb2.Prediction) -> Prediction:

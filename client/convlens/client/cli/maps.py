@@ -14,13 +14,12 @@ from convlens.client.cli.options import (
     Job,
     Layers,
     RegionDrawing,
-    Sign,
     TargetJob,
     with_option_groups,
 )
 from convlens.client.cli.parsing import one_of, parse_baseline, parse_channels
 from convlens.client.cli.terminal import note
-from convlens.client.figures import Style
+from convlens.client.figures import Sign, Style
 from convlens.client.model_card import ModelCard
 from convlens.client.options import (
     CAM_METHODS,
@@ -39,7 +38,7 @@ Method = Any
 """A method or reduction whose name one_of() has checked."""
 
 
-def _style(drawing: Drawing, sign: str = "absolute") -> Style:
+def _style(drawing: Drawing, sign: Sign = "absolute") -> Style:
     return Style(drawing.overlay, drawing.opacity, drawing.percentile, sign, drawing.cmap)
 
 
@@ -65,13 +64,13 @@ def saliency(
         list[str],
         typer.Option("--baseline", help="black, white, gray, blur or R,G,B; black and white.", show_default=False),
     ] = [],  # noqa: B006 - typer's way
-    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = "both",
 ) -> None:
     """Which pixels the class's score hangs on: its gradient, and what is made of it."""
     name: Method = method
     starts = [parse_baseline(text) for text in baselines]
     visualization = Saliency(name, signed, samples=samples, noise=noise, steps=steps, baselines=starts)
-    explain_files(images, [visualization], job, _style(drawing, sign.value if signed else "absolute"))
+    explain_files(images, [visualization], job, _style(drawing, sign if signed else "absolute"))
 
 
 @with_option_groups
@@ -87,12 +86,12 @@ def grad_cam(
         str, typer.Option(callback=one_of(CAM_METHODS), help=f"One of {', '.join(CAM_METHODS)}.")
     ] = "grad_cam",
     signed: Annotated[bool, typer.Option("--signed", help="Keep what speaks against the class, too.")] = False,
-    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = Sign.both,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of a signed map.")] = "both",
 ) -> None:
     """Which region speaks for the class: Grad-CAM and its kin."""
     name: Method = method
     visualizations = [GradCAM(layer, method=name, signed=signed) for layer in layers or (None,)]
-    explain_files(images, visualizations, job, _style(drawing, sign.value if signed else "absolute"))
+    explain_files(images, visualizations, job, _style(drawing, sign if signed else "absolute"))
 
 
 @with_option_groups
@@ -104,10 +103,10 @@ def occlusion(
     stride: Annotated[
         int | None, typer.Option(min=1, help="How far it is moved; half of it.", show_default=False)
     ] = None,
-    sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = Sign.both,
+    sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = "both",
 ) -> None:
     """What the class's score loses where a square covers the photo."""
-    explain_files(images, [Occlusion(patch, stride)], job, _style(drawing, sign.value))
+    explain_files(images, [Occlusion(patch, stride)], job, _style(drawing, sign))
 
 
 @with_option_groups

@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -20,15 +19,6 @@ ColorMap = Annotated[
     str | None,
     typer.Option(callback=check_colormap, help="A colour map of matplotlib's, such as jet.", show_default=False),
 ]
-
-
-class Sign(StrEnum):
-    """Which part of signed maps is drawn."""
-
-    absolute = "absolute"
-    positive = "positive"
-    negative = "negative"
-    both = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
