@@ -36,14 +36,14 @@ class ArrayLike(Protocol):
     """A tensor of TensorFlow, PyTorch, JAX, or whatever else NumPy reads."""
 
     def __array__(self) -> npt.NDArray[Any]:
-        """Itself as an array."""
+        """Return the tensor as an array."""
 
 
 class DLPackTensor(Protocol):
     """A tensor by the DLPack protocol, on this machine's memory."""
 
     def __dlpack__(self, *, stream: None = None) -> Any:
-        """Itself as a capsule."""
+        """Return the tensor as a capsule."""
 
 
 ImageFile: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable"
@@ -67,7 +67,7 @@ _NPY_HEADERS: Final = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""What reads the header of a version."""
+"""The reader of the header, by format version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class SentImage:
 
 
 def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImage]:
-    """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read.
+    """Pack every image, in order. InvalidArgument for anything else; OSError for a file that cannot be read.
 
     `value_range` says what float arrays span; see arrays.ValueRange.
     """
@@ -110,23 +110,23 @@ def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImag
     if len(several) == 1:
         return [pack_one(several[0], value_range)]
     packed = []
-    for place, image in enumerate(several):
+    for i, image in enumerate(several):
         try:
             packed.append(pack_one(image, value_range))
         except InvalidArgument as error:
-            raise InvalidArgument(f"images[{place}]: {error.message}", field=error.field) from error
+            raise InvalidArgument(f"images[{i}]: {error.message}", field=error.field) from error
     return packed
 
 
 def pack_one(image: ImageLike, value_range: ValueRange | None = None) -> SentImage:
-    """One image of several. Errors as of pack."""
+    """Pack one image of several. Errors as of pack()."""
     return _packed(_content(image), wire_range(value_range))
 
 
 def one_by_one(images: T, value_range: ValueRange | None) -> T | Iterable[ImageLike]:
     """Return the images of map(): those of an iterable, or of a batch (N,H,W,3), which is checked as a whole.
 
-    InvalidArgument for a single image, whose rows or letters would be taken for images otherwise.
+    InvalidArgument for a single image, whose rows or characters would pass for images otherwise.
     """
     stated = wire_range(value_range)
     if isinstance(images, AsyncIterable) or _is_several(images):
@@ -144,7 +144,7 @@ def may_block(images: object) -> bool:
 
 
 def _is_several(images: Any) -> TypeGuard[Iterable[ImageLike]]:
-    """True for images one after another, an array of paths among them; False for one image, a batch, or neither."""
+    """Return True for an iterable of images, or an array of paths; False for one image, a batch, or anything else."""
     if isinstance(images, Mapping | AbstractSet):
         message = f"{_kind(images)} is no image; allowed: {ALLOWED}. Of several images give a list"
         raise InvalidArgument(message, field="images")
@@ -160,7 +160,7 @@ def _is_batch(content: SentImage | bytes | Array) -> TypeGuard[Array]:
 
 
 def _is_pillow(image: Any) -> bool:
-    """True for Pillow's images, without importing Pillow."""
+    """Return True for Pillow's images, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 
@@ -174,7 +174,7 @@ def _kind(image: Any) -> str:
 
 
 def _content(image: Any) -> SentImage | bytes | Array:
-    """What an image is made of: a file's bytes, or an array that is still to be judged."""
+    """Return the bytes of an image file, or an array that is still to be checked."""
     if isinstance(image, np.ndarray | SentImage):
         return image
     if isinstance(image, str | os.PathLike):
@@ -195,7 +195,7 @@ def _content(image: Any) -> SentImage | bytes | Array:
 
 
 def _of_file(data: bytes, name: str = "") -> bytes | Array:
-    """A file as it travels, or the array that it holds."""
+    """Return the bytes of an image file, or the array in a NumPy file."""
     if not data:
         raise InvalidArgument(f"{name}the file is empty", field="images")
     if data.startswith(_NPY):
@@ -210,21 +210,21 @@ def _of_file(data: bytes, name: str = "") -> bytes | Array:
 
 
 def _check_npy(data: bytes) -> None:
-    """ValueError for a file that ends before its array does, whose header would have memory allocated for all of it."""
+    """Raise ValueError for a NumPy file shorter than its array, before memory is allocated for the array."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in _NPY_HEADERS:
         raise ValueError(f"version {version} is for arrays that are no images")
     shape, _, dtype = _NPY_HEADERS[version](file)
-    wanted, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if wanted > there and not dtype.hasobject:
+    expected, actual = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected > actual and not dtype.hasobject:
         raise ValueError(
-            f"it is damaged or truncated: an array {shape} of {dtype} has {wanted} bytes, {there} are there"
+            f"it is damaged or truncated: an array {shape} of {dtype} has {expected} bytes, {actual} are there"
         )
 
 
 def _of_pillow(image: PillowImage) -> Array:
-    """The pixels that a file of this picture has at the worker."""
+    """Return the pixels that the worker would decode from a file of this picture."""
     try:
         return np.asarray(to_rgb(image))
     except PictureError as error:
@@ -234,7 +234,7 @@ def _of_pillow(image: PillowImage) -> Array:
 
 
 def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.ValueType) -> SentImage:
-    """One image, judged. InvalidArgument for what is none."""
+    """Check and serialize one image. InvalidArgument if it is none."""
     if isinstance(content, SentImage):
         return content
     request = visualization_pb2.VisualizeRequest()
@@ -252,7 +252,7 @@ def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.Valu
 
 
 def _frames(batch: Array, stated: spec_pb2.ValueRange.ValueType) -> Iterator[SentImage]:
-    """The images of an array (N,H,W,C)."""
+    """Pack the images of an array (N,H,W,C)."""
     spanned = range_of_batch(batch, stated, ALLOWED)
     return (_packed(frame, spanned) for frame in batch)
 

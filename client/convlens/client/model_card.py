@@ -74,7 +74,9 @@ class ModelCard:
         """Return the card that a Model message states."""
         values = _plain_fields(cls, model)
         values["precision"] = name_of(model_pb2.Precision, model.precision)
-        values["layers"] = tuple(Layer(it.name, it.kind, tuple(it.shape), it.taped) for it in model.layers)
+        values["layers"] = tuple(
+            Layer(layer.name, layer.kind, tuple(layer.shape), layer.taped) for layer in model.layers
+        )
         values["unavailable_methods"] = dict(model.unavailable_methods)
         return cls(**values)
 
@@ -140,7 +142,7 @@ class ServerInfo:
 def _plain_fields(kind: type[Any], message: Any) -> dict[str, Any]:
     """Return the fields of a message that `kind` has, too: repeated ones as tuples, durations as seconds."""
     values = {}
-    for name in (it.name for it in fields(kind)):
+    for name in (attribute.name for attribute in fields(kind)):
         descriptor, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
         if descriptor.is_repeated:
             value = tuple(value)

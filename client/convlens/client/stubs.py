@@ -9,7 +9,7 @@ from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 
 class Stubs:
-    """The services' stubs."""
+    """The stubs of the services."""
 
     def __init__(self, channel: Any) -> None:
         accepting: Any = _BytesAccepting(channel)
