@@ -43,7 +43,7 @@ class AsyncTransport:
         self._connection = connection
         self._sessions: dict[tuple[int, asyncio.AbstractEventLoop], AsyncSession] = {}
 
-    def session(self) -> AsyncSession:
+    async def session(self) -> AsyncSession:
         """Return the session of this process and event loop."""
         try:
             key = (os.getpid(), asyncio.get_running_loop())
@@ -55,7 +55,9 @@ class AsyncTransport:
         for old in [old for old in self._sessions if old[0] != key[0] or old[1].is_closed()]:
             del self._sessions[old]
         if key not in self._sessions:
-            channel = self._connection.channel(grpc.aio)
+            credentials = await asyncio.to_thread(self._connection.credentials)  # which reads files
+        if key not in self._sessions:  # nor has another task made it meanwhile
+            channel = self._connection.channel(grpc.aio, credentials)
             calls = AsyncCallGroup(self._connection, asyncio.Event())
             self._sessions[key] = AsyncSession(key[0], channel, Stubs(channel), calls)
         return self._sessions[key]

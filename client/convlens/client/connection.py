@@ -118,13 +118,17 @@ class Connection:
         ]
         self._warned = False
 
-    def channel(self, module: Any) -> Any:
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Read the certificates; None without TLS. InvalidArgument as of TLS.credentials()."""
+        return self._tls.credentials() if self._tls else None
+
+    def channel(self, module: Any, credentials: grpc.ChannelCredentials | None) -> Any:
         """Return a new channel of `module`, grpc or grpc.aio."""
         options = list(self._options)
         if module is grpc:  # no thread of gRPC's own per call: a third of the cost
             options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
-        if self._tls:
-            return module.secure_channel(self.target, self._tls.credentials(), options)
+        if credentials:
+            return module.secure_channel(self.target, credentials, options)
         return module.insecure_channel(self.target, options)
 
     def metadata_of(self, request: Any) -> tuple[tuple[str, str], ...]:

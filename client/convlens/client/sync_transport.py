@@ -77,7 +77,7 @@ class Transport:
             if self._is_closed_for_good:
                 raise ClientClosed
             if self._session is None or self._session.process != os.getpid():
-                channel = self._connection.channel(grpc)
+                channel = self._connection.channel(grpc, self._connection.credentials())
                 calls = CallGroup(self._connection)
                 self._session = Session(os.getpid(), channel, Stubs(Cancellable(channel)), calls)
             return self._session

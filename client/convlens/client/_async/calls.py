@@ -66,7 +66,7 @@ class AsyncCalls:
 
     async def unary(self, method: Callable[[Stubs], Any], request: Any, request_id: str = "") -> Any:
         """Make a unary call and return its response."""
-        session = self.transport.session()
+        session = await self.transport.session()
         policy = RetryPolicy(self.connection, self.timeout, request_id)
         async for attempt in AsyncAttempts(session, session.calls, policy):
             with attempt as seconds:
@@ -79,7 +79,7 @@ class AsyncCalls:
         A result of one image comes in one message if it fits; all others, and those that a server refuses to send so,
         come as a stream.
         """
-        session = self.transport.session()
+        session = await self.transport.session()
         calls = calls or session.calls
         reader = ResponseReader(request.images, request.request_id)
         policy = RetryPolicy(self.connection, timeout, request.request_id)
@@ -100,7 +100,7 @@ class AsyncCalls:
 
     async def read_result(self, job_id: str, request: JobRequest | None, timeout: float) -> Result:
         """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
-        session = self.transport.session()
+        session = await self.transport.session()
         images, request_id = (request.images, request.request_id) if request else ((), "")
         reader = ResponseReader(images, request_id, job_id)
         policy = RetryPolicy(self.connection, timeout, request_id)

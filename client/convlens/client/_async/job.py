@@ -48,7 +48,7 @@ class AsyncJob:
             raise wait_timeout_error(self.id, 0)
 
     async def _watch(self, timeout: float) -> AsyncIterator[JobStatus]:
-        connection, session = self._calls.connection, self._calls.transport.session()
+        connection, session = self._calls.connection, await self._calls.transport.session()
         late = wait_timeout_error(self.id, timeout)
         policy = RetryPolicy(connection, timeout, self.request_id, late)
         request = job_pb2.WatchJobRequest(id=self.id)

@@ -45,7 +45,8 @@ class AsyncMapping:
         batches = self._batches(images, targets)
         running: deque[Any] = deque()
         process = os.getpid()
-        async with self.calls.transport.session().calls.subgroup() as calls:
+        session = await self.calls.transport.session()
+        async with session.calls.subgroup() as calls:
             while True:
                 while len(running) < in_flight and (batch := await anext(batches, None)):
                     running.append(calls.start(self._run_batch, batch, calls))

@@ -46,7 +46,8 @@ class Mapping:
         batches = self._batches(images, targets)
         running: deque[Any] = deque()
         process = os.getpid()
-        with self.calls.transport.session().calls.subgroup() as calls:
+        session = self.calls.transport.session()
+        with session.calls.subgroup() as calls:
             while True:
                 while len(running) < in_flight and (batch := next(batches, None)):
                     running.append(calls.start(self._run_batch, batch, calls))
