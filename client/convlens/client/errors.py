@@ -83,7 +83,7 @@ class Cancelled(ConvlensError):
 class ClientClosed(Cancelled):
     """This side ended the call: its client was closed, or the map() it belongs to was left."""
 
-    def __init__(self, message: str = "the call was cancelled: its client was closed", **_: str) -> None:
+    def __init__(self, message: str = "the call was cancelled: its client was closed") -> None:
         super().__init__(message, reason="CLIENT_CLOSED")
 
 

@@ -21,11 +21,11 @@ IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 def jobs(batcher, count):
     """The sizes of the next jobs."""
-    found = []
-    while len(found) < count:
+    sizes = []
+    while len(sizes) < count:
         if full := batcher.add(IMAGE):
-            found.append(len(full))
-    return found
+            sizes.append(len(full))
+    return sizes
 
 
 def test_quick_jobs_are_followed_by_larger_ones_and_slow_ones_by_smaller_ones():

@@ -38,7 +38,7 @@ def test_a_files_bytes_travel_as_they_are(kind):
 def test_a_path_is_read(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(FILE)
-    assert [it.encoded for it in pack([path, str(path)])] == [FILE, FILE]
+    assert [image.encoded for image in pack([path, str(path)])] == [FILE, FILE]
     assert list(pack(str(path))) == list(pack(path))
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         pack(tmp_path / "gone.png")
@@ -49,9 +49,8 @@ def test_arrays_travel_as_tensors(dtype):
     array = NOISE.astype(dtype) if dtype == np.uint8 else NOISE * dtype(0.999)
     for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
         (image,) = pack(images)
-        found = image.pixels
-        assert found.dtype == dtype
-        np.testing.assert_array_equal(found, array)
+        assert image.pixels.dtype == dtype
+        np.testing.assert_array_equal(image.pixels, array)
     assert len(pack(np.stack([array] * 3))) == 3
 
 
@@ -150,6 +149,6 @@ def test_what_the_system_says_of_a_file_is_raised_as_it_is():
         pack(Gone())
 
 
-def test_an_empty_path_is_told_as_one():
+def test_an_empty_path_is_named_as_one():
     with pytest.raises(InvalidArgument, match="an empty path"):
         pack("")

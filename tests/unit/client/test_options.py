@@ -68,7 +68,7 @@ def test_an_option_is_its_message(option, text):
 
 
 def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
-    kinds = {type(it).__name__: it.message().WhichOneof("method") for it in EVERY}
+    kinds = {type(option).__name__: option.message().WhichOneof("method") for option in EVERY}
     assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
     assert set(SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
     assert set(PRIORITIES.values()) == set(spec_pb2.Priority.values()) - {0}
@@ -117,7 +117,7 @@ def test_options_are_values():
         (lambda: state_number("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],
 )
-def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field):
+def test_an_unknown_name_is_refused_naming_what_is_allowed(call, message, field):
     with pytest.raises(InvalidArgument, match=message) as caught:
         call()
     assert caught.value.field == field
@@ -130,7 +130,7 @@ def spec(**changes):
     return visualization_pb2.VisualizeRequest.FromString(request.serialized).spec
 
 
-def test_a_job_says_only_what_was_asked():
+def test_a_spec_has_only_the_fields_that_were_given():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
     full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, time_limit=1.5)
@@ -147,23 +147,25 @@ def test_every_state_has_its_name():
 
 
 CALLS = {
-    "visualize": lambda kind, wanted, **options: kind("localhost:1").visualize(PHOTO, wanted, **options),
-    "submit": lambda kind, wanted, **options: kind("localhost:1").submit(PHOTO, wanted, **options),
-    "map": lambda kind, wanted, **options: kind("localhost:1").map([PHOTO], wanted, **options),
+    "visualize": lambda kind, visualizations, **options: kind("localhost:1").visualize(
+        PHOTO, visualizations, **options
+    ),
+    "submit": lambda kind, visualizations, **options: kind("localhost:1").submit(PHOTO, visualizations, **options),
+    "map": lambda kind, visualizations, **options: kind("localhost:1").map([PHOTO], visualizations, **options),
 }
 
 
-async def refusal(kind, call, wanted, **options):
+async def refusal(kind, call, visualizations, **options):
     """What is raised by the call itself, before anything is iterated."""
     with pytest.raises(InvalidArgument) as caught:
-        await CALLS[call](kind, wanted, **options)
+        await CALLS[call](kind, visualizations, **options)
     return caught.value
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("visualizations", "message"),
     [
         (GradCAM(), "visualizations is GradCAM("),
         (GradCAM, "visualizations is the class GradCAM"),
@@ -176,8 +178,8 @@ async def refusal(kind, call, wanted, **options):
     ],
     ids=repr,
 )
-async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, wanted, message):
-    refused = await refusal(kind, call, wanted)
+async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, visualizations, message):
+    refused = await refusal(kind, call, visualizations)
     assert refused.message.startswith(message)
     assert "such as [GradCAM()]" in refused.message
     assert refused.field == "visualizations"

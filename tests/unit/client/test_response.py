@@ -24,7 +24,7 @@ ARRAYS = {
 
 
 def bytes_of(arrays):
-    return b"".join(bytes(codec.buffer_of(it)) for it in arrays.values())
+    return b"".join(bytes(codec.buffer_of(array)) for array in arrays.values())
 
 
 @given(
@@ -35,13 +35,14 @@ def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, dr
     data = bytes_of(named)
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
     reader = ResponseReader()
-    reader.add_header(result_pb2.ResultHeader(tensors=[codec.describe(it, name) for name, it in named.items()]))
+    reader.add_header(result_pb2.ResultHeader(tensors=[codec.describe(array, name) for name, array in named.items()]))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         assert reader.offset == start
         reader.add_chunk(start, data[start:end])
     result = reader.result()
     assert list(result) == list(named)
-    assert all(result[name].shape == it.shape and result[name].tobytes() == it.tobytes() for name, it in named.items())
+    for name, array in named.items():
+        assert (result[name].shape, result[name].tobytes()) == (array.shape, array.tobytes())
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(reader
         reader.add_header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
 
 
-def test_an_array_is_found_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
+def test_an_array_is_looked_up_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
     result = make_result({"saliency": [[1]], "grad_cam/c3": [[2]], "activations/a": [[3]], "activations/b": [[4]]})
     assert [result[name].item() for name in ("saliency", "grad_cam/c3", "grad_cam", "activations/b")] == [1, 2, 2, 4]
     for name in ("activations", "grad", "cam", ""):

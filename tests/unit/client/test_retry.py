@@ -1,4 +1,4 @@
-"""When a call is tried again, and what its caller is told when time runs out."""
+"""When a call is retried, and which error its caller gets when time runs out."""
 
 from __future__ import annotations
 

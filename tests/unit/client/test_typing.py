@@ -22,8 +22,8 @@ def mypy(folder):
     options = ["--explicit-package-bases", "--cache-dir", folder, "--hide-error-context", "--no-pretty", *FILES]
     environment = os.environ | {"MYPYPATH": os.pathsep.join(str(ROOT / part) for part in ("proto", "client"))}
     done = subprocess.run([*command, *options], env=environment, check=False, capture_output=True, text=True)
-    found = re.findall(r"^(.+?):(\d+): error: ", done.stdout, re.MULTILINE)
-    return {(Path(path).name, int(line)) for path, line in found if Path(path).parent.name == "typing"}
+    errors = re.findall(r"^(.+?):(\d+): error: ", done.stdout, re.MULTILINE)
+    return {(Path(path).name, int(line)) for path, line in errors if Path(path).parent.name == "typing"}
 
 
 def pyright(folder):
@@ -42,7 +42,7 @@ def pyright(folder):
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--project", folder]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    errors = [it for it in json.loads(done.stdout)["generalDiagnostics"] if it["severity"] == "error"]
+    errors = [each for each in json.loads(done.stdout)["generalDiagnostics"] if each["severity"] == "error"]
     return {(Path(error["file"]).name, error["range"]["start"]["line"] + 1) for error in errors}
 
 
