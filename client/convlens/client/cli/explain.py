@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from convlens.client import Client, ConvlensError, DeadlineExceeded, InvalidArgument, Result
-from convlens.client.cli.options import Job, TargetJob
+from convlens.client.cli.options import MapOptions, TargetOptions
 from convlens.client.cli.parsing import parse_target, parse_value_range
 from convlens.client.cli.server import connected
 from convlens.client.cli.terminal import err, line, note, out, visible
@@ -32,34 +32,34 @@ IN_FLIGHT: Final = 8
 def explain_files(
     paths: Sequence[Path],
     visualizations: Sequence[Visualization] | Callable[[ModelCard], Sequence[Visualization]],
-    job: Job,
+    options: MapOptions,
     style: Style,
 ) -> None:
-    """Compute the visualizations of every image and write the results below `job.out`; status 1 if any failed.
+    """Compute the visualizations of every image and write the results below `options.out`; status 1 if any failed.
 
     `visualizations` may be a function of the model's card.
     """
     failed = 0
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=err, transient=True)
-    target = parse_target(job.target if isinstance(job, TargetJob) else None)
-    value_range = parse_value_range(job.value_range)
+    target = parse_target(options.target if isinstance(options, TargetOptions) else None)
+    value_range = parse_value_range(options.value_range)
     models_with_note = set[str]()
     with connected() as client, _threads(client) as pool, bar:
         supported = functools.cache(
-            lambda: visualizations(_card(client, job.model)) if callable(visualizations) else visualizations
+            lambda: visualizations(_card(client, options.model)) if callable(visualizations) else visualizations
         )
 
         def explain(path: Path) -> Result:
             images = pack([path], value_range)  # refuses what is no image before the server is called
-            return client.visualize(images, supported(), model=job.model, target=target)
+            return client.visualize(images, supported(), model=options.model, target=target)
 
         futures = [pool.submit(explain, path) for path in paths]
         outcomes = zip(paths, folder_names(paths), bar.track(futures, description="images"), strict=True)
         for path, folder, future in outcomes:
             try:
                 result = wait_for(future)
-                written = result.save(job.out / folder, **asdict(style))
+                written = result.save(options.out / folder, **asdict(style))
             except (ConvlensError, OSError) as error:
                 if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
                     raise  # the other images would fail, too

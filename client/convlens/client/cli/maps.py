@@ -11,10 +11,10 @@ from convlens.client.cli.options import (
     ColorMap,
     Drawing,
     Images,
-    Job,
     Layers,
+    MapOptions,
     RegionDrawing,
-    TargetJob,
+    TargetOptions,
     with_option_groups,
 )
 from convlens.client.cli.parsing import one_of, parse_baseline, parse_channels
@@ -45,7 +45,7 @@ def _style(drawing: Drawing, sign: Sign = "absolute") -> Style:
 @with_option_groups
 def saliency(
     images: Images,
-    job: TargetJob,
+    options: TargetOptions,
     drawing: Drawing,
     method: Annotated[
         str, typer.Option(callback=one_of(SALIENCY_METHODS), help=f"One of {', '.join(SALIENCY_METHODS)}.")
@@ -70,13 +70,13 @@ def saliency(
     name: Method = method
     starts = [parse_baseline(text) for text in baselines]
     visualization = Saliency(name, signed, samples=samples, noise=noise, steps=steps, baselines=starts)
-    explain_files(images, [visualization], job, _style(drawing, sign if signed else "absolute"))
+    explain_files(images, [visualization], options, _style(drawing, sign if signed else "absolute"))
 
 
 @with_option_groups
 def grad_cam(
     images: Images,
-    job: TargetJob,
+    options: TargetOptions,
     drawing: RegionDrawing,
     layers: Annotated[
         list[str],
@@ -91,13 +91,13 @@ def grad_cam(
     """Which region speaks for the class: Grad-CAM and its kin."""
     name: Method = method
     visualizations = [GradCAM(layer, method=name, signed=signed) for layer in layers or (None,)]
-    explain_files(images, visualizations, job, _style(drawing, sign if signed else "absolute"))
+    explain_files(images, visualizations, options, _style(drawing, sign if signed else "absolute"))
 
 
 @with_option_groups
 def occlusion(
     images: Images,
-    job: TargetJob,
+    options: TargetOptions,
     drawing: RegionDrawing,
     patch: Annotated[int | None, typer.Option(min=1, help="The square's side, pixels; 32.", show_default=False)] = None,
     stride: Annotated[
@@ -106,14 +106,14 @@ def occlusion(
     sign: Annotated[Sign, typer.Option(help="What is drawn of the map.")] = "both",
 ) -> None:
     """What the class's score loses where a square covers the photo."""
-    explain_files(images, [Occlusion(patch, stride)], job, _style(drawing, sign))
+    explain_files(images, [Occlusion(patch, stride)], options, _style(drawing, sign))
 
 
 @with_option_groups
 def activations(
     images: Images,
     layers: Layers,
-    job: Job,
+    options: MapOptions,
     channels: Annotated[
         str, typer.Option(help="Channels such as 0-4,17; by default all, of which five are drawn.")
     ] = "",
@@ -126,13 +126,13 @@ def activations(
     name: Method = reduction
     picked = parse_channels(channels)
     style = Style(cmap=cmap, columns=len(picked or range(DRAWN_CHANNELS)))
-    explain_files(images, [Activations(layers, picked, name)], job, style)
+    explain_files(images, [Activations(layers, picked, name)], options, style)
 
 
 @with_option_groups
 def visualize(
     images: Images,
-    job: TargetJob,
+    options: TargetOptions,
     drawing: Drawing,
     layers: Layers = [],  # noqa: B006 - typer's way
     channels: Annotated[
@@ -158,4 +158,4 @@ def visualize(
             visualizations.append(Activations(layer, picked or first))
         return visualizations
 
-    explain_files(images, supported, job, _style(drawing))
+    explain_files(images, supported, options, _style(drawing))

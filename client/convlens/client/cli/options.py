@@ -19,10 +19,11 @@ ColorMap = Annotated[
     str | None,
     typer.Option(callback=check_colormap, help="A colour map of matplotlib's, such as jet.", show_default=False),
 ]
+Percentile = Annotated[float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class MapOptions:
     """What every command that computes maps has."""
 
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for pictures and arrays, one folder an image.")] = (
@@ -35,7 +36,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetJob(Job):
+class TargetOptions(MapOptions):
     """What every command that explains a class has."""
 
     target: Annotated[
@@ -49,9 +50,7 @@ class Drawing:
     """How maps over a photo are drawn."""
 
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")] = 0.65
-    percentile: Annotated[
-        float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")
-    ] = 99.5
+    percentile: Percentile = 99.5
     cmap: ColorMap = None
     overlay: Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")] = True
 
@@ -60,9 +59,7 @@ class Drawing:
 class RegionDrawing(Drawing):
     """The same for maps of regions, in which no single pixel stands out."""
 
-    percentile: Annotated[
-        float, typer.Option(min=0.1, max=100, help="Values above it are drawn as strongly as it.")
-    ] = 100.0
+    percentile: Percentile = 100.0
 
 
 def with_option_groups(function: Callable[..., None]) -> Callable[..., None]:
