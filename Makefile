@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test unit test-compose coverage format lint check audit proto proto-released \
+.PHONY: help install demo test unit test-compose coverage format lint check sync audit proto proto-released \
     bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
@@ -46,12 +46,16 @@ format: install ## format the code and sort its imports
 	$(BIN)/ruff check --quiet --select I --fix
 	$(BIN)/ruff format
 
-lint: install ## ruff, mypy --strict, import-linter, buf (style, and breaking changes since the last release)
+lint: install ## ruff, mypy --strict, import-linter, the generated client, buf (style, and breaking changes since the last release)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python scripts/generate_sync.py --check
 	$(BIN)/mypy $(PARTS:%=%/convlens)
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against released.binpb
+
+sync: install ## generate the synchronous client from the asynchronous one
+	$(BIN)/python scripts/generate_sync.py
 
 audit: .venv-audit/installed ## look up known vulnerabilities of the versions in constraints.txt
 	.venv-audit/bin/python scripts/audit.py constraints.txt

@@ -8,7 +8,10 @@ with Client("localhost:50051") as client:
     result.save("out")
 """
 
-from convlens.client.aio import AsyncClient
+from convlens.client._async.client import AsyncClient
+from convlens.client._async.job import AsyncJob
+from convlens.client._sync.client import Client
+from convlens.client._sync.job import Job
 from convlens.client.connection import TLS
 from convlens.client.errors import (
     Cancelled,
@@ -24,9 +27,10 @@ from convlens.client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from convlens.client.options import Activations, Blur, GradCAM, Occlusion, Output, Saliency
-from convlens.client.results import Explanation, Prediction, Result, Timing
-from convlens.client.sync import Client, Job
+from convlens.client.job_status import JobErrorInfo, JobState, JobStatus
+from convlens.client.model_card import Layer, Limits, ModelCard, RefusedModel, ServerInfo
+from convlens.client.options import Activations, Blur, GradCAM, Occlusion, Output, Saliency, Visualization
+from convlens.client.result import Explanation, MapExplanation, Prediction, Result, Timing
 from convlens.client.targets import ALL_UNITS, TopK
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "TLS",
     "Activations",
     "AsyncClient",
+    "AsyncJob",
     "Blur",
     "Cancelled",
     "Client",
@@ -45,17 +50,27 @@ __all__ = [
     "GradCAM",
     "InvalidArgument",
     "Job",
+    "JobErrorInfo",
     "JobFailed",
+    "JobState",
+    "JobStatus",
+    "Layer",
+    "Limits",
+    "MapExplanation",
+    "ModelCard",
     "NotFound",
     "Occlusion",
     "Output",
     "Overloaded",
     "PermissionDenied",
     "Prediction",
+    "RefusedModel",
     "Result",
     "Saliency",
+    "ServerInfo",
     "Timing",
     "TopK",
     "Unauthenticated",
     "Unavailable",
+    "Visualization",
 ]

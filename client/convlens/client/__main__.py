@@ -9,9 +9,9 @@ from importlib import metadata
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     if not metadata.entry_points(group="convlens.commands").names & set(sys.argv[1:]):
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, an error's own words say
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the messages of errors say what it logs
     try:
         from convlens.client.cli import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The address of a server as callers give it: what is malformed is refused before anything is sent.
+"""The address of a server: parsed, so that a malformed one is refused before anything is sent.
 
 Knows gRPC's naming syntax; opens no connection.
 """
@@ -25,18 +25,18 @@ class Address:
     """A well-formed address."""
 
     target: str
-    """As gRPC wants it, and as it was given."""
+    """The address as it was given, which gRPC understands."""
     host: str
-    """A host's name or address; empty for a Unix socket."""
+    """Host name or IP address; empty for a Unix socket."""
 
     @property
     def is_local(self) -> bool:
-        """True where nothing leaves this machine."""
+        """True if nothing leaves this machine."""
         return not self.host or self.host.lower() in _LOOPBACK
 
 
 def parse_address(target: Any) -> Address:
-    """The address that `target` is. InvalidArgument of the field target says what is wrong and how to write it."""
+    """Parse an address. InvalidArgument says what is wrong and how to write it."""
     if not isinstance(target, str):
         raise _refused(target, f"is a {type(target).__name__}, not a string")
     scheme, colon, rest = target.partition(":")
@@ -53,14 +53,14 @@ def parse_address(target: Any) -> Address:
         return Address(target, min(_host(target, part) for part in rest.split(",")))
     if "://" in target:
         tls = ", and tls=True (--tls) for TLS" if scheme.lower() in {"https", "grpcs"} else ""
-        found = _network_location(target)
-        remedy = f"; give {found} alone{tls}" if found else tls
+        location = _network_location(target)
+        remedy = f"; give {location} alone{tls}" if location else tls
         raise _refused(target, f"begins with {scheme}://, but this is no URL{remedy}")
     return Address(target, _host(target, target))
 
 
 def _host(target: str, place: str) -> str:
-    """The host of HOST:PORT."""
+    """Return the host of HOST:PORT."""
     if any(sign in place for sign in "/?#@"):
         raise _refused(target, "has more than a host and a port")
     if place.startswith("["):
@@ -94,7 +94,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _network_location(url: str) -> str:
-    """HOST:PORT of a URL, as far as it has them."""
+    """Return HOST:PORT of a URL, as far as it has them."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
@@ -123,7 +123,7 @@ def proxy_in_environment(host: str) -> tuple[str, str] | None:
 
 
 def _covers(entry: str, host: str) -> bool:
-    """True where an entry of no_proxy is for `host`."""
+    """Return True if an entry of no_proxy covers `host`."""
     if not entry:
         return False
     if host.lower().endswith(entry.lower()):

@@ -1,4 +1,4 @@
-"""Arrays and tensors as pixels that can be sent: their shape, their type, and what their values mean."""
+"""Arrays and tensors checked and converted to pixels: shape, dtype, and the range of their values."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from convlens.v1 import spec_pb2, value_ranges
 from convlens.v1.codec import Array
 
 ValueRange = tuple[float, float]
-"""What stands for black and for white in a float array: (0, 255), (0, 1) or (-1, 1)."""
+"""The values of black and white in a float array: (0, 255), (0, 1) or (-1, 1)."""
 
 NARROWEST_GREY: Final = 5
-"""An array (H,W) that is narrower is more likely pixels in a row than a picture."""
+"""Pixels; a narrower array (H,W) is more likely a list of pixels than a picture."""
 
 
 def wire_range(value_range: ValueRange | None) -> spec_pb2.ValueRange.ValueType:
-    """A value range as the wire has it. InvalidArgument for another than those of value_ranges.RANGES."""
+    """Return a value range as its enum value. InvalidArgument for one that is not in value_ranges.RANGES."""
     if value_range is None:
         return spec_pb2.VALUE_RANGE_UNSPECIFIED
     try:
@@ -29,7 +29,7 @@ def wire_range(value_range: ValueRange | None) -> spec_pb2.ValueRange.ValueType:
 
 
 def as_array(tensor: Any) -> Array:
-    """A tensor as a NumPy array, by __array__ or DLPack. InvalidArgument where it is not to be had on this machine."""
+    """Convert a tensor to NumPy, by __array__ or DLPack. InvalidArgument if its memory cannot be read from here."""
     try:
         return np.asarray(tensor) if hasattr(tensor, "__array__") else np.from_dlpack(tensor)
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
@@ -43,26 +43,25 @@ def as_array(tensor: Any) -> Array:
 
 
 def range_of_batch(batch: Array, stated: spec_pb2.ValueRange.ValueType, allowed: str) -> spec_pb2.ValueRange.ValueType:
-    """What the images of an array (N,H,W,C) span, as is to be stated of each: a dark frame among bright ones is dark.
+    """Return the value range of a batch (N,H,W,C), to be stated for each image: a dark frame among bright ones is dark.
 
-    InvalidArgument as of to_pixels.
+    Errors as of to_pixels().
     """
     if why := _shape_refusal(batch.shape):
         raise _refused(batch, allowed, why)
     if not _is_float(batch):
         return stated
-    _judge(batch, stated)
+    _check_values(batch, stated)
     return stated or spec_pb2.VALUE_RANGE_0_255
 
 
 def to_pixels(
     array: Array, stated: spec_pb2.ValueRange.ValueType, allowed: str
 ) -> tuple[Array, spec_pb2.ValueRange.ValueType]:
-    """One image as pixels, uint8 or float32, (H,W,3) or (H,W,1), and what they are stated to span.
+    """Return one image as pixels, uint8 or float32 (H,W,3) or (H,W,1), and their value range.
 
-    Integers of other widths and floats of other precisions are cast; floats that are whole numbers in 0…255 become
-    uint8, which they are the same photo as. InvalidArgument, with the remedy, for what is no image, and for what may be
-    meant in two ways.
+    Integers and floats of other widths are cast; floats that are all whole numbers in 0…255 become uint8, the same
+    photo. InvalidArgument, with the remedy, for arrays that are no image, and for ambiguous values.
     """
     if why := _shape_refusal(array.shape):
         raise _refused(array, allowed, why)
@@ -74,7 +73,7 @@ def to_pixels(
     if array.ndim == 2:
         array = array[..., None]
     if _is_float(array):
-        _judge(array, stated)
+        _check_values(array, stated)
         floats = array.astype("<f4", copy=False)
         if (pixels := value_ranges.to_255(floats, stated)).dtype == np.uint8:
             return pixels, spec_pb2.VALUE_RANGE_UNSPECIFIED
@@ -91,14 +90,14 @@ def to_pixels(
 
 
 def misplaced_range(what: str) -> InvalidArgument:
-    """The refusal of a value range that is stated of `what`, which has none."""
+    """Return the error of a value range that is given for `what`, which cannot have one."""
     return InvalidArgument(
         f"value_range is for arrays of floats; {what} is always in 0…255: leave value_range out", field="value_range"
     )
 
 
 def _bytes(array: Array, allowed: str) -> Array:
-    """Integers as uint8."""
+    """Convert integers to uint8. InvalidArgument for values outside 0…255."""
     if array.dtype == np.uint8:
         return array
     low, high = int(array.min()), int(array.max())
@@ -109,12 +108,12 @@ def _bytes(array: Array, allowed: str) -> Array:
 
 
 def _is_float(array: Array) -> bool:
-    """True also for bfloat16, which NumPy itself does not know."""
+    """Return True for floats, bfloat16 included, which NumPy itself does not know."""
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
-def _judge(floats: Array, stated: spec_pb2.ValueRange.ValueType) -> None:
-    """Refuses values that cannot be what is stated, or what is meant where nothing is."""
+def _check_values(floats: Array, stated: spec_pb2.ValueRange.ValueType) -> None:
+    """Raise InvalidArgument for values outside the stated range, or ambiguous ones if none is stated."""
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         low, high = (float(np.float32(bound)) for bound in (floats.min(), floats.max()))
     if why := value_ranges.refusal(low, high, stated):
@@ -122,7 +121,7 @@ def _judge(floats: Array, stated: spec_pb2.ValueRange.ValueType) -> None:
 
 
 def _shape_refusal(shape: tuple[int, ...]) -> str | None:
-    """Why an array of this shape is neither an image nor a batch, and the remedy; None where it is one."""
+    """Return why an array of this shape is neither an image nor a batch, and the remedy; None if it is one."""
     if 0 in shape:
         return "it is empty"
     if len(shape) == 1:
@@ -149,7 +148,7 @@ _CHANNELS_LAST: Final = {
     3: "np.transpose(image, (1, 2, 0)), of PyTorch image.permute(1, 2, 0)",
     4: "np.transpose(images, (0, 2, 3, 1)), of PyTorch images.permute(0, 2, 3, 1)",
 }
-"""How to move them behind height and width, by the number of axes."""
+"""How to move the channels behind height and width, by the number of axes."""
 _RGBA: Final = (
     "an RGBA array is not laid over a background; give PIL.Image.fromarray(image), which is laid over white, or "
     "image[..., :3], which drops the transparency"

@@ -1,4 +1,4 @@
-"""How a client reaches a server: address, TLS, token, channel options, the version check. Shared by both clients."""
+"""How a client reaches a server: address, TLS, token, channel options, version check."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = metadata.version("convlens-client")
 ANNOUNCED_FROM: Final = 1 << 20
-"""Bytes of a request."""
-LONGEST_CONNECT: Final = 20.0
-"""Seconds of one try to connect, at most; gRPC's own default."""
+"""Bytes of a request from which on its size is announced in the metadata."""
+MAX_CONNECT_ATTEMPT: Final = 20.0
+"""Seconds of one attempt to connect, at most; gRPC's own default."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Certificates, as files in PEM."""
+    """Certificates, as PEM files."""
 
     ca: str | Path | None = None
-    """Whom to trust; None: the system's authorities."""
+    """The authorities to trust; None for the system's."""
     certificate: str | Path | None = None
     """The client's own, for mutual TLS."""
     key: str | Path | None = None
     """The key of `certificate`."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """As gRPC wants them. InvalidArgument names the file that is missing, unreadable, or not what it should be."""
+        """Return gRPC's credentials. InvalidArgument names the file that is missing, unreadable or invalid."""
         if (self.certificate is None) != (self.key is None):
             missing = "key" if self.key is None else "certificate"
             raise InvalidArgument("tls: a certificate and its key go together", field=f"tls.{missing}")
-        ca, key, certificate = (_read(it, getattr(self, it)) for it in ("ca", "key", "certificate"))
+        ca, key, certificate = (_read(name, getattr(self, name)) for name in ("ca", "key", "certificate"))
         trial = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # gRPC itself would only fail at each handshake
         try:
             if ca is not None:
@@ -63,7 +63,7 @@ class TLS:
 
 
 def _read(name: str, path: str | Path | None) -> bytes | None:
-    """A file of TLS; `name` is its field."""
+    """Read a file; `name` is its field of TLS."""
     try:
         return Path(path).read_bytes() if path else None
     except OSError as error:
@@ -71,7 +71,7 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
 
 
 class Connection:
-    """What channels are made from; it crosses forks and event loops."""
+    """Settings and state of a client's connection, independent of processes and event loops."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Connection:
         tls: TLS | bool | None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
     ) -> None:
-        """InvalidArgument of the field target for an address that is none, of token or tls for what cannot be one."""
+        """Check the settings. InvalidArgument names the one that is invalid: target, token or tls."""
         address = parse_address(target)
         if token is not None and not (isinstance(token, str) and re.fullmatch("[!-~]*", token)):
             message = "the token has other characters than visible ASCII, such as a line's end; give it alone"
@@ -92,15 +92,15 @@ class Connection:
         self.caller = Caller(address, self._tls is not None, bool(self._tls and self._tls.certificate))
         self.connect_timeout = connect_timeout
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.reached = False
+        self.is_reached = False
         """True once the server has answered anything."""
         self.trouble = ""
-        """Why calls are tried again, for people; empty while there is no reason."""
+        """Why calls are being retried, as a sentence for people; empty if they are not."""
         self.longest_job: float | None = None
-        """Seconds that the server lets a job take; None before it was asked."""
+        """Seconds that the server lets a job take; None until it is known."""
         if token and not tls and not address.is_local:
             log.warning("the token for %s travels in the clear: anyone on the way can read it; see TLS", target)
-        connecting = int(1000 * min(connect_timeout, LONGEST_CONNECT))
+        connect_ms = int(1000 * min(connect_timeout, MAX_CONNECT_ATTEMPT))
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
@@ -110,42 +110,45 @@ class Connection:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
-            ("grpc.min_reconnect_backoff_ms", connecting),  # which is how long gRPC waits for a connection
-            ("grpc.dns_ares_query_timeout", connecting),
+            ("grpc.min_reconnect_backoff_ms", connect_ms),  # which is how long gRPC waits for a connection
+            ("grpc.dns_ares_query_timeout", connect_ms),
             ("grpc.enable_retries", 0),  # retries are ours: requests outgrow gRPC's retry buffer
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", int(not address.is_local)),
         ]
         self._warned = False
 
-    def channel(self, module: Any) -> Any:
-        """A new channel of `module`, grpc or grpc.aio."""
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Read the certificates; None without TLS. InvalidArgument as of TLS.credentials()."""
+        return self._tls.credentials() if self._tls else None
+
+    def channel(self, module: Any, credentials: grpc.ChannelCredentials | None) -> Any:
+        """Return a new channel of `module`, grpc or grpc.aio."""
         options = list(self._options)
-        if module is grpc:  # calls without a thread of gRPC's own, which cost two thirds less
+        if module is grpc:  # no thread of gRPC's own per call: a third of the cost
             options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
-        if self._tls:
-            return module.secure_channel(self.target, self._tls.credentials(), options)
+        if credentials:
+            return module.secure_channel(self.target, credentials, options)
         return module.insecure_channel(self.target, options)
 
     def metadata_of(self, request: Any) -> tuple[tuple[str, str], ...]:
-        """The metadata of a call. It announces a large request, serialized, which can be refused before it is sent."""
+        """Return the metadata of a call, with the size of a large request, which the server may then refuse early."""
         if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
             return self.metadata
         return (*self.metadata, ("convlens-request-bytes", str(len(request))))
 
-    def answered(self) -> None:
-        """Takes note that the server answers."""
-        self.reached, self.trouble = True, ""
+    def mark_reached(self) -> None:
+        """Record that the server answers."""
+        self.is_reached, self.trouble = True, ""
 
-    def heard(self, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """What the server says of itself at the end of a call. Warns, once, where it is too far from this version."""
-        self.answered()
-        told = dict(trailing or ())
-        server = told.get("convlens-version")
+    def read_trailers(self, trailers: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Read the trailing metadata of a call. Warn, once, if the server's version is too far from this one."""
+        self.mark_reached()
+        server = dict(trailers or ()).get("convlens-version")
         if self._warned or not isinstance(server, str):
             return
-        ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))
-        if ours[0] != theirs[0] or abs(ours[1] - theirs[1]) > 1:
+        (major, minor), (its_major, its_minor) = (map(int, version.split(".")[:2]) for version in (VERSION, server))
+        if major != its_major or abs(minor - its_minor) > 1:
             self._warned = True
             log.warning(
                 "client %s talks to server %s; more than one minor version apart is not tested", VERSION, server

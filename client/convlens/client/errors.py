@@ -1,7 +1,8 @@
-"""What can go wrong, a type per cause; each says what the server said: reason, field, job and request id."""
+"""Errors of the SDK, one type per cause, with what the server says: reason, field, job id, request id."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -12,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 
 class ConvlensError(Exception):
-    """Anything the service refuses or fails at."""
+    """Base of all errors of the SDK."""
 
     def __init__(
         self,
@@ -27,22 +28,22 @@ class ConvlensError(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
-        """UPPER_SNAKE, stable; empty when the server gave none."""
+        """UPPER_SNAKE, stable; empty if the server gives none."""
         self.field = field
-        """The field of the request at fault; empty when it is none's."""
+        """The field of the request at fault; empty if it is none's."""
         self.job_id = job_id
         self.request_id = request_id
         self.retry_after = retry_after
-        """Seconds after which the server says to try again; None when it says nothing."""
+        """Seconds after which to try again; None if the server does not say."""
 
     def __str__(self) -> str:
-        told = {"reason": self.reason, "field": self.field, "job": self.job_id, "request": self.request_id}
-        extra = ", ".join(f"{name} {value}" for name, value in told.items() if value)
+        facts = {"reason": self.reason, "field": self.field, "job": self.job_id, "request": self.request_id}
+        extra = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
         return f"{self.message} ({extra})" if extra else self.message
 
 
 class InvalidArgument(ConvlensError, ValueError):
-    """A field of the request cannot be granted; `field` names it."""
+    """A field of the request is invalid; `field` names it."""
 
 
 class NotFound(ConvlensError, LookupError):
@@ -60,23 +61,30 @@ class PermissionDenied(ConvlensError, PermissionError):
 
 
 class FailedPrecondition(ConvlensError):
-    """What was asked needs the job to be in another state."""
+    """The job is not in the state that the call needs."""
 
 
 class Overloaded(ConvlensError):
-    """The service has no room just now; `retry_after` says when to try again."""
+    """The service is at its limit; `retry_after` says when to try again."""
 
 
 class DeadlineExceeded(ConvlensError, TimeoutError):
-    """The time given was over before the job ended."""
+    """The time limit passed before the job ended."""
 
 
 class Unavailable(ConvlensError, ConnectionError):
-    """The service cannot be reached, or has no worker, store or model just now."""
+    """The service cannot be reached, or has no worker, store or model at the moment."""
 
 
 class Cancelled(ConvlensError):
     """The job or the call was cancelled."""
+
+
+class ClientClosed(Cancelled):
+    """This side ended the call: its client was closed, or the map() it belongs to was left."""
+
+    def __init__(self, message: str = "the call was cancelled: its client was closed") -> None:
+        super().__init__(message, reason="CLIENT_CLOSED")
 
 
 class JobFailed(ConvlensError):
@@ -84,7 +92,7 @@ class JobFailed(ConvlensError):
 
 
 class DataCorrupted(ConvlensError):
-    """A result's bytes are not those that were announced, by length or checksum."""
+    """The bytes of a result do not have the announced length or checksum, or cannot be parsed."""
 
 
 _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
@@ -100,19 +108,32 @@ _TYPES: Final[dict[grpc.StatusCode, type[ConvlensError]]] = {
     grpc.StatusCode.ABORTED: JobFailed,
 }
 _TOO_LARGE: Final = re.compile(r"[Rr]eceived message larger than max \((\d+) vs\. (\d+)\)")
-"""What gRPC itself says of a request that is far larger than the server takes, or that is sent to an older server."""
+"""gRPC's own text for a request that is far larger than the server accepts, or that is sent to an older server."""
 _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
-"""What gRPC says, as UNAVAILABLE, of a certificate that is wrong, which trying again does not mend."""
+"""gRPC's texts, with UNAVAILABLE, for a bad certificate, which no retry mends."""
+
+
+def wait_timeout_error(job_id: str, timeout: float) -> DeadlineExceeded:
+    """Return the error of a job that has not ended within the time its caller waits."""
+    return DeadlineExceeded(f"the job had not ended after {timeout:g} s", reason="WAIT_TIMEOUT", job_id=job_id)
+
+
+def check_process(process: int, method: str) -> None:
+    """Raise ConvlensError in a fork of `process`, in which an iterator's calls are not under way."""
+    if os.getpid() != process:
+        raise ConvlensError(f"the iterator of {method}() belongs to the process that began it")
 
 
 def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> ConvlensError:
-    """The typed error of a failed call to `target`."""
+    """Return the typed error of a failed call to `target`."""
     code, message = error.code(), error.details() or ""
     status = _details(error)
     if status is not None:
         return from_status(status, request_id)
-    if code is grpc.StatusCode.CANCELLED:  # no job's end has no details: a server that shuts down ends calls so
+    if code is grpc.StatusCode.CANCELLED:  # a server that shuts down; a cancelled job has details
         return Unavailable(f"the server at {target} ended the call: {message}", request_id=request_id)
+    if code is grpc.StatusCode.INTERNAL and "deserializing" in message:
+        return DataCorrupted(f"a response of the server at {target} cannot be parsed: {message}", request_id=request_id)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _UNTRUSTED):
         message = f"the certificate of the server at {target} is not to be trusted: {message}"
         return Unauthenticated(message, reason="SERVER_UNTRUSTED", request_id=request_id)
@@ -125,7 +146,7 @@ def from_rpc(error: grpc.RpcError, target: str, request_id: str = "") -> Convlen
 
 
 def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensError:
-    """The typed error of a google.rpc.Status."""
+    """Return the typed error of a google.rpc.Status."""
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details:
         for message in (info, bad, retry):
@@ -145,7 +166,7 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> ConvlensErro
 
 
 def _details(error: Any) -> status_pb2.Status | None:
-    """The google.rpc.Status of a failed call of either kind; None where the trailers have none that can be read."""
+    """Return the google.rpc.Status in the trailers of a failed call; None if there is none that can be parsed."""
     trailing: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()
     details = dict(trailing).get("grpc-status-details-bin")
     try:

@@ -1,7 +1,6 @@
-"""Pictures of results, with matplotlib and without a display: maps over the photo, and grids of layer outputs.
+"""Figures of results with matplotlib, without a display: maps over the photo, and grids of layer outputs.
 
-Knows results and nothing of how they are fetched. Raw arrays stay as they are; what is drawn is clipped, scaled and
-upsampled here and only here, and says so in its options.
+Arrays of a result stay raw; clipping, scaling and upsampling happen here, as Style says.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convlens.client.results import Explanation, Result
+    from convlens.client.result import Explanation, Result
 
 Floats = npt.NDArray[np.floating[Any]]
 
-SIGNS: Final = ("absolute", "positive", "negative", "both")
+Sign = Literal["absolute", "positive", "negative", "both"]
+SIGNS: Final = get_args(Sign)
 PANEL: Final = 2.9
 """Inches of one panel's side."""
 DPI: Final = 110
@@ -38,15 +38,15 @@ class Style:
     """How maps are drawn."""
 
     overlay: bool = True
-    """Over the photo; False: the map alone."""
+    """Draw maps over the photo; False for the map alone."""
     opacity: float = 0.65
-    """Of the strongest parts of an overlay, 0…1; weak parts let the photo through."""
+    """Of the strongest parts of an overlay, 0…1; weak parts are more transparent."""
     percentile: float = 99.5
-    """Values above this percentile of a map are drawn as strongly as it, so that one pixel does not dim the rest."""
-    sign: str = "absolute"
+    """Values above this percentile of a map are clipped to it, so that one pixel does not dim the others."""
+    sign: Sign = "absolute"
     """Of signed maps: absolute, positive, negative (magnitudes), or both, around zero in the middle of the colours."""
     cmap: str | None = None
-    """Of matplotlib's; by default inferno, viridis for activations, RdBu_r for both signs; jet is the seed's."""
+    """Color map of matplotlib; by default inferno, viridis for activations, RdBu_r for both signs."""
     columns: int = 5
     """Channels drawn of each layer of activations."""
 
@@ -65,7 +65,7 @@ class Style:
 
 
 def maps(result: Result, image: int, style: Style) -> Figure:
-    """One image: the photo, then each of its maps, every one titled with what it explains."""
+    """Draw one image: the photo, then each of its maps, titled with what it explains."""
     panels = _panels(result, image)
     photo = _photo(result, image)
     if not panels:
@@ -89,7 +89,7 @@ def maps(result: Result, image: int, style: Style) -> Figure:
 
 
 def layers(result: Result, image: int, style: Style) -> Figure:
-    """The layer grid: layers as rows, their first channels as columns."""
+    """Draw the outputs of layers as a grid: layers as rows, their first channels as columns."""
     outputs = {name: result.restored(name)[image] for name in result if name.startswith("activations/")}
     grids = [(name, np.atleast_3d(output)) for name, output in outputs.items() if output.ndim >= 2]
     if not grids:
@@ -109,7 +109,7 @@ def layers(result: Result, image: int, style: Style) -> Figure:
 
 
 def save(result: Result, folder: Path, style: Style) -> list[Path]:
-    """Writes map figures and layer grids as pictures, and all arrays as arrays.npz, into `folder`."""
+    """Write map figures and layer grids as pictures, and all arrays as arrays.npz, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(result.predictions)
     written = []
@@ -128,14 +128,14 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
 
 
 def encoded(figure: Figure, kind: str = "png") -> bytes:
-    """The figure as a file's bytes; `kind` is any that matplotlib writes."""
+    """Return the figure as the bytes of a file; `kind` is any format that matplotlib writes."""
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")
     return file.getvalue()
 
 
 def draw(at: Axes, map_: Floats, photo: npt.NDArray[np.uint8] | None, style: Style) -> None:
-    """One map (h,w) or (h,w,3) on `at`, over `photo` where there is one."""
+    """Draw one map (h,w) or (h,w,3) on `at`, over `photo` if there is one."""
     values, low, both = _scaled(map_, style)
     name = style.cmap or ("RdBu_r" if both else "inferno")
     if photo is None:
@@ -154,7 +154,7 @@ def draw(at: Axes, map_: Floats, photo: npt.NDArray[np.uint8] | None, style: Sty
 
 
 def _scaled(map_: Floats, style: Style) -> tuple[Floats, float, bool]:
-    """A map in 0…1, or -1…1 for both signs, clipped at the percentile; a flat map is zeros, never NaN."""
+    """Scale a map to 0…1, or −1…1 for both signs, clipped at the percentile; a flat map becomes zeros, never NaN."""
     values = map_.astype(np.float64)
     signed = values.ndim == 3 or bool(values.min() < 0)
     if signed and style.sign == "absolute":
@@ -172,7 +172,7 @@ def _scaled(map_: Floats, style: Style) -> tuple[Floats, float, bool]:
 
 
 def _resized(values: Floats, height: int, width: int) -> Floats:
-    """Bilinear, half-pixel centres."""
+    """Resize bilinearly, with half-pixel centres."""
     from PIL import Image
 
     image = Image.fromarray(values.astype(np.float32))
@@ -180,27 +180,27 @@ def _resized(values: Floats, height: int, width: int) -> Floats:
 
 
 def _panels(result: Result, image: int) -> list[tuple[str, Floats, Explanation | None]]:
-    """Every map of an image, each target's by itself, with what it explains."""
-    found: list[tuple[str, Floats, Explanation | None]] = []
+    """Return every map of an image, one per target, with what it explains."""
+    panels: list[tuple[str, Floats, Explanation | None]] = []
     for name in result:
         if name.startswith("activations/"):
             continue
         array = result.restored(name)
         explained = result.explained[image].get(name)
-        if isinstance(explained, tuple):
-            found += [(name, array[image, t], it) for t, it in enumerate(explained)]
+        if explained and result.has_target_axis:
+            panels += [(name, array[image, t], target) for t, target in enumerate(explained)]
         else:
-            found.append((name, array[image], explained))
-    return found
+            panels.append((name, array[image], explained))
+    return panels
 
 
 def _photo(result: Result, image: int) -> npt.NDArray[np.uint8] | None:
-    """The photo as the network saw it, but for its size; None for a result taken up by its job's id."""
+    """Return the photo as the network saw it, at its own size; None for a job from another process."""
     return np.asarray(picture(result.images[image])) if image < len(result.images) else None
 
 
 def _best(result: Result, image: int) -> str:
-    """The predicted class of an image."""
+    """Return the predicted class of an image."""
     predictions = result.predictions[image]
     if not predictions:
         return ""

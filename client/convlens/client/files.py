@@ -1,4 +1,4 @@
-"""Where the bytes of image files come from: paths, open files and uploads, bytes; and what is no file is told apart."""
+"""Image files read from paths, open files, uploads and package resources; errors say what was given instead."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from convlens.client.errors import InvalidArgument
 from convlens.v1.image_formats import is_base64_image
 
 LONGEST_NAME: Final = 1024
-"""Characters; a longer text is more likely an image in some encoding than a path."""
+"""Characters; a longer text is more likely an encoded image than a path."""
 LONGEST_STREAM: Final = 256 << 20
-"""Bytes that are read of a pipe, which may have no end."""
+"""Bytes that are read from a pipe, which may have no end."""
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 """One slash: a Path has made one of two. A drive of Windows has one letter."""
 
@@ -26,11 +26,11 @@ class Readable(Protocol):
     """An open file or an upload."""
 
     def read(self) -> bytes:
-        """Its content from where it stands."""
+        """Return the content from the current position."""
 
 
 def read_path(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file.
+    """Read a file.
 
     InvalidArgument for a text that is no path: nothing, a URL, a data URL, an image in base64. OSError for a file that
     cannot be read.
@@ -42,7 +42,7 @@ def read_path(path: str | os.PathLike[str]) -> bytes:
     except InvalidArgument:  # a ValueError, too
         raise
     except (OSError, ValueError) as error:
-        if why := _why_no_path(os.fspath(path)):
+        if why := _not_a_path_reason(os.fspath(path)):
             raise InvalidArgument(why, field="images") from error
         if isinstance(error, OSError) and Path(path).is_dir():
             message = "this is a folder; give the files in it, such as sorted(Path(folder).glob('*.jpg'))"
@@ -51,7 +51,7 @@ def read_path(path: str | os.PathLike[str]) -> bytes:
 
 
 def _content_at(path: Path) -> bytes:
-    """The content of a file or a pipe. InvalidArgument for a device, and for what does not end."""
+    """Read a file or a pipe. InvalidArgument for a device, and for a pipe that does not end."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
@@ -63,8 +63,8 @@ def _content_at(path: Path) -> bytes:
     return content
 
 
-def _why_no_path(text: str) -> str | None:
-    """What a text is instead of a path; None where it may be one."""
+def _not_a_path_reason(text: str) -> str | None:
+    """Return what a text is instead of a path, and the remedy; None if it may be a path."""
     start = f"{text[:40]!r}{'…' * (len(text) > 40)}"
     if text[:5].lower() == "data:":
         return f"{start} is a data URL, no path; give its bytes: base64.b64decode(url.partition(',')[2])"
@@ -83,7 +83,7 @@ def _why_no_path(text: str) -> str | None:
 
 
 def read_file(file: Readable) -> bytes:
-    """The content of an open file, from where it stands. InvalidArgument where that fails, or is no bytes."""
+    """Read an open file from its current position. InvalidArgument if that fails or gives no bytes."""
     start = _position(file)
     content = _content_of(file, file.read)
     if inspect.isawaitable(content):
@@ -101,7 +101,7 @@ def read_file(file: Readable) -> bytes:
 
 
 def read_resource(resource: Any) -> bytes:
-    """The content of what has read_bytes(), as a package's resources have, and an archive's. Errors as of read_file."""
+    """Read an object with read_bytes(), such as a package resource or an archive member. Errors as of read_file()."""
     content = _content_of(resource, resource.read_bytes)
     if not isinstance(content, bytes | bytearray | memoryview):
         raise _refused(resource, f"its read_bytes() gives {type(content).__name__}", "give bytes")
@@ -109,7 +109,7 @@ def read_resource(resource: Any) -> bytes:
 
 
 def _content_of(file: object, read: Callable[[], Any]) -> Any:
-    """What `read` gives. InvalidArgument for what it raises but OSError: a closed file, a damaged archive."""
+    """Call `read`. Errors other than OSError become InvalidArgument: a closed file, a damaged archive."""
     try:
         return read()
     except OSError:
@@ -120,7 +120,7 @@ def _content_of(file: object, read: Callable[[], Any]) -> Any:
 
 
 def _position(file: Any) -> int:
-    """Where an open file stands; 0 for one that cannot tell."""
+    """Return the position of an open file; 0 if it has none."""
     try:
         return int(file.tell())
     except (AttributeError, OSError, TypeError, ValueError):

@@ -1,6 +1,6 @@
-"""Images as callers have them, as the wire has them: files' bytes travel as they are, pixels as tensors.
+"""Images as callers have them, packed for the wire: files as their bytes, pixels as tensors.
 
-docs/images.md lists every way to give an image; files.py and arrays.py know the ways, convlens.v1 what pictures mean.
+docs/images.md lists every way to give an image. files.py reads files, arrays.py checks arrays, convlens.v1 decodes.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import io
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 
 from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_of_batch, to_pixels, wire_range
 from convlens.client.errors import InvalidArgument
 from convlens.client.files import Readable, read_file, read_path, read_resource
-from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, value_ranges, visualization_pb2
+from convlens.v1 import codec, spec_pb2, value_ranges, visualization_pb2
 from convlens.v1.codec import Array
 from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
 from convlens.v1.pictures import to_rgb
@@ -29,27 +29,35 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 
+T = TypeVar("T")
+
+
 class ArrayLike(Protocol):
     """A tensor of TensorFlow, PyTorch, JAX, or whatever else NumPy reads."""
 
     def __array__(self) -> npt.NDArray[Any]:
-        """Itself as an array."""
+        """Return the tensor as an array."""
 
 
 class DLPackTensor(Protocol):
     """A tensor by the DLPack protocol, on this machine's memory."""
 
     def __dlpack__(self, *, stream: None = None) -> Any:
-        """Itself as a capsule."""
+        """Return the tensor as a capsule."""
 
 
-ImageLike: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | PillowImage | npt.NDArray[Any] | ArrayLike | "
-    "DLPackTensor | SentImage"
-)
-"""A path, a file's bytes, an open file, a Pillow image, or an array or tensor of RGB (H,W,3) or grey (H,W), (H,W,1)."""
-Images: TypeAlias = "ImageLike | Iterable[ImageLike] | Outgoing"
-"""One ImageLike, several, or an array (N,H,W,3) or (N,H,W,1); or what map() has packed already."""
+ImageFile: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable"
+"""A path, a file's bytes, or an open file."""
+Pixels: TypeAlias = "PillowImage | npt.NDArray[Any] | ArrayLike | DLPackTensor"
+"""A Pillow image, or an array or tensor of RGB (H,W,3) or grey (H,W), (H,W,1)."""
+ImageLike: TypeAlias = "ImageFile | Pixels | SentImage"
+"""One image."""
+Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
+"""One ImageLike, several, or an array (N,H,W,3) or (N,H,W,1)."""
+MapImages: TypeAlias = "Iterable[ImageLike]"
+"""The images of map()."""
+AsyncMapImages: TypeAlias = "Iterable[ImageLike] | AsyncIterable[ImageLike]"
+"""The images of AsyncClient.map()."""
 ALLOWED: Final = (
     "a path, bytes, a Pillow image, or an open file, an array or a tensor; arrays are (H,W,3) of RGB or (H,W) of grey, "
     "batches (N,H,W,3)"
@@ -59,92 +67,38 @@ _NPY_HEADERS: Final = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""What reads the header of a version."""
+"""The reader of the header, by format version."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """An image as it is sent: a description, and bytes that are copied once, into what goes out."""
+    """An image as it is sent: independent of what it was made from, and picklable."""
 
-    about: tensor_pb2.Tensor | None
-    """Datatype and shape of pixels; None for a file."""
-    data: bytes | memoryview
-    value_range: spec_pb2.ValueRange.ValueType = spec_pb2.VALUE_RANGE_UNSPECIFIED
-    """What float pixels span."""
+    serialized: bytes
+    """A VisualizeRequest with this image alone."""
+
+    @property
+    def message(self) -> spec_pb2.Image:
+        """The Image message."""
+        return visualization_pb2.VisualizeRequest.FromString(self.serialized).spec.images[0]
 
     @property
     def encoded(self) -> bytes:
-        """The file; empty for pixels."""
-        return bytes(self.data) if self.about is None else b""
+        """The bytes of an image file; empty for pixels."""
+        return self.message.encoded
 
     @property
-    def pixels(self) -> tensor_pb2.Tensor:
-        """The tensor; empty for a file."""
-        tensor = tensor_pb2.Tensor(data=bytes(self.data) if self.about else b"")
-        tensor.MergeFrom(self.about or tensor)
-        return tensor
+    def pixels(self) -> Array | None:
+        """The pixels of an array, uint8 or float32 (H,W,3) or (H,W,1), read-only; None for an image file."""
+        message = self.message
+        return codec.decode(message.pixels) if message.HasField("pixels") else None
 
-    @property
-    def pieces(self) -> list[framing.Data]:
-        """An Image message, serialized; its bytes are at the end."""
-        if self.about is None:
-            return framing.field(_ENCODED, self.data)
-        stated = [framing.number(_VALUE_RANGE, self.value_range)] if self.value_range else []
-        return stated + framing.field(_PIXELS, self.about.SerializeToString(), *framing.field(_DATA, self.data))
-
-    def __reduce__(self) -> tuple[type[SentImage], tuple[tensor_pb2.Tensor | None, bytes, int]]:
-        return SentImage, (self.about, bytes(self.data), self.value_range)
-
-
-_ENCODED, _PIXELS, _VALUE_RANGE = (
-    spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels", "value_range")
-)
-_DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
-_IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
-_SPEC: Final = visualization_pb2.VisualizeRequest.DESCRIPTOR.fields_by_name["spec"].number
-
-
-class Outgoing:
-    """The images of a request, put one behind another into what is sent: each is copied once."""
-
-    def __init__(self, images: Iterable[SentImage] = ()) -> None:
-        self._file = io.BytesIO()
-        self._file.write(framing.tag(_SPEC) + framing.patched(0))
-        self._begin = self._file.tell()
-        self._places: list[tuple[tensor_pb2.Tensor | None, spec_pb2.ValueRange.ValueType, int, int]] = []
-        self.size = 0
-        """Bytes of the images."""
-        for image in images:
-            self.add(image)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def add(self, image: SentImage) -> None:
-        """One image more; what it is made of may change afterwards."""
-        self._file.writelines(framing.field(_IMAGES, *image.pieces))
-        end = self._file.tell()
-        self._places.append((image.about, image.value_range, end - len(image.data), end))
-        self.size += len(image.data)
-
-    def finished(self, spec: bytes, *rest: framing.Data) -> bytes:
-        """The request, with the other fields of its JobSpec and those behind that. Nothing can be added to it."""
-        self._file.write(spec)
-        size = self._file.tell() - self._begin
-        self._file.writelines(rest)
-        self._file.seek(self._begin - len(framing.patched(0)))
-        self._file.write(framing.patched(size))
-        return self._file.getvalue()
-
-    @property
-    def images(self) -> list[SentImage]:
-        """Views of the images where they are."""
-        whole = memoryview(self._file.getvalue())
-        return [SentImage(about, whole[start:end], stated) for about, stated, start, end in self._places]
+    def __repr__(self) -> str:
+        return f"<SentImage of {len(self.serialized):,} bytes>"
 
 
 def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImage]:
-    """Every image, in order. InvalidArgument for what is none; OSError for a file that cannot be read.
+    """Pack every image, in order. InvalidArgument for anything else; OSError for a file that cannot be read.
 
     `value_range` says what float arrays span; see arrays.ValueRange.
     """
@@ -156,26 +110,26 @@ def pack(images: Images, value_range: ValueRange | None = None) -> list[SentImag
     if len(several) == 1:
         return [pack_one(several[0], value_range)]
     packed = []
-    for place, image in enumerate(several):
+    for i, image in enumerate(several):
         try:
             packed.append(pack_one(image, value_range))
         except InvalidArgument as error:
-            raise InvalidArgument(f"images[{place}]: {error.message}", field=error.field) from error
+            raise InvalidArgument(f"images[{i}]: {error.message}", field=error.field) from error
     return packed
 
 
 def pack_one(image: ImageLike, value_range: ValueRange | None = None) -> SentImage:
-    """One image of several. Errors as of pack."""
+    """Pack one image of several. Errors as of pack()."""
     return _packed(_content(image), wire_range(value_range))
 
 
-def one_by_one(images: Iterable[ImageLike], value_range: ValueRange | None) -> Iterable[ImageLike]:
-    """The images of map(): those of an iterable, or of a batch (N,H,W,3), which is judged as a whole.
+def one_by_one(images: T, value_range: ValueRange | None) -> T | Iterable[ImageLike]:
+    """Return the images of map(): those of an iterable, or of a batch (N,H,W,3), which is checked as a whole.
 
-    InvalidArgument for a single image, whose rows or letters would be taken for images otherwise.
+    InvalidArgument for a single image, whose rows or characters would pass for images otherwise.
     """
     stated = wire_range(value_range)
-    if _is_several(images):
+    if isinstance(images, AsyncIterable) or _is_several(images):
         return images
     content = _content(images)
     if not _is_batch(content):
@@ -183,8 +137,14 @@ def one_by_one(images: Iterable[ImageLike], value_range: ValueRange | None) -> I
     return _frames(content, stated)
 
 
+def may_block(images: object) -> bool:
+    """Return True if packing may read files or decode pictures, which an event loop leaves to a thread."""
+    items = images if isinstance(images, list | tuple) else [images]
+    return not all(isinstance(item, np.ndarray | SentImage | bytes | bytearray | memoryview) for item in items)
+
+
 def _is_several(images: Any) -> TypeGuard[Iterable[ImageLike]]:
-    """True for images one after another, an array of paths among them; False for one image, a batch, or neither."""
+    """Return True for an iterable of images, or an array of paths; False for one image, a batch, or anything else."""
     if isinstance(images, Mapping | AbstractSet):
         message = f"{_kind(images)} is no image; allowed: {ALLOWED}. Of several images give a list"
         raise InvalidArgument(message, field="images")
@@ -200,7 +160,7 @@ def _is_batch(content: SentImage | bytes | Array) -> TypeGuard[Array]:
 
 
 def _is_pillow(image: Any) -> bool:
-    """True for Pillow's images, without importing Pillow."""
+    """Return True for Pillow's images, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 
@@ -214,7 +174,7 @@ def _kind(image: Any) -> str:
 
 
 def _content(image: Any) -> SentImage | bytes | Array:
-    """What an image is made of: a file's bytes, or an array that is still to be judged."""
+    """Return the bytes of an image file, or an array that is still to be checked."""
     if isinstance(image, np.ndarray | SentImage):
         return image
     if isinstance(image, str | os.PathLike):
@@ -235,7 +195,7 @@ def _content(image: Any) -> SentImage | bytes | Array:
 
 
 def _of_file(data: bytes, name: str = "") -> bytes | Array:
-    """A file as it travels, or the array that it holds."""
+    """Return the bytes of an image file, or the array in a NumPy file."""
     if not data:
         raise InvalidArgument(f"{name}the file is empty", field="images")
     if data.startswith(_NPY):
@@ -250,21 +210,21 @@ def _of_file(data: bytes, name: str = "") -> bytes | Array:
 
 
 def _check_npy(data: bytes) -> None:
-    """ValueError for a file that ends before its array does, whose header would have memory allocated for all of it."""
+    """Raise ValueError for a NumPy file shorter than its array, before memory is allocated for the array."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in _NPY_HEADERS:
         raise ValueError(f"version {version} is for arrays that are no images")
     shape, _, dtype = _NPY_HEADERS[version](file)
-    wanted, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if wanted > there and not dtype.hasobject:
+    expected, actual = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected > actual and not dtype.hasobject:
         raise ValueError(
-            f"it is damaged or truncated: an array {shape} of {dtype} has {wanted} bytes, {there} are there"
+            f"it is damaged or truncated: an array {shape} of {dtype} has {expected} bytes, {actual} are there"
         )
 
 
 def _of_pillow(image: PillowImage) -> Array:
-    """The pixels that a file of this picture has at the worker."""
+    """Return the pixels that the worker would decode from a file of this picture."""
     try:
         return np.asarray(to_rgb(image))
     except PictureError as error:
@@ -274,34 +234,40 @@ def _of_pillow(image: PillowImage) -> Array:
 
 
 def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.ValueType) -> SentImage:
-    """One image, judged. InvalidArgument for what is none."""
+    """Check and serialize one image. InvalidArgument if it is none."""
     if isinstance(content, SentImage):
         return content
+    request = visualization_pb2.VisualizeRequest()
     if isinstance(content, bytes):
         if stated not in {spec_pb2.VALUE_RANGE_UNSPECIFIED, spec_pb2.VALUE_RANGE_0_255}:
             raise misplaced_range("an image file")
-        return SentImage(None, content)
+        request.spec.images.add(encoded=content)
+        return SentImage(request.SerializeToString())
     pixels, spanned = to_pixels(content, stated, ALLOWED)
-    about = tensor_pb2.Tensor(datatype=codec.datatype_of(pixels.dtype), shape=pixels.shape)
-    return SentImage(about, codec.buffer_of(pixels), spanned)
+    image = request.spec.images.add(value_range=spanned)
+    image.pixels.datatype = codec.datatype_of(pixels.dtype)
+    image.pixels.shape.extend(pixels.shape)
+    image.pixels.data = bytes(codec.buffer_of(pixels))  # set here, since adding a message would copy it once more
+    return SentImage(request.SerializeToString())
 
 
 def _frames(batch: Array, stated: spec_pb2.ValueRange.ValueType) -> Iterator[SentImage]:
-    """The images of an array (N,H,W,C)."""
+    """Pack the images of an array (N,H,W,C)."""
     spanned = range_of_batch(batch, stated, ALLOWED)
     return (_packed(frame, spanned) for frame in batch)
 
 
 def picture(image: SentImage) -> PillowImage:
-    """The photo as the network saw it but for its size: upright RGB, for figures. Needs Pillow."""
+    """Return the image at its own size as the network saw it: upright RGB, for figures. Needs Pillow."""
     from PIL import Image
 
-    if image.about is None:
-        with open_picture(image.data) as file:
+    message = image.message
+    if message.WhichOneof("source") == "encoded":
+        with open_picture(message.encoded) as file:
             return to_rgb(file)
-    pixels = codec.decode(image.about, image.data)
+    pixels = codec.decode(message.pixels)
     if pixels.dtype != np.uint8:
-        spanning = value_ranges.to_255(pixels.view(np.float32), image.value_range)
+        spanning = value_ranges.to_255(pixels.view(np.float32), message.value_range)
         pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8, copy=False)
     height, width, _ = pixels.shape
     return Image.fromarray(np.broadcast_to(pixels.view(np.uint8), (height, width, 3)))

@@ -1,7 +1,7 @@
-"""keras-vis' calls, answered by a Convlens server: docs/coming-from-keras-vis.md.
+"""The functions of keras-vis, computed by a Convlens server: docs/coming-from-keras-vis.md.
 
-They give what keras-vis' last version computes, normalised as it does, for one image; raw maps, many images and the
-rest are Client's. Needs convlens-client[keras-vis] (SciPy) for class activation maps.
+They return what the last version of keras-vis computes, normalised as it does, for one image; Client has raw maps and
+many images. Needs convlens-client[keras-vis] (SciPy) for class activation maps.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from convlens.client._sync.client import Client
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import ImageLike
+from convlens.client.model_card import ModelCard
 from convlens.client.options import GradCAM, Saliency
-from convlens.client.sync import Client
 from convlens.client.targets import ALL_UNITS, Targets
-from convlens.v1 import model_pb2
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,19 +41,19 @@ BACKPROP_MODIFIERS: Final = {
 
 
 class Model:
-    """A served model, in the place of keras-vis' Keras model: its name, by default the server's default model."""
+    """A served model in place of the Keras model of keras-vis; by default the server's default model."""
 
     def __init__(self, client: Client, name: str = "") -> None:
         self.client = client
         self.name = name
 
     @cached_property
-    def card(self) -> model_pb2.Model:
-        """What the server says of it."""
+    def card(self) -> ModelCard:
+        """The model's card."""
         return self.client.model(self.name)
 
     def layer(self, layer_idx: int) -> int:
-        """The card's layer at keras-vis' index, which counts the input as 0, or from the end below 0."""
+        """Return the position in the card of the layer at an index of keras-vis, which counts the input as 0."""
         count = len(self.card.layers)
         place = layer_idx - 1 if layer_idx > 0 else count + layer_idx
         if layer_idx == 0 or not 0 <= place < count:
@@ -62,7 +62,7 @@ class Model:
 
 
 def find_layer_idx(model: Model, layer_name: str) -> int:
-    """The index of a layer by its name, the input being 0. InvalidArgument lists the layers there are."""
+    """Return the index of a layer by its name; the input is 0. InvalidArgument lists the layers there are."""
     names = [layer.name for layer in model.card.layers]
     if layer_name not in names:
         raise InvalidArgument(f"no layer {layer_name!r}; allowed: {', '.join(names)}", field="layer_name")
@@ -77,7 +77,7 @@ def visualize_saliency(
     backprop_modifier: str | None = None,
     grad_modifier: str | None = "absolute",
 ) -> Floats:
-    """The gradient of the units' summed score by the image, modified, its channels' maximum, scaled to 0…1: (H,W).
+    """Compute the gradient of the units' summed score, modified, its channel maximum scaled to 0…1: float32 (H,W).
 
     `filter_indices` None is all units; `backprop_modifier` None, guided, rectified, relu or deconv (three names for
     one thing); `grad_modifier` None, absolute, negate, invert, relu or small_values. Several units go with the plain
@@ -103,7 +103,7 @@ def visualize_cam(
     backprop_modifier: str | None = None,
     grad_modifier: str | None = None,
 ) -> Floats:
-    """Grad-CAM of the units' summed score, zoomed to the input by cubic splines, scaled to 0…1: (H,W).
+    """Compute Grad-CAM of the units' summed score, zoomed to the input by cubic splines, scaled to 0…1: float32 (H,W).
 
     `penultimate_layer_idx` None is the convolution or pool next below the layer. `grad_modifier` may be None or negate,
     `backprop_modifier` only None; InvalidArgument for others. keras-vis turns the map's sign around where all gradients
@@ -120,19 +120,21 @@ def visualize_cam(
         if not below:
             raise InvalidArgument(f"no convolution or pool below {layers[place].name!r}", field="layer_idx")
         place = below[-1]
-    wanted = GradCAM(layers[place].name, signed=True)
-    heat = np.maximum(sign * _summed(model, layer_idx, _target(filter_indices), seed_input, wanted), 0)
+    grad_cam = GradCAM(layers[place].name, signed=True)
+    heat = np.maximum(sign * _summed(model, layer_idx, _target(filter_indices), seed_input, grad_cam), 0)
     height, width, _ = model.card.input_shape
     return _scaled(zoom(heat, (height / heat.shape[0], width / heat.shape[1])))
 
 
-def _summed(model: Model, layer_idx: int, target: Targets, image: ImageLike, wanted: Saliency | GradCAM) -> Floats:
-    """One map of one image; of several units, their sum."""
+def _summed(
+    model: Model, layer_idx: int, target: Targets, image: ImageLike, visualization: Saliency | GradCAM
+) -> Floats:
+    """Compute one map of one image, summed over several units."""
     scored = model.card.layers[model.layer(layer_idx)].name
-    result = model.client.visualize([image], [wanted], model=model.name, target=target, scored_layer=scored)
+    result = model.client.visualize([image], [visualization], model=model.name, target=target, scored_layer=scored)
     (name,) = result
-    found: Floats = result[name][0].astype(np.float32)
-    return found.sum(0) if isinstance(target, list) else found
+    maps: Floats = result[name][0].astype(np.float32)
+    return maps.sum(0) if isinstance(target, list) else maps
 
 
 def _target(filter_indices: int | Sequence[int] | None) -> Targets:
@@ -142,7 +144,7 @@ def _target(filter_indices: int | Sequence[int] | None) -> Targets:
 
 
 def _scaled(array: Floats) -> Floats:
-    """keras-vis' normalize: to 0…1."""
+    """Scale to 0…1 as normalize() of keras-vis does."""
     scaled: Floats = ((array - array.min()) / (array.max() - array.min() + EPSILON)).astype(np.float32)
     return scaled
 

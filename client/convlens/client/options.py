@@ -1,33 +1,41 @@
-"""What may be asked for: one small value a method. Turned into the wire's messages here and only here."""
+"""Visualizations as values: one small dataclass per method, and its message on the wire."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
 
+from convlens.client.enum_names import numbers_by_name
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2, tensor_pb2
 
 
 class Visualization(Protocol):
-    """Anything that can be asked for."""
+    """What visualize() computes: Saliency, GradCAM, Activations or Occlusion."""
 
     def message(self) -> spec_pb2.Visualization:
-        """Itself on the wire."""
+        """Return the message. InvalidArgument for an unknown method or a value out of range."""
 
 
-def _methods(enum: Any) -> dict[str, Any]:
-    """The methods of an enum by their names here: SALIENCY_METHOD_GUIDED is guided."""
-    prefix = enum.keys()[0].removesuffix("UNSPECIFIED")
-    return {name.removeprefix(prefix).lower(): number for name, number in enum.items() if number}
+SaliencyMethod = Literal[
+    "vanilla", "guided", "deconvnet", "gradient_x_input", "guided_grad_cam", "smooth_grad", "smooth_grad_squared",
+    "var_grad", "integrated_gradients", "xrai",
+]  # fmt: skip
+CamMethod = Literal["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam"]
+MapReduction = Literal["abs_max", "sum", "mean", "max", "norm"]
+"""How the colour channels of a saliency map become one."""
+ChannelReduction = MapReduction | Literal["none"]
+"""How the channels of activations become one; none keeps them."""
+Normalization = Literal["none", "min_max", "max_abs"]
+DType = Literal["float32", "float16", "uint8"]
+ColorName = Literal["black", "white", "gray"]
 
-
-SALIENCY_METHODS: Final = _methods(spec_pb2.SaliencyMethod)
-CAM_METHODS: Final = _methods(spec_pb2.CamMethod)
-REDUCTIONS: Final = _methods(spec_pb2.ChannelReduction)
-NORMALIZATIONS: Final = _methods(spec_pb2.Normalization)
+SALIENCY_METHODS: Final = numbers_by_name(spec_pb2.SaliencyMethod)
+CAM_METHODS: Final = numbers_by_name(spec_pb2.CamMethod)
+REDUCTIONS: Final = numbers_by_name(spec_pb2.ChannelReduction)
+NORMALIZATIONS: Final = numbers_by_name(spec_pb2.Normalization)
 DTYPES: Final = {
     "float32": tensor_pb2.DATA_TYPE_FP32,
     "float16": tensor_pb2.DATA_TYPE_FP16,
@@ -35,7 +43,7 @@ DTYPES: Final = {
 }
 COLORS: Final = {"black": (0.0, 0.0, 0.0), "white": (255.0, 255.0, 255.0), "gray": (127.5, 127.5, 127.5)}
 
-Color = str | Sequence[float]
+Color = ColorName | Sequence[float]
 """black, white, gray, or RGB in 0…255."""
 
 
@@ -48,7 +56,7 @@ class Blur:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The form of an array, applied in this order; by default as it is computed, float32.
+    """The form of an array, applied in this order; by default as computed, float32.
 
     `size` (height, width): resized, bilinear with half-pixel centres, a mean where it shrinks. `normalization` of each
     map by itself: none, min_max (to 0…1) or max_abs (to −1…1); a flat map becomes zeros. `dtype`: float32, float16, or
@@ -56,11 +64,11 @@ class Output:
     """
 
     size: tuple[int, int] | None = None
-    normalization: str = "none"
-    dtype: str = "float32"
+    normalization: Normalization = "none"
+    dtype: DType = "float32"
 
     def message(self) -> spec_pb2.Output:
-        """Itself on the wire."""
+        """Return the message."""
         height, width = self.size or (0, 0)
         return spec_pb2.Output(
             height=height,
@@ -71,12 +79,12 @@ class Output:
 
 
 RAW: Final = Output()
-"""As it is computed."""
+"""As computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """Which pixels the score hangs on: float32 (N,H,W), named saliency or saliency/METHOD.
+    """Saliency map, which pixels the score depends on: float32 (N,H,W), named saliency or saliency/METHOD.
 
     `method` is vanilla (Simonyan et al., 2013), guided (Springenberg et al., 2014), deconvnet (Zeiler and Fergus,
     2014), gradient_x_input (Shrikumar et al., 2016), guided_grad_cam (Selvaraju et al., 2017), smooth_grad (Smilkov et
@@ -89,9 +97,9 @@ class Saliency:
     25) from each of `baselines`: colours, or Blur (default black and white). InvalidArgument for other values.
     """
 
-    method: str = "vanilla"
+    method: SaliencyMethod = "vanilla"
     signed: bool = False
-    reduction: str = "abs_max"
+    reduction: MapReduction = "abs_max"
     samples: int | None = None
     noise: float | None = None
     steps: int | None = None
@@ -99,7 +107,7 @@ class Saliency:
     output: Output = RAW
 
     def message(self) -> spec_pb2.Visualization:
-        """See Visualization."""
+        """Return the message; see Visualization."""
         method = _named(SALIENCY_METHODS, self.method, "method")
         kept = "none" if self.signed else self.reduction
         reduction = (
@@ -111,14 +119,14 @@ class Saliency:
             samples=_positive(self.samples, "samples"),
             noise=self.noise,
             steps=_positive(self.steps, "steps"),
-            baselines=[_baseline(it) for it in self.baselines],
+            baselines=[_baseline(baseline) for baseline in self.baselines],
         )
         return spec_pb2.Visualization(saliency=options, output=self.output.message())
 
 
 @dataclass(frozen=True, slots=True)
 class GradCAM:
-    """A class activation map: float32 (N,h,w) as the layer, raw and not negative; named as its method.
+    """Class activation map: float32 (N,h,w) as the layer, raw and not negative; named as its method.
 
     `method` is grad_cam (Selvaraju et al., 2017), grad_cam_plus_plus (Chattopadhay et al., 2018), hires_cam (Draelos
     and Carin, 2020), layer_cam (Jiang et al., 2021) or score_cam (Wang et al., 2020). InvalidArgument for another one.
@@ -129,12 +137,12 @@ class GradCAM:
 
     layer: str | None = None
     upsampled: bool = False
-    method: str = "grad_cam"
+    method: CamMethod = "grad_cam"
     signed: bool = False
     output: Output = RAW
 
     def message(self) -> spec_pb2.Visualization:
-        """See Visualization."""
+        """Return the message; see Visualization."""
         size = spec_pb2.MAP_SIZE_INPUT if self.upsampled else spec_pb2.MAP_SIZE_LAYER
         method = _named(CAM_METHODS, self.method, "method")
         options = spec_pb2.GradCam(layer=self.layer or "", size=size, method=method, signed=self.signed)
@@ -143,21 +151,21 @@ class GradCAM:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Activations:
-    """Layers' outputs as Keras gives them: float32 (N,…), named activations/LAYER; of all channels or of `channels`.
+    """Outputs of layers as Keras computes them, of all channels or `channels`: float32 (N,…), named activations/LAYER.
 
     `reduction` of these channels is none, mean, max, norm, sum or abs_max, and ends the name: activations/LAYER/mean.
     """
 
     layers: tuple[str, ...]
     channels: tuple[int, ...]
-    reduction: str
+    reduction: ChannelReduction
     output: Output
 
     def __init__(
         self,
         layers: Sequence[str] | str,
         channels: Sequence[int] | None = None,
-        reduction: str = "none",
+        reduction: ChannelReduction = "none",
         output: Output = RAW,
     ) -> None:
         object.__setattr__(self, "layers", (layers,) if isinstance(layers, str) else tuple(layers))
@@ -166,7 +174,7 @@ class Activations:
         object.__setattr__(self, "output", output)
 
     def message(self) -> spec_pb2.Visualization:
-        """See Visualization."""
+        """Return the message; see Visualization."""
         reduction = _named(REDUCTIONS, self.reduction, "reduction")
         options = spec_pb2.Activations(layers=self.layers, channels=self.channels, reduction=reduction)
         return spec_pb2.Visualization(activations=options, output=self.output.message())
@@ -174,10 +182,10 @@ class Activations:
 
 @dataclass(frozen=True, slots=True)
 class Occlusion:
-    """What the score loses where a square covers the image (Zeiler and Fergus, 2014): float32 (N,H,W), named occlusion.
+    """Occlusion map (Zeiler and Fergus, 2014), the drop of the score where a square covers the image: float32 (N,H,W).
 
     Squares of `patch` pixels (default 32), moved by `stride` (default half of it), in `color` (default: what the
-    model's preprocessing makes 0); the mean over those that cover a pixel.
+    model's preprocessing makes 0); each pixel is the mean over the squares that cover it. Named occlusion.
     """
 
     patch: int | None = None
@@ -186,7 +194,7 @@ class Occlusion:
     output: Output = RAW
 
     def message(self) -> spec_pb2.Visualization:
-        """See Visualization."""
+        """Return the message; see Visualization."""
         color = None if self.color is None else _color(self.color, "color")
         options = spec_pb2.Occlusion(
             patch=_positive(self.patch, "patch"), stride=_positive(self.stride, "stride"), color=color
@@ -194,23 +202,16 @@ class Occlusion:
         return spec_pb2.Visualization(occlusion=options, output=self.output.message())
 
 
-def divided(kind: type[Any], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A visualization's own options, and the rest."""
-    names = {field.name for field in fields(kind)}
-    own = {name: value for name, value in options.items() if name in names}
-    return own, {name: value for name, value in options.items() if name not in names}
-
-
-def messages(visualizations: Iterable[Visualization]) -> list[spec_pb2.Visualization]:
-    """What is asked for, on the wire. InvalidArgument for what is none, and for one that is in no list."""
+def visualization_messages(visualizations: Iterable[Visualization]) -> list[spec_pb2.Visualization]:
+    """Return the messages of visualizations. InvalidArgument for anything else, and for one outside of a list."""
     if isinstance(visualizations, str | Mapping) or not isinstance(visualizations, Iterable):
-        raise _no_visualization("visualizations", visualizations)
-    return [_message(it, f"visualizations[{i}]") for i, it in enumerate(visualizations)]
+        raise _not_a_visualization("visualizations", visualizations)
+    return [_message(visualization, f"visualizations[{i}]") for i, visualization in enumerate(visualizations)]
 
 
 def _message(visualization: Visualization, field: str) -> spec_pb2.Visualization:
     if isinstance(visualization, type) or not callable(getattr(visualization, "message", None)):
-        raise _no_visualization(field, visualization)
+        raise _not_a_visualization(field, visualization)
     try:
         return visualization.message()
     except InvalidArgument:
@@ -219,7 +220,7 @@ def _message(visualization: Visualization, field: str) -> spec_pb2.Visualization
         raise InvalidArgument(f"{field} is {visualization!r}: {error}", field="visualizations") from error
 
 
-def _no_visualization(field: str, given: object) -> InvalidArgument:
+def _not_a_visualization(field: str, given: object) -> InvalidArgument:
     what = f"the class {given.__name__}" if isinstance(given, type) else reprlib.repr(given)
     return InvalidArgument(
         f"{field} is {what}; allowed: a list of what is to be computed, such as [GradCAM()]", field="visualizations"
@@ -227,14 +228,14 @@ def _no_visualization(field: str, given: object) -> InvalidArgument:
 
 
 def _named(table: Mapping[str, Any], name: str, field: str) -> Any:
-    """What `table` has for `name`."""
+    """Return the value for `name`. InvalidArgument lists the names there are."""
     if name not in table:
         raise InvalidArgument(f"no {field} {name!r}; allowed: {', '.join(table)}", field=field)
     return table[name]
 
 
 def _positive(number: int | None, field: str) -> int:
-    """0, which the wire takes for the default, only for None."""
+    """Return the number, and 0, the wire's default, for None. InvalidArgument below 1."""
     if number is not None and number < 1:
         raise InvalidArgument(f"{field} is {number}; allowed: 1 or more", field=field)
     return number or 0

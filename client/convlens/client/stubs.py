@@ -1,40 +1,25 @@
-"""The three services over one channel, of either kind. A request may be a message, or its bytes.
-
-Answers with tensors are also to be had as bytes.
-"""
+"""The three services over one channel, synchronous or asynchronous. A request may be a message or its bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from convlens.v1 import job_pb2, job_pb2_grpc, model_pb2_grpc, visualization_pb2, visualization_pb2_grpc
+from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 
 class Stubs:
-    """The services' stubs."""
+    """The stubs of the services."""
 
     def __init__(self, channel: Any) -> None:
-        passing: Any = _Passing(channel)
-        self.visualizations: Any = visualization_pb2_grpc.VisualizationServiceStub(passing)
-        self.jobs: Any = job_pb2_grpc.JobServiceStub(passing)
-        self.models: Any = model_pb2_grpc.ModelServiceStub(passing)
-        self.visualize_unary_bytes = _giving_bytes(passing, visualization_pb2, "VisualizationService", "VisualizeUnary")
-        self.visualize_bytes = _giving_bytes(passing, visualization_pb2, "VisualizationService", "Visualize")
-        self.read_result_bytes = _giving_bytes(passing, job_pb2, "JobService", "ReadJobResult")
+        accepting: Any = _BytesAccepting(channel)
+        self.visualizations: Any = visualization_pb2_grpc.VisualizationServiceStub(accepting)
+        self.jobs: Any = job_pb2_grpc.JobServiceStub(accepting)
+        self.models: Any = model_pb2_grpc.ModelServiceStub(accepting)
 
 
-def _giving_bytes(channel: _Passing, module: Any, service: str, method: str) -> Any:
-    """A method whose answers, one or a stream, come as they are."""
-    about = module.DESCRIPTOR.services_by_name[service]
-    described = about.methods_by_name[method]
-    serialize = getattr(module, described.input_type.name).SerializeToString
-    kind = channel.unary_stream if described.server_streaming else channel.unary_unary
-    return kind(f"/{about.full_name}/{method}", request_serializer=serialize)
-
-
-class _Passing:
-    """A channel whose calls leave alone what is serialized already."""
+class _BytesAccepting:
+    """A channel whose calls send a request of bytes as it is."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -43,10 +28,10 @@ class _Passing:
         make = getattr(self._channel, kind)
 
         def multicallable(method: str, request_serializer: Callable[[Any], bytes], **options: Any) -> Any:
-            def serialized(request: Any) -> bytes:
+            def serialize(request: Any) -> bytes:
                 return request if isinstance(request, bytes) else request_serializer(request)
 
-            return make(method, request_serializer=serialized, **options)
+            return make(method, request_serializer=serialize, **options)
 
         return multicallable
 

@@ -1,10 +1,10 @@
-"""Targets: what of the network's output a map explains. Turned into the wire's messages here and only here."""
+"""Targets: the units of the network whose score a map explains, and their messages on the wire."""
 
 from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from typing import Any, Final, SupportsIndex
 
@@ -34,27 +34,28 @@ ALL_UNITS: Final = _AllUnits()
 
 Integers = npt.NDArray[np.integer[Any]]
 Target = SupportsIndex | str | TopK | _AllUnits | None
-"""One image's: a unit's index, its label on the model's card, TopK, ALL_UNITS, or None for the predicted unit."""
+"""Target of one image: a unit's index or label, TopK, ALL_UNITS, or None for the predicted unit."""
 Several = Sequence[SupportsIndex] | Sequence[str] | Integers
-"""One image's: several units, each explained by itself. Adds a target axis, (N,T,…)."""
+"""Target of one image: several units, each explained by itself. Adds a target axis, (N,T,…)."""
 OneTarget = Target | Several
-"""One image's."""
+"""Target of one image."""
 Targets = Target | Sequence[OneTarget] | Integers
-"""One target for all images, or a list or array of integers, (N,) or (N,T), with one an image."""
+"""One target for all images, or a list or array of integers, (N,) or (N,T), with one for each."""
 MapTargets = Targets | Iterable[OneTarget]
-"""One target for all images, or an iterable with one an image."""
+"""One target for all images, or an iterable with one for each."""
+AsyncMapTargets = MapTargets | AsyncIterable[OneTarget]
+"""The targets of AsyncClient.map()."""
 ItemTarget = spec_pb2.Target | InvalidArgument | None
-"""An image's own target on the wire, or what is wrong with it; None where all share one."""
+"""The message of an image's own target, or what is wrong with it; None if all images share one."""
 _ALLOWED: Final = (
     "an index, None (predicted), TopK(k), ALL_UNITS, a label; or a list or an array of integers with one of these an "
     "image, where an inner list has several units"
 )
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview)
-_END: Final = object()
 
 
 def targets_message(targets: Targets | Sequence[spec_pb2.Target], images: int) -> list[spec_pb2.Target]:
-    """Targets of so many images on the wire. InvalidArgument for what is none, and for a list of another length."""
+    """Return the messages of the targets of `images` images. InvalidArgument for invalid ones or another number."""
     plain = _plain(targets)
     if not isinstance(plain, Sequence) or isinstance(plain, _NO_LISTS):
         return [] if plain is None else [target_message(plain)]
@@ -64,7 +65,7 @@ def targets_message(targets: Targets | Sequence[spec_pb2.Target], images: int) -
 
 
 def target_message(target: OneTarget | spec_pb2.Target) -> spec_pb2.Target:
-    """One image's target on the wire, where it may be already. InvalidArgument for what is none."""
+    """Return the message of one image's target, which may be a message already. InvalidArgument for anything else."""
     plain = _plain(target)
     try:
         match plain:
@@ -88,7 +89,7 @@ def target_message(target: OneTarget | spec_pb2.Target) -> spec_pb2.Target:
 
 
 def units_of(target: spec_pb2.Target) -> int:
-    """The length of the target axis that a target makes; 0 for none."""
+    """Return the length of the target axis that a target adds; 0 for none."""
     match target.WhichOneof("kind"):
         case "indices":
             return len(target.indices.values)
@@ -100,9 +101,9 @@ def units_of(target: spec_pb2.Target) -> int:
 
 
 def one_an_image(targets: Any, images: object) -> Any:
-    """The targets of map(), an Iterable or AsyncIterable, where each image has its own; None where all share one.
+    """Return the targets of map() if each image has its own, as an (asynchronous) iterable; None if all share one.
 
-    InvalidArgument for what is no target, and for another number of them than of images where both are known.
+    InvalidArgument for invalid ones, and for another number of them than of images if both are known.
     """
     plain = _plain(targets)
     if not isinstance(plain, Iterable | AsyncIterable) or isinstance(plain, _NO_LISTS):
@@ -115,24 +116,8 @@ def one_an_image(targets: Any, images: object) -> Any:
     return plain
 
 
-def paired(images: Iterable[Any], targets: Iterable[OneTarget] | None) -> Iterator[tuple[Any, ItemTarget]]:
-    """Every image and its own target, or what is wrong with it. InvalidArgument where either ends before the other."""
-    if targets is None:
-        yield from ((image, None) for image in images)
-        return
-    rest, count = iter(targets), 0
-    for image in images:
-        target = next(rest, _END)
-        if target is _END:
-            raise uneven(count, "more")
-        yield image, checked_target(target)
-        count += 1
-    if next(rest, _END) is not _END:
-        raise uneven("more", count)
-
-
 def checked_target(target: Any) -> spec_pb2.Target | InvalidArgument:
-    """One image's target on the wire, or what is wrong with it."""
+    """Return the message of one image's target, or what is wrong with it."""
     try:
         return target_message(target)
     except InvalidArgument as error:
@@ -140,7 +125,7 @@ def checked_target(target: Any) -> spec_pb2.Target | InvalidArgument:
 
 
 def uneven(targets: int | str, images: int | str) -> InvalidArgument:
-    """What is raised for another number of targets than of images."""
+    """Return the error of another number of targets than of images."""
     return InvalidArgument(
         f"target has {targets} {'entry' if targets == 1 else 'entries'} for {images} image{'s' * (images != 1)}; "
         "allowed: one target for all images, which is no list, or one an image",
@@ -149,7 +134,7 @@ def uneven(targets: int | str, images: int | str) -> InvalidArgument:
 
 
 def refused(target: object) -> InvalidArgument:
-    """What is raised for what is no target."""
+    """Return the error of an invalid target."""
     return InvalidArgument(f"target {reprlib.repr(target)} is none; allowed: {_ALLOWED}", field="target")
 
 
@@ -160,7 +145,7 @@ def _index(unit: Any) -> int:
 
 
 def _plain(target: Any) -> Any:
-    """Arrays and tensors as integers, strings, and lists of these; all else as it is. InvalidArgument for others."""
+    """Convert arrays and tensors to integers, strings and lists of these. InvalidArgument for other dtypes."""
     if isinstance(target, str) or not hasattr(target, "__array__"):
         return target
     array = np.asarray(target)

@@ -1,4 +1,4 @@
-"""Times that callers give, in seconds: what each may be, and what gRPC takes of it."""
+"""Timeouts that callers give, in seconds: defaults and validation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Final
 from convlens.client.errors import InvalidArgument
 
 DEFAULT_TIMEOUT: Final = 300.0
-"""Seconds that a call may take, queueing and retries included, unless told otherwise."""
+"""Seconds that a call may take, queueing and retries included, by default."""
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
-"""Seconds after which a server that was never reached is given up, unless told otherwise."""
+"""Seconds after which a server that was never reached is given up, by default."""
 UNLIMITED: Final = 1e8
-"""Seconds, three years: from here on there is no limit, since clocks and wire formats end somewhere beyond."""
+"""Seconds, three years: longer timeouts count as no limit, since clocks and wire formats overflow beyond."""
 
 
 def checked_timeout(timeout: Any, default: float, field: str = "timeout", *, or_zero: bool = False) -> float:
-    """Seconds above 0, math.inf for no limit; `default` for None. With `or_zero` 0, too, for what is so by now.
+    """Return a timeout as seconds above 0, math.inf for no limit; `default` for None. With `or_zero` also 0, no wait.
 
-    InvalidArgument of `field` for all else: negative numbers, NaN, and what is no number.
+    InvalidArgument of `field` for negative numbers, NaN, and anything that is no number.
     """
     if timeout is None:
         return default

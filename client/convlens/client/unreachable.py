@@ -1,7 +1,4 @@
-"""Why a server was not reached, in plain words: what gRPC says of a connection that was never made, and the remedy.
-
-Knows gRPC's texts (those of 1.74 to 1.85); makes no calls.
-"""
+"""Why a server was not reached: gRPC's text for a failed connection (1.74 to 1.85) as a sentence with a remedy."""
 
 from __future__ import annotations
 
@@ -16,18 +13,18 @@ from convlens.client.errors import Unavailable
 
 REASON: Final = "SERVER_UNREACHABLE"
 NO_REPLY: Final = "Deadline Exceeded"
-"""What gRPC says of a call that ended before there was a connection, or word that there would be none."""
+"""gRPC's text for a call whose time ran out before a connection was made or refused."""
 _BEFORE_A_CONNECTION: Final = (
     "failed to connect to all addresses",
     "errors resolving",
     "DNS resolution failed",
     "empty address list",
 )
-"""How gRPC's texts begin where there was no connection that could fail."""
+"""How gRPC's texts begin if no connection was made."""
 
 
 def never_connected(error: grpc.RpcError) -> bool:
-    """True for a call that failed because no connection could be made."""
+    """Return True for a call that failed because no connection could be made."""
     details = error.details() or ""
     return error.code() is grpc.StatusCode.UNAVAILABLE and details.startswith(_BEFORE_A_CONNECTION)
 
@@ -75,15 +72,15 @@ _HANDSHAKE: Final = r"Unwrap failed|[Hh]andshake"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """How a client calls: what the words about a failure depend on."""
+    """How a client connects, which decides how a failure is explained."""
 
     address: Address
     tls: bool = False
     certificate: bool = False
-    """True where it shows a certificate of its own."""
+    """True if the client presents a certificate of its own."""
 
     def cause(self, details: str) -> Cause:
-        """Why there is no connection, where gRPC says `details`."""
+        """Return why there is no connection, given gRPC's `details`."""
         for pattern, cause in _CAUSES:
             if re.search(pattern, details):
                 return Cause(cause.what.format(host=self.address.host), cause.remedy)
@@ -99,7 +96,7 @@ class Caller:
         return Cause(details)
 
     def unreachable(self, details: str, seconds: float, request_id: str = "") -> Unavailable:
-        """The error of a server that was not reached within `seconds`, where gRPC says `details`."""
+        """Return the error of a server that was not reached within `seconds`, given gRPC's `details`."""
         parts = [part for part in self.cause(details) if part]
         if not self.address.is_local and (proxy := proxy_in_environment(self.address.host)):
             parts.append(

@@ -16,7 +16,7 @@ from PIL import Image
 from processes import until
 
 from convlens.client import AsyncClient, Cancelled, Client, GradCAM, Saliency
-from convlens.client.packing import FIRST
+from convlens.client.batching import FIRST_SIZE as FIRST
 
 MISSING = ["gone.png"] * FIRST
 """As many as make a job of map(), which has no call then, and its errors at once."""
@@ -143,7 +143,7 @@ def test_close_ends_a_pause_between_attempts():
     client = Client("127.0.0.1:1", timeout=120, connect_timeout=120)
     with ThreadPoolExecutor(1) as pool:
         called = pool.submit(client.models)
-        until(lambda: client._connection.trouble)
+        until(lambda: client._calls.connection.trouble)
         client.close()
         with pytest.raises(Cancelled):
             called.result(SOON)
@@ -153,7 +153,7 @@ async def test_close_ends_the_calls_of_other_tasks(slow, watcher):
     for target, calls in ((slow, True), ("127.0.0.1:1", False)):
         client = AsyncClient(target, timeout=120, connect_timeout=120)
         task = asyncio.create_task(client.saliency(photos(1), fresh=True))
-        await asyncio.to_thread(until, lambda: live(watcher) if calls else client._connection.trouble)  # noqa: B023
+        await asyncio.to_thread(until, lambda: live(watcher) if calls else client._calls.connection.trouble)  # noqa: B023
         with soon(watcher):
             await client.close()
             with pytest.raises(Cancelled) as caught:

@@ -282,7 +282,7 @@ def test_threads_that_start_together_share_one_channel(null_target):
 
         def go():
             barrier.wait()
-            seen.append(client._stubs())
+            seen.append(client._calls.transport.session().stubs)
 
         threads = [threading.Thread(target=go) for _ in range(8)]
         for thread in threads:

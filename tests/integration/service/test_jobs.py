@@ -55,7 +55,7 @@ def test_a_watcher_sees_every_state_and_a_queued_job_tells_its_place(slow_client
     assert last.status().queue_position >= 1
     states = [job.state for job in last.watch()]
     assert states == [STATE["QUEUED"], STATE["RUNNING"], STATE["SUCCEEDED"]]
-    assert not last.status().HasField("queue_position")
+    assert last.status().queue_position is None
     assert all(job.wait().state == STATE["SUCCEEDED"] for job in (first, *others))
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from convlens.client import AsyncClient, Client, ConvlensError, GradCAM, InvalidArgument, Result
-from convlens.client.packing import FIRST, MOST
+from convlens.client.batching import FIRST_SIZE as FIRST
+from convlens.client.batching import LARGEST_SIZE as MOST
 
 
 def photo(n):
@@ -38,7 +39,7 @@ def test_an_image_without_a_result_has_its_error_and_its_neighbours_have_theirs(
     wrong = {1: InvalidArgument, 40: InvalidArgument, 41: FileNotFoundError, 50: InvalidArgument}
     assert kinds(found) == [wrong.get(n, Result) for n in range(len(images))]
     assert all(it["grad_cam"].shape == (1, 14, 14) for it in found if isinstance(it, Result))
-    assert bytes(found[42].images[0].data) == images[42]
+    assert found[42].images[0].encoded == images[42]
 
 
 def test_an_error_is_raised_when_its_turn_comes(client):

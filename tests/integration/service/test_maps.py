@@ -203,7 +203,7 @@ def test_arrays_come_in_the_form_that_is_asked_for(target):
             assert half[name].dtype == np.float16
             np.testing.assert_allclose(half[name], values, rtol=1e-3, atol=1e-6)
             assert bytes_[name].dtype == unit[name].dtype == np.uint8
-            assert len(bytes_._scales[name][0]) == len(PHOTOS)  # one a map
+            assert len(bytes_._quantization[name][0]) == len(PHOTOS)  # one a map
             for i, part in enumerate(bytes_.split()):
                 step = np.ptp(values[i]) / 255
                 np.testing.assert_allclose(bytes_.restored(name)[i], values[i], atol=0.51 * step)

@@ -12,7 +12,7 @@ from PIL import Image
 from processes import until
 
 from convlens.client import AsyncClient, Client, GradCAM, InvalidArgument, Result, Saliency, TopK
-from convlens.client.packing import FIRST
+from convlens.client.batching import FIRST_SIZE as FIRST
 
 LABELS = [f"thing_{n}" for n in range(1000)]
 LABELS[207], LABELS[134], LABELS[517] = "golden_retriever", "crane", "crane"
@@ -44,8 +44,8 @@ def photos(count=COUNT):
 
 def units(results):
     """The units that the map of each result of one image explains."""
-    found = [result.explained[0]["grad_cam"] for result in results]
-    return [tuple(it.index for it in one) if isinstance(one, tuple) else one.index for one in found]
+    explained = [(result.explained[0]["grad_cam"], result.has_target_axis) for result in results]
+    return [tuple(target.index for target in each) if axis else each.index for each, axis in explained]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,8 @@ def test_images_that_fail_take_no_neighbours_target(client):
 
 def test_a_target_of_all_that_is_none_is_not_looked_for_in_halves(client, monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        client, "_answer", lambda *args, _real=client._answer, **kw: calls.append(1) or _real(*args, **kw)
-    )
+    visualize = client._calls.visualize
+    monkeypatch.setattr(client._calls, "visualize", lambda *args: calls.append(1) or visualize(*args))
     found = list(client.map(photos(FIRST), [Saliency()], target="no such thing", errors="return"))
     assert [type(it) for it in found] == [InvalidArgument] * FIRST
     assert len(calls) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from processes import until
 
-from convlens.client import AsyncClient, Client, DeadlineExceeded, GradCAM
+from convlens.client import AsyncClient, Client, DeadlineExceeded, GradCAM, JobStatus
 from convlens.v1 import job_pb2
 
 PHOTO = np.zeros((8, 8, 3), np.uint8)
@@ -37,8 +37,8 @@ async def test_a_call_without_a_limit_has_the_servers_maximum(hasty):
 
 
 async def test_a_job_without_a_limit_has_the_servers_maximum(hasty):
-    def seconds(job: job_pb2.Job) -> float:
-        return (job.deadline.ToNanoseconds() - job.create_time.ToNanoseconds()) / 1e9
+    def seconds(job: JobStatus) -> float:
+        return (job.deadline - job.create_time).total_seconds()
 
     with Client(hasty) as client:
         jobs = {

@@ -67,11 +67,11 @@ def test_a_call_that_goes_away_cancels_its_job(stubs):
     until(lambda: next(it for it in jobs(stubs) if it.id == job.id).state == JOB_STATE_CANCELLED)
 
 
-def seen(client, monkeypatch):
-    """What methods a client calls from now on."""
+def record_calls(session, monkeypatch):
+    """The names of the methods that a client calls from now on."""
     called = []
-    stubs = client._stubs()
-    for name in ("visualize_unary_bytes", "visualize_bytes"):
+    stubs = session.stubs.visualizations
+    for name in ("VisualizeUnary", "Visualize"):
         monkeypatch.setattr(stubs, name, Noted(getattr(stubs, name), name, called))
     return called
 
@@ -90,21 +90,21 @@ class Noted:
 
 
 CASES = {
-    "small": ([Saliency(), GradCAM()], None, ["visualize_unary_bytes"]),
-    "larger than a message": ([Saliency()], TopK(6), ["visualize_unary_bytes", "visualize_bytes"]),
+    "small": ([Saliency(), GradCAM()], None, ["VisualizeUnary"]),
+    "larger than a message": ([Saliency()], TopK(6), ["VisualizeUnary", "Visualize"]),
 }
 
 
 @pytest.mark.parametrize(("asked", "target", "calls"), CASES.values(), ids=CASES)
 def test_the_clients_ask_for_one_message_where_it_will_do(null_target, monkeypatch, asked, target, calls):
     with Client(null_target, timeout=60) as client:
-        called = seen(client, monkeypatch)
+        called = record_calls(client._calls.transport.session(), monkeypatch)
         result = client.visualize(PIXELS, asked, model="null", target=target)
         assert called == calls
 
     async def ask():
         async with AsyncClient(null_target, timeout=60) as client:
-            called = seen(client, monkeypatch)
+            called = record_calls(await client._calls.transport.session(), monkeypatch)
             return await client.visualize(PIXELS, asked, model="null", target=target), called
 
     found, called = asyncio.run(ask())
@@ -117,6 +117,6 @@ def test_the_clients_ask_for_one_message_where_it_will_do(null_target, monkeypat
 
 def test_several_images_come_as_a_stream(null_target, monkeypatch):
     with Client(null_target, timeout=60) as client:
-        called = seen(client, monkeypatch)
+        called = record_calls(client._calls.transport.session(), monkeypatch)
         assert client.saliency([PIXELS] * 6, model="null")["saliency"].shape == (6, 224, 224)
-        assert called == ["visualize_bytes"]
+        assert called == ["Visualize"]

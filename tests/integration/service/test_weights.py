@@ -15,7 +15,7 @@ from nets import SIZE, build
 from processes import running, until
 
 from convlens.client import Client, ConvlensError, GradCAM, JobFailed, NotFound
-from convlens.v1 import job_pb2, model_pb2
+from convlens.v1 import job_pb2
 
 LEASE = 1.0
 OLD, NEW = weighted.digest(1), weighted.digest(2)
@@ -198,8 +198,7 @@ def test_models_that_cannot_be_served_are_listed_with_the_reason_and_the_others_
     with Client(service.server()[1], timeout=60) as client:
         until(client.models)
         assert is_right(client.grad_cam(image()))
-        request = model_pb2.ListModelsRequest()
-        listed = client._call(lambda stubs: stubs.models.ListModels, request).refused
+        listed = client.refused_models()
         assert [it.name for it in listed] == sorted([*refused, "nonsense"])
         assert {it.worker for it in listed} == {"w"}
         found = {it.name: it for it in listed}
@@ -215,7 +214,7 @@ def test_models_that_cannot_be_served_are_listed_with_the_reason_and_the_others_
                 ask("shapes")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
-        until(lambda: not client._call(lambda stubs: stubs.models.ListModels, request).refused)
+        until(lambda: not client.refused_models())
 
 
 def test_a_worker_that_can_serve_nothing_ends_and_says_why_last(service, tmp_path):

@@ -15,7 +15,8 @@ import numpy as np
 from chaos.questions import TINY
 
 from convlens.client import Activations, Client, ConvlensError, GradCAM, Saliency
-from convlens.client.calls import job_request
+from convlens.client.images import pack
+from convlens.client.request import new_request, new_spec
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2
 
@@ -85,10 +86,8 @@ def slow(client: Client) -> None:
 
 def crashing(client: Client) -> None:
     """Dies in the middle of a call."""
-    request = job_request(
-        [TINY], [Activations(LAYER)], model="null", target=None, scored_layer="", predictions=None, request_id=None,
-        priority="low", fresh=True, timeout=None,
-    )  # fmt: skip
+    spec = new_spec([Activations(LAYER)], model="null", scored_layer="", predictions=None, priority="low", fresh=True)
+    request = new_request(spec, pack([TINY]), None)
     with grpc.insecure_channel(sys.argv[2]) as channel:
         call = Stubs(channel).visualizations.Visualize(request.serialized)
         for _ in itertools.islice(call, random.randrange(8)):

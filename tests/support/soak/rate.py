@@ -52,7 +52,7 @@ class Calls:
     async def _call(self, stubs: Stubs, request: bytes) -> None:
         began = time.monotonic()
         try:
-            await stubs.visualize_unary_bytes(request, timeout=30)
+            await stubs.visualizations.VisualizeUnary(request, timeout=30)
         except grpc.aio.AioRpcError as error:
             self.errors[f"{error.code().name}: {error.details()}"[:200]] += 1
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convlens.client.results import Assembler, Request
+from convlens.client.response import ResponseReader
 from convlens.v1 import codec, result_pb2
 
 
@@ -41,10 +41,10 @@ def whole(arrays, targets=7, images=(), channels=None):
     """The result that `arrays` make."""
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     count = len(next(iter(arrays.values())))
-    assembler = Assembler(Request(images, "r-1"))
-    assembler.header(announce(arrays, targets, count, channels))
-    assembler.chunk(0, b"".join(bytes(codec.buffer_of(it)) for it in arrays.values()))
-    return assembler.result()
+    reader = ResponseReader(images, "r-1")
+    reader.add_header(announce(arrays, targets, count, channels))
+    reader.add_chunk(0, b"".join(bytes(codec.buffer_of(array)) for array in arrays.values()))
+    return reader.result()
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""The command line: it explains itself, refuses wrong words before it computes, and fails in one clear line."""
+"""The command line: it explains itself, refuses wrong arguments before it computes, and fails in one clear line."""
 
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from nobody import refusing, silent
 from typer.testing import CliRunner
 
 from convlens.client import ALL_UNITS, TopK, cli
+from convlens.client.cli.explain import folder_names
+from convlens.client.cli.parsing import parse_channels, parse_target, parse_value_range
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="convlens.commands").names]
@@ -30,7 +33,7 @@ def run(monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
+    return lambda *arguments: CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -57,14 +60,14 @@ def test_each_command_explains_itself(run, command):
     assert result.stderr == ""
 
 
-def test_the_version_is_said(run):
+def test_the_version_is_printed(run):
     result = run("--version")
     assert result.exit_code == 0
     assert result.stdout.strip() == f"convlens {metadata.version('convlens-client')}"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["grad-cam", "--target", "-1"], "'-1' is none; allowed: a class index or label, topN, all"),
         (["grad-cam", "--target", ""], "'' is none; allowed: a class index or label, topN, all"),
@@ -86,29 +89,29 @@ def test_the_version_is_said(run):
         (["occlusion", "--value-range", "0,1,2"], "'0,1,2' is none; allowed: 0,255, 0,1 and -1,1"),
     ],
 )
-def test_a_wrong_word_is_a_usage_error_that_says_what_is_allowed(run, photo, nobody, words, message):
-    result = run("--server", nobody, "--timeout", "0.3", words[0], photo, *words[1:])
+def test_a_wrong_argument_is_a_usage_error_that_says_what_is_allowed(run, photo, nobody, arguments, message):
+    result = run("--server", nobody, "--timeout", "0.3", arguments[0], photo, *arguments[1:])
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", "").split())
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("words", [["paint"], ["saliency"], ["jobs", "show"], ["jobs", "list", "--most", "0"]])
-def test_a_missing_or_unknown_word_is_a_usage_error(run, words):
-    result = run(*words)
+@pytest.mark.parametrize("arguments", [["paint"], ["saliency"], ["jobs", "show"], ["jobs", "list", "--most", "0"]])
+def test_a_missing_or_unknown_argument_is_a_usage_error(run, arguments):
+    result = run(*arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["models"], ["info"], ["jobs", "list"], ["jobs", "show", "ab"], ["jobs", "cancel", "ab"], ["saliency", "PHOTO"],
      ["visualize", "PHOTO", "PHOTO"]],
     ids=" ".join,
 )  # fmt: skip
-def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobody, tmp_path, words):
-    words = [photo if word == "PHOTO" else word for word in words]
-    result = run("--server", nobody, "--timeout", "0.3", *words)
+def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobody, tmp_path, arguments):
+    arguments = [photo if argument == "PHOTO" else argument for argument in arguments]
+    result = run("--server", nobody, "--timeout", "0.3", *arguments)
     assert result.exit_code == 1
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1
@@ -117,15 +120,15 @@ def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobod
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--timeout", "nan"], "timeout is nan; allowed: seconds above 0, math.inf for no limit"),
         (["--timeout", "0"], "timeout is 0"),
         (["--connect-timeout", "-1"], "connect_timeout is -1"),
     ],
 )
-def test_a_time_that_is_none_is_a_usage_error(run, nobody, words, message):
-    result = run("--server", nobody, *words, "models")
+def test_a_time_that_is_none_is_a_usage_error(run, nobody, arguments, message):
+    result = run("--server", nobody, *arguments, "models")
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", "").split())
 
@@ -152,7 +155,7 @@ def test_while_a_server_does_not_answer_stderr_says_so_and_then_why(run, monkeyp
     assert error.startswith(f"error: no Convlens server answers at 127.0.0.1:{port}, after 2")
 
 
-def test_a_photo_that_is_not_there_is_told_by_its_name_and_the_status_is_1(run, nobody, tmp_path):
+def test_a_missing_photo_is_named_and_the_status_is_1(run, nobody, tmp_path):
     result = run("--server", nobody, "--timeout", "0.3", "saliency", tmp_path / "gone.png", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "gone.png: [Errno 2] No such file or directory" in result.stderr
@@ -193,21 +196,21 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
     ],
 )
 def test_a_target_is_typed(text, target):
-    assert cli._target(text) == target
+    assert parse_target(text) == target
 
 
 @pytest.mark.parametrize(
     ("text", "value_range"), [("", None), ("0,1", (0, 1)), ("0:255", (0, 255)), ("-1,1", (-1, 1)), ("0, 1.0", (0, 1))]
 )
 def test_a_value_range_is_typed(text, value_range):
-    assert cli._value_range(text) == value_range
+    assert parse_value_range(text) == value_range
 
 
 @pytest.mark.parametrize(
     ("text", "channels"), [("", None), ("3", [3]), ("0-4,17", [0, 1, 2, 3, 4, 17]), ("2-2,", [2]), ("5,1", [5, 1])]
 )
 def test_channels_are_typed(text, channels):
-    assert cli._channels(text) == channels
+    assert parse_channels(text) == channels
 
 
 @pytest.mark.parametrize(
@@ -219,4 +222,4 @@ def test_channels_are_typed(text, channels):
     ],
 )
 def test_each_image_has_a_folder_of_its_own(paths, names):
-    assert cli._names([cli.Path(path) for path in paths]) == names
+    assert folder_names([Path(path) for path in paths]) == names

@@ -28,10 +28,10 @@ class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.Visual
         return model_pb2.GetServerInfoResponse(default_model="scan")
 
     def GetModel(self, request, context):
-        return model_pb2.GetModelResponse(model=next(it for it in self.models.models if it.name == request.name))
+        return model_pb2.GetModelResponse(model=next(card for card in self.models.models if card.name == request.name))
 
     def Visualize(self, request, context):
-        self.asked = [it for it in request.spec.visualizations if it.HasField("activations")]
+        self.activations = [each.activations for each in request.spec.visualizations if each.HasField("activations")]
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is computed here")
 
     def VisualizeUnary(self, request, context):
@@ -57,7 +57,7 @@ def run(service, monkeypatch, tmp_path):
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    yield lambda *words: CliRunner().invoke(cli.app, ["--server", target, *map(str, words)])
+    yield lambda *arguments: CliRunner().invoke(cli.app, ["--server", target, *map(str, arguments)])
     server.stop(None).wait()
 
 
@@ -82,7 +82,7 @@ def header(**fields):
     return result_pb2.ResultHeader(images=[report], model="scan", preprocess="caffe", **fields)
 
 
-def test_classes_are_told_with_a_probability_or_else_with_their_logit(run, service, photos, tmp_path):
+def test_classes_are_printed_with_a_probability_or_else_with_their_logit(run, service, photos, tmp_path):
     service.header = header()
     result = run("saliency", photos[0], "-o", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
@@ -117,7 +117,7 @@ def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why
     service.models = model_pb2.ListModelsResponse(
         models=[
             model_pb2.Model(name="scan", preprocess_assumed=True, classes=2, workers=1, **known),
-            model_pb2.Model(name="told", workers=1, **known),
+            model_pb2.Model(name="stated", workers=1, **known),
         ],
         refused=[
             model_pb2.RefusedModel(name="bad", source="bad.h5", reason="layer 'm' is a Lambda [unsafe]", worker="w"),
@@ -126,26 +126,26 @@ def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why
     result = run("models")
     assert result.exit_code == 0, result.stderr
     lines = [line.strip().split("  ") for line in result.stdout.splitlines()]
-    rows = {line[0]: [word.strip() for word in line[1:] if word.strip()] for line in lines}
+    rows = {line[0]: [argument.strip() for argument in line[1:] if argument.strip()] for line in lines}
     assert rows["scan"][2:4] == ["caffe (assumed)", "2"]
-    assert rows["told"][2:4] == ["caffe", "1"]
+    assert rows["stated"][2:4] == ["caffe", "1"]
     assert rows["bad"] == ["bad.h5", "layer 'm' is a Lambda [unsafe]"]
 
 
 @pytest.mark.parametrize(
-    ("words", "channels"),
+    ("arguments", "channels"),
     [
         ([], {"grey": [0, 1, 2], "wide": [0, 1, 2, 3, 4], "gone": [0, 1, 2, 3, 4]}),
         (["--channels", "1-2"], {"grey": [1, 2], "wide": [1, 2], "gone": [1, 2]}),
     ],
 )
 @pytest.mark.parametrize("model", [[], ["--model", "scan"]])
-def test_visualize_draws_the_first_channels_that_each_layer_has(run, service, photos, words, channels, model):
+def test_visualize_draws_the_first_channels_that_each_layer_has(run, service, photos, arguments, channels, model):
     layers = [model_pb2.Layer(name="grey", shape=[4, 4, 3]), model_pb2.Layer(name="wide", shape=[2, 2, 64])]
     service.models = model_pb2.ListModelsResponse(models=[model_pb2.Model(name="scan", layers=layers)])
-    asked = [word for name in channels for word in ("--layer", name)]
-    run("visualize", photos[0], *asked, *words, *model)
-    assert {it.activations.layers[0]: list(it.activations.channels) for it in service.asked} == channels
+    layer_options = [argument for name in channels for argument in ("--layer", name)]
+    run("visualize", photos[0], *layer_options, *arguments, *model)
+    assert {each.layers[0]: list(each.channels) for each in service.activations} == channels
 
 
 def test_what_a_server_says_is_neither_markup_nor_obeyed(run, service, photos):

@@ -15,7 +15,7 @@ def made(tmp_path_factory):
     return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
-def test_good_files_are_taken(made):
+def test_good_files_make_credentials(made):
     assert TLS(made.ca.certificate).credentials()
     assert TLS(str(made.ca.certificate), made.client.certificate, made.client.key).credentials()
     assert TLS().credentials()
@@ -55,7 +55,7 @@ async def test_a_file_that_is_wrong_is_named_at_the_first_call(made, files, fiel
         ("unix:/run/convlens", None, False),
     ],
 )
-def test_a_token_in_the_clear_is_warned_of_once_and_never_told(caplog, target, tls, warned):
+def test_a_token_in_the_clear_is_warned_of_once_and_never_logged(caplog, target, tls, warned):
     caplog.set_level(logging.DEBUG)
     client = Client(target, token="s3cret-token", tls=tls)
     assert ("in the clear" in caplog.text) == warned

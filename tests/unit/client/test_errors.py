@@ -87,7 +87,7 @@ def details(**metadata):
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
-async def test_each_status_is_its_type_with_all_that_the_server_told(target, code, kind):
+async def test_each_status_is_its_type_with_all_details_of_the_server(target, code, kind):
     expected, builtin = KINDS.get(code, (ConvlensError, Exception))
     error = await ask(target, packed(code, *details(job_id="ab12")), kind)
     assert type(error) is expected
@@ -110,21 +110,21 @@ async def test_a_status_without_details_is_typed_too(target, code, kind):
 
 
 def test_every_type_has_a_status():
-    kinds = {it for it in vars(client).values() if isinstance(it, type) and issubclass(it, ConvlensError)}
+    kinds = {kind for kind in vars(client).values() if isinstance(kind, type) and issubclass(kind, ConvlensError)}
     assert kinds == {kind for kind, _ in KINDS.values()} | {ConvlensError, client.DataCorrupted}
 
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.UNKNOWN])
-def test_a_job_that_failed_is_told_from_a_call_that_did(code):
+def test_a_failed_job_is_distinguished_from_a_failed_call(code):
     assert type(from_status(packed(code, *details(job_state="FAILED")))) is client.JobFailed
     assert type(from_status(packed(Code.INVALID_ARGUMENT, *details(job_state="FAILED")))) is client.InvalidArgument
     assert type(from_status(packed(code, *details()))) is ConvlensError
 
 
 async def test_a_server_that_does_not_answer_is_named():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
-        target = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        target = f"127.0.0.1:{unused.getsockname()[1]}"
         for kind in ("sync", "asyncio"):
             error = await ask(target, packed(Code.OK), kind)
             assert type(error) is client.Unavailable

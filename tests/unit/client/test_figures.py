@@ -117,9 +117,9 @@ def test_everything_of_a_result_is_saved_and_can_be_read(make_result, tmp_path, 
             image.load()
             assert image.format == {".png": "PNG", ".jpg": "JPEG"}[path.suffix]
             assert len(image.convert("RGB").getcolors(1 << 24)) > 50
-    with np.load(written[-1]) as found:
-        assert {name.replace("/", ".") for name in arrays} == set(found)
-        np.testing.assert_array_equal(found["activations.c1"], arrays["activations/c1"].astype(np.float32))
+    with np.load(written[-1]) as saved:
+        assert {name.replace("/", ".") for name in arrays} == set(saved)
+        np.testing.assert_array_equal(saved["activations.c1"], arrays["activations/c1"].astype(np.float32))
 
 
 def test_outputs_without_an_extent_in_space_are_saved_as_arrays_and_are_no_figure(make_result, tmp_path):

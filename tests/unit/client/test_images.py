@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from convlens.client import InvalidArgument
+from convlens.client.batching import Batcher
 from convlens.client.images import pack, picture
-from convlens.client.packing import Packer
-from convlens.v1 import codec
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
 
@@ -39,8 +38,8 @@ def test_a_files_bytes_travel_as_they_are(kind):
 def test_a_path_is_read(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(FILE)
-    assert [it.encoded for it in pack([path, str(path)])] == [FILE, FILE]
-    assert pack(str(path)) == pack(path)
+    assert [image.encoded for image in pack([path, str(path)])] == [FILE, FILE]
+    assert list(pack(str(path))) == list(pack(path))
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         pack(tmp_path / "gone.png")
 
@@ -50,9 +49,8 @@ def test_arrays_travel_as_tensors(dtype):
     array = NOISE.astype(dtype) if dtype == np.uint8 else NOISE * dtype(0.999)
     for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
         (image,) = pack(images)
-        found = codec.decode(image.pixels)
-        assert found.dtype == dtype
-        np.testing.assert_array_equal(found, array)
+        assert image.pixels.dtype == dtype
+        np.testing.assert_array_equal(image.pixels, array)
     assert len(pack(np.stack([array] * 3))) == 3
 
 
@@ -60,9 +58,9 @@ def test_arrays_travel_as_tensors(dtype):
 def test_a_pillow_image_travels_as_upright_pixels(mode):
     image = Image.fromarray(NOISE).convert(mode)
     (packed,) = pack(image)
-    np.testing.assert_array_equal(codec.decode(packed.pixels), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(packed.pixels, np.asarray(image.convert("RGB")))
     (turned,) = pack(Image.open(io.BytesIO(png(6))))
-    np.testing.assert_array_equal(codec.decode(turned.pixels), np.rot90(NOISE, -1))
+    np.testing.assert_array_equal(turned.pixels, np.rot90(NOISE, -1))
 
 
 @pytest.mark.parametrize(
@@ -134,10 +132,10 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name_and_in_its_place(file
         pack(file())
     assert isinstance(caught.value.__cause__, cause)
     assert caught.value.field == "images"
-    packer = Packer()
-    packer.add(file())
-    packer.add(FILE)
-    batch = packer.rest()
+    batcher = Batcher()
+    batcher.add(file())
+    batcher.add(FILE)
+    batch = batcher.flush()
     assert list(batch.errors) == [0]
     assert len(batch.images) == 1
 
@@ -151,6 +149,6 @@ def test_what_the_system_says_of_a_file_is_raised_as_it_is():
         pack(Gone())
 
 
-def test_an_empty_path_is_told_as_one():
+def test_an_empty_path_is_named_as_one():
     with pytest.raises(InvalidArgument, match="an empty path"):
         pack("")

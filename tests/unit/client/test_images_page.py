@@ -484,14 +484,14 @@ def made(case):
 
 
 @pytest.mark.parametrize("case", each(TAKEN))
-def test_what_is_taken_is_what_the_page_says(case):
-    found = made(case).read()
-    wanted = np.asarray(case.pixels, np.float32)
-    np.testing.assert_allclose(found, wanted if wanted.ndim == 4 else wanted[None], atol=case.atol)
+def test_what_is_accepted_is_what_the_page_says(case):
+    expected = np.asarray(case.pixels, np.float32)
+    pixels = made(case).read()
+    np.testing.assert_allclose(pixels, expected if expected.ndim == 4 else expected[None], atol=case.atol)
 
 
 @pytest.mark.parametrize("case", each(REFUSED))
-def test_what_is_refused_is_told_with_what_to_do(case):
+def test_what_is_refused_is_reported_with_a_remedy(case):
     with pytest.raises(case.error, match=case.match) as caught:
         made(case).read()
     if case.error is InvalidArgument:

@@ -18,13 +18,14 @@ from convlens.client import (
     Output,
     Saliency,
 )
-from convlens.client.calls import PRIORITIES, MapJobs, job_request, job_spec, job_state
-from convlens.client.images import Outgoing, pack
+from convlens.client.images import pack
+from convlens.client.job_status import state_number
 from convlens.client.options import SALIENCY_METHODS
+from convlens.client.request import PRIORITIES, new_request, new_spec
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 EVERY = (Saliency(), GradCAM(), Activations("c"), Occlusion())
-WORDS = {"model": "", "scored_layer": "", "predictions": None, "priority": "normal", "fresh": False}
+OPTIONS = {"model": "", "scored_layer": "", "predictions": None, "priority": "normal", "fresh": False}
 PHOTO = np.zeros((2, 2, 3), np.uint8)
 
 
@@ -67,7 +68,7 @@ def test_an_option_is_its_message(option, text):
 
 
 def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
-    kinds = {type(it).__name__: it.message().WhichOneof("method") for it in EVERY}
+    kinds = {type(option).__name__: option.message().WhichOneof("method") for option in EVERY}
     assert set(kinds.values()) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
     assert set(SALIENCY_METHODS.values()) == set(spec_pb2.SaliencyMethod.values()) - {0}
     assert set(PRIORITIES.values()) == set(spec_pb2.Priority.values()) - {0}
@@ -113,10 +114,10 @@ def test_options_are_values():
         (lambda: Saliency("smooth").message(), "no method 'smooth'; allowed: vanilla, guided", "method"),
         (lambda: GradCAM(method="eigen").message(), "no method 'eigen'; allowed: grad_cam,", "method"),
         (lambda: spec(priority="urgent"), "no priority 'urgent'; allowed: high, normal, low", "priority"),
-        (lambda: job_state("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
+        (lambda: state_number("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],
 )
-def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field):
+def test_an_unknown_name_is_refused_naming_what_is_allowed(call, message, field):
     with pytest.raises(InvalidArgument, match=message) as caught:
         call()
     assert caught.value.field == field
@@ -124,24 +125,15 @@ def test_an_unknown_word_is_refused_naming_what_is_allowed(call, message, field)
 
 
 def spec(**changes):
-    options = {
-        "model": "",
-        "target": None,
-        "scored_layer": "",
-        "predictions": None,
-        "priority": "normal",
-        "fresh": False,
-        "timeout": None,
-        "request_id": None,
-    }
-    request = job_request(PHOTO, [GradCAM()], **(options | changes))
+    rest = {name: changes.pop(name, None) for name in ("target", "request_id", "time_limit")}
+    request = new_request(new_spec([GradCAM()], **(OPTIONS | changes)), pack(PHOTO), **rest)
     return visualization_pb2.VisualizeRequest.FromString(request.serialized).spec
 
 
-def test_a_job_says_only_what_was_asked():
+def test_a_spec_has_only_the_fields_that_were_given():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
-    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, timeout=1.5)
+    full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, time_limit=1.5)
     assert (full.model, full.scored_layer, full.targets[0].index) == ("net", "c1", 4)
     assert full.HasField("predictions")
     assert full.fresh
@@ -151,27 +143,29 @@ def test_a_job_says_only_what_was_asked():
 
 def test_every_state_has_its_name():
     for name, number in job_pb2.JobState.items():
-        assert job_state(name.removeprefix("JOB_STATE_").lower() if number else None) == number
+        assert state_number(name.removeprefix("JOB_STATE_").lower() if number else None) == number
 
 
 CALLS = {
-    "visualize": lambda kind, wanted, **options: kind("localhost:1").visualize(PHOTO, wanted, **options),
-    "submit": lambda kind, wanted, **options: kind("localhost:1").submit(PHOTO, wanted, **options),
-    "map": lambda kind, wanted, **options: kind("localhost:1").map([PHOTO], wanted, **options),
+    "visualize": lambda kind, visualizations, **options: kind("localhost:1").visualize(
+        PHOTO, visualizations, **options
+    ),
+    "submit": lambda kind, visualizations, **options: kind("localhost:1").submit(PHOTO, visualizations, **options),
+    "map": lambda kind, visualizations, **options: kind("localhost:1").map([PHOTO], visualizations, **options),
 }
 
 
-async def refusal(kind, call, wanted, **options):
+async def refusal(kind, call, visualizations, **options):
     """What is raised by the call itself, before anything is iterated."""
     with pytest.raises(InvalidArgument) as caught:
-        await CALLS[call](kind, wanted, **options)
+        await CALLS[call](kind, visualizations, **options)
     return caught.value
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("visualizations", "message"),
     [
         (GradCAM(), "visualizations is GradCAM("),
         (GradCAM, "visualizations is the class GradCAM"),
@@ -184,8 +178,8 @@ async def refusal(kind, call, wanted, **options):
     ],
     ids=repr,
 )
-async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, wanted, message):
-    refused = await refusal(kind, call, wanted)
+async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, visualizations, message):
+    refused = await refusal(kind, call, visualizations)
     assert refused.message.startswith(message)
     assert "such as [GradCAM()]" in refused.message
     assert refused.field == "visualizations"
@@ -240,6 +234,6 @@ async def test_a_request_id_of_another_type_is_refused():
 
 
 def test_visualizations_may_come_from_an_iterator():
-    jobs = MapJobs(job_spec(iter([GradCAM(), Saliency()]), **WORDS), None, 5.0)
+    spec = new_spec(iter([GradCAM(), Saliency()]), **OPTIONS)
     for _ in range(2):
-        assert len(jobs.request(Outgoing(pack(PHOTO)), [], None).spec.visualizations) == 2
+        assert len(new_request(spec, pack(PHOTO), None).spec.visualizations) == 2

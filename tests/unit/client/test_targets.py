@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from ids import stable
 
-from convlens.client import ALL_UNITS, InvalidArgument, Saliency, TopK
-from convlens.client.calls import job_request
-from convlens.client.targets import one_an_image, paired, target_message, targets_message, units_of
+from convlens.client import ALL_UNITS, InvalidArgument, TopK
+from convlens.client._sync.mapping import paired
+from convlens.client.images import pack
+from convlens.client.request import new_request
+from convlens.client.targets import one_an_image, target_message, targets_message, units_of
 from convlens.v1 import spec_pb2
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
@@ -28,11 +30,11 @@ class Tensor:
 
 
 def texts(messages):
-    return [" ".join(str(it).split()) for it in messages]
+    return [" ".join(str(message).split()) for message in messages]
 
 
 @pytest.mark.parametrize(
-    ("targets", "wanted"),
+    ("targets", "expected"),
     [
         (None, []),
         (7, ["index: 7"]),
@@ -48,12 +50,12 @@ def texts(messages):
     ],
 )
 @pytest.mark.parametrize("images", [1, 3])
-def test_one_target_is_for_all_images(targets, wanted, images):
-    assert texts(targets_message(targets, images)) == wanted
+def test_one_target_is_for_all_images(targets, expected, images):
+    assert texts(targets_message(targets, images)) == expected
 
 
 @pytest.mark.parametrize(
-    ("targets", "wanted"),
+    ("targets", "expected"),
     [
         ([None], ["predicted: true"]),
         ([3, None], ["index: 3", "predicted: true"]),
@@ -73,8 +75,8 @@ def test_one_target_is_for_all_images(targets, wanted, images):
         (Tensor([4, 5]), ["index: 4", "index: 5"]),
     ],
 )
-def test_a_list_or_an_array_has_one_target_an_image(targets, wanted):
-    assert texts(targets_message(targets, len(wanted))) == wanted
+def test_a_list_or_an_array_has_one_target_an_image(targets, expected):
+    assert texts(targets_message(targets, len(expected))) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,10 +88,7 @@ def test_a_list_of_another_length_than_the_images_is_refused_with_both_lengths(t
     )
     for images in ([PHOTO] * 2, np.stack([PHOTO] * 2)):
         with pytest.raises(InvalidArgument, match=message) as caught:
-            job_request(
-                images, [Saliency()], model="", target=targets, scored_layer="", predictions=None, request_id=None,
-                priority="normal", fresh=False, timeout=None,
-            )  # fmt: skip
+            new_request(spec_pb2.JobSpec(), pack(images), targets)
         assert caught.value.field == "target"
 
 
@@ -111,7 +110,9 @@ def test_a_list_of_another_length_than_the_images_is_refused_with_both_lengths(t
     ],
     ids=stable,
 )
-@pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: [it], lambda it: [[it]]], ids=["one", "list", "inner"])
+@pytest.mark.parametrize(
+    "wrapped", [lambda target: target, lambda target: [target], lambda target: [[target]]], ids=["one", "list", "inner"]
+)
 def test_what_is_no_target_is_refused_naming_what_is_allowed(target, wrapped):
     with pytest.raises(InvalidArgument, match=r"allowed: an index, None \(predicted\), TopK\(k\), ALL_UNITS") as caught:
         targets_message(wrapped(target), 1)
@@ -159,14 +160,14 @@ def test_images_share_one_target_that_is_no_iterable():
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, iter, lambda it: (target for target in it)])
 def test_any_iterable_beside_the_images_has_one_an_image(kind):
-    found = pairs(["a", "b", "c"], kind([7, 5, 3]))
-    assert [(image, target.index) for image, target in found] == [("a", 7), ("b", 5), ("c", 3)]
+    paired_up = pairs(["a", "b", "c"], kind([7, 5, 3]))
+    assert [(image, target.index) for image, target in paired_up] == [("a", 7), ("b", 5), ("c", 3)]
 
 
 def test_what_is_no_target_stands_in_its_image_s_place_as_its_error():
-    found = [target for _, target in pairs("abc", ["cat", 2.5, None])]
-    assert texts([found[0], found[2]]) == ['label: "cat"', "predicted: true"]
-    assert isinstance(found[1], InvalidArgument)
+    targets = [target for _, target in pairs("abc", ["cat", 2.5, None])]
+    assert texts([targets[0], targets[2]]) == ['label: "cat"', "predicted: true"]
+    assert isinstance(targets[1], InvalidArgument)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +175,11 @@ def test_what_is_no_target_stands_in_its_image_s_place_as_its_error():
     [(range(2), "target has 2 entries for more images"), (range(4), "target has more entries for 3 images")],
 )
 def test_one_that_ends_before_the_other_is_an_error_when_it_is_noticed(targets, message):
-    found = paired(iter("abc"), iter(targets))
+    remaining = paired(iter("abc"), iter(targets))
     for _ in range(min(3, len(targets))):
-        next(found)
+        next(remaining)
     with pytest.raises(InvalidArgument, match=message):
-        next(found)
+        next(remaining)
 
 
 def test_lengths_that_are_known_are_compared_at_once():
@@ -188,8 +189,8 @@ def test_lengths_that_are_known_are_compared_at_once():
 
 
 def test_endless_targets_are_read_one_by_one():
-    found = paired((n for n in itertools.count()), itertools.cycle([3, 4]))
-    assert [target.index for _, target in itertools.islice(found, 3)] == [3, 4, 3]
+    endless = paired((n for n in itertools.count()), itertools.cycle([3, 4]))
+    assert [target.index for _, target in itertools.islice(endless, 3)] == [3, 4, 3]
 
 
 @pytest.mark.parametrize("targets", [{"a": 1}, OrderedDict(a=1), {1, 2}, 2.5, b"ab", True])

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from convlens.client.terminal import visible
+from convlens.client.cli.terminal import visible
 
 NAMES = ["[/x].png", "[red].png", "[bold]a[/bold].png", ":smile:.png", "[link=https://x]y.png", "\\[b].png", "a'b.png"]
 
 
-def command(*words, cwd):
+def command(*arguments, cwd):
     """`convlens` as a process; what it printed."""
     env = os.environ | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "convlens.client", *words],
+        [sys.executable, "-m", "convlens.client", *arguments],
         env=env,
         cwd=cwd,
         check=False,
@@ -34,16 +34,16 @@ def test_a_files_name_is_printed_whole_whatever_is_in_it(tmp_path, name):
     (tmp_path / name).write_bytes(b"no image")
     done = command("--server", "127.0.0.1:1", "grad-cam", name, cwd=tmp_path)
     assert done.returncode == 1
-    told = done.stderr.decode()
-    assert "Traceback" not in told
-    assert visible(name) in told
-    assert not set("\x1b\u202e") & set(told)
+    stderr = done.stderr.decode()
+    assert "Traceback" not in stderr
+    assert visible(name) in stderr
+    assert not set("\x1b\u202e") & set(stderr)
 
 
-@pytest.mark.parametrize("words", [["grad-cam", "--method", "[/x]"], ["grad-cam", "--target", "-[/x]"], ["[/x]"]])
-def test_a_wrong_word_is_printed_whole(tmp_path, words):
+@pytest.mark.parametrize("arguments", [["grad-cam", "--method", "[/x]"], ["grad-cam", "--target", "-[/x]"], ["[/x]"]])
+def test_a_wrong_argument_is_printed_whole(tmp_path, arguments):
     (tmp_path / "a.png").write_bytes(b"no image")
-    done = command("--server", "127.0.0.1:1", words[0], "a.png", *words[1:], cwd=tmp_path)
+    done = command("--server", "127.0.0.1:1", arguments[0], "a.png", *arguments[1:], cwd=tmp_path)
     assert done.returncode == 2
     assert b"[/x]" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -63,16 +63,16 @@ def test_what_is_visible_stays():
     assert visible("a\tb\r\n\x07\x9b\u2028") == r"a\tb\r\n\x07\x9b\u2028"
 
 
-def convlens(*words, cwd, **options):
+def convlens(*arguments, cwd, **options):
     """The command in a process of its own, as a shell starts it."""
     return subprocess.run(
-        [sys.executable, "-m", "convlens.client", *words],
+        [sys.executable, "-m", "convlens.client", *arguments],
         cwd=cwd, check=False, stderr=subprocess.PIPE, timeout=60, **options,
     )  # fmt: skip
 
 
 def test_an_encoding_without_arrows_is_no_error():
-    program = "from convlens.client.terminal import line, out, err; line(out, 'a \\u2192 b'); line(err, '\\xe9')"
+    program = "from convlens.client.cli.terminal import line, out, err; line(out, 'a \\u2192 b'); line(err, '\\xe9')"
     env = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("a \\u2192 b\n", "\\xe9\n")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from convlens.client import AsyncClient, Client, GradCAM, InvalidArgument
-from convlens.client.calls import Attempts, job_limit
 from convlens.client.connection import Connection
+from convlens.client.request import job_time_limit
+from convlens.client.retry import RetryPolicy
 from convlens.client.timeouts import DEFAULT_TIMEOUT, checked_timeout
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
@@ -51,7 +52,7 @@ def test_what_is_no_time_is_refused_by_the_name_of_its_field(given):
     assert caught.value.field == "patience"
 
 
-def test_0_is_taken_where_it_is_what_is_so_by_now():
+def test_0_is_accepted_where_it_means_no_waiting():
     assert checked_timeout(0, 7.0, or_zero=True) == 0
     with pytest.raises(InvalidArgument, match="0 for the state by now"):
         checked_timeout(-1, 7.0, or_zero=True)
@@ -85,12 +86,12 @@ async def test_every_time_of_the_surface_is_looked_at_before_anything_is_sent(ki
 
 def test_without_a_limit_grpc_is_given_no_deadline():
     connection = Connection("localhost:1", None, None)
-    assert Attempts(connection, math.inf).remaining() is None
-    assert Attempts(connection, 5.0).remaining() == pytest.approx(5.0, abs=0.5)
+    assert RetryPolicy(connection, math.inf).remaining() is None
+    assert RetryPolicy(connection, 5.0).remaining() == pytest.approx(5.0, abs=0.5)
 
 
-def test_a_job_is_told_its_time_where_a_server_gives_less_by_itself():
-    assert job_limit(DEFAULT_TIMEOUT, 3600.0) is None
-    assert job_limit(600.0, 3600.0) == 600.0
-    assert job_limit(math.inf, 3600.0) == 3600.0
-    assert job_limit(math.inf, 0.0) is None
+def test_a_job_has_a_time_limit_where_the_servers_default_is_shorter():
+    assert job_time_limit(DEFAULT_TIMEOUT, 3600.0) is None
+    assert job_time_limit(600.0, 3600.0) == 600.0
+    assert job_time_limit(math.inf, 3600.0) == 3600.0
+    assert job_time_limit(math.inf, 0.0) is None

@@ -262,8 +262,8 @@ async def test_a_server_that_is_reached_and_slow_has_the_time_of_the_call():
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 async def test_a_server_that_was_reached_once_is_waited_for_as_long_as_the_call_may_take(kind):
     async def ask(client):
-        found = client.server_info()
-        return (await found if kind is AsyncClient else found).version
+        info = client.server_info()
+        return (await info if kind is AsyncClient else info).version
 
     with serving() as (_, port):
         client = kind(f"127.0.0.1:{port}", timeout=30, connect_timeout=0.2)
@@ -289,8 +289,8 @@ async def test_a_server_that_was_reached_once_is_waited_for_as_long_as_the_call_
 
 def test_every_image_of_map_has_the_reason():
     with refusing() as port, Client(f"127.0.0.1:{port}", connect_timeout=0.3) as client:
-        found = list(client.map([PHOTO] * 3, [GradCAM()], errors="return"))
-    assert [it.reason for it in found] == ["SERVER_UNREACHABLE"] * 3
+        outcomes = list(client.map([PHOTO] * 3, [GradCAM()], errors="return"))
+    assert [error.reason for error in outcomes] == ["SERVER_UNREACHABLE"] * 3
 
 
 # --- addresses ---
@@ -345,7 +345,7 @@ def test_an_address_that_is_none_is_refused_when_the_client_is_made(kind, target
      "unix:///run/a socket", "unix-abstract:convlens", "bücher.example:1"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_every_kind_of_address_is_taken(kind, target):
+def test_every_kind_of_address_is_accepted(kind, target):
     assert kind(target)
 
 

@@ -245,5 +245,5 @@ def test_a_photo_as_whole_floats_gives_the_pixels_of_uint8_at_any_size(channels)
     ):
         packed, actual = read(floats, value_range)
         np.testing.assert_array_equal(actual, expected)
-        assert len(packed.data) == PHOTO.size
-        assert not packed.value_range
+        assert packed.pixels.nbytes == PHOTO.size
+        assert not packed.message.value_range

@@ -1,4 +1,4 @@
-"""What the command line writes: lines and tables, in which no name or message can be markup or move the cursor."""
+"""Output of the command line: lines and tables in which no name or message can be markup or move the cursor."""
 
 from __future__ import annotations
 
@@ -22,34 +22,38 @@ out: Final = Console(width=_WIDTH, markup=False, emoji=False, highlight=False)
 err: Final = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 _HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of characters that a terminal obeys, or cannot encode, rather than shows."""
+"""Unicode categories of characters that a terminal obeys, or cannot encode, rather than shows."""
 _REORDERING: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def visible(text: object, keep: str = "") -> str:
-    """A name of a file or a server as it may be printed: what is not a visible character is escaped.
-
-    `keep` are characters to be left as they are.
-    """
-    return "".join(it if it in keep or not _is_hidden(it) else _escaped(it) for it in str(text))
+    """Return a text in which what a terminal would obey rather than show is escaped, except characters in `keep`."""
+    return "".join(
+        character if character in keep or not _is_hidden(character) else _escaped(character) for character in str(text)
+    )
 
 
 def line(console: Console, text: object, label: str = "") -> None:
-    """Prints a text, which may have several lines, behind a red `label`; it is not wrapped."""
+    """Print a text, which may have several lines, behind a red `label`, without wrapping it."""
     console.print(Text.assemble((f"{visible(label)} " if label else "", "red"), visible(text, "\n")), soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a line on stderr."""
+    line(err, text)
+
+
 def table(first: str, *columns: str) -> Table:
-    """An empty table; add rows by row()."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    made.add_column(first, no_wrap=True, overflow="ignore")  # an id or a name is to be copied
+    """Return an empty table; add rows with row()."""
+    empty = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    empty.add_column(first, no_wrap=True, overflow="ignore")  # an id or a name is to be copied
     for column in columns:
-        made.add_column(column)
-    return made
+        empty.add_column(column)
+    return empty
 
 
 def row(into: Table, first: object, *cells: object) -> None:
-    """Adds a row; a cell may have several lines, a name has one."""
+    """Add a row; a cell may have several lines, the first one has one."""
     into.add_row(visible(first), *(visible(cell, "\n") for cell in cells))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from convlens.client import DataCorrupted, Explanation, Prediction
-from convlens.client.results import Assembler, Request
+from convlens.client import DataCorrupted, Explanation, MapExplanation, Prediction
+from convlens.client.response import ResponseReader
 from convlens.v1 import codec, result_pb2
 
 RNG = np.random.default_rng(0)
@@ -23,7 +24,7 @@ ARRAYS = {
 
 
 def bytes_of(arrays):
-    return b"".join(bytes(codec.buffer_of(it)) for it in arrays.values())
+    return b"".join(bytes(codec.buffer_of(array)) for array in arrays.values())
 
 
 @given(
@@ -33,21 +34,22 @@ def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, dr
     named = {f"activations/{i}": array for i, array in enumerate(arrays)}
     data = bytes_of(named)
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
-    assembler = Assembler(Request())
-    assembler.header(result_pb2.ResultHeader(tensors=[codec.describe(it, name) for name, it in named.items()]))
+    reader = ResponseReader()
+    reader.add_header(result_pb2.ResultHeader(tensors=[codec.describe(array, name) for name, array in named.items()]))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
-        assert assembler.offset == start
-        assembler.chunk(start, data[start:end])
-    result = assembler.result()
+        assert reader.offset == start
+        reader.add_chunk(start, data[start:end])
+    result = reader.result()
     assert list(result) == list(named)
-    assert all(result[name].shape == it.shape and result[name].tobytes() == it.tobytes() for name, it in named.items())
+    for name, array in named.items():
+        assert (result[name].shape, result[name].tobytes()) == (array.shape, array.tobytes())
 
 
 @pytest.fixture
-def assembler(make_header):
-    assembler = Assembler(Request(request_id="r-1"))
-    assembler.header(make_header(ARRAYS, 7, 2))
-    return assembler
+def reader(make_header):
+    reader = ResponseReader(request_id="r-1")
+    reader.add_header(make_header(ARRAYS, 7, 2))
+    return reader
 
 
 DATA = bytes_of(ARRAYS)
@@ -65,11 +67,11 @@ DATA = bytes_of(ARRAYS)
         ([(0, len(DATA) + 1)], "more bytes arrived than were announced"),
     ],
 )
-def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(assembler, chunks, message):
+def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(reader, chunks, message):
     def read():
         for start, end in chunks:
-            assembler.chunk(start, (DATA + b"more")[start:end])
-        return assembler.result()
+            reader.add_chunk(start, (DATA + b"more")[start:end])
+        return reader.result()
 
     with pytest.raises(DataCorrupted, match=message) as caught:
         read()
@@ -77,37 +79,37 @@ def test_a_gap_an_overlap_an_early_end_and_an_overrun_are_corruption(assembler, 
 
 
 @pytest.mark.parametrize("at", [0, 159, 160, len(DATA) - 1])
-def test_one_wrong_bit_is_corruption_and_names_the_array(assembler, at):
+def test_one_wrong_bit_is_corruption_and_names_the_array(reader, at):
     data = bytearray(DATA)
     data[at] ^= 1
-    assembler.chunk(0, bytes(data))
+    reader.add_chunk(0, bytes(data))
     with pytest.raises(DataCorrupted, match=f"{'saliency' if at < 160 else 'grad_cam/c3'}.*CRC-32"):
-        assembler.result()
+        reader.result()
 
 
 def test_a_result_without_a_header_or_with_a_contradictory_one_is_corruption(make_header):
-    empty = Assembler(Request())
+    empty = ResponseReader()
     with pytest.raises(DataCorrupted, match="ended early"):
         empty.result()
     with pytest.raises(DataCorrupted, match="more bytes"):
-        empty.chunk(0, b"x")
+        empty.add_chunk(0, b"x")
     header = make_header(ARRAYS, 7, 2)
     header.tensors[0].byte_size += 4
     with pytest.raises(DataCorrupted, match="announces 164 bytes"):
-        empty.header(header)
+        empty.add_header(header)
 
 
-def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(assembler, make_header):
-    assembler.chunk(0, DATA[:50])
-    assembler.header(make_header(ARRAYS, 7, 2))
-    assert assembler.offset == 50
-    assembler.chunk(50, DATA[50:])
-    np.testing.assert_array_equal(assembler.result()["saliency"], ARRAYS["saliency"])
+def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(reader, make_header):
+    reader.add_chunk(0, DATA[:50])
+    reader.add_header(make_header(ARRAYS, 7, 2))
+    assert reader.offset == 50
+    reader.add_chunk(50, DATA[50:])
+    np.testing.assert_array_equal(reader.result()["saliency"], ARRAYS["saliency"])
     with pytest.raises(DataCorrupted, match="announces other arrays"):
-        assembler.header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
+        reader.add_header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
 
 
-def test_an_array_is_found_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
+def test_an_array_is_looked_up_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
     result = make_result({"saliency": [[1]], "grad_cam/c3": [[2]], "activations/a": [[3]], "activations/b": [[4]]})
     assert [result[name].item() for name in ("saliency", "grad_cam/c3", "grad_cam", "activations/b")] == [1, 2, 2, 4]
     for name in ("activations", "grad", "cam", ""):
@@ -127,7 +129,8 @@ def test_a_name_itself_comes_before_a_beginning(make_result):
 def test_a_result_tells_what_it_explains_and_how_it_came_to_be(make_result):
     result = make_result({"saliency": np.zeros((2, 4, 4)), "activations/c1": np.zeros((2, 4, 4, 2))}, 7,
                          channels={"activations/c1": [5, 0]})  # fmt: skip
-    assert result.explained == [{"saliency": Explanation(7, "unit7", 1.5, "logit", None)}] * 2
+    target = Explanation(7, "unit7", 1.5, "logit", None)
+    assert result.explained == [{"saliency": MapExplanation(**asdict(target), targets=(target,))}] * 2
     assert result.predictions == [[Prediction(3, "cat", 9.5, 0.875)]] * 2
     assert result.channels == {"activations/c1": (5, 0)}
     assert (result.model, result.job_id, result.request_id) == ("net", "ab" * 16, "r-1")
@@ -139,7 +142,9 @@ def test_a_result_tells_what_it_explains_and_how_it_came_to_be(make_result):
 
 def test_with_a_target_axis_there_is_an_explanation_for_each_target(make_result):
     result = make_result({"saliency": np.zeros((1, 2, 4, 4))}, [7, 9])
-    assert [it.index for it in result.explained[0]["saliency"]] == [7, 9]
+    explained = result.explained[0]["saliency"]
+    assert [target.index for target in explained] == [7, 9]
+    assert (explained.label, explained[1].label, len(explained)) == ("unit7", "unit9", 2)
 
 
 def test_a_result_splits_into_one_an_image_without_copying(make_result):
@@ -152,6 +157,15 @@ def test_a_result_splits_into_one_an_image_without_copying(make_result):
         for name, array in ARRAYS.items():
             np.testing.assert_array_equal(part[name], array[row : row + 1])
         assert np.shares_memory(part["saliency"], result["saliency"])
+
+
+def test_a_part_that_is_copied_does_not_keep_its_neighbours_alive(make_result):
+    result = make_result(ARRAYS, images=["first", "second"])
+    for row, part in enumerate(result.split(copy=True)):
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(part[name], array[row : row + 1])
+            assert part[name].base is None
+        assert part.explained == result.explained[row : row + 1]
 
 
 def test_a_result_pickles(make_result):

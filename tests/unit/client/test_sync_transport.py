@@ -11,7 +11,11 @@ from concurrent.futures import Future
 import pytest
 
 from convlens.client import Cancelled
-from convlens.client.cancelling import CallGroup, ClientClosed, client_closed, result_of
+from convlens.client.connection import Connection
+from convlens.client.errors import ClientClosed
+from convlens.client.sync_transport import CallGroup, wait_for
+
+CONNECTION = Connection("localhost:1", None, None)
 
 
 class Call:
@@ -25,16 +29,16 @@ class Call:
 
 
 def test_a_group_ends_its_calls_and_those_of_the_groups_below():
-    outer, calls = CallGroup(), [Call(), Call()]
-    with CallGroup(outer) as inner, outer.running(lambda: calls[0]), inner.running(lambda: calls[1]):
+    outer, calls = CallGroup(CONNECTION), [Call(), Call()]
+    with outer.subgroup() as inner, outer.running(lambda: calls[0]), inner.running(lambda: calls[1]):
         outer.cancel()
         assert all(call.cancelled.is_set() for call in calls)
         assert inner.is_cancelled
 
 
 def test_a_group_that_ends_leaves_the_one_above_alone():
-    outer = CallGroup()
-    with CallGroup(outer) as inner:
+    outer = CallGroup(CONNECTION)
+    with outer.subgroup() as inner:
         pass
     assert inner.is_cancelled
     assert not outer.is_cancelled
@@ -42,7 +46,7 @@ def test_a_group_that_ends_leaves_the_one_above_alone():
 
 
 def test_nothing_begins_in_a_group_that_was_cancelled():
-    group = CallGroup()
+    group = CallGroup(CONNECTION)
     group.cancel()
     with pytest.raises(Cancelled) as caught, group.running(lambda: pytest.fail("it began")):
         pass
@@ -52,7 +56,7 @@ def test_nothing_begins_in_a_group_that_was_cancelled():
 
 
 def test_a_call_ends_with_its_with():
-    group, call = CallGroup(), Call()
+    group, call = CallGroup(CONNECTION), Call()
     with pytest.raises(ZeroDivisionError), group.running(lambda: call):
         raise ZeroDivisionError
     assert call.cancelled.is_set()
@@ -60,7 +64,7 @@ def test_a_call_ends_with_its_with():
 
 
 def test_a_pause_ends_with_its_group():
-    group = CallGroup()
+    group = CallGroup(CONNECTION)
     threading.Timer(0.1, group.cancel).start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
@@ -69,14 +73,14 @@ def test_a_pause_ends_with_its_group():
 
 
 @pytest.fixture
-def heard():
+def interruptible():
     """SIGINT is KeyboardInterrupt, also where the tests are run in the background of a shell, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_wait_is_ended_by_a_signal_that_another_thread_is_told_of(heard):
+def test_a_wait_is_ended_by_a_signal_that_another_thread__of(interruptible):
     future = Future()
 
     def interrupt():
@@ -87,13 +91,13 @@ def test_a_wait_is_ended_by_a_signal_that_another_thread_is_told_of(heard):
     timer.start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        result_of(future)
+        wait_for(future)
     assert time.monotonic() - began < 5
     future.set_result(None)
     timer.join()
 
 
 def test_an_error_is_pickled():
-    error = pickle.loads(pickle.dumps(client_closed()))
+    error = pickle.loads(pickle.dumps(ClientClosed()))
     assert isinstance(error, ClientClosed)
     assert error.reason == "CLIENT_CLOSED"

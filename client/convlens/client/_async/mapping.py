@@ -1,0 +1,106 @@
+"""The engine of map(): images in batches, several jobs in flight, results in order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from convlens.client._async.calls import AsyncCalls
+from convlens.client.async_transport import AsyncCallGroup, iterate, run_blocking
+from convlens.client.batching import Batch, Batcher, ItemError, bisect_on_error
+from convlens.client.errors import ClientClosed, ConvlensError, check_process
+from convlens.client.images import AsyncMapImages, ImageLike
+from convlens.client.request import new_request
+from convlens.client.result import Result
+from convlens.client.targets import ItemTarget, checked_target, uneven
+from convlens.v1 import spec_pb2
+
+_END: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncMapping:
+    """One map(): what its jobs have in common."""
+
+    calls: AsyncCalls
+    spec: spec_pb2.JobSpec
+    target: Any
+    """The target of all images, unless each has its own."""
+    timeout: float
+    """Seconds for each job."""
+    batcher: Batcher
+
+    async def run(
+        self,
+        images: AsyncMapImages,
+        targets: Any,
+        in_flight: int,
+        errors: Literal["raise", "return"],
+    ) -> AsyncIterator[Any]:
+        """Yield the outcome of each image in order, with at most `in_flight` jobs under way."""
+        batches = self._batches(images, targets)
+        running: deque[Any] = deque()
+        process = os.getpid()
+        session = await self.calls.transport.session()
+        async with session.calls.subgroup() as calls:
+            while True:
+                while len(running) < in_flight and (batch := await anext(batches, None)):
+                    running.append(calls.start(self._run_batch, batch, calls))
+                if not running:
+                    return
+                for outcome in await calls.outcome(running.popleft()):
+                    if errors == "raise" and isinstance(outcome, Exception):
+                        raise outcome
+                    yield outcome
+                    check_process(process, "map")
+
+    async def _batches(self, images: AsyncMapImages, targets: Any) -> AsyncIterator[Batch]:
+        async for image, target in paired(images, targets):
+            if batch := await run_blocking(self.batcher.add, image, target):
+                yield batch
+        if batch := self.batcher.flush():
+            yield batch
+
+    async def _run_batch(self, batch: Batch, calls: AsyncCallGroup) -> list[Result | ItemError]:
+        """Return the outcome of each image of a batch."""
+        if not batch.images:
+            return batch.in_order([])
+        start = time.monotonic()
+        outcomes = await self._run_images(batch, calls)
+        self.batcher.adapt(len(batch), time.monotonic() - start)
+        return batch.in_order(outcomes)
+
+    async def _run_images(self, batch: Batch, calls: AsyncCallGroup) -> list[Result | ItemError]:
+        """Return the outcome of each image that can be sent; a job that fails is split until the culprit is alone."""
+        try:
+            limit = await self.calls.job_time_limit(self.timeout)
+            request = new_request(self.spec, batch.images, batch.targets or self.target, time_limit=limit)
+            return [*(await self.calls.visualize(request, self.timeout, calls)).split(copy=True)]
+        except ClientClosed:
+            raise
+        except ConvlensError as error:
+            parts = bisect_on_error(batch, error)
+            if not parts:
+                return [error] * len(batch.images)
+        return [outcome for part in parts for outcome in await self._run_images(part, calls)]
+
+
+async def paired(images: AsyncMapImages, targets: Any) -> AsyncIterator[tuple[ImageLike, ItemTarget]]:
+    """Yield each image with its own target, or what is wrong with that. InvalidArgument if either ends first."""
+    if targets is None:
+        async for image in iterate(images):
+            yield image, None
+        return
+    remaining, count = iterate(targets), 0
+    async for image in iterate(images):
+        target = await anext(remaining, _END)
+        if target is _END:
+            raise uneven(count, "more")
+        yield image, checked_target(target)
+        count += 1
+    if await anext(remaining, _END) is not _END:
+        raise uneven("more", count)

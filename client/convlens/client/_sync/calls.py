@@ -1,0 +1,146 @@
+# Generated from _async/calls.py by scripts/generate_sync.py; do not edit.
+"""Calls of one client, repeated where that may help: unary ones, and those that return a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from convlens.client.connection import Connection
+from convlens.client.errors import PermissionDenied, from_rpc
+from convlens.client.request import JobRequest, job_time_limit
+from convlens.client.response import ResponseReader
+from convlens.client.result import Result
+from convlens.client.retry import RetryPolicy
+from convlens.client.stubs import Stubs
+from convlens.client.sync_transport import CallGroup, Session, Transport
+from convlens.client.timeouts import DEFAULT_TIMEOUT
+from convlens.v1 import job_pb2, model_pb2
+
+
+class Attempts:
+    """The retry loop of every call: `for attempt in attempts: with attempt as seconds_left: …`.
+
+    A grpc.RpcError in the `with` leads to the next attempt after the delay that the policy sets, or is raised as the
+    typed error that the policy makes of it. An attempt without an error is the last.
+    """
+
+    def __init__(self, session: Session, calls: CallGroup, policy: RetryPolicy) -> None:
+        self._session = session
+        self._calls = calls
+        self._policy = policy
+        self._delay: float | None = 0.0
+        """Seconds before the next attempt; None for no further attempt."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Self:
+        if self._delay is None:
+            raise StopIteration
+        if self._delay > 0:
+            self._calls.pause(self._delay)
+        self._delay = None
+        return self
+
+    def __enter__(self) -> float | None:
+        return self._policy.remaining()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if not isinstance(error, grpc.RpcError):
+            return False
+        self._delay = self._policy.delay_after(error, self._session.is_connected)
+        return True
+
+
+class Calls:
+    """The calls of one client and of its jobs."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        """Seconds for each call, unless the caller gives another number."""
+        self.transport = Transport(connection)
+
+    def unary(self, method: Callable[[Stubs], Any], request: Any, request_id: str = "") -> Any:
+        """Make a unary call and return its response."""
+        session = self.transport.session()
+        policy = RetryPolicy(self.connection, self.timeout, request_id)
+        for attempt in Attempts(session, session.calls, policy):
+            with attempt as seconds:
+                response = session.calls.unary(method(session.stubs), request, seconds)
+        return response
+
+    def visualize(self, request: JobRequest, timeout: float, calls: CallGroup | None = None) -> Result:
+        """Run a job and return its result, as one of `calls`.
+
+        A result of one image comes in one message if it fits; all others, and those that a server refuses to send so,
+        come as a stream.
+        """
+        session = self.transport.session()
+        calls = calls or session.calls
+        reader = ResponseReader(request.images, request.request_id)
+        policy = RetryPolicy(self.connection, timeout, request.request_id)
+        is_unary = len(request.images) == 1 and not request.is_result_large
+        for attempt in Attempts(session, calls, policy):
+            with attempt as seconds:
+                if is_unary:
+                    method = session.stubs.visualizations.VisualizeUnary
+                    try:
+                        reader.add_header((calls.unary(method, request.serialized, seconds)).header)
+                        continue
+                    except grpc.RpcError as error:
+                        if not self._needs_stream(error):
+                            raise
+                        is_unary = False
+                self._read(session, calls, reader, request, policy.remaining())
+        return reader.result()
+
+    def read_result(self, job_id: str, request: JobRequest | None, timeout: float) -> Result:
+        """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
+        session = self.transport.session()
+        images, request_id = (request.images, request.request_id) if request else ((), "")
+        reader = ResponseReader(images, request_id, job_id)
+        policy = RetryPolicy(self.connection, timeout, request_id)
+        for attempt in Attempts(session, session.calls, policy):
+            with attempt as seconds:
+                self._read(session, session.calls, reader, None, seconds)
+        return reader.result()
+
+    def _read(
+        self,
+        session: Session,
+        calls: CallGroup,
+        reader: ResponseReader,
+        request: JobRequest | None,
+        seconds: float | None,
+    ) -> None:
+        """Read the response to `request`, or, once the job is known to be done, the rest of its result."""
+        method: Any = session.stubs.visualizations.Visualize
+        message: Any = request.serialized if request else None
+        if request is None or reader.has_header:
+            method = session.stubs.jobs.ReadJobResult
+            message = job_pb2.ReadJobResultRequest(id=reader.job_id, offset=reader.offset)
+        with calls.stream(method, message, seconds) as parts:
+            for part in parts:
+                self.connection.mark_reached()
+                reader.feed(part)
+
+    def _needs_stream(self, error: grpc.RpcError) -> bool:
+        """Return True if the result does not fit one message, or the server is too old for VisualizeUnary."""
+        reason = from_rpc(error, self.connection.target).reason
+        return reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def job_time_limit(self, seconds: float) -> float | None:
+        """Return the time limit to send with a job whose caller waits `seconds`; None for the server's default."""
+        connection = self.connection
+        if seconds > DEFAULT_TIMEOUT and connection.longest_job is None:
+            try:
+                info = self.unary(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
+                connection.longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
+            except PermissionDenied:
+                connection.longest_job = 0.0  # a token that may not read leaves it at the server's default
+        return job_time_limit(seconds, connection.longest_job or 0.0)

@@ -1,0 +1,93 @@
+# Generated from _async/job.py by scripts/generate_sync.py; do not edit.
+"""A job by its id: status, changes, result, end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from convlens.client._sync.calls import Attempts, Calls
+from convlens.client.errors import check_process, wait_timeout_error
+from convlens.client.job_status import JobStatus
+from convlens.client.request import JobRequest
+from convlens.client.result import Result
+from convlens.client.retry import RetryPolicy
+from convlens.client.timeouts import checked_timeout
+from convlens.v1 import job_pb2
+
+
+class Job:
+    """A job on the server. Made by a client's submit() and job()."""
+
+    def __init__(self, calls: Calls, job_id: str, request: JobRequest | None = None) -> None:
+        self._calls = calls
+        self._request = request
+        self.id = job_id
+        self.request_id = request.request_id if request else ""
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    def status(self) -> JobStatus:
+        """Return the job as it is now. NotFound once it was deleted."""
+        request = job_pb2.GetJobRequest(id=self.id)
+        return JobStatus.from_message((self._calls.unary(lambda stubs: stubs.jobs.GetJob, request)).job)
+
+    def watch(self, timeout: float | None = None) -> Iterator[JobStatus]:
+        """Yield the job now and at every change until it has ended; DeadlineExceeded after `timeout` seconds.
+
+        `timeout` is by default the client's; math.inf is no limit, and 0 yields the job now and nothing more. A server
+        that goes away meanwhile is called again until then.
+        """
+        seconds = checked_timeout(timeout, self._calls.timeout, or_zero=True)
+        return self._watch(seconds) if seconds else self._watch_once()
+
+    def _watch_once(self) -> Iterator[JobStatus]:
+        status = self.status()
+        yield status
+        if not status.state.is_final:
+            raise wait_timeout_error(self.id, 0)
+
+    def _watch(self, timeout: float) -> Iterator[JobStatus]:
+        connection, session = self._calls.connection, self._calls.transport.session()
+        late = wait_timeout_error(self.id, timeout)
+        policy = RetryPolicy(connection, timeout, self.request_id, late)
+        request = job_pb2.WatchJobRequest(id=self.id)
+        last: JobStatus | None = None
+        process = os.getpid()
+        while last is None or not last.state.is_final:  # a stream may end early without an error
+            for attempt in Attempts(session, session.calls, policy):
+                with attempt as seconds:
+                    with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:
+                        for change in changes:
+                            connection.mark_reached()
+                            status = JobStatus.from_message(change.job)
+                            if last is None or last.has_changed(status):
+                                last = status
+                                yield status
+                                check_process(process, "watch")
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait until the job has ended, in whatever state, and return its status; `timeout` as in watch()."""
+        for status in self.watch(timeout):
+            last = status
+        return last
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the job, `timeout` as in wait(), and return its result.
+
+        Raises what the job ended with if it has no result: JobFailed, Cancelled, DeadlineExceeded, or NotFound
+        (RESULT_EXPIRED) once it was deleted.
+        """
+        seconds = checked_timeout(timeout, self._calls.timeout, or_zero=True)
+        self.wait(seconds)
+        return self._calls.read_result(self.id, self._request, seconds or self._calls.timeout)
+
+    def cancel(self) -> JobStatus:
+        """Cancel the job and return its status; one that has ended stays as it is."""
+        request = job_pb2.CancelJobRequest(id=self.id)
+        return JobStatus.from_message((self._calls.unary(lambda stubs: stubs.jobs.CancelJob, request)).job)
+
+    def delete(self) -> None:
+        """Delete a job that has ended, and its result. FailedPrecondition while it has not."""
+        self._calls.unary(lambda stubs: stubs.jobs.DeleteJob, job_pb2.DeleteJobRequest(id=self.id))

@@ -1,0 +1,109 @@
+"""Files through the server, several at once: pictures and arrays in a folder each, a line on stdout each."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from convlens.client import Client, ConvlensError, DeadlineExceeded, InvalidArgument, Result
+from convlens.client.cli.options import MapOptions, TargetOptions
+from convlens.client.cli.parsing import parse_target, parse_value_range
+from convlens.client.cli.server import connected
+from convlens.client.cli.terminal import err, line, note, out, visible
+from convlens.client.figures import Style
+from convlens.client.images import pack
+from convlens.client.model_card import ModelCard
+from convlens.client.options import Visualization
+from convlens.client.sync_transport import wait_for
+
+IN_FLIGHT: Final = 8
+"""Images under way at once; the worker puts those that wait into one pass."""
+
+
+def explain_files(
+    paths: Sequence[Path],
+    visualizations: Sequence[Visualization] | Callable[[ModelCard], Sequence[Visualization]],
+    options: MapOptions,
+    style: Style,
+) -> None:
+    """Compute the visualizations of every image and write the results below `options.out`; status 1 if any failed.
+
+    `visualizations` may be a function of the model's card.
+    """
+    failed = 0
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=err, transient=True)
+    target = parse_target(options.target if isinstance(options, TargetOptions) else None)
+    value_range = parse_value_range(options.value_range)
+    models_with_note = set[str]()
+    with connected() as client, _threads(client) as pool, bar:
+        supported = functools.cache(
+            lambda: visualizations(_card(client, options.model)) if callable(visualizations) else visualizations
+        )
+
+        def explain(path: Path) -> Result:
+            images = pack([path], value_range)  # refuses what is no image before the server is called
+            return client.visualize(images, supported(), model=options.model, target=target)
+
+        futures = [pool.submit(explain, path) for path in paths]
+        outcomes = zip(paths, folder_names(paths), bar.track(futures, description="images"), strict=True)
+        for path, folder, future in outcomes:
+            try:
+                result = wait_for(future)
+                written = result.save(options.out / folder, **asdict(style))
+            except (ConvlensError, OSError) as error:
+                if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
+                    raise  # the other images would fail, too
+                failed += 1
+                line(err, str(error).removeprefix(f"{path}: "), f"{path}:")
+                continue
+            if result.preprocess_assumed and result.model not in models_with_note:
+                models_with_note.add(result.model)
+                note(
+                    f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
+                    "(see convlens models)"
+                )
+            classes = ", ".join(map(str, result.predictions[0][:3]))
+            files = ", ".join(map(str, written))
+            line(out, visible(f"{path}: {classes} → {files}" if classes else f"{path}: → {files}"))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _card(client: Client, model: str) -> ModelCard:
+    """Return the card of the model, by default the server's; an empty one if none is served: the call will say so."""
+    name = model or client.server_info().default_model
+    return client.model(name) if name else ModelCard(name="")
+
+
+@contextmanager
+def _threads(client: Client) -> Iterator[ThreadPoolExecutor]:
+    """Give threads to call `client` from; an error, or Ctrl-C, ends the calls that are under way."""
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            client._calls.transport.close(for_good=True)
+            raise
+
+
+def folder_names(paths: Sequence[Path]) -> list[str]:
+    """Return a folder's name for each image: its stem, or its whole name if two have the same stem."""
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[i] = f"{name}-{seen[name]}"
+    return names
