@@ -25,10 +25,10 @@ def of_a_worker() -> None:
 
 
 def of_a_front() -> None:
-    """As interceptors/status.py and front.py do."""
-    with server.call("VisualizationService/Visualize") as seen:
+    """As interceptors/status.py and job_gateway.py do."""
+    with server.observe_call("VisualizationService/Visualize") as outcome:
         server.JOBS.labels("null", "queued").inc()
-        seen.code = "OK"
+        outcome.code = "OK"
 
 
 def microseconds(job: Callable[[], None]) -> float:

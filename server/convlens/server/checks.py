@@ -16,8 +16,8 @@ from convlens.jobs import model_registry
 from convlens.jobs.runtime import deployment
 from convlens.jobs.runtime.checks import Check, Level
 from convlens.jobs.runtime.deployment import RECORD_BYTES, Deployment
-from convlens.server.auth.reloading_file import Unusable
-from convlens.server.auth.tls import watched_certificates
+from convlens.server.auth.reloading_file import UnusableFile
+from convlens.server.auth.tls import load_certificates
 from convlens.server.auth.tokens import Tokens
 from convlens.server.settings import ServerSettings, is_loopback
 
@@ -69,8 +69,8 @@ def memory(found: ServerDeployment) -> Iterator[tuple[Level, str]]:
 def certificates(found: ServerDeployment) -> Iterator[tuple[Level, str]]:
     """Whether the files of TLS can be read, fit each other, and are good for a while."""
     try:
-        files = watched_certificates(found.server)
-    except Unusable as error:
+        files = load_certificates(found.server)
+    except UnusableFile as error:
         yield Level.ERROR, str(error)
         return
     if files is None:
@@ -110,7 +110,7 @@ def tokens(found: ServerDeployment) -> Iterator[tuple[Level, str]]:
         return
     try:
         tenants = Tokens(found.server.tokens).tenants()
-    except Unusable as error:
+    except UnusableFile as error:
         yield Level.ERROR, str(error)
         return
     if not tenants:
@@ -161,7 +161,7 @@ def versions_fit(who: str, version: str) -> tuple[Level, str]:
     return Level.OK, f"{who}: {version}"
 
 
-AT_START: Final[dict[str, Check[ServerDeployment]]] = {
+STARTUP_CHECKS: Final[dict[str, Check[ServerDeployment]]] = {
     **deployment.CHECKS,
     "memory": memory,
     "certificates": certificates,
@@ -169,5 +169,5 @@ AT_START: Final[dict[str, Check[ServerDeployment]]] = {
     "versions": versions,
 }
 """What a server looks at as it starts, when there may be no worker yet."""
-CHECKS: Final[dict[str, Check[ServerDeployment]]] = AT_START | {"tokens": tokens, "models": models}
+CHECKS: Final[dict[str, Check[ServerDeployment]]] = STARTUP_CHECKS | {"tokens": tokens, "models": models}
 """All, in the order they are shown."""
