@@ -27,7 +27,7 @@ _SECONDS: Final = Histogram(
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 JOBS: Final = Counter("convlens_server_jobs", "Jobs admitted, by what they met.", ["model", "outcome"])
-REFUSED: Final = Counter("convlens_server_jobs_refused", "Jobs refused for want of room, by the bound.", ["bound"])
+REFUSED: Final = Counter("convlens_server_jobs_refused", "Jobs rejected, by the exceeded bound.", ["bound"])
 
 
 @dataclass(slots=True)
