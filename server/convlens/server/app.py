@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.queue.celery import Publisher, celery_app
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
@@ -55,14 +54,13 @@ class Backend:
 
     def __init__(self, settings: ServerSettings) -> None:
         """Connect to Redis and open the payload store. UnusableFolder where that is a folder that cannot be used."""
-        self._publisher = Publisher(celery_app(settings.redis_url, FRONT_SECONDS))
         self.threads = IoThreads(settings.io_threads)
         self.ledger = Ledger(connect(settings.redis_url, FRONT_SECONDS), settings, settings.bounds)
         self.models = ModelCache(self.ledger, self.threads)
-        self.gateway = JobGateway(settings, self.ledger, self._publisher, self.models, self.threads)
+        self.gateway = JobGateway(settings, self.ledger, self.models, self.threads)
         self.waiters = Waiters(self.ledger, self.gateway.read)
         self.results = ResultReader(self.ledger, self.threads, settings.chunk_bytes)
-        self._reconciler = Reconciler(self.ledger, self._publisher)
+        self._reconciler = Reconciler(self.ledger)
 
     def start(self) -> None:
         """Subscribe to notifications and start the reconciler."""
@@ -74,7 +72,6 @@ class Backend:
         await self.threads.run(self._reconciler.stop)
         await self.threads.run(self.waiters.stop)
         await self.gateway.close()
-        await self.threads.run(self._publisher.close)
         self.threads.close()
 
 

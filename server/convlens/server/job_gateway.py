@@ -17,9 +17,8 @@ from typing import Final, cast
 
 from convlens.jobs.model_registry import Live
 from convlens.jobs.queue.admission import Full
-from convlens.jobs.queue.celery import Publisher
 from convlens.jobs.queue.ledger import Ledger, Waiting
-from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Submitted
+from convlens.jobs.queue.new_job import NewJob, NotSubmitted
 from convlens.jobs.queue.record import Record, State
 from convlens.jobs.runtime.redis_client import LedgerUnavailable
 from convlens.server import metrics, responses
@@ -61,13 +60,11 @@ class JobGateway:
         self,
         settings: ServerSettings,
         ledger: Ledger,
-        publisher: Publisher,
         models: ModelCache,
         threads: IoThreads,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._publisher = publisher
         self._models = models
         self._threads = threads
         self._loop = asyncio.get_running_loop()
@@ -118,19 +115,18 @@ class JobGateway:
             results = itertools.repeat(error)
         return [rejected.get(place) or next(results) if pending else None for place, pending in enumerate(batch)]
 
-    def _complete(self, outcome: Submitted | NotSubmitted) -> Record | Exception:
-        """Count and log one submission, and publish its message where one is needed."""
+    def _complete(self, outcome: Record | NotSubmitted) -> Record | Exception:
+        """Count and log one submission."""
         if isinstance(outcome, Exception):
             if isinstance(outcome, Full):
                 metrics.REFUSED.labels(outcome.limit).inc()
             return outcome
-        record, is_message_needed = outcome
-        kind = "cached" if record.cached else "follows" if record.leader else "queued"
-        metrics.JOBS.labels(record.model, kind).inc()
-        if is_message_needed:
-            self._publisher.put(record.pool)
-        log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
-        return record
+        kind = "cached" if outcome.cached else "follows" if outcome.leader else "queued"
+        metrics.JOBS.labels(outcome.model, kind).inc()
+        log.debug(
+            "job=%s model=%s images=%d flow=%s submitted", outcome.id, outcome.model, outcome.images, outcome.flow
+        )
+        return outcome
 
     # --- waiting and leaving ---
 

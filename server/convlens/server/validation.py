@@ -11,7 +11,6 @@ from typing import Final
 from blake3 import blake3
 
 from convlens.jobs.model_registry import Live
-from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.request.plan import JobPlan, Plans, make_plan
@@ -110,7 +109,6 @@ def validate(
         pixels=pixels,
         reserved=result_bytes,
         timeout=timeout,
-        hands=HANDS * max(1, card.workers),
         keep=submission.keep,
         record_bytes=RECORD_BYTES + len(spec_bytes) + IMAGE_RECORD_BYTES * len(images),
         fresh=fresh,

@@ -13,7 +13,7 @@ from typing import Final
 from convlens.jobs.queue import keys, poison
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.queue.record import Record, State
-from convlens.jobs.queue.subscriber import Notices
+from convlens.jobs.queue.subscriber import Subscriber
 
 REREAD_SECONDS: Final = 1.0
 
@@ -59,7 +59,7 @@ class Waiters:
         self._loop = asyncio.get_running_loop()
         self._read = read
         self._subscriptions: dict[str, set[Subscription]] = {}
-        self._subscriber = Notices(ledger.redis, keys.NOTICES, self._on_message)
+        self._subscriber = Subscriber(ledger.redis, keys.NOTICES, self._on_message)
 
     def start(self) -> None:
         """Subscribe, in a thread."""
