@@ -26,9 +26,9 @@ def count_in_worker() -> None:
 
 def count_in_server() -> None:
     """Count as the server does."""
-    with server.call("VisualizationService/Visualize") as call:
+    with server.observe_call("VisualizationService/Visualize") as outcome:
         server.JOBS.labels("null", "queued").inc()
-        call.code = "OK"
+        outcome.code = "OK"
 
 
 def microseconds(job: Callable[[], None]) -> float:

@@ -9,9 +9,9 @@ import atheris
 
 with atheris.instrument_imports():
     from convlens.jobs.request.fields import SpecError
-    from convlens.server.requests import reader
-    from convlens.server.status import Refusal, refusal_of
-    from convlens.server.validation import Call, validate
+    from convlens.server.requests import make_parser
+    from convlens.server.status import StatusError, to_status_error
+    from convlens.server.validation import Submission, validate
 
 import grpc
 
@@ -25,22 +25,22 @@ SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
 LIVE = Live({"null": CARD}, {"null": "null"}, ())
-READ = reader(job_pb2.SubmitJobRequest)
+READ = make_parser(job_pb2.SubmitJobRequest)
 
 
 def once(data: bytes) -> None:
     """One SubmitJobRequest."""
     try:
         request = READ(data)
-    except Refusal:
+    except StatusError:
         return
     same = job_pb2.SubmitJobRequest.FromString(data)
     for image, content in zip(same.spec.images, request.images, strict=True):
         assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
-        valid = validate(request, Call("0" * 32, "", "", keep=True), LIVE, SETTINGS)
-    except (Refusal, SpecError) as error:
-        refusal = refusal_of(error)
+        valid = validate(request, Submission("0" * 32, "", "", keep=True), LIVE, SETTINGS)
+    except (StatusError, SpecError) as error:
+        refusal = to_status_error(error)
         assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
         assert refusal.field
         return

@@ -1,1 +1,1 @@
-"""The gRPC front: validation, admission, waiting and streaming. Knows no TensorFlow."""
+"""The gRPC server: validates requests, submits jobs, waits for them, streams results. Does not import TensorFlow."""

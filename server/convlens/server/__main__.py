@@ -13,7 +13,7 @@ from convlens.v1.image_formats import ignore_warnings
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a front until it is told to stop."""
+    """Run a server until it is stopped."""
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     ignore_warnings()

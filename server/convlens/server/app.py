@@ -1,4 +1,4 @@
-"""Starts the front, serves until SIGTERM or SIGINT, drains."""
+"""Wires the server together, serves until SIGTERM or SIGINT, and drains."""
 
 from __future__ import annotations
 
@@ -14,95 +14,150 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
+from convlens.jobs.runtime.redis_client import FRONT_SECONDS, connect
 from convlens.server import metrics
-from convlens.server.auth.reloading_file import Unusable
+from convlens.server.auth.reloading_file import UnusableFile
 from convlens.server.auth.tls import server_credentials
 from convlens.server.auth.tokens import Tokens
-from convlens.server.checks import AT_START, ServerDeployment
-from convlens.server.front import Front
+from convlens.server.checks import STARTUP_CHECKS, ServerDeployment
 from convlens.server.health import SERVICES, Health
-from convlens.server.interceptors.auth import Gate
-from convlens.server.interceptors.status import Boundary
-from convlens.server.services import VERSION, Jobs, Models, Visualizations
+from convlens.server.interceptors.auth import AuthInterceptor
+from convlens.server.interceptors.status import StatusInterceptor
+from convlens.server.io_threads import IoThreads
+from convlens.server.job_gateway import JobGateway
+from convlens.server.model_cache import ModelCache
+from convlens.server.results import ResultReader
+from convlens.server.services import VERSION
+from convlens.server.services.jobs import JobService
+from convlens.server.services.models import ModelService
+from convlens.server.services.visualization import VisualizationService
 from convlens.server.settings import ServerSettings
 from convlens.server.transport import options
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget
-from convlens.server.transport.receiving import Calls, Receiving
+from convlens.server.transport.receive_interceptor import CallLimiter, ReceiveInterceptor
+from convlens.server.transport.send_budget import SendBudget
+from convlens.server.waiters import Waiters
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
 
 log = logging.getLogger(__name__)
 
 EXIT_GRPC_ENDED: Final = 70
-"""The status of a server whose gRPC ended by itself, to be started again."""
+"""Exit status of a server whose gRPC ended by itself; its supervisor restarts it."""
+
+
+class Backend:
+    """What the services use: the job queue, the model cache, and their threads."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Connect to Redis and open the payload store. UnusableFolder where that is a folder that cannot be used."""
+        self.threads = IoThreads(settings.io_threads)
+        self.ledger = Ledger(connect(settings.redis_url, FRONT_SECONDS), settings, settings.bounds)
+        self.models = ModelCache(self.ledger, self.threads)
+        self.gateway = JobGateway(settings, self.ledger, self.models, self.threads)
+        self.waiters = Waiters(self.ledger, self.gateway.read)
+        self.results = ResultReader(self.ledger, self.threads, settings.chunk_bytes)
+        self._reconciler = Reconciler(self.ledger)
+
+    def start(self) -> None:
+        """Subscribe to notifications and start the reconciler."""
+        self.waiters.start()
+        self._reconciler.start()
+
+    async def close(self) -> None:
+        """Stop all threads, the gateway's last: calls that end meanwhile leave their jobs by it."""
+        await self.threads.run(self._reconciler.stop)
+        await self.threads.run(self.waiters.stop)
+        await self.gateway.close()
+        self.threads.close()
 
 
 async def serve(settings: ServerSettings) -> int:
-    """Serves until told to stop; returns the exit status. The ready line goes to stdout once calls are taken."""
+    """Serve until stopped; return the exit status. Prints `ready: grpc HOST:PORT` once calls are accepted."""
     try:
         credentials = server_credentials(settings)
-        gate = Gate(Tokens(settings.tokens) if settings.tokens else None)
-        front = Front(settings)
-    except (Unusable, UnusableFolder) as error:
+        auth = AuthInterceptor(Tokens(settings.tokens) if settings.tokens else None)
+        backend = Backend(settings)
+    except (UnusableFile, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    checks.log_in_background(AT_START, ServerDeployment(settings))
-    health = Health(front)
-    budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, front.trim)
-    calls = Calls(settings.max_calls, settings.tenant_share)
-    boundary = Boundary(VERSION)
-    server = make_server(
-        options.options(settings), [Receiving(VERSION, budget, calls, settings.max_request_bytes), boundary, gate]
-    )
-    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Visualizations(front), server)  # type: ignore[no-untyped-call,unused-ignore]
-    job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(front), server)  # type: ignore[no-untyped-call,unused-ignore]
-    model_pb2_grpc.add_ModelServiceServicer_to_server(Models(front), server)  # type: ignore[no-untyped-call,unused-ignore]
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    if settings.reflection:
-        reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
-    probes = make_server(options.PROBES)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probes)
+    checks.log_in_background(STARTUP_CHECKS, ServerDeployment(settings))
+    health = Health(backend.models, backend.threads, backend.ledger)
+    server = _make_grpc_server(settings, backend, health, auth)
+    probe_server = make_server(options.PROBES)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probe_server)
     address = f"{settings.host}:{settings.port}"
     try:
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         if settings.health_address:
             address = settings.health_address
-            probes.add_insecure_port(address)
+            probe_server.add_insecure_port(address)
         address = settings.metrics_address
         metrics_endpoint.serve(address)
     except (RuntimeError, OSError):
         log.error("cannot listen on %s: is something else listening there?", address)  # noqa: TRY400 - as above
         return 1
-    REGISTRY.register(metrics.Standing(front.ledger, settings.bounds, lambda: front.seen, lambda: front.draining))
-    front.start()
+    REGISTRY.register(
+        metrics.QueueCollector(
+            backend.ledger, settings.bounds, lambda: backend.models.known_names, lambda: health.is_draining
+        )
+    )
+    backend.start()
     await health.update()
     await server.start()
-    await probes.start()
-    watch = asyncio.create_task(health.run())
+    await probe_server.start()
+    updating_health = asyncio.create_task(health.run())
     memory.settle()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
-    await _run_until_stopped(server, probes)
+    await _run_until_stopped(server, probe_server)
     log.info("draining for up to %g s", settings.drain_grace)
-    front.draining = True
-    watch.cancel()
+    health.is_draining = True
+    updating_health.cancel()
     await health.update()
     await server.stop(settings.drain_grace)
-    await probes.stop(0)
-    await front.close()
+    await probe_server.stop(0)
+    await backend.close()
     return 0
 
 
+def _make_grpc_server(
+    settings: ServerSettings, backend: Backend, health: Health, auth: AuthInterceptor
+) -> grpc.aio.Server:
+    """Make the server with its interceptors, the outermost first, and its services."""
+    trim_memory = backend.threads.trim_memory
+    receive_budget = ReceiveBudget(
+        settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, trim_memory
+    )
+    send_budget = SendBudget(settings.max_sending_bytes, settings.tenant_share, trim_memory)
+    limiter = CallLimiter(settings.max_calls, settings.tenant_share)
+    receive = ReceiveInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
+    server = make_server(options.options(settings), [receive, StatusInterceptor(VERSION), auth])
+    gateway, waiters, results = backend.gateway, backend.waiters, backend.results
+    visualizations = VisualizationService(gateway, waiters, results, send_budget, settings.stream_jobs)
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(visualizations, server)  # type: ignore[no-untyped-call,unused-ignore]
+    jobs = JobService(gateway, waiters, results, send_budget)
+    job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)  # type: ignore[no-untyped-call,unused-ignore]
+    models = ModelService(backend.models, settings)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(models, server)  # type: ignore[no-untyped-call,unused-ignore]
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    if settings.reflection:
+        reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    return server
+
+
 async def _run_until_stopped(*servers: grpc.aio.Server) -> None:
-    """Waits for SIGTERM or SIGINT. Where gRPC ends by itself, so does the process, to be started again."""
+    """Wait for SIGTERM or SIGINT. Exit at once where gRPC ends by itself, so that a supervisor restarts the process."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    ended = [asyncio.create_task(it.wait_for_termination()) for it in servers]
-    await asyncio.wait([asyncio.create_task(stop.wait()), *ended], return_when=asyncio.FIRST_COMPLETED)
+    terminations = [asyncio.create_task(server.wait_for_termination()) for server in servers]
+    await asyncio.wait([asyncio.create_task(stop.wait()), *terminations], return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():  # grpcio ends a server whose loop has failed, and may crash the process a little later
-        log.critical("gRPC has ended: %s", [it.exception() for it in ended if it.done()])
+        log.critical("gRPC has ended: %s", [each.exception() for each in terminations if each.done()])
         logging.shutdown()
         os._exit(EXIT_GRPC_ENDED)

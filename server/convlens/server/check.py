@@ -1,4 +1,4 @@
-"""Is the server of these settings serving? python -m convlens.server.check: a health check for containers."""
+"""`python -m convlens.server.check`: a container's health check of the server of the given settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from convlens.server.settings import ServerSettings
 
 
 def main() -> int:
-    """0 when it serves, 1 when it does not, with the reason on stderr."""
+    """Return 0 when the server is SERVING, else 1; print the status or error on stderr."""
     settings = ServerSettings.from_command_line("convlens.server.check", sys.argv[1:])
     target = settings.health_address or f"127.0.0.1:{settings.port}"
     if settings.tls_cert and not settings.health_address:
-        print("where there is TLS, this check needs a health_address", file=sys.stderr)
+        print("with TLS this check needs a health_address", file=sys.stderr)
         return 1
     with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)

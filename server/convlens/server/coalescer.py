@@ -1,4 +1,4 @@
-"""Loops that make calls which wait together as one: under load a round trip is shared; nobody waits for company."""
+"""Coalesces calls that wait at the same time into one: under load they share a round trip; alone, none is delayed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Together(Generic[T, R]):
-    """One kind of call, which takes the items of several and gives what came of each.
+class Coalescer(Generic[T, R]):
+    """Runs a blocking function over batches of items in threads, and resolves one future per item.
 
-    An exception in the place of an answer is raised to the caller whose it is; one that is raised, to all of them.
+    The function returns one result per item, in order. An exception among the results fails the future of its item; an
+    exception that the function raises fails the futures of the whole batch.
     """
 
     def __init__(
@@ -26,64 +27,62 @@ class Together(Generic[T, R]):
         name: str,
         function: Callable[[Sequence[T]], Sequence[R | Exception]],
         *,
-        most: int = 16,
+        max_batch: int = 16,
         threads: int = 1,
     ) -> None:
-        """No more than `most` go together. One thread is best where the call hardly waits."""
+        """Start the threads. One is best where the function hardly waits: more of them make smaller batches."""
         self._loop = loop
         self._function = function
-        self._most = most
-        self._waiting: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
-        self._threads = [Loop(name, self._round, at_end=self._rest) for _ in range(threads)]
+        self._max_batch = max_batch
+        self._pending: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
+        self._threads = [Loop(name, self._run_batch, at_end=self._run_pending) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def __call__(self, item: T) -> asyncio.Future[R]:
-        """Has a call made for `item`. To be called in the loop's thread."""
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Queue `item` and return the future of its result. For the event loop's thread alone."""
         future: asyncio.Future[R] = self._loop.create_future()
-        self._waiting.put((item, future))
+        self._pending.put((item, future))
         return future
 
     def close(self) -> None:
-        """Makes the calls that wait, then ends the threads."""
+        """Run what is pending, then stop the threads."""
         for thread in self._threads:
             thread.request_stop()
-            self._waiting.put(None)
+            self._pending.put(None)
         for thread in self._threads:
             thread.stop()
 
-    def _round(self) -> None:
-        """Makes one call for what waits, once something does; for a second."""
-        calls: list[tuple[T, asyncio.Future[R]] | None] = []
+    def _run_batch(self) -> None:
+        """Run the next batch. Returns after a second without one, so that a stop is noticed."""
+        entries: list[tuple[T, asyncio.Future[R]] | None] = []
         with contextlib.suppress(queue.Empty):
-            calls.append(self._waiting.get(timeout=1.0))
-            while len(calls) < self._most:
-                calls.append(self._waiting.get_nowait())
-        self._make([call for call in calls if call])
+            entries.append(self._pending.get(timeout=1.0))
+            while len(entries) < self._max_batch:
+                entries.append(self._pending.get_nowait())
+        if batch := [entry for entry in entries if entry]:
+            results = self._run([item for item, _ in batch])
+            self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
 
-    def _rest(self) -> None:
-        """Makes the calls that still wait."""
-        while not self._waiting.empty():
-            self._round()
+    def _run_pending(self) -> None:
+        while not self._pending.empty():
+            self._run_batch()
 
-    def _make(self, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
-        if not calls:
-            return
-        answers: Sequence[R | Exception]
+    def _run(self, items: Sequence[T]) -> Sequence[R | Exception]:
         try:
-            answers = self._function([item for item, _ in calls])
-            if len(answers) != len(calls):
-                raise RuntimeError(f"{len(calls)} calls have {len(answers)} answers")  # noqa: TRY301 - told to them all
-        except Exception as error:  # noqa: BLE001 - raised to the callers
-            answers = [error] * len(calls)
-        self._loop.call_soon_threadsafe(_tell, [future for _, future in calls], answers)
+            results = self._function(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(items)} items have {len(results)} results")  # noqa: TRY301 - for all futures
+        except Exception as error:  # noqa: BLE001 - raised by the futures
+            return [error] * len(items)
+        return results
 
 
-def _tell(futures: Sequence[asyncio.Future[R]], answers: Sequence[R | Exception]) -> None:
-    for future, answer in zip(futures, answers, strict=True):
+def _resolve(futures: Sequence[asyncio.Future[R]], results: Sequence[R | Exception]) -> None:
+    for future, result in zip(futures, results, strict=True):
         if future.cancelled():
             continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
+        if isinstance(result, Exception):
+            future.set_exception(result)
         else:
-            future.set_result(answer)
+            future.set_result(result)

@@ -1,4 +1,4 @@
-"""`convlens doctor`: says what is set up wrongly around the server of the given settings. It changes nothing."""
+"""`convlens doctor`: diagnoses the deployment around the server of the given settings. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import grpc
 from pydantic import TypeAdapter, ValidationError
 
 from convlens.jobs.runtime.checks import Finding, Level, examine
-from convlens.server.checks import CHECKS, ServerDeployment, versions_fit
+from convlens.server.checks import CHECKS, ServerDeployment, check_version
 from convlens.server.settings import ServerSettings
 from convlens.v1 import model_pb2, model_pb2_grpc
 
@@ -24,13 +24,13 @@ PROGRAM = "convlens doctor"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints what each check finds; 0 when nothing is to be done, 1 when something is, 2 for wrong settings."""
+    """Print the findings of each check; return 0 without problems, 1 with any, 2 for wrong flags or settings."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         allow_abbrev=False,
         add_help=False,
-        description="Checks Redis, memory, clocks, files of TLS and tokens, models and versions, as the server of "
-        "these settings would meet them.",
+        description="Checks Redis, memory, clocks, TLS and token files, models and versions for the server of these "
+        "settings.",
         epilog="All other flags, CONVLENS_* variables and the file that CONVLENS_CONFIG names are those of `convlens "
         "server`: give the same. Exit status: 0 fine, 1 problems, 2 wrong flags or settings.",
     )
@@ -41,30 +41,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="a server to call, too, as a client does: with CONVLENS_TOKEN, CONVLENS_CA, CONVLENS_CERT, CONVLENS_KEY",
+        help="also call this server as a client does, with CONVLENS_TOKEN, CONVLENS_CA, CONVLENS_CERT, CONVLENS_KEY",
     )
     own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     settings = ServerSettings.from_command_line(PROGRAM, rest)
     findings = list(examine(CHECKS, ServerDeployment(settings)))
     if own.server:
-        findings += [Finding("server", level, message) for level, message in _answer(own.server)]
-    problems = sum(it.is_problem for it in findings)
+        findings += [Finding("server", level, message) for level, message in _check_server(own.server)]
+    problems = sum(finding.is_problem for finding in findings)
     if own.json:
-        print(json.dumps({"ok": not problems, "findings": [dataclasses.asdict(it) for it in findings]}, indent=2))
+        print(
+            json.dumps(
+                {"ok": not problems, "findings": [dataclasses.asdict(finding) for finding in findings]}, indent=2
+            )
+        )
     else:
-        width = max(len(it.check) for it in findings)
-        for it in findings:
-            print(f"{it.level:8} {it.check:{width}}  {it.message}")
+        width = max(len(finding.check) for finding in findings)
+        for finding in findings:
+            print(f"{finding.level:8} {finding.check:{width}}  {finding.message}")
         noun = "problem" if problems == 1 else "problems"
-        print(f"{problems} {noun}" if problems else "nothing is to be done")
+        print(f"{problems} {noun}" if problems else "no problems")
     return int(bool(problems))
 
 
-def _answer(target: str) -> Iterator[tuple[Level, str]]:
-    """Whether a server answers its callers, and of which version it is."""
+def _check_server(target: str) -> Iterator[tuple[Level, str]]:
+    """Call a server as a client does, and check its version."""
     token = os.environ.get("CONVLENS_TOKEN", "")
     if not re.fullmatch("[!-~]*", token):
-        yield Level.ERROR, "CONVLENS_TOKEN is no token: it has other characters than visible ASCII"
+        yield Level.ERROR, "CONVLENS_TOKEN is no token: it contains characters other than visible ASCII"
         return
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     try:
@@ -78,13 +82,13 @@ def _answer(target: str) -> Iterator[tuple[Level, str]]:
     except grpc.RpcError as error:
         yield Level.ERROR, f"{target}: {error.code().name}: {error.details()}"
     else:
-        yield versions_fit(f"{target} answers", info.version)
+        yield check_version(f"server at {target}", info.version)
         if not info.default_model:
             yield Level.WARNING, f"{target} serves no model"
 
 
 def _channel(target: str) -> grpc.Channel:
-    """A channel as the client's variables want it."""
+    """Open a channel as the SDK does with the same variables."""
     options = [("grpc.enable_http_proxy", 0)]
     files = [os.environ.get(f"CONVLENS_{name}") for name in ("CA", "KEY", "CERT")]
     is_tls = TypeAdapter(bool).validate_python(os.environ.get("CONVLENS_TLS") or "0")  # as the client reads it

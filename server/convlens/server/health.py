@@ -1,4 +1,4 @@
-"""grpc.health.v1 that tells the truth: about Redis, about live workers, about background loops, about draining."""
+"""Keeps grpc.health.v1 up to date: NOT_SERVING without Redis, workers or background loops, and while draining."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import asyncio
 import logging
 from typing import Final
 
+from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import background
 from convlens.jobs.runtime.background import Rounds
-from convlens.server.front import Front
 from convlens.server.health_service import HealthService
+from convlens.server.io_threads import IoThreads
+from convlens.server.model_cache import ModelCache
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 1.0
-LOOK_SECONDS: Final = 10.0
-"""A look that takes longer has found nothing that is well."""
+TIMEOUT_SECONDS: Final = 10.0
+"""An update that takes longer has failed."""
 SERVICES: Final = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
     for file, name in (
@@ -28,39 +30,42 @@ SERVICES: Final = tuple(
 
 
 class Health:
-    """Keeps the health service up to date: "" and the three services, and "model/NAME" for each model seen."""
+    """Updates the status of "", of the three services, and of "model/NAME" for each model that was ever served."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, models: ModelCache, threads: IoThreads, ledger: Ledger) -> None:
         self.servicer = HealthService()
-        self._front = front
-        self._models: set[str] = set()
+        self.is_draining = False
+        self._models = models
+        self._threads = threads
+        self._ledger = ledger
+        self._model_names: set[str] = set()
         self._last: tuple[bool, list[str]] | None = None
-        self._looks = Rounds("health")
+        self._rounds = Rounds("health")
 
     async def run(self) -> None:
-        """Looks every second, until cancelled."""
+        """Update every second, until cancelled."""
         while True:
             await self.update()
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def update(self) -> None:
-        """One look; where it fails or takes too long, nothing is served."""
+        """Update all statuses once; NOT_SERVING where that fails or takes too long."""
         live: set[str] = set()
-        with self._looks.guard():
-            async with asyncio.timeout(LOOK_SECONDS):
-                models = set((await self._front.live()).models)
-                await self._front.call(self._front.ledger.redis.ping)
-            live = models
-        self._models |= live
-        unwell = background.unwell()
-        able = not unwell and not self._front.draining
-        healthy = able and bool(live)
-        if (healthy, unwell) != self._last:
-            log.info("serving=%s models=%s", healthy, ",".join(sorted(live)))
-            if unwell:
-                log.error("loops=%s are dead or late: restart this server", ",".join(unwell))
-            self._last = healthy, unwell
+        with self._rounds.guard():
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                names = set((await self._models.get()).models)
+                await self._threads.run(self._ledger.redis.ping)
+            live = names
+        self._model_names |= live
+        failed_loops = background.unwell()
+        is_ready = not failed_loops and not self.is_draining
+        is_serving = is_ready and bool(live)
+        if (is_serving, failed_loops) != self._last:
+            log.info("serving=%s models=%s", is_serving, ",".join(sorted(live)))
+            if failed_loops:
+                log.error("loops=%s are dead or late: restart this server", ",".join(failed_loops))
+            self._last = is_serving, failed_loops
         for name in ("", *SERVICES):
-            self.servicer.set(name, is_serving=healthy)
-        for model in self._models:
-            self.servicer.set(f"model/{model}", is_serving=able and model in live)
+            self.servicer.set(name, is_serving=is_serving)
+        for name in self._model_names:
+            self.servicer.set(f"model/{name}", is_serving=is_ready and name in live)

@@ -1,7 +1,7 @@
-"""grpc.health.v1 over statuses that others set. Who watches and does not read holds up nobody else.
+"""Implements grpc.health.v1 so that a watcher that does not read blocks nobody else.
 
-grpc_health's own servicer writes to each watcher under a lock that setting a status needs: one that never reads would
-freeze what all others are told.
+grpc_health's own servicer writes to each watcher under the lock that setting a status needs: one that never reads
+would freeze the statuses of all others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _STATUS: Final[Any] = health_pb2.HealthCheckResponse
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc,unused-ignore]
-    """Tells the status of each name, and each watcher of a name the latest one that it has not read yet."""
+    """Serves the status of each name; a watcher gets the latest one that it has not read yet."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, Any] = {}
         self._changed = asyncio.Event()
 
     def set(self, name: str, *, is_serving: bool) -> None:
-        """Sets the status of a name, and wakes the watchers when it is another one."""
+        """Set the status of a name, and wake the watchers if it differs."""
         status = _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING
         if self._statuses.get(name) != status:
             self._statuses[name] = status
@@ -32,14 +32,14 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc,unused
             self._changed = asyncio.Event()
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the wire's name
-        """The status now; NOT_FOUND for a name that was never set."""
+        """Return the current status; NOT_FOUND for a name that was never set."""
         status = self._statuses.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:200]!r} is known")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002
-        """The status now and at each change; SERVICE_UNKNOWN for a name that was not set yet."""
+        """Stream the current status and each change; SERVICE_UNKNOWN for a name that was not set yet."""
         last = None
         while True:
             changed = self._changed

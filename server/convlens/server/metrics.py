@@ -1,4 +1,4 @@
-"""What a front tells Prometheus; docs/metrics.md has each metric's meaning. What waits it asks Redis at each scrape."""
+"""Exports Prometheus metrics: calls and jobs as counted here, queues as Redis has them. See docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -27,69 +27,69 @@ _SECONDS: Final = Histogram(
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 JOBS: Final = Counter("convlens_server_jobs", "Jobs admitted, by what they met.", ["model", "outcome"])
-REFUSED: Final = Counter("convlens_server_jobs_refused", "Jobs refused for want of room, by the bound.", ["bound"])
+REFUSED: Final = Counter("convlens_server_jobs_refused", "Jobs rejected, by the exceeded bound.", ["bound"])
 
 
 @dataclass(slots=True)
-class Call:
-    """One that is under way."""
+class CallOutcome:
+    """How a call ended."""
 
     code: str = "CANCELLED"
-    """The status code's name; what it stays at, unless told otherwise, is that the caller went away."""
+    """The name of its status code: by default that of a call whose caller went away."""
 
 
 @contextlib.contextmanager
-def call(method: str) -> Iterator[Call]:
-    """Counts and times a call of "Service/Method"."""
-    began, seen = time.monotonic(), Call()
+def observe_call(method: str) -> Iterator[CallOutcome]:
+    """Count and time a call of "Service/Method"."""
+    started, outcome = time.monotonic(), CallOutcome()
     try:
-        yield seen
+        yield outcome
     finally:
-        _CALLS.labels(method, seen.code).inc()
-        _SECONDS.labels(method).observe(time.monotonic() - began)
+        _CALLS.labels(method, outcome.code).inc()
+        _SECONDS.labels(method).observe(time.monotonic() - started)
 
 
-class Standing(Collector):
-    """What the ledger holds, against its bounds. All fronts tell the same of it."""
+class QueueCollector(Collector):
+    """Reads queue lengths and usage from Redis, with their bounds. All servers export the same values."""
 
     def __init__(
         self, ledger: Ledger, bounds: Bounds, models: Callable[[], Collection[str]], draining: Callable[[], bool]
     ) -> None:
-        """`models` are those to be told of though nothing waits for them."""
+        """`models` returns the names of models that are exported even if no job waits for them."""
         self._ledger = ledger
         self._bounds = bounds
         self._models = models
         self._draining = draining
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing: so that registering asks nobody."""
+        """Return nothing, so that registering does not read from Redis."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Asks Redis; without it, tells that alone."""
-        yield _gauge("convlens_server_draining", "1 while the front takes no more calls.", float(self._draining()))
+        """Yield the metrics; without Redis only that it is down."""
+        yield _gauge("convlens_server_draining", "1 while the server takes no more calls.", float(self._draining()))
         try:
-            standing = self._ledger.standing()
+            stats = self._ledger.standing()
         except LedgerUnavailable as error:
             log.warning("redis: %s", error)
             yield _gauge("convlens_redis_up", "1 while Redis answers.", 0)
             return
         yield _gauge("convlens_redis_up", "1 while Redis answers.", 1)
-        yield _gauge("convlens_live_jobs", "Jobs queued and running.", standing.jobs)
+        yield _gauge("convlens_live_jobs", "Jobs queued and running.", stats.jobs)
         yield _gauge("convlens_live_jobs_bound", "The most that are admitted.", self._bounds.jobs)
-        held = GaugeMetricFamily("convlens_held_bytes", "Bytes held.", labels=["of"])
-        for of, size in (("images", standing.image_bytes), ("results", standing.result_bytes),
-                         ("cached", standing.cached_bytes)):  # fmt: skip
-            held.add_metric([of], size)
-        yield held
+        usage = GaugeMetricFamily("convlens_held_bytes", "Bytes held.", labels=["of"])
+        for kind, size in (("images", stats.image_bytes), ("results", stats.result_bytes),
+                         ("cached", stats.cached_bytes)):  # fmt: skip
+            usage.add_metric([kind], size)
+        yield usage
         bound = GaugeMetricFamily("convlens_held_bytes_bound", "The most that are admitted.", labels=["of"])
         bound.add_metric(["images"], self._bounds.image_bytes)
         bound.add_metric(["results"], self._bounds.result_bytes)
         yield bound
         waiting = GaugeMetricFamily("convlens_queued_jobs", "Jobs that wait for a worker.", labels=["model"])
         oldest = GaugeMetricFamily("convlens_queued_oldest_seconds", "Age of the oldest of them.", labels=["model"])
-        for model in sorted({*self._models(), *standing.queues}):
-            jobs, age = standing.queues.get(model, (0, 0.0))
+        for model in sorted({*self._models(), *stats.queues}):
+            jobs, age = stats.queues.get(model, (0, 0.0))
             waiting.add_metric([model], jobs)
             oldest.add_metric([model], age)
         yield from (waiting, oldest)

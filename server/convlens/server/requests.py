@@ -1,41 +1,46 @@
-"""Requests as they come in: counted before anything is made of their parts, then parsed by protobuf.
+"""Parses requests: bounded before they are parsed, by protobuf, without unknown fields.
 
-A few bytes of a request can become a large object, such as an empty submessage, so what is not an image's bytes is
-bounded before it is parsed. What this server does not know is refused: ignored, it would change what a map means.
+A few bytes of a request can become a large object, such as an empty submessage, so everything but the bytes of images
+is bounded by a scan of the serialized request. Unknown fields are rejected: ignored, they would change what a map
+means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from convlens.server.status import Refusal, invalid
-from convlens.v1 import framing, spec_pb2, tensor_pb2
+from convlens.server.status import StatusError, invalid_field
+from convlens.server.wire_scan import scan_fields
+from convlens.v1 import spec_pb2, tensor_pb2
 
-LARGE: Final = 1 << 20
-"""Bytes of a request from which on it is not parsed in the event loop."""
-MOST_FIELDS: Final = 8192
-"""Of a request for a job: its own, its spec's, its images' and their tensors'."""
-MOST_BYTES: Final = 128 << 10
-"""Of a request for a job, its images' bytes not counted. Of a spec, therefore, as it is stored."""
+LARGE_BYTES: Final = 1 << 20
+"""A request from this size on is not parsed in the event loop."""
+MAX_FIELDS: Final = 8192
+"""Fields of a request with a spec: its own and those of the spec, the images and their tensors."""
+MAX_BYTES: Final = 128 << 10
+"""Bytes of a request with a spec, without those of its images: so a bound for the spec as it is stored, too."""
 
+_Tree = Mapping[int, "_Tree"]
+"""Field numbers to descend into; an empty one: the bytes of an image."""
 _IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
 _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
-_IMAGE: Final = {_ENCODED: None, _PIXELS: {tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number: None}}
+_DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
+_IMAGE: Final[_Tree] = {_ENCODED: {}, _PIXELS: {_DATA: {}}}
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class JobRequest:
-    """A request for a job."""
+    """A request with a JobSpec."""
 
     message: Any
-    """A message with a spec, without the images' bytes."""
+    """Without the bytes of the images."""
     images: Sequence[bytes]
-    """The bytes of each image of its spec."""
+    """The bytes of each image of the spec."""
 
     @property
     def size(self) -> int:
@@ -43,46 +48,46 @@ class JobRequest:
         return sum(map(len, self.images))
 
 
-def reader(message: type[Message]) -> Callable[[bytes], Any]:
-    """What reads serialized requests of the type `message`: one with a JobSpec as `spec` becomes a JobRequest.
+def make_parser(message: type[Message]) -> Callable[[bytes], Any]:
+    """Make the parser of a message type; one with a JobSpec as `spec` is parsed to a JobRequest.
 
-    It raises a Refusal for what is no such message, is too large, or has fields that are not known.
+    The parser raises StatusError for bytes that are no such message, are too many, or contain unknown fields.
     """
     spec = message.DESCRIPTOR.fields_by_name.get("spec")
-    images = {spec.number: {_IMAGES: _IMAGE}} if spec else {}
+    tree: _Tree = {spec.number: {_IMAGES: _IMAGE}} if spec else {}
 
-    def read(data: bytes) -> Any:
+    def parse(data: bytes) -> Any:
         try:
             if spec:
-                _count(data, images)
+                _check_size(data, tree)
             parsed = message.FromString(data)
         except (DecodeError, ValueError):
-            raise no_message(data) from None
-        request = _job_request(parsed) if spec else None
-        if _drops_fields(request.message if request else parsed):
-            path, number = next(_unknown(message.FromString(data)))
-            raise invalid(
+            raise malformed_request(data) from None
+        request = _extract_images(parsed) if spec else None
+        if _discard_unknown_fields(request.message if request else parsed):
+            path, number = next(_unknown_fields(message.FromString(data)))
+            raise invalid_field(
                 path or "request", f"has a field {number}, which this server does not know; is its client newer?"
             )
         return request or parsed
 
-    return read
+    return parse
 
 
-def no_message(data: bytes) -> Refusal:
-    """What bytes that cannot be parsed are refused by."""
-    return invalid("request", f"its {len(data)} bytes are no message of the type that this method takes")
+def malformed_request(data: bytes) -> StatusError:
+    """Describe bytes that are no message of the expected type."""
+    return invalid_field("request", f"its {len(data)} bytes are no message of the type that this method takes")
 
 
-def _job_request(message: Any) -> JobRequest:
-    images = [_take_bytes(image) for image in message.spec.images]
+def _extract_images(message: Any) -> JobRequest:
+    images = [_extract_bytes(image) for image in message.spec.images]
     rest = type(message)()
-    rest.CopyFrom(message)  # a message keeps the memory of what was taken out of it
+    rest.CopyFrom(message)  # a message keeps the memory of its former values; the copy does not
     return JobRequest(rest, images)
 
 
-def _take_bytes(image: spec_pb2.Image) -> bytes:
-    """Takes an image's bytes out of it, and the name of its tensor, which means nothing here."""
+def _extract_bytes(image: spec_pb2.Image) -> bytes:
+    """Clear and return an image's bytes. Clears the name of its tensor, too, which has no meaning."""
     if image.WhichOneof("source") == "pixels":
         data = image.pixels.data
         image.pixels.ClearField("data")
@@ -90,45 +95,42 @@ def _take_bytes(image: spec_pb2.Image) -> bytes:
         return data
     data = image.encoded
     if data:
-        image.encoded = b""  # still set, unlike one that was never given
+        image.encoded = b""  # still the set member of the oneof
     return data
 
 
-def _count(data: bytes, images: framing.Tree) -> None:
-    """Refuses a serialized request of too many fields, or of too many bytes beside those of its images.
-
-    ValueError for what is no message.
-    """
+def _check_size(data: bytes, tree: _Tree) -> None:
+    """Check number of fields and bytes of a serialized request. ValueError for bytes that are no message."""
     fields = size = 0
-    for number in _sizes(memoryview(data), images):
-        fields, size = fields + 1, size + number
-        if fields > MOST_FIELDS:
-            raise invalid("request", f"has more than {MOST_FIELDS} fields, those of its images included")
-        if size > MOST_BYTES:
-            raise invalid("request", f"has more than {MOST_BYTES} bytes that are not its images'")
+    for own_bytes in _own_bytes(memoryview(data), tree):
+        fields, size = fields + 1, size + own_bytes
+        if fields > MAX_FIELDS:
+            raise invalid_field("request", f"has more than {MAX_FIELDS} fields, those of its images included")
+        if size > MAX_BYTES:
+            raise invalid_field("request", f"has more than {MAX_BYTES} bytes that are not its images'")
 
 
-def _sizes(data: memoryview, images: framing.Tree) -> Iterator[int]:
-    """By field, of messages that `images` leads to as well: the bytes of it that are neither an image's nor theirs."""
-    for number, value, whole in framing.fields(data):
-        inner = images.get(number, {})
-        if value is None or inner == {}:
-            yield len(whole)
-            continue
-        yield len(whole) - len(value)
-        if inner is not None:
-            yield from _sizes(value, inner)
+def _own_bytes(data: memoryview, tree: _Tree) -> Iterator[int]:
+    """Yield the bytes of each field, without an image's bytes and without those of fields that `tree` descends into."""
+    for number, value, size in scan_fields(data):
+        inner = tree.get(number)
+        if value is None or inner is None:
+            yield size
+        else:
+            yield size - len(value)
+            if inner:
+                yield from _own_bytes(value, inner)
 
 
-def _drops_fields(message: Message) -> bool:
-    """Drops the fields, at any depth, that a message's type does not have; whether there were any."""
+def _discard_unknown_fields(message: Message) -> bool:
+    """Discard the unknown fields of a message, at any depth; whether there were any."""
     size = message.ByteSize()
     message.DiscardUnknownFields()
     return message.ByteSize() < size
 
 
-def _unknown(message: Message, path: str = "") -> Iterator[tuple[str, int]]:
-    """The unknown fields of a message and of those in it: the path of the message, and the field's number."""
+def _unknown_fields(message: Message, path: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the unknown fields, at any depth: the path of their message, and their number."""
     unknown: Any = UnknownFieldSet(message)
     for field in unknown:
         yield path, field.field_number
@@ -136,6 +138,6 @@ def _unknown(message: Message, path: str = "") -> Iterator[tuple[str, int]]:
         if field.message_type is None:
             continue
         name = f"{path}.{field.name}" if path else field.name
-        places = ((f"{name}[{i}]", it) for i, it in enumerate(value)) if field.is_repeated else [(name, value)]
-        for place, inner in places:
-            yield from _unknown(inner, place)
+        members = ((f"{name}[{i}]", member) for i, member in enumerate(value)) if field.is_repeated else [(name, value)]
+        for member_path, member in members:
+            yield from _unknown_fields(member, member_path)

@@ -1,4 +1,4 @@
-"""Records and settings as messages of convlens.v1."""
+"""Converts records and settings to messages of convlens.v1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convlens.v1 import job_pb2, model_pb2
 
 
 def job(record: Record) -> job_pb2.Job:
-    """A record as its callers see it."""
+    """Convert a record."""
     message = job_pb2.Job(
         id=record.id,
         state=job_pb2.JobState.ValueType(record.state),
@@ -38,7 +38,7 @@ def job(record: Record) -> job_pb2.Job:
 
 
 def limits(settings: ServerSettings) -> model_pb2.Limits:
-    """The limits that clients are told."""
+    """Convert the limits that clients can read by GetServerInfo."""
     return model_pb2.Limits(
         max_request_bytes=settings.max_request_bytes,
         max_images=settings.max_images,

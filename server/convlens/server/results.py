@@ -1,77 +1,78 @@
-"""Results as their callers get them: the stored header completed, then the bytes; few ones in the header itself.
+"""Reads results: a job's stored header and tensors as the response messages of one call.
 
-Messages are put together as bytes, since the header is stored serialized and the tensors as they travel.
+A stored result is the bytes of its tensors, then its header, a serialized ResultHeader.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from typing import Any, TypeVar
 
-from convlens.jobs.payloads.store import PayloadGone
+from convlens.jobs.payloads.store import Data, PayloadGone
+from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.queue.record import Record, State
-from convlens.server.front import Front
+from convlens.server.io_threads import IoThreads
 from convlens.server.status import ended_without_result, result_expired
-from convlens.server.transport.send_budget import Sending
-from convlens.v1 import framing, result_pb2
+from convlens.server.transport.send_budget import CallSendBudget
+from convlens.v1 import result_pb2
 
-_HEADER: Final = result_pb2.ResultHeader.DESCRIPTOR.fields_by_name
-_CHUNK: Final = result_pb2.ResultChunk.DESCRIPTOR.fields_by_name
-
-Part = list[framing.Data]
-"""The pieces of a serialized ResultHeader or ResultChunk."""
+R = TypeVar("R")
 
 
-async def parts(front: Front, record: Record, sending: Sending, offset: int = 0) -> AsyncGenerator[tuple[str, Part]]:
-    """The header and, unless it holds them, the chunks from `offset` on; each with the name of its field, serialized.
+class ResultReader:
+    """Reads results from the payload store, in chunks of a size."""
 
-    Raises what the caller is to be told where there is no result. Each is read once `sending` has room for it, and
-    counts as being sent until the next is asked for.
-    """
-    if record.state is not State.SUCCEEDED:
-        raise ended_without_result(record)
-    if record.expired:
-        raise result_expired(record)
-    try:
-        whole = record.result_bytes + record.header_size
-        if not offset and whole <= front.settings.chunk_bytes:
-            async with sending.part(whole) as write:
-                stored = memoryview(await _read(front, record, 0, whole))
-                body, header = stored[: record.result_bytes], stored[record.result_bytes :]
-                write.begin()
-                yield "header", [*_completed(record, header), *framing.field(_HEADER["data"].number, body)]
-            return
-        async with sending.part(record.header_size) as write:
-            completed = _completed(record, await _read(front, record, record.result_bytes, record.header_size))
-            write.begin()
-            yield "header", completed
-        while offset < record.result_bytes:
-            size = min(front.settings.chunk_bytes, record.result_bytes - offset)
-            async with sending.part(size) as write:
-                place = framing.number(_CHUNK["offset"].number, offset)
-                data = await _read(front, record, offset, size)
-                write.begin()
-                yield "chunk", [place, *framing.field(_CHUNK["data"].number, data)]
-                del data
-            offset += size
-    except PayloadGone:
-        raise result_expired(record) from None
+    def __init__(self, ledger: Ledger, threads: IoThreads, chunk_bytes: int) -> None:
+        self._ledger = ledger
+        self._threads = threads
+        self._chunk_bytes = chunk_bytes
 
+    async def responses(
+        self, record: Record, sending: CallSendBudget, new_response: Callable[[], R], offset: int = 0
+    ) -> AsyncGenerator[R]:
+        """Yield responses whose `header`, then `chunk`, are set; the header alone where all fits into one chunk.
 
-async def _read(front: Front, record: Record, offset: int, length: int) -> framing.Data:
-    """Bytes of a result; where they are in memory a thread would take longer than reading them."""
-    if front.ledger.payloads.waits:
-        return await front.call(front.ledger.read_result, record, offset, length)
-    return front.ledger.read_result(record, offset, length)
+        The chunks begin at byte `offset` of the tensors. Each part is read once `sending` has room for it, and counts
+        as being sent until the next is asked for. StatusError where there is no result.
+        """
+        if record.state is not State.SUCCEEDED:
+            raise ended_without_result(record)
+        if record.expired:
+            raise result_expired(record)
+        size = record.result_bytes
+        is_one_message = not offset and size + record.header_size <= self._chunk_bytes
+        try:
+            async with sending.part(record.header_size + (size if is_one_message else 0)) as write:
+                response: Any = new_response()
+                await self._read_header(record, response.header, with_tensors=is_one_message)
+                write.start()
+                yield response
+                del response
+            while offset < size and not is_one_message:
+                length = min(self._chunk_bytes, size - offset)
+                async with sending.part(length) as write:
+                    response = new_response()
+                    response.chunk.offset = offset
+                    response.chunk.data = bytes(await self._read(record, offset, length))
+                    write.start()
+                    yield response
+                    del response
+                offset += length
+        except PayloadGone:
+            raise result_expired(record) from None
 
+    async def _read_header(self, record: Record, header: result_pb2.ResultHeader, *, with_tensors: bool) -> None:
+        """Fill in the stored header, and what differs between equal jobs, which share a stored result."""
+        start = 0 if with_tensors else record.result_bytes
+        stored = memoryview(await self._read(record, start, record.result_bytes + record.header_size - start))
+        header.MergeFromString(bytes(stored[record.result_bytes - start :]))
+        if with_tensors:
+            header.data = bytes(stored[: record.result_bytes])
+        header.job_id = record.id
+        header.cached = record.cached
 
-def _completed(record: Record, header: framing.Data) -> Part:
-    """The stored header with what is the job's own: equal jobs share a result."""
-    own: Part = [header, *framing.field(_HEADER["job_id"].number, record.id.encode())]
-    return [*own, framing.number(_HEADER["cached"].number, 1)] if record.cached else own
-
-
-def answered(message: type, name: str) -> Callable[[Part], bytes]:
-    """What makes a serialized `message` of the pieces of its field `name`, a message itself."""
-    number: int = message.DESCRIPTOR.fields_by_name[name].number  # type: ignore[attr-defined]
-    return lambda part: framing.message(framing.field(number, *part))
+    async def _read(self, record: Record, offset: int, length: int) -> Data:
+        """Read bytes of a result, in a thread only where the store blocks: a thread costs more than a copy."""
+        if self._ledger.payloads.waits:
+            return await self._threads.run(self._ledger.read_result, record, offset, length)
+        return self._ledger.read_result(record, offset, length)

@@ -1,9 +1,9 @@
-"""The one place that makes an exception a google.rpc.Status: code, message, ErrorInfo, and details as fit."""
+"""Maps exceptions to google.rpc.Status with ErrorInfo and, where they fit, BadRequest, QuotaFailure and RetryInfo."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 import grpc
@@ -18,35 +18,48 @@ from convlens.jobs.queue.record import JobFailure, Record, State
 from convlens.jobs.queue.scripts import ScriptFailed
 from convlens.jobs.request.fields import SpecError
 from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.server.reasons import Reason, code_of
 
 log = logging.getLogger(__name__)
 
 DOMAIN: Final = "convlens"
-MODEL_CHANGED: Final = "MODEL_CHANGED"
-"""Why a job FAILED whose weights are not served any more; the same request makes it anew."""
 RETRY_SECONDS: Final = 1.0
-"""What a refused caller is asked to wait."""
+"""The delay in RetryInfo where nothing better is known."""
+MAX_MESSAGE: Final = 600
+"""Characters. The message is in the trailers up to three times, and clients accept 8 KiB of them."""
+MAX_VALUE: Final = 120
+"""Characters of a field's name or a metadata value."""
 
 
-@dataclasses.dataclass(eq=False)
-class Refusal(Exception):
-    """A request refused, with all that its caller is told."""
+class StatusError(Exception):
+    """An error to be sent to the caller as a google.rpc.Status.
 
-    code: grpc.StatusCode
-    reason: str
-    message: str
-    field: str = ""
-    retry_after: float | None = None
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    quota: str = ""
-    """The bound that has no room: "max_jobs", or "max_jobs/TENANT" for a tenant's share; or "tenant_rate/TENANT"."""
+    `reason` is a Reason, or that of a failed job, which a newer worker may have written; `code` by default that of the
+    reason. `field` is the field of the request at fault, `retry_after` the delay in seconds after which a retry makes
+    sense, `quota` the exceeded bound: "max_jobs", "max_jobs/TENANT" for a tenant's share, or "tenant_rate/TENANT".
+    """
 
-    def __post_init__(self) -> None:
-        self.message, self.field = _short(self.message, 600), _short(self.field, 120)
-        self.metadata = {name: _short(value, 120) for name, value in self.metadata.items()}
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        code: grpc.StatusCode | None = None,
+        field: str = "",
+        retry_after: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        quota: str = "",
+    ) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.code = code or code_of(reason)
+        self.message, self.field = _truncate(message, MAX_MESSAGE), _truncate(field, MAX_VALUE)
+        self.metadata = {name: _truncate(value, MAX_VALUE) for name, value in (metadata or {}).items()}
+        self.retry_after = retry_after
+        self.quota = quota
 
-    def status(self) -> status_pb2.Status:
-        """As a google.rpc.Status."""
+    def to_status(self) -> status_pb2.Status:
+        """Build the google.rpc.Status."""
         details = [error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)]
         if self.field:
             violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
@@ -65,106 +78,77 @@ class Refusal(Exception):
             status.details.append(packed)
         return status
 
-
-def _short(text: str, most: int) -> str:
-    """`text`, its middle left out where it is long: it stands three times in 8 KiB of trailers."""
-    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
-
-
-def invalid(name: str, description: str) -> Refusal:
-    """A field that cannot be granted."""
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", f"{name}: {description}", field=name)
+    def without_traceback(self) -> StatusError:
+        """Drop traceback, cause and context, whose frames would keep a request's images in memory."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
 
-def unknown_job(job_id: str) -> Refusal:
-    """An id that was never known, or is long forgotten."""
-    return Refusal(grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN", f"there is no job {job_id!r}", metadata={"job_id": job_id})
+def _truncate(text: str, limit: int) -> str:
+    """Replace the middle of a long text by an ellipsis."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
 
 
-def result_expired(record: Record) -> Refusal:
-    """A result whose time is over."""
-    return Refusal(
-        grpc.StatusCode.NOT_FOUND,
-        "RESULT_EXPIRED",
-        f"the result of job {record.id} has expired; submit it again",
-        metadata={"job_id": record.id},
-    )
+def invalid_field(name: str, description: str) -> StatusError:
+    """Describe a field whose value is not allowed."""
+    return StatusError(Reason.INVALID_FIELD, f"{name}: {description}", field=name)
 
 
-_FAILED: Final[dict[str, grpc.StatusCode]] = {
-    "IMAGE_UNREADABLE": grpc.StatusCode.INVALID_ARGUMENT,
-    "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
-    "RESULT_STORE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    MODEL_CHANGED: grpc.StatusCode.ABORTED,
-    "PAYLOAD_GONE": grpc.StatusCode.ABORTED,
-    "ATTEMPTS_EXHAUSTED": grpc.StatusCode.ABORTED,
-}
-_ENDED: Final = {
+def unknown_job(job_id: str) -> StatusError:
+    """Describe a job id without a record."""
+    return StatusError(Reason.JOB_UNKNOWN, f"there is no job {job_id!r}", metadata={"job_id": job_id})
+
+
+def result_expired(record: Record) -> StatusError:
+    """Describe a result that has been deleted."""
+    message = f"the result of job {record.id} has expired; submit it again"
+    return StatusError(Reason.RESULT_EXPIRED, message, metadata={"job_id": record.id})
+
+
+_CODES: Final = {
     State.CANCELLED: grpc.StatusCode.CANCELLED,
     State.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+"""Of jobs that ended in these states, whatever the reason."""
 
 
-def ended_without_result(record: Record) -> Refusal:
-    """What a caller is told who waited for a job that FAILED, or was CANCELLED or EXPIRED."""
-    failure = record.failure or JobFailure("INTERNAL", "the job ended without a reason")
-    code = _ENDED.get(record.state) or _FAILED.get(failure.reason, grpc.StatusCode.INTERNAL)
+def ended_without_result(record: Record, code: grpc.StatusCode | None = None) -> StatusError:
+    """Describe a job that is FAILED, CANCELLED or EXPIRED."""
+    failure = record.failure or JobFailure(Reason.INTERNAL, "the job ended without a reason")
     metadata = {"job_id": record.id, "job_state": record.state.name}
-    return Refusal(code, failure.reason, failure.message, field=failure.field, metadata=metadata)
+    code = code or _CODES.get(record.state)
+    return StatusError(failure.reason, failure.message, code=code, field=failure.field, metadata=metadata)
 
 
-class ModelChanged(Refusal):
-    """A call that waited for a job which ended MODEL_CHANGED, and is to be made again."""
+def _admission_rejected(error: Full) -> StatusError:
+    """Describe a reached bound or rate. A job that exceeds the bound by itself gets no RetryInfo."""
+    quota = f"{error.limit}/{error.tenant}".rstrip("/")
+    if error.never:
+        return StatusError(Reason.NEVER_FITS, str(error), field="spec", quota=quota)
+    reason = Reason.RATE_EXCEEDED if error.limit == "tenant_rate" else Reason.QUEUE_FULL
+    return StatusError(reason, str(error), retry_after=error.retry_after, quota=quota)
 
 
-def model_changed(record: Record) -> ModelChanged:
-    """UNAVAILABLE rather than what ended_without_result() makes of it, since only the call is to be made again."""
-    refusal = ended_without_result(record)
-    return ModelChanged(grpc.StatusCode.UNAVAILABLE, refusal.reason, refusal.message, metadata=refusal.metadata)
-
-
-def _full(error: Full) -> Refusal:
-    """A bound or a rate is reached; a job that is larger than the bound itself is not asked to come again."""
-    reason = "RATE_EXCEEDED" if error.limit == "tenant_rate" else "QUEUE_FULL"
-    code = grpc.StatusCode.INVALID_ARGUMENT if error.never else grpc.StatusCode.RESOURCE_EXHAUSTED
-    return Refusal(
-        code,
-        "NEVER_FITS" if error.never else reason,
-        str(error),
-        field="spec" if error.never else "",
-        retry_after=None if error.never else error.retry_after,
-        quota=f"{error.limit}/{error.tenant}".rstrip("/"),
-    )
-
-
-def without_frames(refusal: Refusal) -> Refusal:
-    """The refusal without what it was raised from and where: the memory of those frames lives as long as it does."""
-    refusal.__context__ = refusal.__cause__ = None
-    return refusal.with_traceback(None)
-
-
-def refusal_of(error: Exception) -> Refusal:
-    """Every exception a call may end with, as what its caller is told. The unforeseen is logged, not told."""
+def to_status_error(error: Exception) -> StatusError:
+    """Map any exception of a call. An unexpected one is logged; its text is not sent."""
     match error:
-        case Refusal():
+        case StatusError():
             return error
         case SpecError():
-            return invalid(error.field, error.description)
+            return invalid_field(error.field, error.description)
         case RequestIdReused():
-            return Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED", f"request_id: {error}", field="request_id"
-            )
+            return StatusError(Reason.REQUEST_ID_REUSED, f"request_id: {error}", field="request_id")
         case Full():
-            return _full(error)
+            return _admission_rejected(error)
         case StoreFull():
-            return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error), retry_after=RETRY_SECONDS)
+            return StatusError(Reason.STORE_FULL, str(error), retry_after=RETRY_SECONDS)
         case PayloadGone():
-            return Refusal(grpc.StatusCode.ABORTED, "PAYLOAD_GONE", str(error))
+            return StatusError(Reason.PAYLOAD_GONE, str(error))
         case JobLive():
-            return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED", str(error))
+            return StatusError(Reason.JOB_NOT_ENDED, str(error))
         case LedgerUnavailable() if not isinstance(error, ScriptFailed):
             log.warning("redis: %s", error)
-            return Refusal(grpc.StatusCode.UNAVAILABLE, "REDIS_UNAVAILABLE", "the job store cannot be reached just now")
+            return StatusError(Reason.REDIS_UNAVAILABLE, "the job store cannot be reached just now")
         case _:
-            log.error("unforeseen", exc_info=error)
-            return Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "an unforeseen error; the server's log has it")
+            log.error("unexpected error", exc_info=error)
+            return StatusError(Reason.INTERNAL, "an unforeseen error; the server's log has it")

@@ -1,99 +1,92 @@
-"""Many requests on one stream: so many at once, each answer whole, in the order of jobs' ends or of the requests."""
+"""Serves VisualizeStream: many requests at once, each answered whole, as jobs end or in the order of the requests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Final
 
-from convlens.server import results
 from convlens.server.requests import JobRequest
-from convlens.server.status import Refusal, refusal_of
-from convlens.v1 import framing, job_pb2
+from convlens.server.status import StatusError, to_status_error
 from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamResponse
 
-Response = VisualizeStreamResponse | bytes
-"""A message, or one serialized."""
-Turn = Callable[[], Awaitable[None]]
-"""Waits until it is an answer's turn to send its result."""
-Answer = Callable[[JobRequest, Turn], AsyncGenerator[tuple[str, job_pb2.Job | results.Part]]]
-"""The parts of an answer."""
-
-_PARTS: Final = {name: results.answered(VisualizeStreamResponse, name) for name in ("header", "chunk")}
-_SEQUENCE: Final = VisualizeStreamResponse.DESCRIPTOR.fields_by_name["sequence"].number
+WaitForTurn = Callable[[], Awaitable[None]]
+"""Waits until an answer may send its result."""
+Answer = Callable[[JobRequest, WaitForTurn], AsyncGenerator[VisualizeStreamResponse]]
+"""Yields the responses to one request, without their sequence."""
 
 
-class Stream:
-    """Answers with `answer`, `jobs` requests at once: a slow reader slows the taking of requests, not the memory."""
+class RequestStream:
+    """One call of VisualizeStream. A slow reader delays the reading of requests and does not fill memory."""
 
-    def __init__(self, answer: Answer, jobs: int) -> None:
+    def __init__(self, answer: Answer, max_jobs: int) -> None:
+        """No more than `max_jobs` requests are answered at once."""
         self._answer = answer
-        self._room = asyncio.Semaphore(jobs)
-        self._turn = asyncio.Lock()
-        self._out: asyncio.Queue[tuple[Response, asyncio.Event] | None] = asyncio.Queue(4)
-        """Responses, each with the event that it is written."""
+        self._slots = asyncio.Semaphore(max_jobs)
+        self._result_lock = asyncio.Lock()
+        """Held by the answer that sends its result: results are not interleaved."""
+        self._responses: asyncio.Queue[tuple[VisualizeStreamResponse, asyncio.Event] | None] = asyncio.Queue(4)
+        """Each with the event that it has been written."""
 
-    async def responses(self, requests: AsyncIterator[JobRequest]) -> AsyncGenerator[Response]:
-        """The parts of all answers. Raises Refusal for a request that cannot be read, after the answers before it."""
-        taking = asyncio.create_task(self._take(requests))
+    async def responses(self, requests: AsyncIterator[JobRequest]) -> AsyncGenerator[VisualizeStreamResponse]:
+        """Yield all responses. An unreadable request ends the stream with StatusError, after the earlier answers."""
+        reading = asyncio.create_task(self._read(requests))
         try:
-            while (item := await self._out.get()) is not None:
-                response, written = item
+            while (entry := await self._responses.get()) is not None:
+                response, written = entry
                 yield response
                 written.set()
-                del item, response  # or it would live until the next one is there
-            await taking
+                del entry, response  # else it lives until the next one comes
+            await reading
         finally:
-            taking.cancel()
+            reading.cancel()
 
-    async def _take(self, requests: AsyncIterator[JobRequest]) -> None:
-        free = asyncio.Event()
-        free.set()
-        last, failed = free, None
+    async def _read(self, requests: AsyncIterator[JobRequest]) -> None:
+        """Start a task for each request."""
+        unordered = asyncio.Event()
+        unordered.set()
+        previous, error = unordered, None
         async with asyncio.TaskGroup() as tasks:
             try:
                 async for request in requests:
-                    await self._room.acquire()
-                    before, after = (last, asyncio.Event()) if request.message.in_order else (free, asyncio.Event())
-                    last = after if request.message.in_order else last
-                    tasks.create_task(self._one(request, before, after))
-                    del request  # its images are needed only until they are stored
-            except Refusal as error:
-                failed = error
-        await self._out.put(None)
-        if failed:
-            raise failed
+                    await self._slots.acquire()
+                    done = asyncio.Event()
+                    tasks.create_task(self._respond(request, previous if request.message.in_order else unordered, done))
+                    previous = done if request.message.in_order else previous
+                    del request  # frees its images once they are stored
+            except StatusError as unreadable:
+                error = unreadable
+        await self._responses.put(None)
+        if error:
+            raise error
 
-    async def _one(self, request: JobRequest, before: asyncio.Event, after: asyncio.Event) -> None:
-        """One answer, begun once `before` is set; sets `after`."""
-        number = request.message.sequence
-        sequence = framing.number(_SEQUENCE, number)
+    async def _respond(self, request: JobRequest, previous: asyncio.Event, done: asyncio.Event) -> None:
+        """Answer one request, its result after `previous` is set; then set `done`."""
+        sequence = request.message.sequence
         try:
-            async with contextlib.AsyncExitStack() as held:
+            async with contextlib.AsyncExitStack() as stack:
 
-                async def turn() -> None:
-                    await before.wait()
-                    await held.enter_async_context(self._turn)
+                async def wait_for_turn() -> None:
+                    await previous.wait()
+                    await stack.enter_async_context(self._result_lock)
 
-                parts = await held.enter_async_context(contextlib.aclosing(self._answer(request, turn)))
+                answer = await stack.enter_async_context(contextlib.aclosing(self._answer(request, wait_for_turn)))
                 del request
-                async for name, part in parts:
-                    if isinstance(part, job_pb2.Job):
-                        await self._put(VisualizeStreamResponse(sequence=number, job=part))
-                    else:
-                        written = await self._put(sequence + _PARTS[name](part))
-                        await written.wait()  # until then the part counts as being sent
-        except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
-            status = refusal_of(error).status()
-            told = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
-            await before.wait()
-            await self._put(VisualizeStreamResponse(sequence=number, error=told))
+                async for response in answer:
+                    response.sequence = sequence
+                    await self._write(response)
+                    del response
+        except Exception as error:  # noqa: BLE001 - sent to the caller, and logged where unexpected
+            status = to_status_error(error).to_status()
+            await previous.wait()
+            stream_error = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
+            await self._write(VisualizeStreamResponse(sequence=sequence, error=stream_error))
         finally:
-            after.set()
-            self._room.release()
+            done.set()
+            self._slots.release()
 
-    async def _put(self, response: Response) -> asyncio.Event:
+    async def _write(self, response: VisualizeStreamResponse) -> None:
+        """Return once gRPC has taken the response: until then it counts as being sent."""
         written = asyncio.Event()
-        await self._out.put((response, written))
-        return written
+        await self._responses.put((response, written))
+        await written.wait()

@@ -20,7 +20,7 @@ from processes import durable_valkey, running, until
 from secured import new_token
 
 from convlens.jobs.runtime.checks import Level
-from convlens.server.checks import VERSION, versions_fit
+from convlens.server.checks import VERSION, check_version
 
 SMALL = {"max_queued_bytes": 4 << 20, "max_stored_bytes": 4 << 20, "max_jobs": 100}
 """Bounds that fit any Redis."""
@@ -72,9 +72,9 @@ def test_where_all_is_well_there_is_nothing_to_do(stack):
     service, target = stack
     status, found = doctor(service.url, "--server", target)
     assert (status, problems(found)) == (0, {})
-    assert found["models"] == [("ok", "served, by so many workers: null (1)")]
+    assert found["models"] == [("ok", "served (workers): null (1)")]
     assert ("ok", f"workers of null: {VERSION}") in found["versions"]
-    assert found["server"] == [("ok", f"{target} answers: {VERSION}")]
+    assert found["server"] == [("ok", f"server at {target}: {VERSION}")]
     command = [sys.executable, "-m", "convlens.server.doctor", "--redis-url", service.url]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert "append-only file" in done.stdout  # for people
@@ -146,7 +146,7 @@ def test_certificates_and_tokens_are_looked_into(stack, tmp_path):
     url = stack[0].url
     status, found = doctor(url, **certificate(tmp_path, 90))
     assert (status, problems(found)) == (0, {})
-    assert ("ok", "tls_cert: of localhost") in found["certificates"]
+    assert ("ok", "tls_cert: valid for localhost") in found["certificates"]
     for days, names, message in (
         (13, ["a"], "expires in 13 days"),
         (-2, ["a"], "expired on"),
@@ -160,7 +160,7 @@ def test_certificates_and_tokens_are_looked_into(stack, tmp_path):
     assert (status, set(problems(found))) == (1, {"tokens"})
     token = new_token(tmp_path / "tokens.toml", "acme", "read")
     status, found = doctor(url, CONVLENS_TOKENS=str(tmp_path / "tokens.toml"))
-    assert (status, found["tokens"]) == (0, [("ok", "1 of 1 tenants")])
+    assert (status, found["tokens"]) == (0, [("ok", "1 tokens of 1 tenants")])
     assert token not in str(found)
     status, found = doctor(url, CONVLENS_TOKENS=str(tmp_path / "gone.toml"))
     assert "No such file" in problems(found)["tokens"]
@@ -249,9 +249,9 @@ def test_variables_of_a_call_that_cannot_be_made_are_problems_of_the_server(stac
 
 def test_versions_more_than_a_minor_one_apart_do_not_fit():
     major, minor = (int(it) for it in VERSION.split(".")[:2])
-    assert versions_fit("w", f"{major}.{minor + 1}.9")[0] is Level.OK
+    assert check_version("w", f"{major}.{minor + 1}.9")[0] is Level.OK
     for other in (f"{major}.{minor + 2}.0", f"{major + 1}.{minor}.0", ""):
-        assert versions_fit("w", other)[0] is Level.WARNING
+        assert check_version("w", other)[0] is Level.WARNING
 
 
 def test_server_and_worker_say_at_start_what_is_wrong(tmp_path):

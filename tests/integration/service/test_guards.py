@@ -137,5 +137,5 @@ def test_a_server_open_to_others_says_so(tmp_path, own_valkey):
         process.stdout.readline()
         process.terminate()
     told = (tmp_path / "log").read_text()
-    assert "on 0.0.0.0 all is in the clear" in told
-    assert "whoever reaches 0.0.0.0 may ask for anything" in told
+    assert "traffic on 0.0.0.0 is not encrypted" in told
+    assert "everyone who can reach 0.0.0.0 has every role" in told

@@ -19,7 +19,7 @@ from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied,
 from convlens.client.stubs import Stubs
 from convlens.local.certificates import ensure_certificates
 from convlens.server.auth.principal import Role
-from convlens.server.interceptors.auth import NEEDED
+from convlens.server.interceptors.auth import REQUIRED_ROLES
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
@@ -117,7 +117,7 @@ def test_no_client_without_a_certificate_gets_in_whatever_its_token(secured, oth
 # --- tokens and roles ---
 
 
-@pytest.mark.parametrize("method", NEEDED)
+@pytest.mark.parametrize("method", REQUIRED_ROLES)
 def test_every_method_needs_a_known_token_with_its_role(secured, method):
     with secured.channel() as channel:
         missing = ask(channel, method)
@@ -129,7 +129,7 @@ def test_every_method_needs_a_known_token_with_its_role(secured, method):
     )  # fmt: skip
     assert wrong.code() is Code.UNAUTHENTICATED
     assert admin.code() not in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
-    if NEEDED[method] is Role.READ:
+    if REQUIRED_ROLES[method] is Role.READ:
         assert reading.code() not in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
     else:
         assert reading.code() is Code.PERMISSION_DENIED
@@ -205,7 +205,7 @@ def test_health_is_open_to_strangers_and_its_own_address_answers_nothing_else(se
         assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status == 1
     with grpc.insecure_channel(secured.health) as channel:
         assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status == 1
-        for method in (*NEEDED, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"):
+        for method in (*REQUIRED_ROLES, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"):
             assert ask(channel, method, secured.boss).code() is Code.UNIMPLEMENTED
 
 

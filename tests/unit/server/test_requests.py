@@ -1,4 +1,4 @@
-"""Requests are counted before they are parsed, parsed as protobuf does, and refused where fields are not known."""
+"""Requests are bounded before they are parsed, parsed by protobuf, and rejected where they have unknown fields."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import tracemalloc
 
 import pytest
 
-from convlens.server.requests import MOST_BYTES, MOST_FIELDS, JobRequest, reader
-from convlens.server.status import Refusal
+from convlens.server.requests import MAX_BYTES, MAX_FIELDS, JobRequest, make_parser
+from convlens.server.status import StatusError
 from convlens.v1 import job_pb2, spec_pb2, tensor_pb2
 from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeStreamRequest
 
-READ = reader(VisualizeRequest)
+PARSE = make_parser(VisualizeRequest)
 MIB = 1 << 20
 
 
@@ -34,47 +34,47 @@ def field(number, value):
     return varint(number << 3 | 2) + (varint(len(value)) or b"\0") + value
 
 
-def refusal(data, read=READ):
-    with pytest.raises(Refusal) as caught:
-        read(data)
+def rejection(data, parse=PARSE):
+    with pytest.raises(StatusError) as caught:
+        parse(data)
     return caught.value
 
 
-def test_the_images_bytes_are_taken_out_of_the_message():
+def test_the_bytes_of_images_are_extracted_from_the_message():
     pixels = spec_pb2.Image(pixels=tensor(b"rgb", name="n" * 1000), value_range=spec_pb2.VALUE_RANGE_0_1)
     images = [spec_pb2.Image(encoded=b"jpeg"), pixels]
-    request = READ(
+    request = PARSE(
         VisualizeRequest(spec=spec_pb2.JobSpec(model="m", images=images), request_id="r").SerializeToString()
     )
     assert isinstance(request, JobRequest)
     assert list(request.images) == [b"jpeg", b"rgb"]
     assert request.size == 7
     assert (request.message.request_id, request.message.spec.model) == ("r", "m")
-    assert [it.WhichOneof("source") for it in request.message.spec.images] == ["encoded", "pixels"]
+    assert [image.WhichOneof("source") for image in request.message.spec.images] == ["encoded", "pixels"]
     assert request.message.spec.images[1].pixels == tensor()  # without the name, which nobody reads
     assert request.message.spec.images[1].value_range == spec_pb2.VALUE_RANGE_0_1
     assert not request.message.spec.images[0].encoded
 
 
-def test_a_stream_s_requests_are_read_alike():
+def test_requests_of_a_stream_are_parsed_alike():
     spec = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=b"jpeg")])
-    request = reader(VisualizeStreamRequest)(VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString())
+    request = make_parser(VisualizeStreamRequest)(VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString())
     assert list(request.images) == [b"jpeg"]
     assert request.message.sequence == 7
 
 
 def test_requests_put_end_to_end_are_one_request_as_protobuf_merges_them():
-    parts = [VisualizeRequest(spec=spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=it)])) for it in (b"a", b"b")]
+    parts = [VisualizeRequest(spec=spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=data)])) for data in (b"a", b"b")]
     parts.append(VisualizeRequest(spec=spec_pb2.JobSpec(model="m"), request_id="r"))
-    request = READ(b"".join(part.SerializeToString() for part in parts))
+    request = PARSE(b"".join(part.SerializeToString() for part in parts))
     assert list(request.images) == [b"a", b"b"]
     assert request.message.spec.model == "m"
 
 
-def test_an_image_without_bytes_and_one_without_source_are_told_apart():
+def test_an_image_with_empty_bytes_differs_from_one_without_source():
     images = [spec_pb2.Image(encoded=b""), spec_pb2.Image(), spec_pb2.Image(pixels=tensor())]
-    request = READ(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
-    assert [it.WhichOneof("source") for it in request.message.spec.images] == ["encoded", None, "pixels"]
+    request = PARSE(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
+    assert [image.WhichOneof("source") for image in request.message.spec.images] == ["encoded", None, "pixels"]
 
 
 FLOODS = {
@@ -100,38 +100,38 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("data", FLOODS.values(), ids=FLOODS)
-def test_a_flood_of_small_fields_is_refused_at_once_and_without_memory(data):
+def test_a_flood_of_small_fields_is_rejected_fast_and_without_memory(data):
     tracemalloc.start()
-    began = time.process_time()
+    started = time.process_time()
     try:
-        refused = refusal(data)
+        error = rejection(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.process_time() - began < 0.5  # milliseconds; tracing makes it many times slower
+    assert time.process_time() - started < 0.5  # milliseconds; tracing makes it many times slower
     assert peak < MIB
-    assert refused.code.name == "INVALID_ARGUMENT"
-    assert refused.field == "request"
-    assert any(text in refused.message for text in (str(MOST_FIELDS), str(MOST_BYTES), "no message"))
+    assert error.code.name == "INVALID_ARGUMENT"
+    assert error.field == "request"
+    assert any(text in error.message for text in (str(MAX_FIELDS), str(MAX_BYTES), "no message"))
 
 
-def test_large_images_are_no_flood():
+def test_large_images_are_accepted():
     images = [spec_pb2.Image(encoded=bytes(MIB)), spec_pb2.Image(pixels=tensor(bytes(MIB)))] * 8
-    request = READ(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
+    request = PARSE(VisualizeRequest(spec=spec_pb2.JobSpec(images=images)).SerializeToString())
     assert request.size == 16 * MIB
 
 
-def test_a_field_that_is_not_known_is_refused_by_its_number_and_place():
-    """Ignored, it could mean another map than was asked for."""
-    assert "request: has a field 200" in refusal(field(200, b"x")).message
-    assert "spec: has a field 200" in refusal(field(1, field(200, b"x"))).message
+def test_an_unknown_field_is_rejected_with_its_number_and_path():
+    """Ignored, it could change what the map means."""
+    assert "request: has a field 200" in rejection(field(200, b"x")).message
+    assert "spec: has a field 200" in rejection(field(1, field(200, b"x"))).message
     images = field(2, field(1, b"a")) + field(2, field(1, b"b") + field(200, b"x"))
-    assert refusal(field(1, images)).field == "spec.images[1]"
+    assert rejection(field(1, images)).field == "spec.images[1]"
     deep = field(1, field(3, field(1, varint(90 << 3) + b"\x01")))
-    assert refusal(deep).field == "spec.visualizations[0].saliency"
-    assert "has a field 9" in refusal(field(9, b""), reader(job_pb2.GetJobRequest)).message
+    assert rejection(deep).field == "spec.visualizations[0].saliency"
+    assert "has a field 9" in rejection(field(9, b""), make_parser(job_pb2.GetJobRequest)).message
 
 
-def test_what_is_no_message_is_refused_by_its_size():
+def test_malformed_bytes_are_rejected_with_their_size():
     for data in (b"\x0a\x05spec", b"\xff" * 20, b"\x0a", field(2, b"\xff\xfe")):
-        assert f"its {len(data)} bytes are no message" in refusal(data).message
+        assert f"its {len(data)} bytes are no message" in rejection(data).message

@@ -15,7 +15,7 @@ from processes import until
 from secured import new_token
 
 from convlens.server.auth.principal import Caller, Role
-from convlens.server.auth.reloading_file import SETTLING_SECONDS, Unusable
+from convlens.server.auth.reloading_file import SETTLING_SECONDS, UnusableFile
 from convlens.server.auth.tokens import Tokens
 
 GOOD = hashlib.sha256(b"a token").hexdigest()
@@ -86,14 +86,14 @@ def test_tokens_are_long_differ_and_leave_only_their_digests_in_the_file(file):
 )
 def test_a_wrong_file_is_refused_by_what_is_wrong_in_it_and_without_secrets(file, content, message):
     file.write_text(content)
-    with pytest.raises(Unusable, match=message) as caught:
+    with pytest.raises(UnusableFile, match=message) as caught:
         Tokens(file)
     assert str(file) in str(caught.value)
     assert "convlens_secret" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused(file):
-    with pytest.raises(Unusable, match=r"cannot read .*gone.toml: No such file"):
+    with pytest.raises(UnusableFile, match=r"cannot read .*gone.toml: No such file"):
         Tokens(file.with_name("gone.toml"))
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_file_of_tokens_does_not_block_and_changes_nothing(file, kind
     started = time.monotonic()
     for _ in range(3):
         assert tokens.caller(token)
-    with pytest.raises(Unusable, match=f"tokens: cannot read {file}: "):
+    with pytest.raises(UnusableFile, match=f"tokens: cannot read {file}: "):
         Tokens(file)
     assert time.monotonic() - started < 2
     assert "stays in force" in caplog.text
@@ -207,7 +207,9 @@ def test_a_change_that_leaves_no_trace_in_the_files_times_is_seen_all_the_same(f
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
     file.write_text(file.read_text().replace("acme", "evil"))
-    tokens._file._marks = tokens._file._look()  # as where both changes fall into one step of the file system's clock
+    tokens._file._marks = (
+        tokens._file._read_marks()
+    )  # as where both changes fall into one step of the file system's clock
     assert tokens.caller(token).tenant == "acme"
     until(lambda: tokens.caller(token).tenant == "evil", 5)
 

@@ -1,1 +1,1 @@
-"""Who calls: principals, tokens, TLS, and the files that these are read from."""
+"""Authentication: callers, tokens, TLS, and the files that these are read from."""

@@ -1,4 +1,4 @@
-"""Who calls: a tenant and its roles, known for the length of a call. Knows neither tokens nor gRPC."""
+"""The caller of the current call: a tenant and its roles. Independent of tokens and gRPC."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ class Role(StrEnum):
     """What a caller may do."""
 
     READ = "read"
-    """Models and the server's limits."""
+    """Read models and the server's limits."""
     SUBMIT = "submit"
-    """Jobs and results of its own tenant."""
+    """Submit jobs; read, cancel and delete those of its own tenant."""
     ADMIN = "admin"
-    """All of it, and every tenant's jobs."""
+    """Everything, for the jobs of every tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token belongs to. An admin has the other roles, too."""
+    """The owner of a token. An admin has the other roles, too."""
 
     tenant: str
     roles: frozenset[str]
 
 
-EVERYBODY: Final = Caller("", frozenset(Role))
+ANONYMOUS: Final = Caller("", frozenset(Role))
 """The caller of every call to a server without tokens."""
 
 _CALLER: ContextVar[Caller] = ContextVar("caller")
 
 
-def caller() -> Caller:
-    """The caller of the call that this code serves.
+def current_caller() -> Caller:
+    """Return the caller of the current call.
 
-    LookupError anywhere else, threads of a pool included: nobody is let in by mistake. Ask in the call's task.
+    LookupError outside of a call's tasks, in pool threads too, so that a forgotten check fails closed.
     """
     return _CALLER.get()
 
 
-def tenant() -> str:
-    """The tenant of this code's call; empty without tokens, and for calls that need none."""
-    who = _CALLER.get(None)
-    return who.tenant if who else ""
+def current_tenant() -> str:
+    """Return the tenant of the current call; empty without tokens, and for calls that need none."""
+    caller = _CALLER.get(None)
+    return caller.tenant if caller else ""
 
 
-def called_by(who: Caller) -> None:
-    """From here on this task, and those it starts, serve a call of `who`."""
-    _CALLER.set(who)
+def set_caller(caller: Caller) -> None:
+    """Set the caller for this task and those that it starts."""
+    _CALLER.set(caller)

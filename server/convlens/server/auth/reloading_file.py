@@ -1,4 +1,4 @@
-"""Files that may be replaced while the server runs: tokens, certificates. Knows nothing of what they hold."""
+"""Reads files that may be replaced while the server runs, such as tokens and certificates, when they change."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SETTLING_SECONDS: Final = 1.0
-"""For how long a change that looks like a file being written is not believed, and after which a failed read is
-repeated. Longer than the steps of any file system's clock, so that no change within one step is missed."""
+"""A change that looks like a half-written file is ignored this long, and a failed read is repeated after it. Longer
+than the resolution of any file system's clock, so that no second change within one step of it is missed."""
 
 
 MAX_BYTES: Final = 4 << 20
-"""Of one file; tens of thousands of tokens."""
+"""Size limit of one file: enough for tens of thousands of tokens."""
 
 
-class Unusable(Exception):
-    """A file that cannot be read, or does not hold what it must: which, and why, and never what it holds."""
+class UnusableFile(Exception):
+    """A file that cannot be read, or whose content is invalid. Names file and cause, never the content."""
 
 
-class Watched(Generic[T]):
-    """What the files of some settings hold together, read again at its next use once one of them has changed.
+class ReloadingFile(Generic[T]):
+    """A value parsed from one or more files, reloaded at its next use after one of them has changed.
 
-    Raises Unusable when they cannot be used at first. Later that is logged, and what was read last stays in force, be
-    they half-written, gone, unreadable, no files, or replaced one after the other so that they do not fit each other
-    yet. For a second that is also so where a new value lacks something that the last one had: writers truncate a file,
-    then write it piece by piece.
+    Raises UnusableFile when they cannot be used at first. Later an unusable file (half-written, missing, unreadable, or
+    not yet matching the others) is logged, and the last good value stays in force. A new value that lacks something of
+    the last one is ignored for SETTLING_SECONDS, too: writers truncate a file, then write it piece by piece.
     """
 
     def __init__(
@@ -46,21 +45,21 @@ class Watched(Generic[T]):
         lacks: Callable[[T, T], bool],
         when_empty: str = "",
     ) -> None:
-        """`files` are paths by the names of their settings, `parse` makes the value of their contents in that order.
+        """Read the files: paths by the names of their settings; `parse` takes their contents in that order.
 
         `lacks(new, old)` is true where something of `old` that callers rely on is missing in `new`. `when_empty` is
-        logged of a value that has nothing in it.
+        logged for an empty value.
         """
         self._files = dict(files)
         self._parse = parse
         self._lacks = lacks
         self._when_empty = when_empty
         self._lock = threading.Lock()
-        self._marks = self._look()
-        self._again = math.inf
-        """When the files are read again though none has changed; seconds of the monotonic clock."""
-        self._doubted: tuple[list[bytes], float] | None = None
-        """Contents that are not believed yet, and when they were first seen."""
+        self._marks = self._read_marks()
+        self._next_read = math.inf
+        """When the files are read again even if none has changed, by the monotonic clock."""
+        self._pending: tuple[list[bytes], float] | None = None
+        """Contents that are not accepted yet, and when they were first seen."""
         self._logged = ""
         contents, value = self._read()
         self._accept(contents, value)
@@ -68,23 +67,23 @@ class Watched(Generic[T]):
 
     @property
     def value(self) -> T:
-        """What the files hold now. Safe in any thread; a few microseconds when nothing has changed."""
-        if self._look() != self._marks or time.monotonic() >= self._again:
+        """The current value. Safe in any thread; takes a few microseconds when nothing has changed."""
+        if self._read_marks() != self._marks or time.monotonic() >= self._next_read:
             with self._lock:
                 self._reload()
         return self._value
 
     def _reload(self) -> None:
-        self._marks = self._look()  # before reading: what is written meanwhile is a change at the next use
+        self._marks = self._read_marks()  # before reading: what is written meanwhile is a change at the next use
         try:
             contents, value = self._read()
-        except Unusable as error:
-            self._doubted = None
+        except UnusableFile as error:
+            self._pending = None
             self._keep(logging.ERROR, str(error))
             return
         if contents == self._contents:
             self._accept(contents, value)
-        elif self._is_believed(contents, value):
+        elif self._is_settled(contents, value):
             log.info("files=%s read again", self._names)
             self._accept(contents, value)
             self._warn_if_empty()
@@ -93,32 +92,32 @@ class Watched(Generic[T]):
 
     def _accept(self, contents: list[bytes], value: T) -> None:
         self._contents, self._value = contents, value
-        self._doubted, self._logged = None, ""
+        self._pending, self._logged = None, ""
         is_fresh = self._age() < SETTLING_SECONDS  # another change may have left the same marks
-        self._again = time.monotonic() + SETTLING_SECONDS if is_fresh else math.inf
+        self._next_read = time.monotonic() + SETTLING_SECONDS if is_fresh else math.inf
 
     def _warn_if_empty(self) -> None:
         if not self._value and self._when_empty:
             log.warning("%s %s", self._names, self._when_empty)
 
     def _keep(self, level: int, why: str) -> None:
-        """Keeps the last value, logs why, once, and has the files read again after a while."""
+        """Keep the last value, log the cause once, and schedule another read."""
         if why != self._logged:
             log.log(level, "%s; what was read last from %s stays in force", why, self._names)
         self._logged = why
-        self._again = time.monotonic() + SETTLING_SECONDS
+        self._next_read = time.monotonic() + SETTLING_SECONDS
 
-    def _is_believed(self, contents: list[bytes], value: T) -> bool:
-        """Whether a change is what its writer meant: nothing is missing, or the files have not moved for a while."""
+    def _is_settled(self, contents: list[bytes], value: T) -> bool:
+        """Whether a change is complete: nothing is missing, or the files have not changed for SETTLING_SECONDS."""
         if not self._lacks(value, self._value):
             return True
         now = time.monotonic()
-        if self._doubted is None or self._doubted[0] != contents:
-            self._doubted = contents, now
-        return max(now - self._doubted[1], self._age()) >= SETTLING_SECONDS
+        if self._pending is None or self._pending[0] != contents:
+            self._pending = contents, now
+        return max(now - self._pending[1], self._age()) >= SETTLING_SECONDS
 
     def _age(self) -> float:
-        """Seconds since the last change to any of the files, by the clocks of this machine and the file system."""
+        """Return the seconds since the last change of any file, by the clocks of this machine and the file system."""
         changes = [mark[-1] for mark in self._marks if mark]
         return time.time() - max(changes, default=0) / 1e9
 
@@ -128,10 +127,10 @@ class Watched(Generic[T]):
             try:
                 contents.append(_content(path))
             except OSError as error:
-                raise Unusable(f"{setting}: cannot read {path}: {error.strerror}") from error
+                raise UnusableFile(f"{setting}: cannot read {path}: {error.strerror}") from error
         return contents, self._parse(contents)
 
-    def _look(self) -> list[tuple[int, ...] | None]:
+    def _read_marks(self) -> list[tuple[int, ...] | None]:
         return [_mark(path) for path in self._files.values()]
 
     @property
@@ -140,7 +139,7 @@ class Watched(Generic[T]):
 
 
 def _content(path: Path) -> bytes:
-    """The content of a regular file. OSError for any other, which could block for ever, and for one too large."""
+    """Return the content of a regular file. OSError for any other kind, which could block, and above MAX_BYTES."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISDIR(mode):
@@ -154,9 +153,9 @@ def _content(path: Path) -> bytes:
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:
-    """Changes whenever the file does, its permissions included; the time of the last change comes last."""
+    """Return what changes with the file or its permissions; the time of the last change in ns comes last."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,6 +1,7 @@
-"""The gate: each call of convlens.v1 needs a token with the role of its method. Health and reflection stay open.
+"""Authenticates and authorizes calls of convlens.v1: each needs a token with the role of its method.
 
-Who is refused is refused before a byte of the request is read. A stream that was let in is not asked again.
+A call is rejected before its request is read. Health and reflection need no token. A stream is checked once, as it
+begins.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any, Final
 
 import grpc
 
-from convlens.server.auth.principal import EVERYBODY, Caller, Role, called_by
+from convlens.server.auth.principal import ANONYMOUS, Caller, Role, set_caller
 from convlens.server.auth.tokens import Tokens
-from convlens.server.status import Refusal
+from convlens.server.reasons import Reason
+from convlens.server.status import StatusError
 
 log = logging.getLogger(__name__)
 
-NEEDED: Final = {
+REQUIRED_ROLES: Final = {
     "/convlens.v1.VisualizationService/Visualize": Role.SUBMIT,
     "/convlens.v1.VisualizationService/VisualizeUnary": Role.SUBMIT,
     "/convlens.v1.VisualizationService/VisualizeStream": Role.SUBMIT,
@@ -32,11 +34,11 @@ NEEDED: Final = {
     "/convlens.v1.ModelService/GetModel": Role.READ,
     "/convlens.v1.ModelService/GetServerInfo": Role.READ,
 }
-"""The role that each method needs; one that is not here needs an admin."""
+"""By method. A method that is missing here needs an admin."""
 
 
-class Gate(grpc.aio.ServerInterceptor):
-    """Lets callers in by their tokens; everybody, with every role, where there are no tokens."""
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Authenticates callers by their bearer tokens; without a tokens file every caller has every role."""
 
     def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
@@ -46,52 +48,49 @@ class Gate(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The method's handler, with the caller known to its task, or one that refuses."""
+        """Return the method's handler and set the caller of this task, or return a handler that rejects the call."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/convlens."):
             return handler
         try:
-            called_by(self._admitted(method, handler_call_details.invocation_metadata))
-        except Refusal as refusal:
-            return _refusing(method, refusal)
+            set_caller(self._authenticate(method, handler_call_details.invocation_metadata))
+        except StatusError as error:
+            return _rejecting_handler(method, error)
         return handler
 
-    def _admitted(self, method: str, metadata: Any) -> Caller:
-        """Who calls. Raises a Refusal."""
+    def _authenticate(self, method: str, metadata: Any) -> Caller:
+        """Return the caller. StatusError when the token is missing, unknown, or lacks the method's role."""
         if self._tokens is None:
-            return EVERYBODY
-        who = self._tokens.caller(_token(metadata))
-        if who is None:
-            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_UNKNOWN", "this token is not, or no longer, known")
-        needed = NEEDED.get(method, Role.ADMIN)
-        if needed not in who.roles:
-            raise Refusal(
-                grpc.StatusCode.PERMISSION_DENIED,
-                "ROLE_MISSING",
-                f"{method.rpartition('/')[2]} needs the role {needed}, which this token of {who.tenant} lacks",
-                metadata={"role": needed, "tenant": who.tenant},
+            return ANONYMOUS
+        caller = self._tokens.caller(_bearer_token(metadata))
+        if caller is None:
+            raise StatusError(Reason.TOKEN_UNKNOWN, "this token is not, or no longer, known")
+        role = REQUIRED_ROLES.get(method, Role.ADMIN)
+        if role not in caller.roles:
+            raise StatusError(
+                Reason.ROLE_MISSING,
+                f"{method.rpartition('/')[2]} needs the role {role}, which this token of {caller.tenant} lacks",
+                metadata={"role": role, "tenant": caller.tenant},
             )
-        return who
+        return caller
 
 
-def _token(metadata: Any) -> str:
-    """The bearer token that the call brought. Raises a Refusal when it brought none, or several."""
-    shown = [value for name, value in metadata or () if name == "authorization"]
-    scheme, _, token = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+def _bearer_token(metadata: Any) -> str:
+    """Return the call's bearer token. StatusError when there is none, or several."""
+    values = [value for name, value in metadata or () if name == "authorization"]
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token:
-        raise Refusal(
-            grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", "this server needs one `authorization: Bearer TOKEN`"
-        )
+        raise StatusError(Reason.TOKEN_MISSING, "this server needs one `authorization: Bearer TOKEN`")
     return str(token)
 
 
-def _refusing(method: str, refusal: Refusal) -> Any:
-    """A handler that refuses whatever comes, unread."""
+def _rejecting_handler(method: str, error: StatusError) -> Any:
+    """Make a handler that raises `error` without reading the request."""
 
-    async def refuse(_requests: Any, context: Any) -> AsyncIterator[bytes]:
-        log.info("peer=%s method=%s refused reason=%s %s", context.peer(), method, refusal.reason, refusal.metadata)
-        raise refusal
-        yield b""  # this makes it a stream, of nothing
+    async def reject(_requests: Any, context: Any) -> AsyncIterator[bytes]:
+        log.info("peer=%s method=%s rejected reason=%s %s", context.peer(), method, error.reason, error.metadata)
+        raise error
+        yield b""  # makes this an async generator
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(reject)

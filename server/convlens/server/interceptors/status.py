@@ -1,4 +1,4 @@
-"""Around every call: the server's version goes out last, and every exception leaves as a google.rpc.Status."""
+"""Ends every call of convlens.v1 with the server's version, and every exception of a service as a google.rpc.Status."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import grpc
 from grpc_status import rpc_status
 
 from convlens.server import metrics
-from convlens.server.requests import reader
-from convlens.server.status import refusal_of
+from convlens.server.requests import make_parser
+from convlens.server.status import to_status_error
 
 
-class Boundary(grpc.aio.ServerInterceptor):
-    """The boundary between the services, which raise, and gRPC, which aborts."""
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Lets services raise exceptions, and aborts their calls with the status of each."""
 
     def __init__(self, version: str) -> None:
         self._metadata = (("convlens-version", version),)
@@ -26,60 +26,58 @@ class Boundary(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wraps the handler of a convlens call; health and reflection are left as they are."""
+        """Wrap the handler of a convlens.v1 method; leave health and reflection as they are."""
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/convlens."):
             return handler
-        return self._wrapped(handler, handler_call_details.method.rpartition(".")[2])
+        return self._wrap(handler, handler_call_details.method.rpartition(".")[2])
 
-    @functools.lru_cache(64)  # noqa: B019 - there is one Boundary; what the gate refuses is forgotten soon
-    def _wrapped(self, handler: Any, method: str) -> Any:
-        from_string = handler.request_deserializer  # none where the gate refuses, whatever the request is
-        codecs = (from_string and reader(from_string.__self__), _serializer(handler.response_serializer))
+    @functools.lru_cache(64)  # noqa: B019 - there is one interceptor; handlers that reject a call are evicted soon
+    def _wrap(self, handler: Any, method: str) -> Any:
+        from_string = handler.request_deserializer  # None where AuthInterceptor rejects the call unread
+        codecs = (from_string and make_parser(from_string.__self__), handler.response_serializer)
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), *codecs)
+            return grpc.stream_stream_rpc_method_handler(self._wrap_stream(handler.stream_stream, method), *codecs)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codecs)
+            return grpc.unary_stream_rpc_method_handler(self._wrap_stream(handler.unary_stream, method), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._wrap_unary(handler.unary_unary, method), *codecs)
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+    def _wrap_unary(self, behavior: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             context.set_trailing_metadata(self._metadata)
-            with metrics.call(method) as seen:
+            with metrics.observe_call(method) as outcome:
                 try:
-                    answering = inner(request, context)
-                    del request  # its images are needed only until they are stored
-                    answer = await answering
-                except Exception as error:  # noqa: BLE001 - told to the caller, and logged where unforeseen
-                    return await self._abort(context, error, seen)
-                seen.code = "OK"
-                return answer
+                    running = behavior(request, context)
+                    del request  # frees its images once they are stored
+                    response = await running
+                except Exception as error:  # noqa: BLE001 - mapped to a status
+                    return await self._abort(context, error, outcome)
+                outcome.code = "OK"
+                return response
 
         return call
 
-    def _streaming(self, inner: Callable[..., AsyncGenerator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+    def _wrap_stream(
+        self, behavior: Callable[..., AsyncGenerator[Any]], method: str
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             context.set_trailing_metadata(self._metadata)
-            with metrics.call(method) as seen:
+            with metrics.observe_call(method) as outcome:
                 try:
-                    answering = inner(request, context)
+                    running = behavior(request, context)
                     del request  # as above
-                    async with aclosing(answering) as parts:
-                        async for part in parts:
-                            yield part
-                    seen.code = "OK"
+                    async with aclosing(running) as responses:
+                        async for response in responses:
+                            yield response
+                            del response  # frees it before the next one is made
+                    outcome.code = "OK"
                 except Exception as error:  # noqa: BLE001 - as above
-                    await self._abort(context, error, seen)
+                    await self._abort(context, error, outcome)
 
         return call
 
-    async def _abort(self, context: Any, error: Exception, seen: metrics.Call) -> None:
-        refusal = refusal_of(error)
-        seen.code = refusal.code.name
-        status = rpc_status.to_status(refusal.status())
+    async def _abort(self, context: Any, error: Exception, outcome: metrics.CallOutcome) -> None:
+        status_error = to_status_error(error)
+        outcome.code = status_error.code.name
+        status = rpc_status.to_status(status_error.to_status())
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
-
-
-def _serializer(inner: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """What is serialized already stays as it is."""
-    return lambda message: message if isinstance(message, bytes) else inner(message)

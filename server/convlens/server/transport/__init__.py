@@ -1,1 +1,1 @@
-"""What a connection may make this process hold, below the services."""
+"""Below the services: connections, and bounds on the memory that they use."""

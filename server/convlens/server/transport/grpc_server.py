@@ -1,9 +1,8 @@
-"""gRPC's server with a guard: one call whose path is no UTF-8 would end it.
+"""Makes gRPC servers that survive a call whose path is not UTF-8.
 
-grpcio decodes the path of every call that core does not know by name outside of any exception handler, and shuts the
-server down when that fails: anybody could end it by one request, before a token is asked for. Services are registered
-with core by the names of their methods, so what is left are calls of methods that there are not: they are refused here,
-undecoded.
+grpcio decodes the path of every call of an unregistered method outside of any exception handler, and shuts the server
+down when that fails: anybody could stop it by one request, without a token. The methods of services are registered with
+gRPC's core, so the remaining calls are of unknown methods, and are rejected here without decoding their paths.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ log = logging.getLogger(__name__)
 
 
 class _AioServer(cygrpc.AioServer):  # type: ignore[misc]
-    """grpcio's server, to which no call comes that is not of a registered method."""
+    """grpcio's server, which dispatches calls of registered methods only."""
 
     async def _request_call(self) -> Any:
-        """Refuses each call that comes; never returns one."""
-        refusing: set[asyncio.Task[None]] = set()
+        """Reject each call of an unregistered method; never return one."""
+        rejecting: set[asyncio.Task[None]] = set()
         while True:
-            task = asyncio.create_task(_refuse(await super()._request_call()))
-            refusing.add(task)
-            task.add_done_callback(refusing.discard)
+            task = asyncio.create_task(_reject(await super()._request_call()))
+            rejecting.add(task)
+            task.add_done_callback(rejecting.discard)
 
 
-async def _refuse(state: Any) -> None:
-    """Answers a call UNIMPLEMENTED, and lets go of it once its caller has."""
+async def _reject(state: Any) -> None:
+    """Abort a call with UNIMPLEMENTED."""
     loop = asyncio.get_running_loop()
     context = cygrpc._ServicerContext(state, None, None, loop)  # noqa: SLF001
 
@@ -48,10 +47,10 @@ async def _refuse(state: Any) -> None:
 def make_server(
     options: Sequence[tuple[str, int]], interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 ) -> grpc.aio.Server:
-    """A server of grpc.aio, for services that are registered by their generated functions."""
+    """Make a grpc.aio server, for services that are registered by their generated functions."""
     server: Any = grpc.aio.server(interceptors=interceptors, options=options)
     server._server = _AioServer(  # noqa: SLF001
         cygrpc.get_working_loop(), None, (), tuple(interceptors), tuple(options), None
     )
-    made: grpc.aio.Server = server
-    return made
+    typed: grpc.aio.Server = server
+    return typed

@@ -1,9 +1,9 @@
-"""The budget for requests: bytes being received, and of requests that are whole and not stored yet.
+"""Bounds the memory of requests: bytes being received, and those of complete requests that are not stored yet.
 
-gRPC gives a message once it is whole. What it holds of the others is measured: the bytes that the kernel counted on a
-connection since its oldest pending read began, less the messages delivered since. A caller that announces a large
-request (`convlens-request-bytes`) is refused before it is read where there is no room; one that does not is refused as
-soon as its connection, its tenant or all of them together hold too much. Callers of small requests never wait.
+gRPC delivers complete messages only. What it buffers of incomplete ones is measured: the bytes that the kernel counted
+on a connection since its oldest pending read started, less the messages delivered since. A caller that announces a
+large request (`convlens-request-bytes`) is rejected before the request is read; one that does not, as soon as its
+connection, its tenant or all together hold too much. Small requests never wait.
 """
 
 from __future__ import annotations
@@ -18,68 +18,68 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import grpc
-
 from convlens.server import metrics
-from convlens.server.status import RETRY_SECONDS, Refusal
+from convlens.server.reasons import Reason
+from convlens.server.status import RETRY_SECONDS, StatusError
 from convlens.server.transport.sockets import Sockets
 
 INTERVAL_SECONDS: Final = 0.05
-"""Time between two looks at what pending reads hold."""
-SOON_SECONDS: Final = 0.01
-"""The same in a burst, and while a request without images is awaited: it comes at once, or has more than it may."""
+"""Interval at which pending reads are measured."""
+SHORT_INTERVAL_SECONDS: Final = 0.01
+"""The same in a burst, and while a request without images is pending: it arrives at once or is too large."""
 SMALL_BYTES: Final = 1 << 20
-"""Requests up to this size also have the last quarter of the budget."""
+"""The last quarter of the budget is for requests up to this size."""
 PLAIN_BYTES: Final = 64 << 10
-"""Bytes of a request without images."""
-PATIENCE_SECONDS: Final = 30.0
-"""Time that one request may take while its connection brings less than SLOW_BYTES a second."""
+"""Limit of a request without images."""
+SLOW_SECONDS: Final = 30.0
+"""Time that a request may take on a connection slower than SLOW_BYTES."""
 SLOW_BYTES: Final = 16 << 10
+"""Bytes per second."""
 BURST_BYTES: Final = 16 << 20
 BURST_SECONDS: Final = 1.0
-"""So long after so much was held, free memory is given back to the kernel."""
+"""Free memory is returned to the kernel this long after BURST_BYTES were held."""
 
 
 class Connection:
-    """What one peer's calls hold. Behind a proxy several tenants may share it; it counts as the last one's."""
+    """The bytes held by the calls of one peer. Behind a proxy tenants share it; it counts as the latest's."""
 
     def __init__(self, peer: str, received: int | None, now: float) -> None:
         self.peer = peer
         self.tenant = ""
         self.reads: dict[Read, None] = {}
-        """Pending, oldest first."""
+        """Pending ones, oldest first."""
         self.stored = 0
-        """Bytes of requests that are whole and still needed."""
+        """Bytes of complete requests that are still in memory."""
         self.rate = math.inf
-        """Bytes received in the last second."""
+        """Bytes per second, over the last second or more."""
         self._received = received or 0
         self._delivered = 0
         self._mark = (now, self._received)
 
     @property
     def level(self) -> int:
-        """Bytes received less those delivered: what it grows by while a read is pending may be held by gRPC."""
+        """Bytes received and not delivered. What it grows by while a read is pending, gRPC may be buffering."""
         return self._received - self._delivered
 
     @property
     def incomplete(self) -> int:
-        """Bytes of messages that are not whole, at most; no less than was announced."""
+        """Upper bound of the bytes of incomplete messages; at least what was announced."""
         if not self.reads:
             return 0
         return max(self.level - next(iter(self.reads)).level, sum(read.announced for read in self.reads))
 
     @property
     def has_small(self) -> bool:
-        """Whether it waits for requests without images, and no others."""
-        return bool(self.reads) and all(read.most <= PLAIN_BYTES for read in self.reads)
+        """Whether only requests without images are pending."""
+        return bool(self.reads) and all(read.limit <= PLAIN_BYTES for read in self.reads)
 
     @property
     def held(self) -> int:
-        """All bytes that it holds."""
+        """Bytes of incomplete and complete requests."""
         return self.incomplete + self.stored
 
-    def measured(self, received: int | None, now: float) -> None:
-        """Takes the kernel's count."""
+    def update(self, received: int | None, now: float) -> None:
+        """Take the kernel's count of received bytes; None where it is not known."""
         if received is None:
             return
         self._received = received
@@ -88,39 +88,40 @@ class Connection:
             self.rate = (received - before) / (now - since)
             self._mark = (now, received)
 
-    def delivered(self, size: int) -> None:
-        """A message of `size` bytes is whole, which came in frames of 16 KiB."""
+    def deliver(self, size: int) -> None:
+        """Count a complete message of `size` bytes, which arrived in frames of 16 KiB."""
         self._delivered += size + 9 * (size // 16_384 + 1)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Read:
-    """One message that is waited for."""
+    """A pending read of one message."""
 
     connection: Connection
     tenant: str
-    most: int
-    """Bytes that it may have."""
+    limit: int
+    """Bytes that the message may have."""
     announced: int
-    began: float | None
-    """When its call began; None where the message may be long in coming: on a stream."""
+    """Bytes that its caller announced; 0 for none, or few."""
+    started: float | None
+    """When its call started; None on a stream, where the next message may take any time."""
     level: int
-    """That of its connection when it began."""
-    refused: asyncio.Future[Any]
-    """Refused by the budget, or done by whoever reads."""
+    """That of its connection at the start."""
+    outcome: asyncio.Future[Any]
+    """The message, set by the reader; or StatusError, set by the budget."""
 
 
 class ReceiveBudget:
-    """Bounds what connections, tenants and all callers hold. For the event loop's thread alone."""
+    """Bounds the bytes that a connection, a tenant and all together hold. For the event loop's thread alone."""
 
-    def __init__(self, total: int, tenant_share: float, largest: int, after_burst: Callable[[], object]) -> None:
-        """A connection may hold half of `total`, a tenant its share, and each a request of the `largest` size.
+    def __init__(self, total: int, tenant_share: float, max_request: int, after_burst: Callable[[], object]) -> None:
+        """A connection may hold half of `total`, a tenant its share, and each at least one request of `max_request`.
 
-        `after_burst` is called once much was held, and is no more.
+        `after_burst` is called BURST_SECONDS after a burst.
         """
         self._total = total
-        self._connection = max(total // 2, largest)
-        self._tenant = max(int(total * tenant_share), largest)
+        self._connection = max(total // 2, max_request)
+        self._tenant = max(int(total * tenant_share), max_request)
         self._after_burst = after_burst
         self._loop = asyncio.get_running_loop()
         self._sockets = Sockets()
@@ -128,50 +129,53 @@ class ReceiveBudget:
         self._stored: Counter[str] = Counter()
         """By tenant."""
         self._burst = 0.0
-        """When a burst was last seen; 0 when its memory has been given back."""
+        """When a burst was last seen, by the monotonic clock; 0 once its memory has been returned."""
         self._requests: dict[int, weakref.ref[Any]] = {}
-        """By id, since messages have no hash."""
+        """By id of the reference, since messages have no hash."""
         self._timer: asyncio.TimerHandle | None = None
         self._released = asyncio.Event()
 
     # --- reads ---
 
-    def begin(self, peer: str, tenant: str, most: int, announced: int, *, one: bool) -> Read:
-        """A message will be read: the only `one` of its call, or one of a stream's. Raises a Refusal without room."""
+    def start_read(self, peer: str, tenant: str, limit: int, announced: int, *, is_unary: bool) -> Read:
+        """Register a read. StatusError where the announced message does not fit.
+
+        `is_unary` is true for the only message of a call, false for one of a stream.
+        """
         now = time.monotonic()
         connection = self._connections.get(peer)
         received = self._sockets.received(peer)
         if connection is None:
             connection = self._connections[peer] = Connection(peer, received, now)
-        connection.measured(received, now)
+        connection.update(received, now)
         connection.tenant = tenant
         announced = announced if announced > SMALL_BYTES else 0
-        if announced and (refusal := self._without_room(connection, tenant, announced)):
-            self._drop(connection)
-            raise refusal
-        refused = self._loop.create_future()
-        read = Read(connection, tenant, most, announced, now if one else None, connection.level, refused)
+        if announced and (error := self._rejection(connection, tenant, announced)):
+            self._remove_idle(connection)
+            raise error
+        started = now if is_unary else None
+        read = Read(connection, tenant, limit, announced, started, connection.level, self._loop.create_future())
         connection.reads[read] = None
-        self._look_within(SOON_SECONDS if connection.has_small else INTERVAL_SECONDS)
+        self._enforce_within(SHORT_INTERVAL_SECONDS if connection.has_small else INTERVAL_SECONDS)
         return read
 
-    def end(self, read: Read) -> None:
-        """The message is there, or will not come."""
+    def end_read(self, read: Read) -> None:
+        """Remove a read that is complete, or was given up."""
         read.connection.reads.pop(read, None)
-        self._drop(read.connection)
+        self._remove_idle(read.connection)
 
-    def refusal(self, read: Read, size: int) -> Refusal | None:
-        """The message is whole: why it is refused, if it is."""
-        read.connection.delivered(size)
-        if size > read.most:
-            return too_large(size, read.most)
+    def check(self, read: Read, size: int) -> StatusError | None:
+        """Count a complete message; return why it is rejected, or None."""
+        read.connection.deliver(size)
+        if size > read.limit:
+            return request_too_large(size, read.limit)
         if size <= PLAIN_BYTES or size <= read.announced:
             return None
-        return self._without_room(read.connection, read.tenant, size)
+        return self._rejection(read.connection, read.tenant, size)
 
     @contextlib.contextmanager
     def parsing(self, read: Read, size: int) -> Iterator[None]:
-        """Counts the bytes of a message for the length of a `with`."""
+        """Count the bytes of a message for the duration of a `with`."""
         self._store(read, size)
         try:
             yield
@@ -179,12 +183,12 @@ class ReceiveBudget:
             self._store(read, -size)
 
     def hold(self, read: Read, size: int, request: object) -> None:
-        """Counts the bytes of a message for as long as `request`, which has them, lives."""
+        """Count the bytes of a message until `request`, which holds them, is garbage."""
         if size <= PLAIN_BYTES:
             return
         self._store(read, size)
 
-        def is_gone(reference: weakref.ref[Any]) -> None:  # called in whichever thread it dies in
+        def on_finalized(reference: weakref.ref[Any]) -> None:  # called in any thread
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(release, reference)
 
@@ -192,139 +196,133 @@ class ReceiveBudget:
             self._requests.pop(id(reference))
             self._store(read, -size)
 
-        reference = weakref.ref(request, is_gone)
+        reference = weakref.ref(request, on_finalized)
         self._requests[id(reference)] = reference
-        self._look_within(INTERVAL_SECONDS)
+        self._enforce_within(INTERVAL_SECONDS)
 
     def _store(self, read: Read, size: int) -> None:
-        """So many bytes more, or less, of whole messages."""
+        """Add `size` bytes, or free −`size`, of complete messages."""
         connection = read.connection
         self._connections[connection.peer] = connection
         connection.stored += size
         self._stored[read.tenant] += size
         if size < 0:
-            self._drop(connection)
+            self._remove_idle(connection)
             self._released.set()
 
-    async def wait_for_room(self, peer: str, tenant: str) -> None:
-        """Waits until the next message of a stream may be read: its sender waits meanwhile, by HTTP/2's window."""
+    async def wait_for_capacity(self, peer: str, tenant: str) -> None:
+        """Wait until the next message of a stream may be read. HTTP/2 flow control holds its sender back meanwhile."""
         while (connection := self._connections.get(peer)) and any(
             held > limit // 2 for _, held, limit in self._own_bounds(connection, tenant)
         ):
             self._released.clear()
-            self._look_within(INTERVAL_SECONDS)
+            self._enforce_within(INTERVAL_SECONDS)
             await self._released.wait()
 
     # --- bounds ---
 
     def _own_bounds(self, connection: Connection, tenant: str) -> Iterator[tuple[str, int, int]]:
-        """Name, bytes held and bytes allowed of each bound that a call shares with no other connection or tenant."""
+        """Yield name, bytes held and limit of the bounds of a connection and a tenant."""
         yield "max_receiving_bytes/connection", connection.held, self._connection
         if tenant:
-            waiting = sum(it.incomplete for it in self._connections.values() if it.tenant == tenant)
-            yield f"max_receiving_bytes/{tenant}", self._stored[tenant] + waiting, self._tenant
+            incomplete = sum(connection.incomplete for connection in self._connections_of(tenant))
+            yield f"max_receiving_bytes/{tenant}", self._stored[tenant] + incomplete, self._tenant
 
-    def _without_room(self, connection: Connection, tenant: str, size: int) -> Refusal | None:
-        """Why a request of `size` bytes has no room; None when it has."""
+    def _rejection(self, connection: Connection, tenant: str, size: int) -> StatusError | None:
+        """Return why a request of `size` bytes does not fit, or None."""
         total = self._total if size <= SMALL_BYTES else self._total * 3 // 4
-        everything = ("max_receiving_bytes", sum(it.held for it in self._connections.values()), total)
+        everything = ("max_receiving_bytes", sum(connection.held for connection in self._connections.values()), total)
         for name, held, limit in (*self._own_bounds(connection, tenant), everything):
             if held + size > limit:
-                return full(name, f"{held} bytes of requests are held, and this one has {size}; allowed: {limit}")
+                return server_full(
+                    name, f"{held} bytes of requests are held, and this one has {size}; allowed: {limit}"
+                )
         return None
 
-    def _drop(self, connection: Connection) -> None:
-        """Forgets a connection that holds nothing."""
+    def _connections_of(self, tenant: str) -> list[Connection]:
+        return [connection for connection in self._connections.values() if connection.tenant == tenant]
+
+    def _remove_idle(self, connection: Connection) -> None:
+        """Remove a connection that holds nothing."""
         if not connection.reads and not connection.stored:
             self._connections.pop(connection.peer, None)
 
-    # --- the look at what is held ---
+    # --- enforcement ---
 
-    def _look_within(self, seconds: float) -> None:
+    def _enforce_within(self, seconds: float) -> None:
         due = self._loop.time() + seconds
         if self._timer and self._timer.when() > due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._look)
+            self._timer = self._loop.call_at(due, self._enforce)
 
-    def _look(self) -> None:
-        """Measures what is held, and refuses who holds too much."""
+    def _enforce(self) -> None:
+        """Measure what is held, and reject reads beyond the bounds."""
         self._timer = None
         now = time.monotonic()
-        reading = [it for it in self._connections.values() if it.reads]
+        connections = list(self._connections.values())
+        reading = [connection for connection in connections if connection.reads]
         for connection in reading:
-            connection.measured(self._sockets.received(connection.peer), now)
-        if is_burst := sum(it.held for it in self._connections.values()) > BURST_BYTES:
+            connection.update(self._sockets.received(connection.peer), now)
+        if is_burst := sum(connection.held for connection in connections) > BURST_BYTES:
             self._burst = now
         elif self._burst and now - self._burst > BURST_SECONDS:
             self._burst = 0.0
             self._after_burst()
         for connection in reading:
-            self._refuse_slow(connection, now)
-            self._refuse_large(connection)
-            self._refuse_beyond("max_receiving_bytes/connection", self._connection, [connection])
-        for tenant in {it.tenant for it in self._connections.values()} - {""}:
-            theirs = [it for it in self._connections.values() if it.tenant == tenant]
-            self._refuse_beyond(f"max_receiving_bytes/{tenant}", self._tenant, theirs)
-        self._refuse_beyond("max_receiving_bytes", self._total, list(self._connections.values()))
+            self._reject_slow(connection, now)
+            self._reject_large(connection)
+            self._reject_beyond("max_receiving_bytes/connection", self._connection, [connection])
+        for tenant in {connection.tenant for connection in self._connections.values()} - {""}:
+            self._reject_beyond(f"max_receiving_bytes/{tenant}", self._tenant, self._connections_of(tenant))
+        self._reject_beyond("max_receiving_bytes", self._total, list(self._connections.values()))
         self._released.set()
         if self._connections or self._burst:
-            is_soon = is_burst or any(it.has_small for it in self._connections.values())
-            self._look_within(SOON_SECONDS if is_soon else INTERVAL_SECONDS)
+            is_soon = is_burst or any(connection.has_small for connection in self._connections.values())
+            self._enforce_within(SHORT_INTERVAL_SECONDS if is_soon else INTERVAL_SECONDS)
 
-    def _refuse_slow(self, connection: Connection, now: float) -> None:
-        """Ends calls whose only request does not come."""
+    def _reject_slow(self, connection: Connection, now: float) -> None:
+        """Reject unary calls whose request does not arrive."""
         for read in list(connection.reads):
-            if read.began is None or now - read.began < PATIENCE_SECONDS:
+            if read.started is None or now - read.started < SLOW_SECONDS:
                 continue
-            if read.most <= PLAIN_BYTES or connection.rate < SLOW_BYTES:
-                message = f"request: was not whole within {PATIENCE_SECONDS:g} s; allowed: slower, if bytes keep coming"
-                self._refuse(
-                    read, Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_INCOMPLETE", message, field="request")
-                )
+            if read.limit <= PLAIN_BYTES or connection.rate < SLOW_BYTES:
+                message = f"request: was not whole within {SLOW_SECONDS:g} s; allowed: slower, if bytes keep coming"
+                self._reject(read, StatusError(Reason.REQUEST_INCOMPLETE, message, field="request"))
 
-    def _refuse_large(self, connection: Connection) -> None:
-        """Ends calls that may have no images, on a connection with no others, when more comes than they may have."""
+    def _reject_large(self, connection: Connection) -> None:
+        """Reject requests without images, on a connection with no others, once more arrives than they may have."""
         while connection.has_small:
             allowed = PLAIN_BYTES * 2 * (len(connection.reads) + 1)
             if (held := connection.incomplete) <= allowed:
                 return
-            self._refuse(next(iter(connection.reads)), too_large(held, PLAIN_BYTES, "has sent"))
+            self._reject(next(iter(connection.reads)), request_too_large(held, PLAIN_BYTES, "has sent"))
 
-    def _refuse_beyond(self, name: str, limit: int, connections: list[Connection]) -> None:
-        """Refuses reads until `connections` hold no more than `limit`: the slowest of those that hold much first."""
-        while (held := sum(it.held for it in connections)) > limit:
-            large = [it for it in connections if it.reads and it.held * len(connections) >= limit]
+    def _reject_beyond(self, name: str, limit: int, connections: list[Connection]) -> None:
+        """Reject reads until `connections` hold no more than `limit`: first the slowest of those that hold much."""
+        while (held := sum(connection.held for connection in connections)) > limit:
+            large = [each for each in connections if each.reads and each.held * len(connections) >= limit]
             if not large:
                 return
-            slowest = min(large, key=lambda it: it.rate)
-            self._refuse(next(iter(slowest.reads)), full(name, f"{held} bytes of requests are held; allowed: {limit}"))
+            slowest = min(large, key=lambda connection: connection.rate)
+            error = server_full(name, f"{held} bytes of requests are held; allowed: {limit}")
+            self._reject(next(iter(slowest.reads)), error)
 
-    def _refuse(self, read: Read, refusal: Refusal) -> None:
+    def _reject(self, read: Read, error: StatusError) -> None:
         read.connection.reads.pop(read, None)
-        self._drop(read.connection)
-        if not read.refused.done():
-            read.refused.set_exception(refusal)
+        self._remove_idle(read.connection)
+        if not read.outcome.done():
+            read.outcome.set_exception(error)
 
 
-def full(bound: str, message: str) -> Refusal:
-    """No room just now, by the name of the bound."""
+def server_full(bound: str, message: str) -> StatusError:
+    """Count and describe an exceeded bound."""
     metrics.REFUSED.labels(bound.partition("/")[0]).inc()
-    return Refusal(
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "SERVER_FULL",
-        f"{bound}: {message}; try again later",
-        retry_after=RETRY_SECONDS,
-        quota=bound,
-    )
+    message = f"{bound}: {message}; try again later"
+    return StatusError(Reason.SERVER_FULL, message, retry_after=RETRY_SECONDS, quota=bound)
 
 
-def too_large(size: int, most: int, verb: str = "is") -> Refusal:
-    """A message beyond its method's limit."""
-    return Refusal(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        "REQUEST_TOO_LARGE",
-        f"request: {verb} {size} bytes; allowed: {most}",
-        field="request",
-    )
+def request_too_large(size: int, limit: int, verb: str = "is") -> StatusError:
+    """Describe a message beyond its method's limit."""
+    return StatusError(Reason.REQUEST_TOO_LARGE, f"request: {verb} {size} bytes; allowed: {limit}", field="request")

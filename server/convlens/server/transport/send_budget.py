@@ -1,8 +1,8 @@
-"""The budget for answers: bytes of results from before they are read until gRPC has passed them on to the network.
+"""Bounds the memory of responses: bytes of results from before they are read until gRPC has written them.
 
-gRPC resumes a generator once its message has gone into frames, as far as the reader's HTTP/2 windows let it. Until then
-the message is in memory, so a part waits for room before it is read. gRPC cannot end a call that has a message to
-send, so a connection that does not read is closed as a whole, but only while others wait for the room it holds.
+gRPC resumes a generator once its message has been framed, as far as the receiver's HTTP/2 windows allow. Until then the
+message is in memory, so a part is admitted before it is read. gRPC cannot abort a call that has a message to send, so
+a connection that does not read is closed as a whole, but only while others wait for the bytes it holds.
 """
 
 from __future__ import annotations
@@ -17,56 +17,57 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from convlens.server.auth.principal import tenant
+from convlens.server.auth.principal import current_tenant
 from convlens.server.transport.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
 COPIES: Final = 3
-"""Of a part while it is sent: as it was read, as a message, and gRPC's."""
+"""Of a part while it is sent: as read, as a message, and serialized by gRPC."""
 SMALL_BYTES: Final = 64 << 10
-"""Parts up to this size also have the last quarter of the budget."""
+"""The last quarter of the budget is for parts up to this size."""
 CONNECTION_SHARE: Final = 8
-"""A connection has this part of the budget: few enough bytes that a slow reader gets them all within its patience."""
+"""A connection may hold one such share of the budget: little enough that a slow reader receives it in time."""
 SLOW_BYTES: Final = 32 << 10
-"""Bytes of a part that are read in a second, at least, or its connection may be closed."""
+"""Bytes per second. A connection that reads more slowly may be closed."""
 GRACE_SECONDS: Final = 1.0
-"""Time to be read in that the smallest part has."""
-LOOK_SECONDS: Final = 1.0
-"""Time between two looks for connections that do not read."""
+"""Time that even the smallest part has to be read."""
+CHECK_SECONDS: Final = 1.0
+"""Interval of the search for connections that do not read."""
 BURST_BYTES: Final = 16 << 20
 BURST_SECONDS: Final = 1.0
-"""So long after so much was held, free memory is given back to the kernel."""
+"""Free memory is returned to the kernel this long after BURST_BYTES were held."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Write:
-    """A part that is to be sent."""
+    """A part of a response that waits to be sent, or is being sent."""
 
     peer: str
     bounds: dict[str, int]
-    """The bytes that may be held, by the names of the bounds that hold for it."""
+    """Limit in bytes by name, of each bound that applies to it."""
     size: int
+    """Bytes, all copies included."""
     admitted: asyncio.Future[None]
     due: float = math.inf
-    """When it should have been read; never before it is there to be read."""
+    """When it should have been read, by the monotonic clock; infinite until gRPC has it."""
 
-    def begin(self) -> None:
-        """It is given to gRPC now, and its reader's time begins."""
+    def start(self) -> None:
+        """Start the receiver's time: gRPC gets the part now."""
         self.due = time.monotonic() + GRACE_SECONDS + self.size / COPIES / SLOW_BYTES
 
 
-class Sending:
-    """What one call sends."""
+class CallSendBudget:
+    """The send budget of one call with a stream of responses."""
 
     def __init__(self, budget: SendBudget, context: Any) -> None:
         self._budget = budget
         self._context = context
-        self._peer, self._tenant = context.peer(), tenant()
+        self._peer, self._tenant = context.peer(), current_tenant()
 
     @contextlib.asynccontextmanager
     async def part(self, size: int) -> AsyncIterator[Write]:
-        """Has room for a part of a stream, which is made and sent within the `with`."""
+        """Reserve `size` bytes for a part that is read and sent within the `with`. Waits until they are free."""
         write = await self._budget.admit(self._peer, self._tenant, size)
         try:
             yield write
@@ -74,40 +75,40 @@ class Sending:
             self._budget.release(write)
 
 
-class SendingOne(Sending):
-    """The same of a call with one answer, which gRPC sends after the handler has returned it."""
+class UnarySendBudget(CallSendBudget):
+    """The send budget of a call with one response, which gRPC sends after its handler has returned."""
 
     @contextlib.asynccontextmanager
     async def part(self, size: int) -> AsyncIterator[Write]:
-        """Has room for the answer until the call is done."""
+        """Reserve `size` bytes until the call is done."""
         write = await self._budget.admit(self._peer, self._tenant, size)
         self._context.add_done_callback(lambda _: self._budget.release(write))
         yield write
 
 
 class SendBudget:
-    """Bounds what is held for readers. Who finds no room waits: connections in turns. For the event loop's thread."""
+    """Bounds the bytes of responses; parts beyond it wait, connections in turn. For the event loop's thread alone."""
 
     def __init__(self, total: int, tenant_share: float, after_burst: Callable[[], object]) -> None:
-        """`after_burst` is called once much was held, and is no more."""
+        """`after_burst` is called BURST_SECONDS after a burst."""
         self._total = total
         self._tenant = int(total * tenant_share)
         self._after_burst = after_burst
         self._loop = asyncio.get_running_loop()
         self._sockets = Sockets()
         self._held: Counter[str] = Counter()
-        """Bytes, by the names of bounds."""
+        """Bytes by bound."""
         self._writes: dict[Write, None] = {}
-        """Those that have room, oldest first."""
+        """Admitted, oldest first."""
         self._waiting: dict[str, deque[Write]] = {}
-        """Those that have none, by their connections, whose turn comes in this order."""
-        self._look_timer: asyncio.TimerHandle | None = None
+        """By connection, in the order of their turns."""
+        self._check_timer: asyncio.TimerHandle | None = None
         self._burst_timer: asyncio.TimerHandle | None = None
         self._burst = 0.0
-        """When a burst was last seen."""
+        """When a burst was last seen, by the loop's clock."""
 
     async def admit(self, peer: str, tenant: str, size: int) -> Write:
-        """Waits until there is room for a part of `size` bytes. One that is larger than a bound goes alone."""
+        """Wait until a part of `size` bytes fits. One that is larger than a bound is admitted alone."""
         bounds = {"all": self._total, peer: self._total // CONNECTION_SHARE}
         if size > SMALL_BYTES:
             bounds["large"] = self._total * 3 // 4
@@ -116,8 +117,8 @@ class SendBudget:
         write = Write(peer, bounds, size * COPIES, self._loop.create_future())
         self._waiting.setdefault(peer, deque()).append(write)
         self._admit_waiting()
-        if not write.admitted.done() and not self._look_timer:
-            self._look_timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        if not write.admitted.done() and not self._check_timer:
+            self._check_timer = self._loop.call_later(CHECK_SECONDS, self._check)
         try:
             await write.admitted
         except asyncio.CancelledError:
@@ -126,7 +127,7 @@ class SendBudget:
         return write
 
     def release(self, write: Write) -> None:
-        """A part was sent, or will not be."""
+        """Free the bytes of a part that was sent, or will not be."""
         if write in self._writes:
             del self._writes[write]
             for name in write.bounds:
@@ -139,26 +140,27 @@ class SendBudget:
                 del self._waiting[write.peer]
         self._admit_waiting()
 
-    def _full(self, write: Write) -> list[str]:
-        """The bounds that leave a part no room."""
-        return [name for name, most in write.bounds.items() if 0 < self._held[name] > most - write.size]
+    def _exceeded(self, write: Write) -> list[str]:
+        """Return the bounds that do not admit a part now."""
+        return [name for name, limit in write.bounds.items() if 0 < self._held[name] > limit - write.size]
 
     def _admit_waiting(self) -> None:
+        """Admit one part per connection and turn, as long as any fits."""
         turns = deque(self._waiting)
         while turns:
             peer = turns.popleft()
             write = self._waiting[peer][0]
-            if self._full(write):
+            if self._exceeded(write):
                 continue
             queue = self._waiting.pop(peer)
             queue.popleft()
             if queue:
-                self._waiting[peer] = queue  # behind the others
+                self._waiting[peer] = queue  # behind the other connections
                 turns.append(peer)
             self._writes[write] = None
             for name in write.bounds:
                 self._held[name] += write.size
-            if not write.admitted.done():  # it is where its call was cancelled a moment ago
+            if not write.admitted.done():  # its call may just have been cancelled
                 write.admitted.set_result(None)
         if self._held["all"] > BURST_BYTES:
             self._burst = self._loop.time()
@@ -171,22 +173,22 @@ class SendBudget:
         else:
             self._after_burst()
 
-    def _look(self) -> None:
-        """Closes connections that do not read, who is longest overdue first, until all that wait would have room."""
-        self._look_timer = None
+    def _check(self) -> None:
+        """Close connections that do not read, longest overdue first, until the next part of each queue would fit."""
+        self._check_timer = None
         if not self._waiting:
             return
-        self._look_timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._check_timer = self._loop.call_later(CHECK_SECONDS, self._check)
         first = [queue[0] for queue in self._waiting.values()]
         needed = sum(write.size for write in first)
-        full = {name for write in first for name in self._full(write)}
+        exceeded = {name for write in first for name in self._exceeded(write)}
         closed: set[str] = set()
-        for write in sorted(self._writes, key=lambda it: it.due):
+        for write in sorted(self._writes, key=lambda write: write.due):
             if write.due > time.monotonic() or needed <= 0:
                 return
-            if write.peer in closed or full.isdisjoint(write.bounds):
+            if write.peer in closed or exceeded.isdisjoint(write.bounds):
                 continue
-            log.warning("peer=%s does not read its answers while others wait: its connection is closed", write.peer)
+            log.warning("peer=%s does not read its responses while others wait: closing its connection", write.peer)
             self._sockets.shut(write.peer)
             closed.add(write.peer)
             needed -= self._held[write.peer]

@@ -1,7 +1,7 @@
-"""The TCP connections of this process: how many bytes each has received, as the kernel counts them; ending one.
+"""Finds gRPC's TCP sockets, to read how many bytes each has received, and to close one.
 
-gRPC hands over a message once it is whole and does not say what it holds of those that are not. Linux alone says it for
-a socket (TCP_INFO); elsewhere nothing is known.
+gRPC delivers complete messages and does not say how much it buffers of incomplete ones. On Linux the kernel does
+(TCP_INFO); elsewhere the count is unknown.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Final
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _RECEIVED: Final = struct.Struct("128xQ")
-"""The start of the kernel's struct tcp_info, up to tcpi_bytes_received."""
+"""The head of the kernel's struct tcp_info, up to tcpi_bytes_received."""
 
 
 class Sockets:
-    """The sockets of gRPC's connections, found by the peer that gRPC names: `ipv4:127.0.0.1:40000`."""
+    """Looks up sockets by the peer as gRPC names it: `ipv4:127.0.0.1:40000`."""
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
 
     def received(self, peer: str) -> int | None:
-        """Bytes received from `peer` since it connected; None where that is not known."""
+        """Return the bytes received from `peer` since it connected; None where unknown."""
         address = _address(peer)
         if address is None:
             return None
-        if (found := _received(self._descriptors.get(address), address)) is not None:
-            return found
+        if (received := _received(self._descriptors.get(address), address)) is not None:
+            return received
         self._descriptors = _connections()
         return _received(self._descriptors.get(address), address)
 
     def shut(self, peer: str) -> None:
-        """Ends the connection to `peer`, if it is found: gRPC sees that and ends its calls."""
+        """Shut down the connection to `peer`, if there is one; gRPC notices and ends its calls."""
         address = _address(peer)
         if address is None or (descriptor := _connections().get(address)) is None:
             return
@@ -47,7 +47,7 @@ class Sockets:
 
 
 def _address(peer: str) -> str | None:
-    """`HOST port` of a TCP peer as gRPC names it; None for another kind of peer."""
+    """Return `HOST PORT` of a TCP peer; None for another kind of peer."""
     family, _, rest = peer.partition(":")
     host, _, port = rest.rpartition(":")
     if sys.platform != "linux" or family not in {"ipv4", "ipv6"}:
@@ -56,17 +56,17 @@ def _address(peer: str) -> str | None:
 
 
 def _connections() -> dict[str, int]:
-    """The descriptor of each connected TCP socket of this process, by its peer's address."""
-    found = {}
+    """Return the descriptor of each connected TCP socket of this process, by its peer's address."""
+    descriptors = {}
     for entry in _DESCRIPTORS.iterdir():
         descriptor = int(entry.name)
         if address := _peer_of(descriptor):
-            found[address] = descriptor
-    return found
+            descriptors[address] = descriptor
+    return descriptors
 
 
 def _peer_of(descriptor: int) -> str | None:
-    """Whom a descriptor is connected to; None for no TCP socket, or one that is not connected."""
+    """Return the peer's address; None where the descriptor is no connected TCP socket."""
     try:
         borrowed = socket.socket(fileno=descriptor)
     except OSError:
@@ -83,7 +83,7 @@ def _peer_of(descriptor: int) -> str | None:
 
 
 def _received(descriptor: int | None, address: str) -> int | None:
-    """Bytes that the connection to `address` received, if `descriptor` is still that connection."""
+    """Return the bytes received from `address`; None if `descriptor` is no longer its connection."""
     if descriptor is None or _peer_of(descriptor) != address:
         return None
     try:
