@@ -79,7 +79,7 @@ class Front:
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
-        writers = PATIENT_WRITERS if self.ledger.payloads.waits else 1
+        writers = PATIENT_WRITERS if self.ledger.payloads.may_block else 1
         self._leaving: deque[Waiting] = deque()
         """Who leaves which job, which Redis was not told yet."""
         self._telling: asyncio.TimerHandle | None = None

@@ -60,7 +60,7 @@ async def parts(front: Front, record: Record, sending: Sending, offset: int = 0)
 
 async def _read(front: Front, record: Record, offset: int, length: int) -> framing.Data:
     """Bytes of a result; where they are in memory a thread would take longer than reading them."""
-    if front.ledger.payloads.waits:
+    if front.ledger.payloads.may_block:
         return await front.call(front.ledger.read_result, record, offset, length)
     return front.ledger.read_result(record, offset, length)
 

@@ -16,11 +16,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from convlens.jobs.payloads.directory import check_own
+from convlens.jobs.payloads.directory import check_contents
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
-from convlens.jobs.queue import keys
 from convlens.jobs.runtime.checks import Check, Level
-from convlens.jobs.runtime.redis_client import connect
+from convlens.jobs.runtime.redis_client import KEY_PREFIX, connect
 from convlens.jobs.runtime.settings import JobsSettings
 
 NEEDED_REDIS: Final = (7, 0)
@@ -79,7 +78,7 @@ def reachable(found: Deployment) -> Iterator[tuple[Level, str]]:
         yield Level.ERROR, f"{what}: {error}; see redis_url"
         return
     try:
-        found.redis.eval(PROBE, 1, f"{keys.PREFIX}doctor:{uuid.uuid4().hex}")
+        found.redis.eval(PROBE, 1, f"{KEY_PREFIX}doctor:{uuid.uuid4().hex}")
     except redis.ResponseError as error:
         yield Level.ERROR, f"it does not let scripts write: {error}"
 
@@ -161,7 +160,7 @@ def payload_folder(found: Deployment) -> Iterator[tuple[Level, str]]:
         yield _makeable(folder)
         return
     try:
-        check_own(OwnFolder.open(folder))
+        check_contents(OwnFolder.open(folder))
     except UnusableFolder as error:
         yield Level.ERROR, f"payload_dir {error}"
         return

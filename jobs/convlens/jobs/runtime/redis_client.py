@@ -11,6 +11,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.connection import PythonRespSerializer
 from redis.retry import Retry
 
+KEY_PREFIX: Final = "convlens:"
+"""What every key of the service begins with."""
 LedgerUnavailable = redis.RedisError
 """What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
 

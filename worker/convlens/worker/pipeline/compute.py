@@ -7,10 +7,9 @@ decoded in processes of their own, and what those of many passes or bytes hold o
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -353,17 +352,18 @@ class Runner:
         ]
         began = time.monotonic()
 
-        def header() -> bytes:
-            stored = time.monotonic() - began
+        def written() -> Iterator[Data]:
+            for tensor in tensors:
+                yield from tensor.slices()
             explained = [
                 (it.spec, outputs.completeness.get(asked)) for it, asked in zip(tensors, job.asked, strict=True)
             ]
-            return result_header(
+            stored = time.monotonic() - began
+            yield result_header(
                 job.claim.record, job.card, job.plan, explained, outputs, job.passes, job.decoded, stored, self._worker
             )
 
-        slices = itertools.chain.from_iterable(it.slices() for it in tensors)
-        return self._ledger.store(job.claim, slices, job.plan.result_bytes, header)
+        return self._ledger.store(job.claim, written(), job.plan.result_bytes)
 
     def _sample(self, job: Begun, number: int, first: Outputs) -> Outputs:
         """Runs what takes passes of its own of a piece, and tells the job's progress once a second."""
