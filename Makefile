@@ -68,11 +68,11 @@ abuse: install ## hostile callers against real processes, ten times the load of 
 	$(BIN)/python -m pytest tests/abuse --abuse-scale $(or $(SCALE),10) --timeout 3600
 
 FUZZ_SECONDS ?= 60
-FUZZERS := fuzz-images fuzz-codec fuzz-requests
+FUZZERS := fuzz-images fuzz-tensors fuzz-requests
 
 .PHONY: $(FUZZERS)
 
-fuzz: $(FUZZERS) ## image decoding, the tensor codec and requests, each for a while (FUZZ_SECONDS=60)
+fuzz: $(FUZZERS) ## image decoding, tensors and requests, each for a while (FUZZ_SECONDS=60)
 
 $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/seeds.py $* out/$@/seeds

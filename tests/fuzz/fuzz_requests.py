@@ -28,7 +28,7 @@ LIVE = Live({"null": CARD}, {"null": "null"}, ())
 READ = reader(job_pb2.SubmitJobRequest)
 
 
-def once(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     """One SubmitJobRequest."""
     try:
         request = READ(data)
@@ -50,5 +50,5 @@ def once(data: bytes) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    atheris.Setup(sys.argv, once)
+    atheris.Setup(sys.argv, fuzz_one)
     atheris.Fuzz()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processes import running
 
 from convlens.client import Client, ConvlensError, GradCAM
-from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2, visualization_pb2
+from convlens.v1 import job_pb2, model_pb2, spec_pb2, tensor_pb2, tensors, visualization_pb2
 
 METHODS = {
     method.name: method
@@ -44,8 +44,8 @@ def spec() -> spec_pb2.JobSpec:
         model="null",
         images=[
             spec_pb2.Image(encoded=hostile.files()["PNG"]),
-            spec_pb2.Image(pixels=codec.encode(PIXELS.astype(np.float32))),
-            spec_pb2.Image(pixels=codec.encode(PIXELS)),
+            spec_pb2.Image(pixels=tensors.encode(PIXELS.astype(np.float32))),
+            spec_pb2.Image(pixels=tensors.encode(PIXELS)),
         ],
         visualizations=[
             v(grad_cam=spec_pb2.GradCam(layer="block4_pool", method=3, size=1)),

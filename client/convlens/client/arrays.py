@@ -8,7 +8,7 @@ import numpy as np
 
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2, value_ranges
-from convlens.v1.codec import Array
+from convlens.v1.tensors import Array
 
 ValueRange = tuple[float, float]
 """What stands for black and for white in a float array: (0, 255), (0, 1) or (-1, 1)."""

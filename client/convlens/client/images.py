@@ -19,10 +19,10 @@ import numpy as np
 from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_of_batch, to_pixels, wire_range
 from convlens.client.errors import InvalidArgument
 from convlens.client.files import Readable, read_file, read_path, read_resource
-from convlens.v1 import codec, framing, spec_pb2, tensor_pb2, value_ranges, visualization_pb2
-from convlens.v1.codec import Array
+from convlens.v1 import framing, spec_pb2, tensor_pb2, tensors, value_ranges, visualization_pb2
 from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
 from convlens.v1.pictures import to_rgb
+from convlens.v1.tensors import Array
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -282,8 +282,8 @@ def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.Valu
             raise misplaced_range("an image file")
         return SentImage(None, content)
     pixels, spanned = to_pixels(content, stated, ALLOWED)
-    about = tensor_pb2.Tensor(datatype=codec.datatype_of(pixels.dtype), shape=pixels.shape)
-    return SentImage(about, codec.buffer_of(pixels), spanned)
+    about = tensor_pb2.Tensor(datatype=tensors.datatype_of(pixels.dtype), shape=pixels.shape)
+    return SentImage(about, tensors.buffer_of(pixels), spanned)
 
 
 def _frames(batch: Array, stated: spec_pb2.ValueRange.ValueType) -> Iterator[SentImage]:
@@ -299,7 +299,7 @@ def picture(image: SentImage) -> PillowImage:
     if image.about is None:
         with open_picture(image.data) as file:
             return to_rgb(file)
-    pixels = codec.decode(image.about, image.data)
+    pixels = tensors.decode(image.about, image.data)
     if pixels.dtype != np.uint8:
         spanning = value_ranges.to_255(pixels.view(np.float32), image.value_range)
         pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8, copy=False)

@@ -13,13 +13,13 @@ import numpy as np
 
 from convlens.client.errors import DataCorrupted, InvalidArgument
 from convlens.client.images import SentImage
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 from convlens.v1.framing import Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = codec.Array
+Array = tensors.Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +229,10 @@ class Assembler:
             return
         self._header = header
         try:
-            self._arrays = [codec.allocate(spec) for spec in header.tensors]
-        except codec.CodecError as error:
+            self._arrays = [tensors.allocate(spec) for spec in header.tensors]
+        except tensors.TensorError as error:
             raise self._corrupted(str(error)) from error
-        self._views = [codec.buffer_of(array) for array in self._arrays]
+        self._views = [tensors.buffer_of(array) for array in self._arrays]
         self._fill(data)
 
     def chunk(self, offset: int, data: Data) -> None:
@@ -262,8 +262,8 @@ class Assembler:
             raise self._corrupted("the result ended early")
         for array, spec in zip(self._arrays, self._header.tensors, strict=True):
             try:
-                codec.verify(array, spec)
-            except codec.CodecError as error:
+                tensors.verify(array, spec)
+            except tensors.TensorError as error:
                 raise self._corrupted(str(error)) from error
         names = [spec.name for spec in self._header.tensors]
         return Result(self._header, dict(zip(names, self._arrays, strict=True)), self._request)

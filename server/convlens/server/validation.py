@@ -24,7 +24,7 @@ from convlens.jobs.request.plan import JobPlan, Plans, make_plan
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import Refusal, invalid
-from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2, value_ranges
+from convlens.v1 import model_pb2, spec_pb2, tensor_pb2, tensors, value_ranges
 from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
 from convlens.v1.pictures import check_mode
 
@@ -269,8 +269,8 @@ def _pixels_size(image: spec_pb2.Image, data: Data, field: str) -> tuple[int, in
     if len(shape) != 3 or shape[-1] not in {1, 3} or min(shape) < 1:
         raise invalid(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3], [height, width, 1]")
     try:
-        pixels = codec.decode(tensor, data)
-    except codec.CodecError as error:
+        pixels = tensors.decode(tensor, data)
+    except tensors.TensorError as error:
         raise invalid(f"{field}.data", str(error)) from None
     if pixels.dtype == np.float32:
         floats = pixels.view(np.float32)

@@ -14,7 +14,7 @@ from PIL import Image
 from convlens.client import InvalidArgument
 from convlens.client.images import pack, picture
 from convlens.client.packing import Packer
-from convlens.v1 import codec
+from convlens.v1 import tensors
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
 
@@ -50,7 +50,7 @@ def test_arrays_travel_as_tensors(dtype):
     array = NOISE.astype(dtype) if dtype == np.uint8 else NOISE * dtype(0.999)
     for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
         (image,) = pack(images)
-        found = codec.decode(image.pixels)
+        found = tensors.decode(image.pixels)
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, array)
     assert len(pack(np.stack([array] * 3))) == 3
@@ -60,9 +60,9 @@ def test_arrays_travel_as_tensors(dtype):
 def test_a_pillow_image_travels_as_upright_pixels(mode):
     image = Image.fromarray(NOISE).convert(mode)
     (packed,) = pack(image)
-    np.testing.assert_array_equal(codec.decode(packed.pixels), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(tensors.decode(packed.pixels), np.asarray(image.convert("RGB")))
     (turned,) = pack(Image.open(io.BytesIO(png(6))))
-    np.testing.assert_array_equal(codec.decode(turned.pixels), np.rot90(NOISE, -1))
+    np.testing.assert_array_equal(tensors.decode(turned.pixels), np.rot90(NOISE, -1))
 
 
 @pytest.mark.parametrize(

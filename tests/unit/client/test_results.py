@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from convlens.client import DataCorrupted, Explanation, Prediction
 from convlens.client.results import Assembler, Request
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -23,7 +23,7 @@ ARRAYS = {
 
 
 def bytes_of(arrays):
-    return b"".join(bytes(codec.buffer_of(it)) for it in arrays.values())
+    return b"".join(bytes(tensors.buffer_of(it)) for it in arrays.values())
 
 
 @given(
@@ -34,7 +34,7 @@ def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, dr
     data = bytes_of(named)
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
     assembler = Assembler(Request())
-    assembler.header(result_pb2.ResultHeader(tensors=[codec.describe(it, name) for name, it in named.items()]))
+    assembler.header(result_pb2.ResultHeader(tensors=[tensors.describe(it, name) for name, it in named.items()]))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         assert assembler.offset == start
         assembler.chunk(start, data[start:end])

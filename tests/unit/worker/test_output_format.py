@@ -10,7 +10,7 @@ from zlib_ng import zlib_ng
 
 from convlens.jobs.request.methods import LayerOutput
 from convlens.jobs.request.plan import Form, PlannedTensor
-from convlens.v1 import codec, tensor_pb2
+from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.resize import Resizer, resized
 from convlens.worker.results import output_format
 
@@ -25,7 +25,7 @@ def formed(parts, form, shape, lead=1):
     data = b"".join(map(bytes, found.slices()))
     assert len(data) == found.spec.byte_size
     assert zlib_ng.crc32(data) == found.spec.crc32
-    return np.frombuffer(data, codec.dtype_of(form.datatype)).reshape(shape), found.spec
+    return np.frombuffer(data, tensors.dtype_of(form.datatype)).reshape(shape), found.spec
 
 
 @pytest.mark.parametrize("datatype", [FP32, FP16, UINT8])

@@ -36,7 +36,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
+from convlens.v1 import spec_pb2, tensor_pb2, tensors, value_ranges
 from convlens.v1.image_formats import (
     SLOW_PIXELS,
     ManyReadsError,
@@ -272,8 +272,8 @@ def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
 def _pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
     """The tensor as it was sent, checked, in 0…255; (height, width, 3) or (height, width, 1)."""
     try:
-        array = codec.decode(image.pixels, data)
-    except codec.CodecError as error:
+        array = tensors.decode(image.pixels, data)
+    except tensors.TensorError as error:
         raise ImageUnreadableError(f"the pixel tensor is malformed: {error}") from error
     if array.ndim != 3 or array.shape[2] not in {1, 3}:
         raise ImageUnreadableError(

@@ -18,7 +18,7 @@ from typing import Final
 from convlens.jobs.request.fields import SpecError, counted, named, no_layer
 from convlens.jobs.request.labels import Labels
 from convlens.jobs.request.methods import METHODS, ActivationMapping, LayerOutput, Method, SaliencyMap, Served
-from convlens.v1 import codec, model_pb2, spec_pb2, tensor_pb2
+from convlens.v1 import model_pb2, spec_pb2, tensor_pb2, tensors
 from convlens.v1.image_formats import LARGE_PIXELS
 
 ALL_UNITS: Final = -1
@@ -69,7 +69,7 @@ class PlannedTensor:
     @property
     def byte_size(self) -> int:
         """Of its elements, in its datatype."""
-        return codec.byte_size(self.form.datatype, self.shape)
+        return tensors.byte_size(self.form.datatype, self.shape)
 
     @property
     def channels(self) -> tuple[int, ...]:

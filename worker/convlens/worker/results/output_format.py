@@ -10,7 +10,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from convlens.jobs.request.plan import FLOAT_BYTES, Form, PlannedTensor
-from convlens.v1 import codec, tensor_pb2
+from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import Resizer, resized
 
@@ -46,11 +46,11 @@ class FormedTensor:
         for part in self._parts:
             maps = part.reshape(math.prod(part.shape[: self._lead]), *part.shape[self._lead :])
             for array in self._formed(maps):
-                data = codec.buffer_of(array)
+                data = tensors.buffer_of(array)
                 self._spec.crc32 = zlib_ng.crc32(data, self._spec.crc32)
                 yield data
 
-    def _formed(self, maps: Floats) -> Iterator[codec.Array]:
+    def _formed(self, maps: Floats) -> Iterator[tensors.Array]:
         """Maps (M,…) in their form."""
         form = self._tensor.form
         placed = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
@@ -63,11 +63,11 @@ class FormedTensor:
             for large in maps:
                 yield from self._in_bands(_Bands(large, form.size))
 
-    def _encoded(self, maps: Floats) -> codec.Array:
+    def _encoded(self, maps: Floats) -> tensors.Array:
         """Whole maps in their datatype."""
         match self._tensor.form.datatype:
             case tensor_pb2.DATA_TYPE_UINT8:
-                steps, scale, offset = codec.quantized(maps, 1)
+                steps, scale, offset = tensors.quantize_maps(maps, 1)
                 self._spec.scale.extend(scale)
                 self._spec.offset.extend(offset)
                 return steps
@@ -75,7 +75,7 @@ class FormedTensor:
                 return _halves(maps)
         return maps
 
-    def _in_bands(self, bands: _Bands) -> Iterator[codec.Array]:
+    def _in_bands(self, bands: _Bands) -> Iterator[tensors.Array]:
         """One map that is, or was, larger than a slice; extremes that its form needs are found in a first round."""
         form = self._tensor.form
         normalize: Callable[[Floats], Floats] = _unchanged
@@ -85,13 +85,13 @@ class FormedTensor:
             low, high = extremes[0].min(), extremes[1].max()
             normalize = NORMALIZERS[form.normalization](low, high)
             if is_quantized:
-                step, lowest = codec.steps_between(*normalize(np.array([low, high], np.float32)))
+                step, lowest = tensors.scale_and_offset(*normalize(np.array([low, high], np.float32)))
                 self._spec.scale.append(float(step))
                 self._spec.offset.append(float(lowest))
         for band in bands:
             values = normalize(band)
             if is_quantized:
-                yield codec.quantize(values, step, lowest)
+                yield tensors.quantize(values, step, lowest)
             else:
                 yield _halves(values) if form.datatype == tensor_pb2.DATA_TYPE_FP16 else values
 
@@ -130,7 +130,7 @@ def _resized(maps: Floats, size: tuple[int, int]) -> Floats:
     return np.moveaxis(resized(np.moveaxis(maps, -1, 1), *size), 1, -1)
 
 
-def _halves(values: Floats) -> codec.Array:
+def _halves(values: Floats) -> tensors.Array:
     with np.errstate(over="ignore"):  # infinite, as promised
         return values.astype("<f2")
 
