@@ -6,7 +6,9 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as WireEnum
+    from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper
+
+    WireEnum = _EnumTypeWrapper
 
 V = TypeVar("V", bound=int)
 

@@ -20,7 +20,9 @@ from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
-from convlens.jobs.request.plan import JobPlan, Plans, make_plan
+from convlens.jobs.request.plan import JobPlan
+from convlens.jobs.request.plan_cache import PlanCache
+from convlens.jobs.request.resolve import resolve
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import Refusal, invalid
@@ -32,7 +34,7 @@ RECORD_BYTES: Final = 2500
 """Of a live job's record and all that finds it in Redis, without its spec and images."""
 IMAGE_RECORD_BYTES: Final = 330
 """Of what finds each of its images."""
-_PLANS: Final = Plans()
+_PLANS: Final = PlanCache()
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
@@ -78,7 +80,7 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
-    plan = _PLANS.get(asked, card) or make_plan(spec, card)
+    plan = _PLANS.get(asked, card) or resolve(spec, card)
     _check_bounds(plan, settings)
     if call.whole and plan.result_bytes + plan.header_bytes > settings.chunk_bytes:
         raise Refusal(

@@ -23,7 +23,8 @@ from convlens.jobs.queue.lease_renewer import LeaseKeeper
 from convlens.jobs.queue.ledger import Claim, Ended, Ledger
 from convlens.jobs.queue.record import JobFailure
 from convlens.jobs.request.fields import SpecError
-from convlens.jobs.request.plan import JobPlan, Plans
+from convlens.jobs.request.plan import JobPlan
+from convlens.jobs.request.plan_cache import PlanCache
 from convlens.jobs.runtime.redis_client import LedgerUnavailable
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
 
-_PLANS: Final = Plans()
+_PLANS: Final = PlanCache()
 LANES: Final = ("many", "huge")
 """Kinds of large jobs: those that take minutes on the device do not keep those waiting that take seconds to decode."""
 
@@ -192,7 +193,7 @@ class Runner:
 
         A job that is large to decode alone is made of fewer than LARGE_BYTES, and waits for no other's.
         """
-        plan = self._guarded(claim, lambda: _PLANS.planned(claim.spec, serving.card))
+        plan = self._guarded(claim, lambda: _PLANS.resolve(claim.spec, serving.card))
         if plan is None:
             return
         try:
@@ -307,7 +308,7 @@ class Runner:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = _PLANS.planned(claim.spec, serving.card)
+            plan = _PLANS.resolve(claim.spec, serving.card)
             targets = np.array(plan.targets, np.int32)
             asked = tuple(engine_value(tensor.method) for tensor in plan.tensors)
             maps, sampled = split(asked)

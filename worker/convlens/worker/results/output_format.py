@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from zlib_ng import zlib_ng
 
-from convlens.jobs.request.plan import FLOAT_BYTES, Form, PlannedTensor
+from convlens.jobs.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
 from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import Resizer, resized
@@ -30,7 +30,7 @@ class FormedTensor:
         self._lead = lead
         self._spec = tensor_pb2.TensorSpec(
             name=tensor.name,
-            datatype=tensor.form.datatype,
+            datatype=tensor.format.datatype,
             shape=tensor.shape,
             byte_size=tensor.byte_size,
             channels=tensor.channels,
@@ -52,7 +52,7 @@ class FormedTensor:
 
     def _formed(self, maps: Floats) -> Iterator[tensors.Array]:
         """Maps (M,…) in their form."""
-        form = self._tensor.form
+        form = self._tensor.format
         placed = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
         larger = max(1, math.prod(placed), math.prod(maps.shape[1:]))  # maps are copied before they shrink, too
         together = SLICE_BYTES // (FLOAT_BYTES * larger)
@@ -65,7 +65,7 @@ class FormedTensor:
 
     def _encoded(self, maps: Floats) -> tensors.Array:
         """Whole maps in their datatype."""
-        match self._tensor.form.datatype:
+        match self._tensor.format.datatype:
             case tensor_pb2.DATA_TYPE_UINT8:
                 steps, scale, offset = tensors.quantize_maps(maps, 1)
                 self._spec.scale.extend(scale)
@@ -77,7 +77,7 @@ class FormedTensor:
 
     def _in_bands(self, bands: _Bands) -> Iterator[tensors.Array]:
         """One map that is, or was, larger than a slice; extremes that its form needs are found in a first round."""
-        form = self._tensor.form
+        form = self._tensor.format
         normalize: Callable[[Floats], Floats] = _unchanged
         is_quantized = form.datatype == tensor_pb2.DATA_TYPE_UINT8
         if is_quantized or form.normalization != "none":
@@ -112,7 +112,7 @@ class _Bands:
             yield self._resizer.rows(start, end) if self._resizer else np.ascontiguousarray(self._map[start:end], "<f4")
 
 
-def _shaped(maps: Floats, form: Form) -> Floats:
+def _shaped(maps: Floats, form: OutputFormat) -> Floats:
     """Maps (M,…) resized and normalised."""
     if form.size:
         maps = _resized(maps, form.size)
