@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
-from convlens.jobs.runtime.temporary import held_folder
+from convlens.jobs.runtime.temporary import locked_folder
 from convlens.local.settings import UpSettings
 from convlens.local.valkey import CONFIG, FILES, is_file_name, is_own_config
 
@@ -46,7 +46,7 @@ class Folders:
 def folders(settings: UpSettings) -> Iterator[Folders]:
     """The folders, for the length of a `with`. UnusableFolder, also for a data folder that another uses."""
     with contextlib.ExitStack() as held:
-        temporary = held.enter_context(held_folder(Path(tempfile.gettempdir()), "up"))
+        temporary = held.enter_context(locked_folder(Path(tempfile.gettempdir()), "up"))
         if settings.data_dir is not None:
             data = settings.data_dir.expanduser().resolve()
             lock = held.enter_context(_locked(data))
@@ -56,7 +56,7 @@ def folders(settings: UpSettings) -> Iterator[Folders]:
         data.mkdir(mode=0o700)
         payloads = settings.payload_dir
         if payloads is None and os.access(SHM, os.W_OK):
-            memory = held.enter_context(held_folder(SHM, "up"))
+            memory = held.enter_context(locked_folder(SHM, "up"))
             # containers have 64 MiB of it, which is no place for tensors
             if shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes:
                 payloads = memory

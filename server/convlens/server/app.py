@@ -47,7 +47,7 @@ async def serve(settings: ServerSettings) -> int:
     except (Unusable, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    checks.log_in_background(AT_START, ServerDeployment(settings))
+    checks.log_problems(AT_START, ServerDeployment(settings))
     health = Health(front)
     budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, front.trim)
     calls = Calls(settings.max_calls, settings.tenant_share)
@@ -80,7 +80,7 @@ async def serve(settings: ServerSettings) -> int:
     await server.start()
     await probes.start()
     watch = asyncio.create_task(health.run())
-    memory.settle()
+    memory.freeze_objects()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
     await _run_until_stopped(server, probes)

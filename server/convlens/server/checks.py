@@ -12,10 +12,9 @@ from typing import Final
 
 from cryptography import x509
 
-from convlens.jobs import model_registry
-from convlens.jobs.runtime import deployment
+from convlens.jobs import deployment, model_registry
+from convlens.jobs.deployment import RECORD_BYTES, Deployment
 from convlens.jobs.runtime.checks import Check, Level
-from convlens.jobs.runtime.deployment import RECORD_BYTES, Deployment
 from convlens.server.auth.reloading_file import Unusable
 from convlens.server.auth.tls import watched_certificates
 from convlens.server.auth.tokens import Tokens
@@ -35,9 +34,9 @@ class ServerDeployment(Deployment):
         self.server = settings
 
     @cached_property
-    def live(self) -> model_registry.Live:
+    def live(self) -> model_registry.LiveModels:
         """What workers serve."""
-        return model_registry.live(self.redis)
+        return model_registry.read_live_models(self.redis)
 
 
 def memory(found: ServerDeployment) -> Iterator[tuple[Level, str]]:

@@ -23,7 +23,7 @@ from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.queue.record import Record, State
 from convlens.jobs.queue.subscriber import Notices
 from convlens.jobs.runtime import memory
-from convlens.jobs.runtime.redis_client import FRONT_SECONDS, LedgerUnavailable, connect
+from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, LedgerUnavailable, connect
 from convlens.server import metrics, responses
 from convlens.server.auth.principal import Caller
 from convlens.server.coalescer import Together
@@ -60,7 +60,7 @@ class Asked:
 
     request: JobRequest
     call: Call
-    live: model_registry.Live
+    live: model_registry.LiveModels
 
 
 class Front:
@@ -73,9 +73,9 @@ class Front:
         self._threads = ThreadPoolExecutor(settings.io_threads, thread_name_prefix="io")
         self._lister = ThreadPoolExecutor(1, thread_name_prefix="list")
         """Listings take long, and hold up nobody who submits."""
-        client = connect(settings.redis_url, FRONT_SECONDS)
+        client = connect(settings.redis_url, SERVER_TIMEOUT)
         self.ledger = Ledger(client, settings, settings.bounds)
-        self._publisher = Publisher(celery_app(settings.redis_url, FRONT_SECONDS))
+        self._publisher = Publisher(celery_app(settings.redis_url, SERVER_TIMEOUT))
         self._reconciler = Reconciler(self.ledger, self._publisher)
         self._notices = Notices(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
@@ -85,7 +85,7 @@ class Front:
         self._telling: asyncio.TimerHandle | None = None
         self._light = Together(self._loop, "submit", self._submitted, threads=writers)
         self._heavy = Together(self._loop, "submit-heavy", self._submitted, threads=writers, most=1)
-        self._live = model_registry.Live({}, {}, ())
+        self._live = model_registry.LiveModels({}, {}, ())
         self._live_until = 0.0
         self.sending = SendBudget(settings.max_sending_bytes, settings.tenant_share, self.trim)
         self.seen: set[str] = set()
@@ -115,11 +115,11 @@ class Front:
         """Gives free memory back to the kernel, in a thread."""
         self._loop.run_in_executor(self._threads, memory.trim)
 
-    async def live(self) -> model_registry.Live:
+    async def live(self) -> model_registry.LiveModels:
         """What is served now, a second old at most."""
         now = time.monotonic()
         if now >= self._live_until:
-            live = await self.call(model_registry.live, self.ledger.redis)
+            live = await self.call(model_registry.read_live_models, self.ledger.redis)
             known = self._live.models  # plans are remembered by cards, so that one that did not change stays the same
             models = {name: known[name] if known.get(name) == card else card for name, card in live.models.items()}
             self._live = dataclasses.replace(live, models=models)

@@ -52,7 +52,7 @@ class Health:
                 await self._front.call(self._front.ledger.redis.ping)
             live = models
         self._models |= live
-        unwell = background.unwell()
+        unwell = background.unhealthy_loops()
         able = not unwell and not self._front.draining
         healthy = able and bool(live)
         if (healthy, unwell) != self._last:

@@ -15,7 +15,7 @@ import simplejpeg
 from blake3 import blake3
 from PIL.Image import DecompressionBombError
 
-from convlens.jobs.model_registry import Live
+from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.queue.new_job import NewJob
@@ -57,7 +57,7 @@ class Call:
 def validate(
     request: JobRequest,
     call: Call,
-    live: Live,
+    live: LiveModels,
     settings: ServerSettings,
     seen: Collection[str] = (),
 ) -> NewJob:
@@ -136,7 +136,7 @@ def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
         )
 
 
-def find_model(name: str, live: Live, field: str, seen: Collection[str] = ()) -> model_pb2.Model:
+def find_model(name: str, live: LiveModels, field: str, seen: Collection[str] = ()) -> model_pb2.Model:
     """The card of `name`, or of the default model for an empty one. A model `seen` before is worth waiting for."""
     cards = live.models
     if card := cards.get(name or default_model(cards)):

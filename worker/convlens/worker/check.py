@@ -15,7 +15,7 @@ def main() -> int:
     """0 when the worker of the name in the settings, or without one any unnamed worker of this host, is announced."""
     settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
     try:
-        found = model_registry.workers(connect(settings.redis_url))
+        found = model_registry.read_live_workers(connect(settings.redis_url))
     except LedgerUnavailable as error:
         print(f"redis cannot be reached: {error}", file=sys.stderr)
         return 1

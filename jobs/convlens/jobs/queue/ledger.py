@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from convlens.jobs.model_registry import model_of
 from convlens.jobs.payloads import open_store
 from convlens.jobs.payloads.store import Data, PayloadGone, StoreFull, is_payload_name
+from convlens.jobs.pools import model_of
 from convlens.jobs.queue import keys, poison
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.queue.hands import AWAKE, HANDS, LINGER, Then
