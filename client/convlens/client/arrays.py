@@ -117,7 +117,7 @@ def _judge(floats: Array, stated: spec_pb2.ValueRange.ValueType) -> None:
     """Refuses values that cannot be what is stated, or what is meant where nothing is."""
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         low, high = (float(np.float32(bound)) for bound in (floats.min(), floats.max()))
-    if why := value_ranges.refusal(low, high, stated):
+    if why := value_ranges.explain_refusal(low, high, stated):
         raise InvalidArgument(f"{_name(floats)}: {why}", field="images")
 
 

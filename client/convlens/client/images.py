@@ -20,7 +20,8 @@ from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_
 from convlens.client.errors import InvalidArgument
 from convlens.client.files import Readable, read_file, read_path, read_resource
 from convlens.v1 import framing, spec_pb2, tensor_pb2, tensors, value_ranges, visualization_pb2
-from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
+from convlens.v1.file_signatures import HEAD_BYTES, explain_unsupported
+from convlens.v1.image_formats import PictureError, open_picture
 from convlens.v1.pictures import to_rgb
 from convlens.v1.tensors import Array
 
@@ -244,7 +245,7 @@ def _of_file(data: bytes, name: str = "") -> bytes | Array:
             return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
         except Exception as error:  # NumPy's parser raises whatever a damaged header makes it trip over
             raise InvalidArgument(f"{name}the NumPy file cannot be read: {error}", field="images") from error
-    if why := foreign(data[:HEAD]):
+    if why := explain_unsupported(data[:HEAD_BYTES]):
         raise InvalidArgument(f"{name}{why}", field="images")
     return data
 

@@ -27,7 +27,14 @@ from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import Refusal, invalid
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2, tensors, value_ranges
-from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
+from convlens.v1.image_formats import (
+    LARGE_PIXELS,
+    PictureError,
+    check_scans,
+    decoding_pixels,
+    needs_own_process,
+    open_picture,
+)
 from convlens.v1.pictures import check_mode
 
 RECORD_BYTES: Final = 2500
@@ -211,7 +218,9 @@ def _pixels(images: Sequence[spec_pb2.Image], data: Sequence[Data], settings: Se
             "job, or shrink them",
         )
     return (
-        max(pixels, LARGE_PIXELS) if any(image.HasField("encoded") and is_apart(it) for image, it in pairs) else pixels
+        max(pixels, LARGE_PIXELS)
+        if any(image.HasField("encoded") and needs_own_process(it) for image, it in pairs)
+        else pixels
     )
 
 
@@ -276,7 +285,7 @@ def _pixels_size(image: spec_pb2.Image, data: Data, field: str) -> tuple[int, in
         raise invalid(f"{field}.data", str(error)) from None
     if pixels.dtype == np.float32:
         floats = pixels.view(np.float32)
-        if why := value_ranges.refusal(float(floats.min()), float(floats.max()), image.value_range):
+        if why := value_ranges.explain_refusal(float(floats.min()), float(floats.max()), image.value_range):
             raise invalid(f"{field}.data", why)
     return int(shape[0]), int(shape[1])
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convlens.v1 import spec_pb2, tensors
-from convlens.v1.image_formats import FORMATS
+from convlens.v1.file_signatures import FORMATS
 from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
 
 HEIGHT, WIDTH = 37, 53

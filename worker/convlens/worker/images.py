@@ -42,7 +42,7 @@ from convlens.v1.image_formats import (
     ManyReadsError,
     PictureError,
     check_scans,
-    is_apart,
+    needs_own_process,
     open_picture,
 )
 from convlens.v1.pictures import check_mode, to_rgb
@@ -195,7 +195,7 @@ def read_image(image: spec_pb2.Image, data: Data, into: Pixels, max_pixels: int,
         case "encoded":
             if image.value_range not in _OF_BYTES:
                 raise ImageUnreadableError("value_range is for float pixels; image files are in 0…255")
-            if most_here is not None and is_apart(data):
+            if most_here is not None and needs_own_process(data):
                 raise TakesLongError
             _decode(data, into, max_pixels, most_here)
         case "pixels":
@@ -286,7 +286,7 @@ def _pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
         return array.view(np.uint8)
     if array.dtype == np.float32:
         pixels = array.view(np.float32)
-        if why := value_ranges.refusal(float(pixels.min()), float(pixels.max()), image.value_range):
+        if why := value_ranges.explain_refusal(float(pixels.min()), float(pixels.max()), image.value_range):
             raise ImageUnreadableError(why)
         return value_ranges.to_255(pixels, image.value_range)
     raise ImageUnreadableError(f"pixels must be uint8 or float32, not {array.dtype}")
