@@ -18,6 +18,7 @@ from convlens.client.address import parse_address
 from convlens.client.errors import InvalidArgument
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT
 from convlens.client.unreachable import Caller
+from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Connection:
         """The metadata of a call. It announces a large request, serialized, which can be refused before it is sent."""
         if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
             return self.metadata
-        return (*self.metadata, ("convlens-request-bytes", str(len(request))))
+        return (*self.metadata, (REQUEST_BYTES_KEY, str(len(request))))
 
     def answered(self) -> None:
         """Takes note that the server answers."""
@@ -141,7 +142,7 @@ class Connection:
         """What the server says of itself at the end of a call. Warns, once, where it is too far from this version."""
         self.answered()
         told = dict(trailing or ())
-        server = told.get("convlens-version")
+        server = told.get(VERSION_KEY)
         if self._warned or not isinstance(server, str):
             return
         ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (VERSION, server))

@@ -30,7 +30,7 @@ MIN_CONNECTIONS: Final = 256
 """Connections to Redis that a server and a few workers may open."""
 MAX_CLOCK_OFFSET: Final = 1.0
 """Seconds."""
-RECORD_BYTES: Final = 4096
+JOB_BYTES: Final = 4096
 """Memory that a live job takes in Redis beside its payloads, indexes included."""
 
 PROBE: Final = "redis.call('set', KEYS[1], '', 'PX', 1000) return redis.call('del', KEYS[1])"

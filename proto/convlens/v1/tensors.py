@@ -23,6 +23,8 @@ _DTYPES: Final[dict[pb.DataType.ValueType, np.dtype[np.generic]]] = {
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
     pb.DATA_TYPE_INT64: np.dtype("<i8"),
 }
+OUTPUT_DATATYPES: Final = (pb.DATA_TYPE_FP32, pb.DATA_TYPE_FP16, pb.DATA_TYPE_UINT8)
+"""What the arrays of a result can be."""
 _DATATYPES: Final = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 
 

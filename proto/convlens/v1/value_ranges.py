@@ -39,11 +39,8 @@ def explain_refusal(low: float, high: float, value_range: spec_pb2.ValueRange.Va
     if not (math.isfinite(low) and math.isfinite(high)):
         return problem
     if value_range in _BOUNDS:
-        return (
-            None
-            if black <= low and high <= white
-            else f"{problem}; clip them, or state another value_range than ({black}, {white})"
-        )
+        is_inside = black <= low and high <= white
+        return None if is_inside else f"{problem}; clip them, or state another value_range than ({black}, {white})"
     if -1 <= low < 0 and high <= 1:
         return f"{problem}; say value_range=(-1, 1) where -1 is black and 1 is white"
     if low < 0:

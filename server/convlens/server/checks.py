@@ -13,7 +13,7 @@ from typing import Final
 from cryptography import x509
 
 from convlens.jobs import deployment, model_registry
-from convlens.jobs.deployment import RECORD_BYTES, Deployment
+from convlens.jobs.deployment import JOB_BYTES, Deployment
 from convlens.jobs.runtime.checks import Check, Level
 from convlens.server.auth.reloading_file import Unusable
 from convlens.server.auth.tls import watched_certificates
@@ -42,7 +42,7 @@ class ServerDeployment(Deployment):
 def memory(found: ServerDeployment) -> Iterator[tuple[Level, str]]:
     """Whether what the bounds admit fits where it is kept."""
     settings = found.server
-    payloads, records = settings.max_queued_bytes + settings.max_stored_bytes, settings.max_jobs * RECORD_BYTES
+    payloads, records = settings.max_queued_bytes + settings.max_stored_bytes, settings.max_jobs * JOB_BYTES
     admitted = f"max_queued_bytes + max_stored_bytes are {payloads // MIB:,} MiB"
     folder = settings.payload_dir
     if folder and folder.is_dir():

@@ -13,6 +13,7 @@ from convlens.jobs.request.methods import METHODS, LayerOutput, SaliencyMap
 from convlens.jobs.request.resolve import resolve
 from convlens.jobs.request.targets import ALL_UNITS, PREDICTED
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
+from convlens.worker.engine import plan as engine_plan
 
 SMOOTH, PATH, XRAI = (SALIENCY_METHODS[name] for name in ("smooth_grad", "integrated_gradients", "xrai"))
 GUIDED, SIGNED, UPSAMPLED = (
@@ -232,3 +233,7 @@ def test_working_bytes_are_the_arrays_and_a_copy_of_the_largest_map_that_is_resi
         resolve(spec_pb2.JobSpec(images=images, visualizations=[it]), CARD).working_bytes for it in (whole, resized)
     ]
     assert working == [2 * c1, 2 * (c1 + c2) + max(c1, c2)]
+
+
+def test_targets_have_the_codes_of_the_engine():
+    assert (ALL_UNITS, PREDICTED) == (engine_plan.ALL_UNITS, engine_plan.PREDICTED)

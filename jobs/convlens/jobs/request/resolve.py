@@ -11,6 +11,7 @@ from convlens.jobs.request.methods import METHODS, ActivationMapping, LayerOutpu
 from convlens.jobs.request.plan import FLOAT_BYTES, JobPlan, OutputFormat, PlannedTensor
 from convlens.jobs.request.targets import Units, resolve_targets
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
+from convlens.v1.tensors import OUTPUT_DATATYPES
 
 MAX_PREDICTIONS: Final = 1000
 DEFAULT_PREDICTIONS: Final = 5
@@ -85,9 +86,8 @@ def _variant_bytes(tensors: Collection[PlannedTensor], targets: int, card: model
 def _output_format(output: spec_pb2.Output, field: str) -> OutputFormat:
     normalization = enum_name(spec_pb2.Normalization, output.normalization, f"{field}.normalization") or "none"
     datatype = output.datatype or tensor_pb2.DATA_TYPE_FP32
-    allowed = (tensor_pb2.DATA_TYPE_FP32, tensor_pb2.DATA_TYPE_FP16, tensor_pb2.DATA_TYPE_UINT8)
-    if datatype not in allowed:
-        names = ", ".join(map(tensor_pb2.DataType.Name, allowed))
+    if datatype not in OUTPUT_DATATYPES:
+        names = ", ".join(map(tensor_pb2.DataType.Name, OUTPUT_DATATYPES))
         raise SpecError(f"{field}.datatype", f"is {datatype}; allowed: {names}")
     if not output.height and not output.width:
         return OutputFormat(None, normalization, datatype)

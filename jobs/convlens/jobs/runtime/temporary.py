@@ -31,9 +31,7 @@ def locked_folder(parent: Path, kind: str) -> Iterator[Path]:
         while True:
             folder = parent / f"convlens-{kind}-{secrets.token_hex(6)}"
             folder.mkdir(mode=0o700)
-            with contextlib.suppress(
-                FileNotFoundError, BlockingIOError
-            ):  # another process deleted it as a leftover before it was locked
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # deleted as a leftover before it was locked
                 locks.enter_context(_locked(folder))
                 folder.stat()
                 break

@@ -13,13 +13,14 @@ from grpc_status import rpc_status
 from convlens.server import metrics
 from convlens.server.requests import reader
 from convlens.server.status import refusal_of
+from convlens.v1.conventions import VERSION_KEY
 
 
 class Boundary(grpc.aio.ServerInterceptor):
     """The boundary between the services, which raise, and gRPC, which aborts."""
 
     def __init__(self, version: str) -> None:
-        self._metadata = (("convlens-version", version),)
+        self._metadata = ((VERSION_KEY, version),)
 
     async def intercept_service(
         self,

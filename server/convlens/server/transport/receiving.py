@@ -26,9 +26,8 @@ from convlens.server.requests import LARGE, no_message
 from convlens.server.status import Refusal, invalid
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, full, too_large
 from convlens.v1 import job_pb2, visualization_pb2
+from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
 
-ANNOUNCED: Final = "convlens-request-bytes"
-"""The metadata that says how large a call's only request is."""
 PUBLIC_SHARE: Final = 16
 """Methods that need no token have this part of max_calls."""
 _WITH_IMAGES: Final = frozenset(
@@ -85,7 +84,7 @@ class Receiving(grpc.aio.ServerInterceptor):
     """The outermost interceptor: its handlers read requests and give them to the handlers of the others."""
 
     def __init__(self, version: str, budget: ReceiveBudget, calls: Calls, max_request_bytes: int) -> None:
-        self._metadata = (("convlens-version", version),)
+        self._metadata = ((VERSION_KEY, version),)
         self._budget = budget
         self._calls = calls
         self._max_request_bytes = max_request_bytes
@@ -213,5 +212,5 @@ async def _message(context: Any, refused: asyncio.Future[Any]) -> bytes:
 
 def _announced(metadata: Any) -> int:
     """What the call says of its request's size; 0 when it says nothing that can be read."""
-    value = next((value for name, value in metadata or () if name == ANNOUNCED), "")
+    value = next((value for name, value in metadata or () if name == REQUEST_BYTES_KEY), "")
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19 else 0
