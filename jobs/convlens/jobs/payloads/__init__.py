@@ -10,7 +10,7 @@ To add a store, say S3:
    `in_batches(parts)`, which keeps memory bounded: a batch is one part of a multipart upload. Raise `StoreFull` and
    `PayloadGone`, no error of the S3 client.
 2. Choose it in `open_store` below, by a setting of `runtime/settings.py`.
-3. Add it to the `jobs` fixture of tests/integration/jobs/conftest.py: the queue's tests run over every store.
+3. Add it to the `jobs` fixture of tests/integration/jobs/conftest.py, so that the queue's tests run over it, too.
 """
 
 from __future__ import annotations

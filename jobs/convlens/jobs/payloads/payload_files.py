@@ -1,7 +1,6 @@
 """The files of a directory store: written under a temporary name, renamed once they are whole, listed, deleted.
 
-A writer holds a lock on its file until the rename, so that a file that a killed writer left is told from one that is
-being written.
+A writer locks its file until the rename. So an unfinished file without a lock was left by a killed writer.
 """
 
 from __future__ import annotations
