@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import logging
 import os
@@ -22,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 from convlens.jobs.payloads import file_pool
 from convlens.jobs.payloads.file_pool import FilePool
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
-from convlens.jobs.payloads.payload_files import TEMPORARY, FileWriter, delete_abandoned, list_files, unlink
+from convlens.jobs.payloads.payload_files import TEMPORARY, delete_abandoned, list_files, unlink, write_file
 from convlens.jobs.payloads.reclaimer import FULL, Evict, Reclaimer, valid_names
 from convlens.jobs.payloads.store import ByteRange, Data, PayloadGone, StoreFull, in_batches, is_payload_name
 
@@ -38,6 +39,13 @@ T = TypeVar("T")
 class _OpenFolder(NamedTuple):
     folder: OwnFolder
     pool: FilePool
+    reclaimer: Reclaimer
+
+    def create(self, name: str, size: int) -> int:
+        """Open a new temporary file for a payload of `size` bytes or more, a pooled one where one fits."""
+        temporary = name + TEMPORARY
+        file = self.pool.take(size, temporary)
+        return self.reclaimer.run(size, lambda: self.folder.create(temporary)) if file is None else file
 
 
 class DirectoryPayloads:
@@ -49,7 +57,7 @@ class DirectoryPayloads:
     def __init__(self, folder: Path, clock: Callable[[], float], evict: Evict = lambda _: ()) -> None:
         self._path = folder
         self._clock = clock
-        self._reclaimer = Reclaimer(evict)
+        self._evict = evict
         self._reopening = threading.Lock()
         self._logged = ""
         """Why what replaced the folder at its path is not used, as it was logged last."""
@@ -71,27 +79,20 @@ class DirectoryPayloads:
         batches = in_batches(parts)
         first = next(batches, [])
         size = sum(map(len, first))
+        opened = self._opened
         try:
             try:
-                writer = self._create(self._opened, name, size)
+                file = opened.create(name, size)
             except FileNotFoundError:
-                if not self._reopen(self._opened):
+                if not self._reopen(opened):
                     raise
-                writer = self._create(self._opened, name, size)
-            return writer.write(itertools.chain([first], batches), lambda: self._clock() + ttl)
+                opened = self._opened
+                file = opened.create(name, size)
+            every = itertools.chain([first], batches)
+            with_space = functools.partial(opened.reclaimer.run, size)
+            return write_file(opened.folder, name, file, every, lambda: self._clock() + ttl, with_space)
         except OSError as error:
             raise StoreFull(f"cannot write a payload to {self._path}: {error.strerror}") from error
-
-    def _create(self, opened: _OpenFolder, name: str, size: int) -> FileWriter:
-        """Create the file of a payload of `size` bytes or more, from a pooled one where one fits."""
-        folder, pool = opened
-
-        def with_space(step: Callable[[], int]) -> int:
-            return self._reclaimer.run(step, folder, pool, size)
-
-        temporary = name + TEMPORARY
-        file, old_size = pool.take(size, temporary) or (with_space(lambda: folder.create(temporary)), 0)
-        return FileWriter(folder, name, file, old_size, with_space)
 
     def read(self, name: str, offset: int, length: int) -> Data:
         """See PayloadStore."""
@@ -144,7 +145,7 @@ class DirectoryPayloads:
 
     def sweep(self) -> None:
         """Delete expired payloads, what killed writers left, and pooled files that were not used in time."""
-        folder, pool = self._opened
+        folder, pool, _ = self._opened
         now = self._clock()
         for name, status in list_files(folder):
             if name.endswith(TEMPORARY):
@@ -183,7 +184,7 @@ class DirectoryPayloads:
                 f"{self._path} cannot hold payloads: {error.strerror}; give a folder that this user may write to, on a "
                 "file system with locks and file times"
             ) from error
-        return _OpenFolder(folder, pool)
+        return _OpenFolder(folder, pool, Reclaimer(folder, pool, self._evict))
 
 
 def check_contents(folder: OwnFolder) -> None:
@@ -206,7 +207,7 @@ def _probe(folder: OwnFolder) -> None:
     """Write a payload and delete it. Raises OSError for what the file system cannot do, but not where it is full."""
     name = uuid.uuid4().hex
     try:
-        FileWriter(folder, name, folder.create(name + TEMPORARY)).write([[memoryview(b"a probe")]], time.time)
+        write_file(folder, name, folder.create(name + TEMPORARY), [[memoryview(b"a probe")]], time.time)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -73,8 +73,8 @@ class FilePool:
         self._files_left -= 1
         return True
 
-    def take(self, size: int, name: str) -> tuple[int, int] | None:
-        """Rename a pooled file of about `size` bytes to `name`; return its descriptor, for writing, and its size."""
+    def take(self, size: int, name: str) -> int | None:
+        """Rename a pooled file of about `size` bytes to `name`, and open it for writing; None where there is none."""
         if not self._listed.get(_size_class(size)):
             self._list(size)
         fitting = self._listed.get(_size_class(size), [])
@@ -85,9 +85,8 @@ class FilePool:
                 self._bytes_left += _size(pooled)
                 self._files_left += 1
                 file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._payloads.fd)
-                status = os.fstat(file)
-                if is_own_file(status):
-                    return file, status.st_size
+                if is_own_file(os.fstat(file)):
+                    return file
                 os.close(file)  # such as one with a second, hard link by a backup, which must not change
                 os.unlink(name, dir_fd=self._payloads.fd)
         return None

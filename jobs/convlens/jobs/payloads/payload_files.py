@@ -23,52 +23,41 @@ UNLOCKED_SECONDS: Final = 2.0
 """The age of a file in seconds from which its writer must have locked it."""
 
 
-class FileWriter:
-    """Writes one payload's file, which gets its name once it is whole. Raises OSError and leaves nothing then."""
+def write_file(
+    folder: OwnFolder,
+    name: str,
+    file: int,
+    batches: Iterable[list[memoryview]],
+    expiry: Callable[[], float],
+    with_space: Callable[[Callable[[], int]], int] = lambda step: step(),
+) -> int:
+    """Write a payload to its temporary file, of which `file` is the descriptor, rename it, and return its size.
 
-    def __init__(
-        self,
-        folder: OwnFolder,
-        name: str,
-        file: int,
-        old_size: int = 0,
-        with_space: Callable[[Callable[[], int]], int] = lambda step: step(),
-    ) -> None:
-        """Take over the descriptor of the payload's temporary file, whose `old_size` bytes are overwritten.
-
-        `with_space` calls each step that takes space, again where it has made some.
-        """
-        self._folder = folder
-        self._name = name
-        self._file = file
-        self._old_size = old_size
-        self._with_space = with_space
-
-    def write(self, batches: Iterable[list[memoryview]], expiry: Callable[[], float]) -> int:
-        """Write all batches, then set when the file expires, in seconds since the epoch, and return its size."""
-        folder, file, temporary = self._folder, self._file, self._name + TEMPORARY
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = 0
-            for batch in batches:
-                views = deque(batch)
-                while views:
-                    written = self._with_space(functools.partial(os.writev, file, views))
-                    size += written
-                    while views and written >= len(views[0]):
-                        written -= len(views.popleft())
-                    if written:
-                        views[0] = views[0][written:]
-            if self._old_size > size:
-                os.ftruncate(file, size)
-            os.utime(file, (expiry(),) * 2)
-            os.rename(temporary, self._name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-        except BaseException:
-            unlink(folder, temporary)
-            raise
-        finally:
-            os.close(file)
-        return size
+    `with_space` calls each step that takes space, again where it has made some. `expiry` is called last and says when
+    the payload expires, in seconds since the epoch. Raises OSError and leaves nothing then.
+    """
+    temporary = name + TEMPORARY
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = 0
+        for batch in batches:
+            views = deque(batch)
+            while views:
+                written = with_space(functools.partial(os.writev, file, views))
+                size += written
+                while views and written >= len(views[0]):
+                    written -= len(views.popleft())
+                if written:
+                    views[0] = views[0][written:]
+        os.ftruncate(file, size)  # a pooled file may have been longer
+        os.utime(file, (expiry(),) * 2)
+        os.rename(temporary, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except BaseException:
+        unlink(folder, temporary)
+        raise
+    finally:
+        os.close(file)
+    return size
 
 
 def list_files(folder: OwnFolder) -> Iterator[tuple[str, os.stat_result]]:

@@ -28,19 +28,21 @@ T = TypeVar("T")
 
 
 class Reclaimer:
-    """Reclaims space of a folder for all threads of this process.
+    """Reclaims space of a folder of payloads for all threads of this process.
 
     `evict` is called under a lock that processes share, and what it returns is deleted before that is released. So a
     process that finds nothing to evict knows that whatever another one evicted is deleted by then.
     """
 
-    def __init__(self, evict: Evict) -> None:
+    def __init__(self, folder: OwnFolder, pool: FilePool, evict: Evict) -> None:
+        self._folder = folder
+        self._pool = pool
         self._evict = evict
         self._lock = threading.Lock()
         self._reclaimed = 0
         """How often anything was reclaimed."""
 
-    def run(self, step: Callable[[], T], folder: OwnFolder, pool: FilePool, size: int) -> T:
+    def run(self, size: int, step: Callable[[], T]) -> T:
         """Return what `step` returns; while the folder is full, reclaim about `size` bytes and call it again."""
         is_reclaimed = True
         for _ in range(TRIES):
@@ -51,19 +53,20 @@ class Reclaimer:
                 if error.errno not in FULL or not is_reclaimed:
                     raise
                 # it is called again also where there was nothing: another process may have reclaimed
-                is_reclaimed = self._reclaim(folder, pool, size, seen)
+                is_reclaimed = self._reclaim(size, seen)
         raise OSError(errno.ENOSPC, "other writers use up all space that is reclaimed")
 
-    def _reclaim(self, folder: OwnFolder, pool: FilePool, size: int, seen: int) -> bool:
+    def _reclaim(self, size: int, seen: int) -> bool:
         """Delete pooled and abandoned files, else evict; return False where there was nothing.
 
         Do nothing where another thread has reclaimed since the count was `seen`.
         """
+        folder = self._folder
         with self._lock, _locked(folder):
             if self._reclaimed != seen:
                 return True
             unfinished = [(name, status) for name, status in list_files(folder) if name.endswith(TEMPORARY)]
-            count = pool.clear() + sum(delete_abandoned(folder, *file) for file in unfinished)
+            count = self._pool.clear() + sum(delete_abandoned(folder, *file) for file in unfinished)
             if not count:
                 names = self._evict(max(size, BATCH_BYTES))
                 log.warning("%s is full: %d cached results and unneeded payloads are deleted", folder.path, len(names))
