@@ -6,9 +6,9 @@ folder), `own_folder.py` (a folder closed to other users). Nothing here knows a 
 
 To add a store, say S3:
 
-1. Write `s3.py` with a class that has the members of `store.PayloadStore`; it need not inherit. Draw the parts by
-   `in_batches(parts)`, which keeps memory bounded: a batch is one part of a multipart upload. Raise `StoreFull` and
-   `PayloadGone`, no error of the S3 client.
+1. Write `s3.py` with a subclass of `store.PayloadStore`: `may_block`, `put`, `read_many`, `delete` and `sweep`. Draw
+   the parts by `in_batches(parts)`, which keeps memory bounded: a batch is one part of a multipart upload. Raise
+   `StoreFull` where there is no space, and return None for what is gone.
 2. Choose it in `open_store` below, by a setting of `runtime/settings.py`.
 3. Add it to the `jobs` fixture of tests/integration/jobs/conftest.py, so that the queue's tests run over it, too.
 """

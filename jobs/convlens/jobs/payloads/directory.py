@@ -25,7 +25,7 @@ from convlens.jobs.payloads.file_pool import FilePool
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
 from convlens.jobs.payloads.payload_files import TEMPORARY, delete_abandoned, list_files, unlink, write_file
 from convlens.jobs.payloads.reclaimer import FULL, Evict, Reclaimer, valid_names
-from convlens.jobs.payloads.store import ByteRange, Data, PayloadGone, StoreFull, in_batches, is_payload_name
+from convlens.jobs.payloads.store import ByteRange, Data, PayloadStore, StoreFull, in_batches, is_payload_name
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class _OpenFolder(NamedTuple):
         return self.reclaimer.run(size, lambda: self.folder.create(temporary)) if file is None else file
 
 
-class DirectoryPayloads:
-    """A PayloadStore in `folder`; payloads expire by `clock`, seconds since the epoch. Raises UnusableFolder.
+class DirectoryPayloads(PayloadStore):
+    """A store in `folder`; payloads expire by `clock`, seconds since the epoch. Raises UnusableFolder.
 
     In a full folder `evict` says which payloads can be done without; see Reclaimer.
     """
@@ -93,13 +93,6 @@ class DirectoryPayloads:
             return write_file(opened.folder, name, file, every, lambda: self._clock() + ttl, with_space)
         except OSError as error:
             raise StoreFull(f"cannot write a payload to {self._path}: {error.strerror}") from error
-
-    def read(self, name: str, offset: int, length: int) -> Data:
-        """See PayloadStore."""
-        data = self._read(name, offset, length)
-        if data is None:
-            raise PayloadGone.of(name)
-        return data
 
     def read_many(self, ranges: Sequence[ByteRange]) -> list[Data | None]:
         """See PayloadStore. Adjacent ranges are read by one call to the system."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from convlens.jobs.payloads.store import BATCH_BYTES, ByteRange, Data, PayloadGone, StoreFull
+from convlens.jobs.payloads.store import BATCH_BYTES, ByteRange, Data, PayloadStore, StoreFull
 from convlens.jobs.runtime.redis_client import KEY_PREFIX, for_large_values
 
 CHUNK_BYTES: Final = 1 << 18
@@ -16,8 +16,8 @@ _SET_WHEN_FULL: Final = """#!lua flags=allow-oom
 return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"""
 
 
-class RedisPayloads:
-    """A PayloadStore in Redis. Raises redis.RedisError where Redis cannot be reached."""
+class RedisPayloads(PayloadStore):
+    """A store in Redis. Raises redis.RedisError where Redis cannot be reached."""
 
     may_block = True
 
@@ -43,13 +43,6 @@ class RedisPayloads:
                 for key, chunk in batch:
                     self._set_when_full([key], [chunk, ttl_ms])
         return size
-
-    def read(self, name: str, offset: int, length: int) -> Data:
-        """See PayloadStore."""
-        (data,) = self.read_many([(name, offset, length)])
-        if data is None:
-            raise PayloadGone.of(name)
-        return data
 
     def read_many(self, ranges: Sequence[ByteRange]) -> list[Data | None]:
         """See PayloadStore. Each chunk is fetched once; Valkey sends whole ones without a copy."""

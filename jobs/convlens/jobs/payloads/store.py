@@ -25,11 +25,6 @@ _NAME: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{24}-[0-9A-Za-z-]{1,128}")
 class PayloadGone(LookupError):
     """A payload that has expired, was deleted, or is shorter than the range read."""
 
-    @classmethod
-    def of(cls, name: str) -> PayloadGone:
-        """Return the error for the payload `name`."""
-        return cls(f"payload {name} is gone, or is not as long as it was")
-
 
 class StoreFull(RuntimeError):
     """The store has no space for a payload."""
@@ -38,9 +33,8 @@ class StoreFull(RuntimeError):
 class PayloadStore(Protocol):
     """Where payloads live. Thread-safe; processes that are given the same place share their payloads."""
 
-    @property
-    def may_block(self) -> bool:
-        """True unless payloads are in this machine's memory, where reading waits for nothing."""
+    may_block: bool
+    """False where payloads are in this machine's memory, so that reading waits for nothing."""
 
     def put(self, name: str, parts: Iterable[Data], ttl: float, *, reserved: bool = True) -> int:
         """Write a payload that lives `ttl` seconds, and return its size in bytes. Raises StoreFull.
@@ -50,11 +44,15 @@ class PayloadStore(Protocol):
         can end.
         """
 
+    def read_many(self, ranges: Sequence[ByteRange]) -> list[Data | None]:
+        """Return the bytes of each range, all read in one round trip; None where they are not all there."""
+
     def read(self, name: str, offset: int, length: int) -> Data:
         """Return `length` bytes from `offset` on. Raises PayloadGone where they are not all there."""
-
-    def read_many(self, ranges: Sequence[ByteRange]) -> Sequence[Data | None]:
-        """Return what read() returns of each range, in one round trip; None in the place of PayloadGone."""
+        (data,) = self.read_many([(name, offset, length)])
+        if data is None:
+            raise PayloadGone(f"payload {name} is gone, or is not as long as it was")
+        return data
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete payloads; a name that does not exist is no error."""
