@@ -15,7 +15,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF
 """The formats that are read, by Pillow's names. Its parsers of others are never called."""
 JPEG_MAGIC: Final = b"\xff\xd8\xff"
 HEAD_BYTES: Final = 512
-"""First bytes of a file that tell its format."""
+"""First bytes of a file, enough to recognise its format."""
 
 _SIGNATURES: Final = {
     JPEG_MAGIC: "JPEG",

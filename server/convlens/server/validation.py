@@ -22,7 +22,6 @@ from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.request.plan import JobPlan
 from convlens.jobs.request.plan_cache import PlanCache
-from convlens.jobs.request.resolve import resolve
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import Refusal, invalid
@@ -87,7 +86,7 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # they change nothing of the result
         spec.ClearField(name)
     asked = spec.SerializeToString(deterministic=True)
-    plan = _PLANS.get(asked, card) or resolve(spec, card)
+    plan = _PLANS.resolve(asked, card)
     _check_bounds(plan, settings)
     if call.whole and plan.result_bytes + plan.header_bytes > settings.chunk_bytes:
         raise Refusal(
@@ -96,7 +95,6 @@ def validate(
             f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
             "Visualize gives it in several",
         )
-    _PLANS.put(asked, card, plan)
     whole = "".join(digest for digest, _ in found).encode() + asked
     return NewJob(
         id=call.job_id,

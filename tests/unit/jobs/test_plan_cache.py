@@ -25,10 +25,13 @@ def test_a_plan_is_cached_for_its_spec_and_card():
 
 def test_the_latest_plans_of_small_specs_are_cached():
     plans = PlanCache()
-    plan = resolve(spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()]), CARD)
-    plans.put(bytes(MAX_SPEC_BYTES + 1), CARD, plan)
-    assert plans.get(bytes(MAX_SPEC_BYTES + 1), CARD) is None
-    specs = [str(i).encode() for i in range(MAX_PLANS + 1)]
-    for spec in specs:
-        plans.put(spec, CARD, plan)
-    assert [plans.get(spec, CARD) for spec in (specs[0], specs[1], specs[-1])] == [None, plan, plan]
+    job = spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()])
+    specs = []
+    for predictions in range(MAX_PLANS + 1):
+        job.predictions = predictions
+        specs.append(job.SerializeToString())
+    first, second, *_ = [plans.resolve(spec, CARD) for spec in specs]
+    assert plans.resolve(specs[1], CARD) is second
+    assert plans.resolve(specs[0], CARD) is not first
+    job.images.extend(spec_pb2.Image(encoded=b"large") for _ in range(MAX_SPEC_BYTES // 5))
+    assert plans.resolve(job.SerializeToString(), CARD) is not plans.resolve(job.SerializeToString(), CARD)

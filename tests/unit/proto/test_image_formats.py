@@ -98,8 +98,8 @@ def test_a_file_damaged_at_its_beginning_is_refused_as_damaged(name):
 @pytest.mark.parametrize(("name", "lacking"), [("AVIF", "avif"), ("WEBP", "webp"), ("JPEG2000", "jpg_2000")])
 def test_a_format_that_pillow_lacks_is_refused_by_name(monkeypatch, name, lacking):
     for list_ in ("get_supported_modules", "get_supported_codecs"):
-        found = [it for it in getattr(features, list_)() if it != lacking]
-        monkeypatch.setattr(features, list_, lambda found=found: found)
+        names = [name for name in getattr(features, list_)() if name != lacking]
+        monkeypatch.setattr(features, list_, lambda names=names: names)
     decodable_formats.cache_clear()
     try:
         assert set(FORMATS) - set(decodable_formats()) == {name}
@@ -150,7 +150,7 @@ def test_no_file_is_opened_as_another_format_than_its_first_bytes_say(name, draw
     try:
         with open_picture(bytes(data)) as image:
             assert image.format in {known, "MPO"}
-    except Exception:  # noqa: BLE001 - whoever opens files takes any error for damage
+    except Exception:  # noqa: BLE001 - callers treat any error as damage
         return
 
 

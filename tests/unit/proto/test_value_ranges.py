@@ -66,9 +66,9 @@ def test_floats_that_are_whole_numbers_are_the_bytes_that_they_were_made_of():
         (levels / np.float32(255), spec_pb2.VALUE_RANGE_0_1),
         (np.float32(levels / 127.5 - 1), spec_pb2.VALUE_RANGE_MINUS_1_1),
     ):
-        found = to_255(floats, stated)
-        assert found.dtype == np.uint8
-        assert found.tolist() == levels.tolist()
+        scaled = to_255(floats, stated)
+        assert scaled.dtype == np.uint8
+        assert scaled.tolist() == levels.tolist()
     assert to_255(np.array([3, 4.01], np.float32), UNSAID).dtype == np.float32
 
 

@@ -26,33 +26,17 @@ class PlanCache:
         self._plans: OrderedDict[tuple[bytes, int], tuple[model_pb2.Model, JobPlan]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, spec: bytes, card: model_pb2.Model) -> JobPlan | None:
-        """Return the plan cached for a serialized spec and this very card."""
-        key = _key(spec, card)
-        with self._lock:
-            entry = self._plans.get(key)
-            if entry is None:
-                return None
-            self._plans.move_to_end(key)
-            return entry[1]
-
-    def put(self, spec: bytes, card: model_pb2.Model, plan: JobPlan) -> None:
-        """Cache the plan of a job that was granted, unless its spec is large."""
-        if len(spec) > MAX_SPEC_BYTES:
-            return
-        with self._lock:
-            self._plans[_key(spec, card)] = card, plan  # while a card is referred to here, no other has its id
-            if len(self._plans) > MAX_PLANS:
-                self._plans.popitem(last=False)
-
     def resolve(self, spec: bytes, card: model_pb2.Model) -> JobPlan:
-        """Return the plan of a job that was granted, from the cache or by resolving its serialized spec."""
-        plan = self.get(spec, card)
-        if plan is None:
-            plan = resolve(spec_pb2.JobSpec.FromString(spec), card)
-            self.put(spec, card, plan)
+        """Return the plan of a serialized JobSpec on the model of `card`. Raises SpecError where there is none."""
+        key = hashlib.blake2b(spec, digest_size=32).digest(), id(card)
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key][1]
+        plan = resolve(spec_pb2.JobSpec.FromString(spec), card)
+        if len(spec) <= MAX_SPEC_BYTES:
+            with self._lock:
+                self._plans[key] = card, plan  # while a card is referred to here, no other has its id
+                if len(self._plans) > MAX_PLANS:
+                    self._plans.popitem(last=False)
         return plan
-
-
-def _key(spec: bytes, card: model_pb2.Model) -> tuple[bytes, int]:
-    return hashlib.blake2b(spec, digest_size=32).digest(), id(card)
