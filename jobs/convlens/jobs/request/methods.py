@@ -116,11 +116,12 @@ class ScoredModel:
 
 
 ResolvedArrays = Iterator[tuple[str, Method, tuple[int, ...]]]
+"""Name, method, and shape without the axes of images and targets."""
 
 
-def _saliency(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
+def _resolve_saliency(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
     options = visualization.saliency
-    method = _available(spec_pb2.SaliencyMethod, options.method or spec_pb2.SALIENCY_METHOD_VANILLA, field, model)
+    method = _method_name(spec_pb2.SaliencyMethod, options.method or spec_pb2.SALIENCY_METHOD_VANILLA, field, model)
     reduction = enum_name(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction") or "abs_max"
     if method == "xrai" and options.reduction:
         raise SpecError(f"{field}.reduction", "is set, but xrai has no channels left to reduce")
@@ -152,10 +153,10 @@ _SUFFIXES: Final = {"abs_max": "", "none": "/signed"}
 """What a reduction adds to the name of a saliency map, where it is not its own name."""
 
 
-def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
+def _resolve_grad_cam(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
     options = visualization.grad_cam
     enum_name(spec_pb2.MapSize, options.size, f"{field}.size")
-    method = _available(spec_pb2.CamMethod, options.method or spec_pb2.CAM_METHOD_GRAD_CAM, field, model)
+    method = _method_name(spec_pb2.CamMethod, options.method or spec_pb2.CAM_METHOD_GRAD_CAM, field, model)
     layer = options.layer or model.card.cam_layer
     if not layer:
         raise SpecError(
@@ -180,7 +181,7 @@ def _grad_cam(visualization: spec_pb2.Visualization, field: str, model: ScoredMo
     yield name, ActivationMapping(method, layer, upsampled, options.signed, passes), shape[:2]
 
 
-def _activations(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
+def _resolve_activations(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
     options = visualization.activations
     channels = tuple(options.channels)
     reduction = enum_name(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction") or "none"
@@ -202,7 +203,7 @@ def _activations(visualization: spec_pb2.Visualization, field: str, model: Score
         yield name, LayerOutput(layer, channels, reduction), (*shape[:-1], *kept)
 
 
-def _occlusion(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
+def _resolve_occlusion(visualization: spec_pb2.Visualization, field: str, model: ScoredModel) -> ResolvedArrays:
     options = visualization.occlusion
     height, width, _ = model.card.input_shape
     patch = check_range(options.patch or min(32, height, width), f"{field}.patch", min(height, width))
@@ -215,10 +216,10 @@ def _occlusion(visualization: spec_pb2.Visualization, field: str, model: ScoredM
 
 
 METHODS: Final[dict[str, Callable[[spec_pb2.Visualization, str, ScoredModel], ResolvedArrays]]] = {
-    "saliency": _saliency,
-    "grad_cam": _grad_cam,
-    "activations": _activations,
-    "occlusion": _occlusion,
+    "saliency": _resolve_saliency,
+    "grad_cam": _resolve_grad_cam,
+    "activations": _resolve_activations,
+    "occlusion": _resolve_occlusion,
 }
 """By the name of the method's field in Visualization; each yields the arrays that the field requests."""
 
@@ -250,7 +251,7 @@ def _color(message: spec_pb2.Color, field: str) -> Color:
     return color
 
 
-def _available(enum: Any, value: int, field: str, model: ScoredModel) -> str:
+def _method_name(enum: Any, value: int, field: str, model: ScoredModel) -> str:
     """Return a method's short name. Raises SpecError where the model's workers do not compute it."""
     name = enum_name(enum, value, f"{field}.method")
     if name in model.card.unavailable_methods:

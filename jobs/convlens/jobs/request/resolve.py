@@ -57,7 +57,7 @@ def _tensors(spec: spec_pb2.JobSpec, model: ScoredModel, leading: tuple[int, ...
         lead = leading if targeted else leading[:1]
         for name, method, shape in METHODS[kind](visualization, f"{field}.{kind}", model):
             if name in tensors:
-                raise SpecError(field, f"asks for {name!r} again; every array is asked for once")
+                raise SpecError(field, f"requests {name!r} again; every array can be requested once")
             output = _output_format(visualization.output, f"{field}.output")
             if output.size and isinstance(method, LayerOutput) and len(model.layers[method.layer].shape) != 3:
                 raise SpecError(f"{field}.output.height", f"is set, but {name!r} has no extent in space")
