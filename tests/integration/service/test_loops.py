@@ -55,7 +55,7 @@ def test_a_server_with_a_loop_that_hangs_is_not_serving(start_service):
 
 def test_a_worker_with_a_loop_that_hangs_ends_with_a_status_of_its_own(start_service):
     service = start_service()
-    quick = "from convlens.worker import watchdog; watchdog.UNWELL_SECONDS = 2.0"
+    quick = "from convlens.worker.pipeline import watchdog; watchdog.UNWELL_SECONDS = 2.0"
     worker = start(service, "convlens.worker.__main__", ["--model", "null=null"], quick)
     watch = threading.Timer(60, worker.kill)
     watch.start()
