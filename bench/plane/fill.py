@@ -35,7 +35,7 @@ def main(url: str, model: str, jobs: int) -> None:
             NewJob(
                 id=name, model=model, pool=model, tenant="", priority=Priority.NORMAL, spec=spec,
                 images=[(name, image)], fingerprint=name, cost=1, pixels=1, reserved=RESULT_BYTES, timeout=SECONDS,
-                hands=0, keep=True,
+                keep=True,
             )
             for name in names[first : first + 100]
         ]  # fmt: skip

@@ -30,8 +30,8 @@ def submit(ledger: Ledger, number: int, **changes: object) -> list[Record]:
             fields = {
                 "id": uuid.uuid4().hex, "model": POOL, "pool": POOL, "tenant": "", "priority": Priority.NORMAL,
                 "spec": b"spec", "images": [(unlike, b"image")], "fingerprint": unlike, "cost": 1, "pixels": 1,
-                "reserved": 100, "timeout": 600.0, "hands": 1, "keep": False,
+                "reserved": 100, "timeout": 600.0, "keep": False,
             }  # fmt: skip
             jobs.append(NewJob(**fields | changes))
-        records += [record for record, _ in ledger.submit(jobs)]
+        records += ledger.submit(jobs)
     return records

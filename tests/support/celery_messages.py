@@ -1,4 +1,4 @@
-"""Messages in a pool's Celery queue that no Publisher sends."""
+"""Messages in a Celery list of a pool that are not as the queue's scripts make them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LACKING = object()
 
 
 def message(pool="null", **changes):
-    """A message as Publisher sends it, but for some fields, or fields of its headers or properties."""
+    """A message as Celery itself sends it, but for some fields, or fields of its headers or properties."""
     names = {"content_type": "content-type", "content_encoding": "content-encoding"}
     whole = {
-        "body": encoded([[pool], {}, {}]),
+        "body": encoded([["job"], {}, {}]),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
-            "lang": "py", "task": "convlens.compute", "id": str(uuid.uuid4()), "root_id": "r", "parent_id": None,
+            "lang": "py", "task": "convlens.visualize", "id": str(uuid.uuid4()), "root_id": "r", "parent_id": None,
             "shadow": None, "eta": None, "expires": None, "group": None, "retries": 0, "timelimit": [None, None],
         },
         "properties": {
@@ -73,10 +73,14 @@ MALFORMED = {
     "a number in the body": message(body=encoded(7)),
     "a dict for arguments": message(body=encoded([{"a": 1}, {}, {}])),
     "too many arguments": message(body=encoded([[1, 2, 3], {}, {}])),
+    "a number for an argument": message(body=encoded([[5], {}, {}])),
+    "no routing key": message(properties={"delivery_info": {}}),
+    "a number for a routing key": message(properties={"delivery_info": {"routing_key": 5}}),
+    "another body encoding": message(properties={"body_encoding": "hex"}),
     "nested arguments": message(body=encoded([[{"x": [1]}], {}, {}])),
-    "named arguments": message(body=encoded([["null"], {"x": 1}, {}])),
-    "callbacks": message(body=encoded([["null"], {}, {"callbacks": [{"task": "x"}]}])),
-    "a pool that nobody knows": message(body=encoded([["nobody"], {}, {}])),
+    "named arguments": message(body=encoded([["job"], {"x": 1}, {}])),
+    "callbacks": message(body=encoded([["job"], {}, {"callbacks": [{"task": "x"}]}])),
+    "a queue that nobody consumes": message(properties={"delivery_info": {"routing_key": "convlens.nobody"}}),
     "no time": message(headers={"eta": "nonsense"}),
     "a far time": message(headers={"eta": "2999-01-01T00:00:00"}),
     "expires never": message(headers={"expires": "nonsense"}),

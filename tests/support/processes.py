@@ -53,7 +53,7 @@ class Service:
         self.url = f"redis://127.0.0.1:{valkey.port}/0"
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
-        quick = {"reconcile_interval": 0.2, "redelivery_grace": 1, "lease": 2, "drain_grace": 10}
+        quick = {"reconcile_interval": 0.2, "lease": 2, "drain_grace": 10}
         self._settings = quick | settings
 
     def environment(self):

@@ -16,12 +16,11 @@ from typing import Final, ParamSpec, TypeVar, cast
 from convlens.jobs import model_registry
 from convlens.jobs.queue import keys, poison
 from convlens.jobs.queue.admission import Full
-from convlens.jobs.queue.celery import Publisher, celery_app
 from convlens.jobs.queue.ledger import Ledger, Waiting
-from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Submitted
+from convlens.jobs.queue.new_job import NewJob, NotSubmitted
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.queue.record import Record, State
-from convlens.jobs.queue.subscriber import Notices
+from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime import memory
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, LedgerUnavailable, connect
 from convlens.server import metrics, responses
@@ -75,9 +74,8 @@ class Front:
         """Listings take long, and hold up nobody who submits."""
         client = connect(settings.redis_url, SERVER_TIMEOUT)
         self.ledger = Ledger(client, settings, settings.bounds)
-        self._publisher = Publisher(celery_app(settings.redis_url, SERVER_TIMEOUT))
-        self._reconciler = Reconciler(self.ledger, self._publisher)
-        self._notices = Notices(client, keys.NOTICES, self._heard)
+        self._reconciler = Reconciler(self.ledger)
+        self._notices = Subscriber(client, keys.NOTICES, self._heard)
         self._listeners: dict[str, set[Heard]] = {}
         writers = PATIENT_WRITERS if self.ledger.payloads.may_block else 1
         self._leaving: deque[Waiting] = deque()
@@ -103,7 +101,6 @@ class Front:
         await self.call(self._notices.stop)
         self._tell_who_left()
         await self.call(self._light.close)  # last: who is told of a job meanwhile leaves it by this thread
-        await self.call(self._publisher.close)
         self._threads.shutdown()
         self._lister.shutdown(cancel_futures=True)
 
@@ -156,17 +153,15 @@ class Front:
             queued = itertools.repeat(error)
         return [refused.get(place) or next(queued) if it else None for place, it in enumerate(items)]
 
-    def _queued(self, found: Submitted | NotSubmitted) -> Record | Exception:
-        """What is told to the caller; a hand is woken where there is need."""
+    def _queued(self, found: Record | NotSubmitted) -> Record | Exception:
+        """What the caller gets."""
         if isinstance(found, Exception):
             if isinstance(found, Full):
                 metrics.REFUSED.labels(found.limit).inc()
             return found
-        record, announce = found
+        record = found
         outcome = "cached" if record.cached else "follows" if record.leader else "queued"
         metrics.JOBS.labels(record.model, outcome).inc()
-        if announce:
-            self._publisher.put(record.pool)
         log.debug("job=%s model=%s images=%d flow=%s submitted", record.id, record.model, record.images, record.flow)
         return record
 

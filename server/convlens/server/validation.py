@@ -17,7 +17,6 @@ from PIL.Image import DecompressionBombError
 
 from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.payloads.store import Data
-from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.request.plan import JobPlan
@@ -109,7 +108,6 @@ def validate(
         pixels=pixels,
         reserved=plan.result_bytes + plan.header_bytes,
         timeout=timeout,
-        hands=HANDS * max(1, card.workers),
         keep=call.keep,
         record_bytes=RECORD_BYTES + len(asked) + IMAGE_RECORD_BYTES * len(found),
         fresh=fresh,

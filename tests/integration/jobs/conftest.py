@@ -6,10 +6,10 @@ import dataclasses
 import uuid
 
 import pytest
+from processes import until
 
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.admission import Bounds
-from convlens.jobs.queue.hands import Then
 from convlens.jobs.queue.ledger import Ended, Ledger
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
@@ -33,26 +33,22 @@ class Jobs:
         fields = {
             "id": uuid.uuid4().hex, "model": "m", "tenant": "", "priority": Priority.NORMAL, "spec": b"spec",
             "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
-            "cost": 2, "pixels": 10, "reserved": 100, "timeout": 30.0, "hands": 1, "keep": True,
+            "cost": 2, "pixels": 10, "reserved": 100, "timeout": 30.0, "keep": True,
         }  # fmt: skip
         fields |= changes
         return NewJob(**({"pool": fields["model"]} | fields))
 
     def submit(self, job=None, bounds=None, **changes):
-        """Queues a job; its record. Raises what becomes of one that is not queued."""
-        return self.announced(job or self.new(**changes), **(bounds or {}))[0]
-
-    def announced(self, job, **bounds):
-        """Queues a job; its record, and whether a message is to wake a hand."""
-        self.ledger.bounds = dataclasses.replace(self.bounds, **bounds)
-        (found,) = self.ledger.submit([job])
-        if isinstance(found, Exception):
-            raise found
-        return found
+        """Queue a job; its record. Raises the error of one that is not queued."""
+        self.ledger.bounds = dataclasses.replace(self.bounds, **(bounds or {}))
+        (record,) = self.ledger.submit([job or self.new(**changes)])
+        if isinstance(record, Exception):
+            raise record
+        return record
 
     def claim(self, worker="w1", pool="m", jobs=1):
         """The next jobs' claims, where each has two images."""
-        return self.ledger.claim(pool, worker, 2 * jobs, "hand", Then.REST, jobs).jobs
+        return self.ledger.claim(pool, worker, 2 * jobs, jobs).jobs
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""
@@ -69,8 +65,12 @@ class Jobs:
         return self.ledger.finish([Ended(claim, failure)])[0]
 
     def reconcile(self):
-        """One look; the messages to be sent again, by pool."""
+        """Look once; how many messages were missing, by pool."""
         return self.ledger.reconcile()
+
+    def reconcile_until(self, state, *records):
+        """Look until all of these jobs are in a state."""
+        until(lambda: (self.reconcile(), all(self.get(it).state is state for it in records))[1])
 
     def get(self, record):
         return self.ledger.get(record.id)
@@ -109,8 +109,6 @@ class SentTwice(Scripts):
 @pytest.fixture(params=["redis", "directory", "sent-twice"])
 def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
     if request.param == "sent-twice":
-        if request.module.__name__.endswith("test_hands"):
-            pytest.skip("who sends a submission again is told to send its message again, too")
         monkeypatch.setattr("convlens.jobs.queue.ledger.Scripts", SentTwice)
     settings = JobsSettings(
         redis_url=redis_url,
@@ -120,7 +118,6 @@ def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
         result_ttl=1.5,
         tombstone_ttl=60,
         answered_ttl=0.3,
-        redelivery_grace=0.2,
         reconcile_interval=0.1,
     )
     return Jobs(Ledger(connect(redis_url), settings, BOUNDS))

@@ -10,6 +10,7 @@ from processes import full, until
 
 from convlens.jobs import model_registry
 from convlens.jobs.pools import pool_of
+from convlens.jobs.queue import keys
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.record import State
 from convlens.v1 import model_pb2
@@ -175,4 +176,6 @@ def test_what_waits_for_a_model_is_what_waits_for_all_of_its_weights(jobs):
 
 def test_lost_messages_go_to_the_queue_of_the_weights_again(jobs):
     jobs.submit(pool=OLD)
-    assert until(jobs.reconcile) == {OLD: 1}
+    jobs.ledger.redis.delete(keys.messages(OLD))
+    assert jobs.reconcile() == {OLD: 1}
+    assert jobs.ledger.redis.llen(keys.messages(OLD)) == 1

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from processes import until
 
-from convlens.jobs.queue.hands import Hand, Then
-from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.record import State
 from convlens.worker.pipeline import claiming
 from convlens.worker.pipeline.claiming import Claimer
@@ -17,12 +15,12 @@ def suspects(jobs):
     """Two jobs whose worker fell silent, and one that came later."""
     first, second = jobs.submit(), jobs.submit()
     assert len(jobs.claim("lost", jobs=2)) == 2
-    until(lambda: jobs.reconcile() and all(jobs.get(it).state is State.QUEUED for it in (first, second)))
+    jobs.reconcile_until(State.QUEUED, first, second)
     return first, second, jobs.submit()
 
 
 def claimed(jobs, *, is_idle):
-    found = jobs.ledger.claim("m", "w1", 1000, "hand", Then.REST, is_idle=is_idle)
+    found = jobs.ledger.claim("m", "w1", 1000, is_idle=is_idle)
     return [it.record.id for it in found.jobs], found.suspect_waits
 
 
@@ -47,13 +45,13 @@ def test_what_was_given_back_is_no_suspect(jobs):
 @pytest.fixture
 def claimer(jobs):
     """Of a worker, and its leases."""
-    leases = LeaseKeeper(jobs.ledger)
+    leases = LeaseRenewer(jobs.ledger)
     return Claimer(jobs.ledger, leases, "w1"), leases
 
 
 def ids(claimer, pool="m"):
-    """What a hand of a pool is given."""
-    return [it.record.id for it in claimer.claim(pool, 1000, Hand("w:1", None, None), Then.REST, 1, 1)]
+    """What a consumer of a pool is given."""
+    return [it.record.id for it in claimer.claim(pool, 1000, 1, 1).jobs]
 
 
 def test_a_worker_lets_what_it_holds_end_before_a_suspect(jobs, suspects, claimer):

@@ -126,7 +126,7 @@ def test_a_child_that_dies_is_started_again_and_calls_work_again(tmp_path, victi
 
 @pytest.mark.parametrize("victim", KINDS)
 def test_jobs_under_way_succeed_though_a_child_is_killed(tmp_path, victim):
-    slow = ("--model", "null=null,device_ms=50+0", "--max-batch-size", "1", "--lease", "2", "--redelivery-grace", "1")
+    slow = ("--model", "null=null,device_ms=50+0", "--max-batch-size", "1", "--lease", "2")
     with up(*slow, log=tmp_path / "log") as (process, target), Client(target, timeout=120) as client:
         jobs = [client.submit(IMAGE, [GradCAM()]) for _ in range(40)]
         until(lambda: jobs[3].status().state == job_pb2.JOB_STATE_SUCCEEDED)

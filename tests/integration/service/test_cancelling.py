@@ -28,7 +28,7 @@ SOON = 5.0
 def slow(start_service):
     """The target of a service whose device takes a minute a batch of one."""
     service = start_service()
-    worker = service.worker("null=null,device_ms=60000+0", flags=("--max-batch-size", "1", "--hands", "1"))
+    worker = service.worker("null=null,device_ms=60000+0", flags=("--max-batch-size", "1", "--consumers", "1"))
     yield service.server()[1]
     worker.kill()  # it would not drain
 

@@ -40,7 +40,7 @@ STATE = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in STATES
 def slow(tmp_path_factory, valkey):
     """A service whose device takes half a second a batch of one, so that jobs can be met in every state."""
     with running(tmp_path_factory.mktemp("slow"), valkey, result_ttl=2, tombstone_ttl=2) as service:
-        service.worker("null=null,device_ms=500+0", flags=("--max-batch-size", "1", "--hands", "1"))
+        service.worker("null=null,device_ms=500+0", flags=("--max-batch-size", "1", "--consumers", "1"))
         yield service.server()[1]
 
 

@@ -1,19 +1,28 @@
-"""Celery's messages are few: hands that are awake take the jobs of a busy time."""
+"""Celery's list of a model is the queue: its length is the number of jobs that wait, whatever the workers do."""
 
 from __future__ import annotations
 
 import numpy as np
+from processes import running, until
 
-from convlens.jobs.queue.hands import HANDS
+from convlens.client import Client, Saliency
 from convlens.jobs.runtime.redis_client import connect
 
+IMAGE = np.zeros((224, 224, 3), np.uint8)
+CONSUMERS = 2
 
-def test_a_busy_time_takes_few_messages(client, own_valkey):
-    def messages():
-        return redis.info("commandstats").get("cmdstat_lpush", {}).get("calls", 0)
 
+def test_the_length_of_the_list_is_the_number_of_jobs_that_wait(tmp_path, own_valkey):
     redis = connect(f"redis://127.0.0.1:{own_valkey.port}/0")
-    before = messages()
-    for _ in range(60):
-        client.saliency(np.zeros((224, 224, 3), np.uint8), fresh=True)
-    assert 1 <= messages() - before <= 5 * HANDS
+    with running(tmp_path, own_valkey) as service:
+        flags = ("--max-batch-size", "1", "--consumers", str(CONSUMERS))
+        service.worker("null=null,device_ms=100+0", flags=flags)
+        _, target = service.server()
+        with Client(target, timeout=60) as client:
+            until(client.models)
+            jobs = [client.submit(IMAGE, [Saliency()], target=unit) for unit in range(30)]
+            for waiting in iter(lambda: sum(map(redis.zcard, redis.scan_iter("convlens:queued:*"))), 0):
+                assert abs(redis.llen("convlens.null") - waiting) <= 2 * CONSUMERS + 2  # those being claimed
+            for job in jobs:
+                job.result()
+            until(lambda: not redis.exists("convlens.null"))

@@ -18,7 +18,7 @@ PHOTO = np.zeros((8, 8, 3), np.uint8)
 def hasty(start_service):
     """The target of a service that gives a job half a second by itself, and ten to who asks; its device takes one."""
     service = start_service(default_timeout=0.5, max_timeout=10)
-    service.worker("null=null,device_ms=1000+0", flags=("--max-batch-size", "1", "--hands", "1"))
+    service.worker("null=null,device_ms=1000+0", flags=("--max-batch-size", "1", "--consumers", "1"))
     target = service.server()[1]
     with Client(target) as client:
         until(client.models)

@@ -42,7 +42,7 @@ def test_a_hung_device_ends_its_worker_whose_jobs_others_take(tmp_path, valkey, 
 
 def test_a_busy_worker_is_no_deaf_one(tmp_path, valkey):
     with running(tmp_path, valkey) as service:
-        flags = ("--delivery-timeout", "0.5", "--device-timeout", "1", "--hands", "1", "--max-batch-size", "1")
+        flags = ("--delivery-timeout", "0.5", "--device-timeout", "1", "--consumers", "1", "--max-batch-size", "1")
         worker = service.worker("null=null,device_ms=300+0", flags=flags)
         _, address = service.server()
         with Client(address, timeout=60) as client:

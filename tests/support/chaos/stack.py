@@ -22,7 +22,7 @@ PASSWORD = "chaos"
 
 LEASE = 2.0
 SETTINGS = {
-    "lease": LEASE, "reconcile_interval": 0.2, "redelivery_grace": 1, "drain_grace": 20, "result_ttl": 600,
+    "lease": LEASE, "reconcile_interval": 0.2, "drain_grace": 20, "result_ttl": 600,
     "answered_ttl": 600, "chunk_bytes": 65536,
 }  # fmt: skip
 CLOCK = Path(__file__).parent / "clock"

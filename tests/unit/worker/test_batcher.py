@@ -11,7 +11,7 @@ import pytest
 from convlens.v1 import model_pb2
 from convlens.worker.engine.outputs import Outputs
 from convlens.worker.engine.plan import Activation, Plan, Saliency
-from convlens.worker.pipeline.batcher import Batcher, Dropped, Owner
+from convlens.worker.pipeline.batcher import Abandoned, Batcher, Owner
 
 ONE, OTHER = Plan((Saliency(),)), Plan((Saliency("guided"),))
 SECONDS = 20
@@ -131,14 +131,14 @@ def test_work_that_nobody_wants_any_more_is_not_computed(batcher, model):
     kept = submit(batcher, [2])
     assert finish(batcher, model) == [[2]]
     assert got(kept) == [2]
-    with pytest.raises(Dropped):
+    with pytest.raises(Abandoned):
         gone[0].result(SECONDS)
 
 
 def test_a_batch_of_nothing_wanted_is_no_pass(batcher, model):
     gone = submit(batcher, [1], wanted=lambda: False)
     assert finish(batcher, model) == []
-    assert isinstance(gone[0].exception(SECONDS), Dropped)
+    assert isinstance(gone[0].exception(SECONDS), Abandoned)
 
 
 def test_of_a_batch_that_fails_only_the_guilty_work_fails(batcher, model):

@@ -14,9 +14,9 @@ from convlens.jobs import model_registry
 from convlens.jobs.deployment import CHECKS, Deployment
 from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.pools import pool_of
-from convlens.jobs.queue.celery import celery_app, run_worker
-from convlens.jobs.queue.hands import Hands
-from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.celery import run_worker, worker_app
+from convlens.jobs.queue.celery_events import JobEvents
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
 from convlens.jobs.runtime.redis_client import connect
@@ -28,10 +28,15 @@ from convlens.worker.models.loaders import load
 from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.compute import Runner, Serving
+from convlens.worker.pipeline.claiming import Claimer
+from convlens.worker.pipeline.committer import Committer
+from convlens.worker.pipeline.consumer import Consumers
+from convlens.worker.pipeline.decoder import Decoder
 from convlens.worker.pipeline.decoder_processes import Decoders
-from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_HAND, Room
+from convlens.worker.pipeline.in_flight import Inspection, Serving
+from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_FLIGHT, InFlightLimit
 from convlens.worker.pipeline.memory_budget import Budget
+from convlens.worker.pipeline.outcome import Outcomes
 from convlens.worker.pipeline.watchdog import Watchdog
 from convlens.worker.settings import WorkerSettings
 
@@ -70,19 +75,28 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    leases = LeaseKeeper(ledger)
+    leases = LeaseRenewer(ledger)
     cards = [it.card for it in serving]
     heartbeat = model_registry.RegistrationHeartbeat(ledger.redis, name, cards, settings.lease, refused)
-    hands = Hands(ledger.redis, settings.hands)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
-    runner = Runner(
-        ledger, leases, hands, serving, name, Reader(settings.max_image_pixels), decoders,
+    app = worker_app(settings.redis_url, remote_control=settings.celery_control)
+    events = JobEvents(app, name, is_on=settings.celery_control)
+    outcomes = Outcomes(ledger, leases, events)
+    consumers = Consumers(
+        ledger,
+        Claimer(ledger, leases, events, name),
+        Decoder(ledger, leases, outcomes, Reader(settings.max_image_pixels), decoders),
+        Committer(ledger, leases, outcomes, name),
+        outcomes,
+        serving,
+        settings.consumers,
         Budget(settings.working_bytes),
-    )  # fmt: skip
+    )
     leases.start()
-    hands.start()
+    events.start()
+    consumers.start()
     checks.log_problems(CHECKS, Deployment(settings))
-    watchdog = Watchdog(ledger, leases, hands, {it.pool: it.batcher for it in serving}, settings)
+    watchdog = Watchdog(ledger, leases, consumers, {it.pool: it.batcher for it in serving}, settings)
     watchdog.start()
 
     def ready() -> None:
@@ -92,14 +106,17 @@ def _run(settings: WorkerSettings) -> int:
 
     def stop() -> None:
         heartbeat.withdraw()
-        hands.stop()
+        consumers.stop()
 
-    app = celery_app(settings.redis_url)
     try:
-        return run_worker(app, name, [it.pool for it in serving], runner, settings.hands * len(serving), ready, stop)
+        threads = settings.consumers * len(serving)
+        return run_worker(
+            app, Inspection(leases, serving), name, [it.pool for it in serving], consumers, threads, ready, stop
+        )
     finally:
         heartbeat.stop()
-        hands.close()
+        consumers.close()
+        events.stop()
         for it in serving:
             it.batcher.close()
         leases.stop()
@@ -131,10 +148,10 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         model.card.name = source.name
         model.card.max_batch_size = settings.max_batch_size
         model.card.worker_version = VERSION
-        room = Room(BATCHES_IN_HAND * settings.max_batch_size)
+        limit = InFlightLimit(BATCHES_IN_FLIGHT * settings.max_batch_size)
         slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
         batcher = Batcher(model, settings.max_batch_size, slowest)
-        found = Serving(pool_of(model.card), model.card, batcher, room)
+        found = Serving(pool_of(model.card), model.card, batcher, limit)
         serving[source.name] = found
         log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
     return list(serving.values()), refused

@@ -9,7 +9,6 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from convlens.jobs.queue.hands import HANDS
 from convlens.jobs.runtime.settings import JobsSettings
 
 
@@ -26,7 +25,9 @@ class WorkerSettings(JobsSettings):
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
     max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
-    hands: int = Field(HANDS, ge=1, description="threads a model, which decode and store while the device computes")
+    consumers: int = Field(
+        4, ge=1, description="threads a model, which claim jobs, decode and store while the device computes"
+    )
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     decoders: int = Field(
         2, ge=1, description="processes that decode large images, each one of up to max_image_pixels at a time"
@@ -40,6 +41,9 @@ class WorkerSettings(JobsSettings):
     )
     delivery_timeout: float = Field(
         60.0, gt=0, description="seconds that messages may wait for a worker with free threads before it ends as hung"
+    )
+    celery_control: bool = Field(
+        True, description="answer `celery inspect` and `control`, and send the events that Flower and exporters show"
     )
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
 

@@ -1,43 +1,57 @@
-"""Celery, all of it: the app and its options, the publisher, the consumer.
+"""Celery, all of it: the app and its options, and the worker that consumes.
 
-A message names a pool and wakes a hand (hands.py), which takes jobs in the ledger's own order, fair where that of
-messages cannot be. So it is only a knock at the door: doubled ones find nothing to do, the reconciler sends lost ones
-again, and kombu's own bookkeeping of unacknowledged messages is off.
+A message is a permit, not an order: who gets one claims jobs in the fair order of the queue, which that of messages
+cannot be (see lua/lib/delivery.lua). Extra messages find nothing to do, the reconciler puts missing ones back, and
+kombu's own bookkeeping of unacknowledged messages is off.
+
+`celery -A convlens.jobs.queue.celery inspect …` and Flower find the app as `app`, at the Redis of the settings.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import queue
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
-from kombu.exceptions import OperationalError
+from celery.worker.control import inspect_command
 
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.kombu_transport import TASK
-from convlens.jobs.runtime.background import Loop
+from convlens.jobs.queue.ledger import Claim
+from convlens.jobs.runtime.settings import JobsSettings
 
-log = logging.getLogger(__name__)
+
+def __getattr__(name: str) -> Celery:
+    """`app`, for Celery's own tools."""
+    if name != "app":
+        raise AttributeError(name)
+    return celery_app(JobsSettings.from_command_line("celery", []).redis_url)
 
 
-def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
-    """The Celery app on the broker at `redis_url`, which waits so long for an answer, be it that nothing has come."""
-    app = Celery("convlens", broker=redis_url)
+def worker_app(redis_url: str, *, remote_control: bool) -> Celery:
+    """The Celery app of a worker, whose transport drops what is no message of this queue."""
+    app = celery_app(redis_url)
     app.conf.update(
         broker_transport="convlens.jobs.queue.kombu_transport:Transport",
+        broker_pool_limit=2,
+        worker_enable_remote_control=remote_control,
+    )
+    return app
+
+
+def celery_app(redis_url: str) -> Celery:
+    """The Celery app on the broker at `redis_url`."""
+    app = Celery("convlens", broker=redis_url)
+    app.conf.update(
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
         task_acks_late=True,
         task_create_missing_queues=True,
         task_send_sent_event=False,
-        worker_send_task_events=False,
-        worker_enable_remote_control=False,
+        worker_send_task_events=False,  # see celery_events.py
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_prefetch_multiplier=1,
@@ -48,10 +62,9 @@ def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_pool_limit=2,
         broker_transport_options={
             "ack_emulation": False,
-            "socket_timeout": seconds,
+            "socket_timeout": 10.0,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 5,
@@ -60,69 +73,70 @@ def celery_app(redis_url: str, seconds: float = 10.0) -> Celery:
     return app
 
 
-class Publisher:
-    """A loop that sends the messages."""
+class Inspected(Protocol):
+    """What Celery's inspect commands report of a worker."""
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._loop = Loop("publisher", self._publish, at_end=self._publish_rest)
-        self._loop.start()
+    def held(self) -> list[Claim]:
+        """The jobs that it computes."""
 
-    def put(self, pool: str) -> None:
-        """Has a hand woken for a pool's jobs; returns at once. What cannot be sent is left to the reconciler."""
-        self._waiting.put(pool)
+    def models(self) -> list[dict[str, str]]:
+        """The models that it serves."""
 
-    def close(self) -> None:
-        """Publishes what waits and ends the thread."""
-        self._loop.request_stop()
-        self._waiting.put(None)
-        self._loop.stop()
 
-    def _publish(self) -> None:
-        """Sends a message, for which it waits a second."""
-        with contextlib.suppress(queue.Empty):
-            if pool := self._waiting.get(timeout=1.0):
-                self._send(pool)
+@inspect_command(name="active", alias="dump_active")  # type: ignore[untyped-decorator,unused-ignore]
+def active(state: Any, **_: Any) -> list[dict[str, Any]]:
+    """List the jobs that are being computed, as Celery lists tasks."""
+    return [
+        {
+            "id": claim.record.id, "name": TASK, "type": TASK, "args": [claim.record.id], "kwargs": {},
+            "hostname": state.hostname, "time_start": claim.record.started, "acknowledged": True,
+            "delivery_info": {"exchange": "", "routing_key": keys.messages(claim.record.pool)}, "worker_pid": None,
+        }
+        for claim in state.app.inspected.held()
+    ]  # fmt: skip
 
-    def _publish_rest(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                if pool := self._waiting.get_nowait():
-                    self._send(pool)
 
-    def _send(self, pool: str) -> None:
-        """Sends a message. When it cannot be sent, those that wait behind it are dropped, or more and more would."""
-        try:
-            self._app.send_task(TASK, args=[pool], queue=keys.messages(pool), retry=False)
-        except Exception as error:
-            left = 1
-            with contextlib.suppress(queue.Empty):
-                while self._waiting.get_nowait():
-                    left += 1
-            log.warning("pool=%s %d messages are not sent: %s; the reconciler sends others", pool, left, error)
-            if not isinstance(error, OperationalError):  # that is: Redis cannot be reached
-                raise
+@inspect_command(name="jobs")  # type: ignore[untyped-decorator,unused-ignore]
+def jobs(state: Any, **_: Any) -> list[dict[str, Any]]:
+    """List the jobs that are being computed: model, priority, tenant, images, attempt."""
+    records = [claim.record for claim in state.app.inspected.held()]
+    return [
+        {
+            "id": record.id, "model": record.model, "priority": record.priority.name.lower(), "tenant": record.tenant,
+            "images": record.images, "attempt": record.attempts, "started": record.started,
+        }
+        for record in records
+    ]  # fmt: skip
+
+
+@inspect_command(name="models")  # type: ignore[untyped-decorator,unused-ignore]
+def models(state: Any, **_: Any) -> list[dict[str, str]]:
+    """List the models that are served, and the lists that their jobs wait in."""
+    return list(state.app.inspected.models())
 
 
 def run_worker(
     app: Celery,
+    inspected: Inspected,
     name: str,
     pools: Iterable[str],
-    compute: Callable[[str], None],
+    consume: Callable[[str, str], None],
     concurrency: int,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> int:
-    """Consumes the pools' queues in `concurrency` threads, until SIGTERM or SIGINT; then waits for them.
+    """Consume the pools' queues in `concurrency` threads, until SIGTERM or SIGINT; then wait for them.
 
-    `compute(pool)` is called in a pool thread for each message, `on_stop` when no more are taken. Returns the exit
-    status. Main thread only.
+    `consume(pool, kind)` is called in a thread for each message, with the pool and kind of the list that it was in;
+    `on_stop` when no more are taken. Returns the exit status. Main thread only.
     """
+    lists = {keys.messages(pool, kind): (pool, kind) for pool in pools for kind in keys.KINDS}
 
-    @app.task(name=TASK)  # type: ignore[untyped-decorator,unused-ignore]
-    def run(pool: str) -> None:
-        compute(str(pool))
+    app.inspected = inspected
+
+    @app.task(name=TASK, bind=True, send_events=False)  # type: ignore[untyped-decorator,unused-ignore]
+    def visualize(task: Any, _job_id: str) -> None:
+        consume(*lists[task.request.delivery_info["routing_key"]])
 
     def ready(**_: Any) -> None:
         on_ready()
@@ -136,10 +150,10 @@ def run_worker(
     signals.setup_logging.connect(keep_ours, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
-    queues = [keys.messages(pool) for pool in pools]
     worker = app.Worker(
-        hostname=name, pool="threads", concurrency=concurrency, queues=queues, without_gossip=True,
-        without_mingle=True, without_heartbeat=True, quiet=True, loglevel="WARNING",
+        hostname=name, pool="threads", concurrency=concurrency, queues=list(lists), without_gossip=True,
+        without_mingle=True, without_heartbeat=not app.conf.worker_enable_remote_control, quiet=True,
+        loglevel="WARNING",
     )  # fmt: skip
     with warnings.catch_warnings():
         # Celery warns root of serializers that run code; only JSON is taken here.

@@ -1,4 +1,4 @@
-"""Every Redis key that Python names. The scripts' own are in lua/common.lua; both begin with the same prefix."""
+"""Every Redis key that Python names. The scripts' own are in lua/common.lua and lua/lib; all have the same prefix."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ NOTICES: Final = PREFIX + "notices"
 """Channel: "JOB STATE" at each change of state, and for SUCCEEDED what the record says of the result."""
 ENDED: Final = PREFIX + "ended"
 """Channel: the same for CANCELLED and EXPIRED alone, which workers are to hear of."""
+NEW_FLOWS: Final = PREFIX + "new-flows"
+"""Channel: the name of a pool in which a flow became active while others have jobs waiting."""
+KINDS: Final = ("", "many", "huge")
+"""Of Celery queues: for jobs of one pass an image, of many passes, and of images with very many pixels."""
 IMAGES: Final = PREFIX + "images"
 """Hash: the latest pack that has an image, by digest."""
 GARBAGE: Final = PREFIX + "garbage"
@@ -39,11 +43,6 @@ def serving(pool: str) -> str:
     return f"{PREFIX}serving:{pool}"
 
 
-def messages(pool: str) -> str:
-    """List: the Celery queue of a pool."""
-    return f"convlens.{pool}"
-
-
-def wake(worker: str) -> str:
-    """Channel: the names of a worker's hands that are to look for jobs."""
-    return f"{PREFIX}wake:{worker}"
+def messages(pool: str, kind: str = "") -> str:
+    """List: a Celery queue of a pool, of the jobs of one of KINDS."""
+    return f"convlens.{pool}/{kind}" if kind else f"convlens.{pool}"

@@ -1,7 +1,7 @@
 """kombu's Redis transport, which hands Celery no message that its worker would end for.
 
-A message of ours says nothing but whose jobs wait. One that is anything else is dropped and reported before Celery sees
-it: most such end Celery's worker, and others would wait in it for ever.
+One that is not as lua/lib/delivery.lua makes them is dropped and reported before Celery sees it: most such end Celery's
+worker, and others would wait in it for ever.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from kombu.transport import redis
 
 from convlens.jobs.queue import poison
 
-TASK: Final = "convlens.compute"
+TASK: Final = "convlens.visualize"
 """The one task there is."""
-_PLAIN: Final = {"task": TASK, "eta": None, "expires": None, "retries": 0, "timelimit": [None, None]}
-"""Headers that would delay, repeat or end a task with other values."""
+LISTS: Final = "convlens."
+"""What the names of lists of jobs begin with; others are of Celery's remote control."""
+_FIXED: Final = {
+    "task": (TASK,),
+    "eta": (None,),
+    "expires": (None,),
+    "retries": (None, 0),
+    "timelimit": (None, [None, None]),
+}
+"""Headers that would delay, repeat or end a task with other values than these; a missing one is None."""
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu comes without types
@@ -40,26 +48,34 @@ class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if fault := fault_of(message):
+        if queue.startswith(LISTS) and (fault := fault_of(message, queue)):
             poison.report("message", repr(message)[: poison.SHOWN], fault)
         else:
             super()._deliver(message, queue)
 
 
-def fault_of(message: Any) -> str:
-    """What a message has that none of Publisher's has; empty for one as it sends them."""
+def fault_of(message: Any, queue: str) -> str:
+    """What makes a message another than those of this queue; empty for one of them."""
     try:
         headers, properties = message["headers"], message["properties"]
-        for name, value in _PLAIN.items():
-            if headers[name] != value:
-                return f"header {name!r} is {headers[name]!r}, not {value!r}"
+        for name, allowed in _FIXED.items():
+            if headers.get(name) not in allowed:
+                return f"header {name!r} is {headers.get(name)!r}, not {allowed[0]!r}"
         if not all(isinstance(it, str) for it in (headers["id"], properties["delivery_tag"])):
             return "the id of the task or of the delivery is no text"
+        routing_key = properties["delivery_info"]["routing_key"]
+        if routing_key != queue:
+            return f"the routing key is {routing_key!r}, not {queue!r}, the list that it was in"
         if message["content-type"] != "application/json" or message["content-encoding"] != "utf-8":
             return f"content of type {message['content-type']!r}, not JSON in UTF-8"
-        (pool,), named, embedded = json.loads(base64.b64decode(message["body"], validate=True))
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        body = message["body"]
+        if properties.get("body_encoding") == "base64":
+            body = base64.b64decode(body, validate=True)
+        elif properties.get("body_encoding") is not None:
+            return f"a body in {properties['body_encoding']!r}, not base64 or text"
+        (job_id,), named, embedded = json.loads(body)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         return f"the message is not whole: {error!r}"
-    if not isinstance(pool, str) or named != {} or not isinstance(embedded, dict) or any(embedded.values()):
-        return "the arguments are not one pool's name"
+    if not isinstance(job_id, str) or named != {} or not isinstance(embedded, dict) or any(embedded.values()):
+        return "the arguments are not one job's id"
     return ""

@@ -1,4 +1,4 @@
-"""Keeps a worker's leases alive, and tells it of jobs that are not its any more."""
+"""Keeps a worker's leases alive, and knows which jobs are not its any more."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.ledger import Claim, Ledger
 from convlens.jobs.queue.record import State
-from convlens.jobs.queue.subscriber import Notices
+from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.background import Loop
 
 log = logging.getLogger(__name__)
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """A loop that renews every claim a third of a lease after the last time, through passing errors of Redis.
 
-    A claim is lost when the job was cancelled, expired or given to another worker: `lost` then says so, at once where
-    the notice arrives and otherwise at the next renewal.
+    A claim is lost when the job was cancelled, expired or given to another worker: `is_lost` is true then, at once when
+    the notification arrives, else from the next renewal on.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -27,40 +27,47 @@ class LeaseKeeper:
         self._claims: dict[str, Claim] = {}
         self._lock = threading.Lock()
         self._loop = Loop("leases", self._renew, ledger.settings.lease / 3)
-        self._notices = Notices(ledger.redis, keys.ENDED, self._heard)
+        self._ends = Subscriber(ledger.redis, keys.ENDED, self._on_end)
+        self._dropped = threading.Condition(self._lock)
 
     def start(self) -> None:
-        """Begins to renew."""
+        """Begin to renew."""
         self._loop.start()
-        self._notices.start()
+        self._ends.start()
 
     def stop(self) -> None:
-        """Ends the threads; claims still held are left to their leases."""
+        """End the threads; claims still held are left to their leases."""
         self._loop.stop()
-        self._notices.stop()
+        self._ends.stop()
 
     def hold(self, claim: Claim) -> None:
-        """Renews this claim from now on."""
+        """Renew this claim from now on."""
         with self._lock:
             self._claims[claim.record.id] = claim
 
     def drop(self, claim: Claim) -> None:
-        """Renews it no more."""
+        """Renew it no more."""
         with self._lock:
             if self._claims.get(claim.record.id) is claim:
                 del self._claims[claim.record.id]
+            self._dropped.notify_all()
+
+    def wait_for_drop(self, seconds: float) -> None:
+        """Wait until a claim is dropped, for so many seconds."""
+        with self._lock:
+            self._dropped.wait(seconds)
 
     def held(self) -> list[Claim]:
         """All claims that are renewed."""
         with self._lock:
             return list(self._claims.values())
 
-    def lost(self, claim: Claim) -> bool:
+    def is_lost(self, claim: Claim) -> bool:
         """True when the job is no longer this worker's to compute."""
         with self._lock:
             return self._claims.get(claim.record.id) is not claim
 
-    def _heard(self, words: Sequence[str]) -> None:
+    def _on_end(self, words: Sequence[str]) -> None:
         job_id, state, *_ = words
         if State(int(state)).final:
             with self._lock:

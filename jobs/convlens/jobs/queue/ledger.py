@@ -20,8 +20,7 @@ from convlens.jobs.payloads.store import Data, PayloadGone, StoreFull, is_payloa
 from convlens.jobs.pools import model_of
 from convlens.jobs.queue import keys, poison
 from convlens.jobs.queue.admission import Bounds
-from convlens.jobs.queue.hands import AWAKE, HANDS, LINGER, Then
-from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Pack, Submitted, new_waiter, submitted, words
+from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Pack, new_waiter, submitted, words
 from convlens.jobs.queue.record import JobFailure, Record, State, StoredImage, hash_fields
 from convlens.jobs.queue.scripts import Scripts
 from convlens.jobs.runtime.settings import JobsSettings
@@ -66,7 +65,7 @@ class Claim:
 
 
 class Claims(NamedTuple):
-    """What a hand was given."""
+    """What a consumer was given."""
 
     jobs: list[Claim]
     suspect_waits: bool
@@ -128,7 +127,7 @@ class Ledger:
 
     # --- what a front does ---
 
-    def submit(self, jobs: Sequence[NewJob], leaving: Sequence[Waiting] = ()) -> list[Submitted | NotSubmitted]:
+    def submit(self, jobs: Sequence[NewJob], leaving: Sequence[Waiting] = ()) -> list[Record | NotSubmitted]:
         """Queues jobs, or finds the earlier ones of their ids; in the place of one that is not kept, the error.
 
         Those who are `leaving` leave before. Where the store is full, what nobody was promised goes, and it is tried
@@ -154,9 +153,9 @@ class Ledger:
 
     def _submit(
         self, jobs: Sequence[NewJob], known: Sequence[frozenset[str]], leaving: Sequence[Waiting] = ()
-    ) -> list[Submitted | NotSubmitted | None]:
+    ) -> list[Record | NotSubmitted | None]:
         """As submit(), with the images of each that are not `known` in one payload; None where a known one is gone."""
-        found: list[Submitted | NotSubmitted | None] = [None] * len(jobs)
+        found: list[Record | NotSubmitted | None] = [None] * len(jobs)
         asked: dict[int, dict[str, Any]] = {}
         unused: list[str] = []
         try:
@@ -195,7 +194,7 @@ class Ledger:
         bounds = self.bounds
         all_of_them = {
             "jobs": list(asked.values()), "leaving": leaving, "result_ttl": result_ttl, "answered_ttl": answered_ttl,
-            "tenant_share": bounds.tenant_share, "awake": int(AWAKE * 1000),
+            "tenant_share": bounds.tenant_share,
             "bounds": {
                 "jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes,
                 "cached_bytes": bounds.cached_bytes, "known_jobs": bounds.known_jobs, "pixels": bounds.pixels,
@@ -283,30 +282,34 @@ class Ledger:
 
     # --- what a worker does ---
 
+    def next_message(self, pool: str, kinds: Collection[str], seconds: float) -> str | None:
+        """Wait for a message of one of a pool's lists and pop it; its kind (of keys.KINDS), or None when none came."""
+        lists = {keys.messages(pool, kind): kind for kind in kinds}
+        popped = self.redis.brpop(list(lists), seconds)
+        return lists[popped[0].decode()] if popped else None
+
     def claim(
         self,
         pool: str,
         worker: str,
         images: int,
-        hand: str,
-        then: Then,
         many: int = 1,
         huge: int = 1,
         *,
+        permit: str | None = None,
         is_idle: bool = True,
     ) -> Claims:
-        """Takes jobs of a pool whose turn it is, of up to `images` images, but one job at least; of 0 images, none.
+        """Claim the next jobs of a pool in fair order, of up to `images` images, but one job at least; for 0, none.
 
-        No more than `many` of them take many passes, and no more than `huge` have very many pixels. `then` is what the
-        hand will do should there be none. A hand that waits is told of jobs that are left. A job whose worker fell
-        silent before may have been the reason: it is claimed by itself, by a worker that `is_idle`, and none that is
-        behind it before.
+        Beside these up to `many` jobs of many passes, and `huge` ones of very many pixels. `permit` is the kind of the
+        message that the caller has popped: it goes back where no job was claimed for it though one waits. A job whose
+        worker fell silent before may have been the reason: it is claimed by itself, by a worker that `is_idle`, and
+        nothing that is behind it before.
         """
-        lease, linger, awake = (int(seconds * 1000) for seconds in (self.settings.lease, LINGER, AWAKE))
         secret = uuid.uuid4().hex[:24]  # with a job's id no more than what is compact in a hash
         suspect_waits, *taken = self._run(
-            "claim", pool, worker, lease, images, secret, hand, then, linger, awake, many, *self._ttls, int(is_idle),
-            huge,
+            "claim", pool, worker, int(self.settings.lease * 1000), secret, "none" if permit is None else permit,
+            int(is_idle), images, many, huge, *self._ttls,
         )  # fmt: skip
         claims = []
         for name, flat in zip(taken[::2], taken[1::2], strict=True):
@@ -354,9 +357,9 @@ class Ledger:
         """Gives the job back to its place in the queue, its attempt not counted."""
         return bool(self._run("release", claim.record.id, claim.token))
 
-    def announced(self, pools: Iterable[str]) -> int:
-        """How many messages wait for a hand of these pools."""
-        return int(self._run("announced", *pools))
+    def messages(self, pools: Iterable[str]) -> int:
+        """How many messages wait in the lists of these pools."""
+        return int(self._run("messages", *pools))
 
     # --- what the reconciler does ---
 
@@ -365,9 +368,9 @@ class Ledger:
         return bool(self._run("elect", front, int(seconds * 1000)))
 
     def reconcile(self, limit: int = 200) -> dict[str, int]:
-        """One look for jobs that lost their message, their worker, their weights or their time, and for old records.
+        """Look once for jobs that lost their message, their worker, their weights or their time, and for old records.
 
-        Returns how many messages are to be sent again to which pools.
+        Returns how many messages were missing, by pool.
         """
         s = self.settings
         for _ in range(_ROUNDS):
@@ -375,12 +378,8 @@ class Ledger:
                 break
         while self._is_nearly_full() and self._shed():
             pass
-        grace, lease = int(s.redelivery_grace * 1000), int(s.lease * 1000)
-        found = self._run("reconcile", limit, grace, s.max_attempts, lease, *self._ttls)
-        return {
-            name.decode(errors="replace"): min(HANDS, count)
-            for name, count in zip(found[::2], found[1::2], strict=True)
-        }
+        missing = self._run("reconcile", limit, s.max_attempts, int(s.lease * 1000), *self._ttls)
+        return {pool.decode(errors="replace"): count for pool, count in zip(missing[::2], missing[1::2], strict=True)}
 
     def _is_nearly_full(self) -> bool:
         memory = self.redis.info("memory")

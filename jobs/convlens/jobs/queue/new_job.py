@@ -42,8 +42,6 @@ class NewJob:
     """Bytes kept free for its result."""
     timeout: float
     """Seconds until it is EXPIRED."""
-    hands: int
-    """How many hands may be awake for its pool's jobs: those of all its workers."""
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
     record_bytes: int = 0
@@ -53,8 +51,6 @@ class NewJob:
     request_id: str = ""
 
 
-Submitted = tuple[Record, bool]
-"""A job's record, and whether a message is to wake a hand."""
 NotSubmitted = Full | StoreFull | RequestIdReused
 
 
@@ -88,11 +84,10 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
         "fingerprint": job.fingerprint, "cost": job.cost, "pixels": job.pixels,
         "reserved": job.reserved, "record_bytes": job.record_bytes, "timeout": int(job.timeout * 1000),
         "keep": int(job.keep), "fresh": int(job.fresh), "request_id": job.request_id,
-        "hands": job.hands,
     }  # fmt: skip
 
 
-def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Submitted | NotSubmitted | None:
+def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Record | NotSubmitted | None:
     """What submit.lua answered of a job; None where one of its images is gone."""
     waiter = "" if job.keep else nonce
     match outcome:
@@ -102,12 +97,11 @@ def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) ->
             return Full.from_script(told)
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
-        case b"CREATED" | b"ANNOUNCE":
+        case b"CREATED":
             flow, created, deadline, position = told
-            record = Record(
+            return Record(
                 id=job.id, state=State.QUEUED, model=job.model, tenant=job.tenant, flow=flow.decode(),
                 priority=job.priority, images=len(job.images), request_id=job.request_id, created=int(created) / 1000,
                 deadline=int(deadline) / 1000, position=int(position), waiter=waiter,
             )  # fmt: skip
-            return record, outcome == b"ANNOUNCE"
-    return replace(Record.parse(job.id, hash_fields(told)), waiter=waiter), outcome == b"AGAIN"
+    return replace(Record.parse(job.id, hash_fields(told)), waiter=waiter)

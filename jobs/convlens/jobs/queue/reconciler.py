@@ -1,4 +1,4 @@
-"""The reconciler: what lost its message or its worker is delivered again, what lost its weights or its time ends.
+"""The reconciler: delivers again what lost its message or its worker, and ends what lost its weights or its time.
 
 One front at a time does it, elected in Redis; the others stand by.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import uuid
 
-from convlens.jobs.queue.celery import Publisher
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime.background import Loop
 
@@ -18,9 +17,8 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """Loops that look after the ledger, and after payloads that nobody needs, every `reconcile_interval`."""
 
-    def __init__(self, ledger: Ledger, publisher: Publisher) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._publisher = publisher
         self._interval = interval = ledger.settings.reconcile_interval
         self._name = uuid.uuid4().hex
         self._is_elected = False
@@ -47,9 +45,7 @@ class Reconciler:
         if not self._is_elected:
             return
         for pool, messages in self._ledger.reconcile().items():
-            log.info("pool=%s jobs are announced again, by %d messages", pool, messages)
-            for _ in range(messages):
-                self._publisher.put(pool)
+            log.info("pool=%s %d messages were missing", pool, messages)
         self._audited = self._ledger.audit(self._audited)
         self._ledger.report_poisoned()
 

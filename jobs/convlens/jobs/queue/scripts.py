@@ -11,7 +11,7 @@ import redis
 
 from convlens.jobs.runtime.redis_client import is_unavailable
 
-_COMMON: Final = ("common.lua", "lib/results.lua", "lib/records.lua")
+_COMMON: Final = ("common.lua", "lib/delivery.lua", "lib/results.lua", "lib/records.lua")
 """What every script begins with."""
 
 

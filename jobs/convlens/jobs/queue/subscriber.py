@@ -1,4 +1,4 @@
-"""Notices: who waits for a job hears of each change of its state. One may be lost, so those who wait look, too."""
+"""Pub/Sub messages of the scripts, such as a job's change of state. One may be lost, so subscribers also poll."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from convlens.jobs.queue import poison
 from convlens.jobs.runtime.background import Loop
 
 
-class Notices:
-    """A loop that calls `heard` with the words of each notice in a channel, until stopped; reconnects by itself.
+class Subscriber:
+    """A loop that calls `on_message` with the words of each message in a channel, until stopped; reconnects by itself.
 
-    A notice that `heard` cannot read (ValueError, LookupError) is dropped.
+    A message that `on_message` cannot read (ValueError, LookupError) is dropped and reported.
     """
 
-    def __init__(self, client: redis.Redis, channel: str, heard: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, client: redis.Redis, channel: str, on_message: Callable[[Sequence[str]], None]) -> None:
         self._redis = client
-        self._heard = heard
+        self._on_message = on_message
         self._channel = channel
         self._subscription: PubSub | None = None
         self._loop = Loop(f"subscriber-{channel.split(':')[1]}", self._listen, at_end=self._unsubscribe)
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Begin to listen."""
         self._loop.start()
 
     def stop(self) -> None:
-        """Ends the thread; within about a second."""
+        """End the thread; takes up to about a second."""
         self._loop.stop()
 
     def _listen(self) -> None:
-        """Waits for one notice, for a second."""
+        """Wait for one message, for a second."""
         try:
             if self._subscription is None:
                 self._subscription = self._redis.pubsub(ignore_subscribe_messages=True)
@@ -44,7 +44,7 @@ class Notices:
             raise
         if message:
             try:
-                self._heard(message["data"].decode().split())
+                self._on_message(message["data"].decode().split())
             except (ValueError, LookupError) as error:
                 poison.report("notice", message["data"], repr(error))
 

@@ -17,16 +17,15 @@ PREFIX: Final = "CONVLENS_"
 FILE_VARIABLE: Final = PREFIX + "CONFIG"
 
 SETTINGS: Final = frozenset({
-    "answered_ttl", "chunk_bytes", "data_dir", "decoders", "default_timeout", "delivery_timeout", "device_timeout",
-    "drain_grace", "hands", "health_address", "host", "io_threads", "lease", "log_level", "max_attempts",
-    "max_batch_size", "max_calls", "max_connections", "max_image_pixels", "max_images", "max_job_pixels", "max_jobs",
-    "max_known_jobs", "max_passes", "max_queued_bytes", "max_queued_pixels", "max_receiving_bytes", "max_request_bytes",
-    "max_result_bytes", "max_sending_bytes", "max_stored_bytes", "max_targets", "max_timeout", "max_visualizations",
-    "max_working_bytes",
-    "metrics_address", "model", "name", "payload_dir", "port", "publish", "reconcile_interval", "redelivery_grace",
-    "redis_url", "reflection", "result_ttl", "reuse_port", "servers", "stream_jobs", "tenant_burst", "tenant_rate",
-    "tenant_share", "tls_cert", "tls_client_ca", "tls_dir", "tls_key", "tokens", "tombstone_ttl", "workers",
-    "working_bytes",
+    "answered_ttl", "celery_control", "chunk_bytes", "consumers", "data_dir", "decoders", "default_timeout",
+    "delivery_timeout", "device_timeout", "drain_grace", "health_address", "host", "io_threads", "lease", "log_level",
+    "max_attempts", "max_batch_size", "max_calls", "max_connections", "max_image_pixels", "max_images",
+    "max_job_pixels", "max_jobs", "max_known_jobs", "max_passes", "max_queued_bytes", "max_queued_pixels",
+    "max_receiving_bytes", "max_request_bytes", "max_result_bytes", "max_sending_bytes", "max_stored_bytes",
+    "max_targets", "max_timeout", "max_visualizations", "max_working_bytes", "metrics_address", "model", "name",
+    "payload_dir", "port", "publish", "reconcile_interval", "redis_url", "reflection", "result_ttl", "reuse_port",
+    "servers", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share", "tls_cert", "tls_client_ca", "tls_dir",
+    "tls_key", "tokens", "tombstone_ttl", "workers", "working_bytes",
 })  # fmt: skip
 """The settings of server, worker and `convlens up`, which share one file, though each reads its own settings only. None
 of the three can import the others, so they are repeated here; a test compares."""

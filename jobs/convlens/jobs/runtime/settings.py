@@ -95,7 +95,6 @@ class JobsSettings(BaseSettings):
         "", pattern=r"^(.+:\d+)?$", description="a plaintext HOST:PORT that answers Prometheus and nothing else; port 0"
         " picks a free one, which the log tells; none: no such"
     )  # fmt: skip
-    redelivery_grace: float = Field(5.0, gt=0, description="seconds after which a message not seen counts as lost")
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("redis_url")

@@ -28,7 +28,7 @@ from convlens.worker.models.model_protocol import ServedModel
 log = logging.getLogger(__name__)
 
 
-class Dropped(RuntimeError):
+class Abandoned(RuntimeError):
     """Work that nobody waited for any more when its turn came."""
 
 
@@ -58,7 +58,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Batched:
+class BatchResult:
     """What became of a piece of work."""
 
     outputs: Outputs
@@ -91,7 +91,7 @@ class Work:
     """(n,T)"""
     plan: Plan
     owner: Owner
-    future: Future[Batched] = field(default_factory=Future)
+    future: Future[BatchResult] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
     def shares_pass(self, other: Work) -> bool:
@@ -124,8 +124,8 @@ class Batcher:
         plan: Plan,
         owner: Owner,
         done: Callable[[int], object] = lambda _: None,
-    ) -> list[Future[Batched]]:
-        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Dropped.
+    ) -> list[Future[BatchResult]]:
+        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Abandoned.
 
         `done` is told the images of each piece once the device is through with them.
         """
@@ -205,7 +205,7 @@ class Batcher:
     def _claim(work: Work) -> bool:
         if work.owner.wanted():
             return True
-        work.future.set_exception(Dropped("the job ended before its turn on the device came"))
+        work.future.set_exception(Abandoned("the job ended before its turn on the device came"))
         return False
 
     def _compute(self, batch: list[Work], cause: Cause) -> None:
@@ -228,7 +228,7 @@ class Batcher:
             return
         took = self._seen.ends()
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
-            work.future.set_result(Batched(piece, Pass(began - work.since, took, size, cause)))
+            work.future.set_result(BatchResult(piece, Pass(began - work.since, took, size, cause)))
 
 
 def _cause(batch: list[Work], rest: list[Work], room: int) -> Cause:
@@ -240,5 +240,5 @@ def _cause(batch: list[Work], rest: list[Work], room: int) -> Cause:
     return Cause.NO_ROOM if any(work.shares_pass(batch[0]) for work in rest) else Cause.OTHER_PLAN
 
 
-def _tell(done: Callable[[int], object], images: int, _: Future[Batched]) -> None:
+def _tell(done: Callable[[int], object], images: int, _: Future[BatchResult]) -> None:
     done(images)

@@ -1,7 +1,7 @@
-"""Claims jobs for all hands of a worker, so that a job that may kill workers has one to itself.
+"""Claims jobs for all consumers of a worker, so that a job that may kill workers has one to itself.
 
-A worker that is killed can say nothing any more, so whatever it held may have been the reason. Each of these jobs is a
-suspect from then on: it is computed by a worker that has nothing else in hand, so that of several attempts only the
+A worker that is killed can report nothing any more, so whatever it held may have been the reason. Each of these jobs is
+a suspect from then on: it is computed by a worker that has nothing else in hand, so that of several attempts only the
 first one can be another job's fault.
 """
 
@@ -9,49 +9,66 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
-from convlens.jobs.queue.hands import Hand, Then
-from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.celery_events import JobEvents
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Claim, Ledger
 
 ALONE_SECONDS: Final = 5.0
 """For so long others wait until the worker is idle for a suspect, and until the suspect has ended; then they go on."""
 
 
-class Claimer:
-    """One hand claims at a time. What is claimed is held by the leases."""
+class Claimed(NamedTuple):
+    """What a consumer may compute."""
 
-    def __init__(self, ledger: Ledger, leases: LeaseKeeper, worker: str) -> None:
+    jobs: list[Claim]
+    is_blocked: bool
+    """True where jobs wait that this worker may not take until others have ended."""
+
+
+class Claimer:
+    """One consumer claims at a time. What is claimed is held by the leases."""
+
+    def __init__(self, ledger: Ledger, leases: LeaseRenewer, events: JobEvents, worker: str) -> None:
         self._ledger = ledger
         self._leases = leases
+        self._events = events
         self._worker = worker
         self._lock = threading.Lock()
-        self._suspect_of: str | None = None
+        self._suspect_pool: str | None = None
         """The pool in which a suspect waits for this worker to be idle."""
         self._since = 0.0
 
-    def claim(self, pool: str, images: int, hand: Hand, then: Then, many: int, huge: int) -> list[Claim]:
-        """As Ledger.claim(); none while a suspect is computed, or is to be."""
+    def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> Claimed:
+        """As Ledger.claim(); nothing while a suspect is computed, or is to be."""
         with self._lock:
             held = self._leases.held()
             now = time.monotonic()
-            if self._suspect_of and now - self._since >= ALONE_SECONDS:
+            is_paused = False
+            if self._suspect_pool and now - self._since >= ALONE_SECONDS:
                 held = []
-            elif self._suspect_of not in {None, pool} or any(_is_alone(claim, now) for claim in held):
-                images = 0
-            found = self._ledger.claim(pool, self._worker, images, hand.name, then, many, huge, is_idle=not held)
-            for claim in found.jobs:
+            elif self._suspect_pool not in {None, pool} or any(_is_alone(claim, now) for claim in held):
+                is_paused = True
+                images = many = huge = 0
+            claims = self._ledger.claim(pool, self._worker, images, many, huge, permit=permit, is_idle=not held)
+            for claim in claims.jobs:
                 self._leases.hold(claim)
-            if found.suspect_waits and self._suspect_of is None:
-                self._suspect_of, self._since = pool, now
-            elif images and self._suspect_of == pool and not found.suspect_waits:
-                self._suspect_of = None
-        return found.jobs
+                self._events.claimed(claim)
+            if claims.suspect_waits and self._suspect_pool is None:
+                self._suspect_pool, self._since = pool, now
+            elif not is_paused and self._suspect_pool == pool and not claims.suspect_waits:
+                self._suspect_pool = None
+        return Claimed(claims.jobs, is_paused or claims.suspect_waits)
 
-    def tell(self, pool: str, hand: Hand, then: Then) -> None:
-        """Claims nothing, and says what the hand will do."""
-        self._ledger.claim(pool, self._worker, 0, hand.name, then)
+    def give_back(self, pool: str, permit: str | None) -> None:
+        """Claim nothing, and give back the message that was popped."""
+        if permit is not None:
+            self._ledger.claim(pool, self._worker, 0, 0, 0, permit=permit)
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until a job of this worker ends, for so many seconds."""
+        self._leases.wait_for_drop(seconds)
 
 
 def _is_alone(claim: Claim, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""How many images a worker has in hand for a model's device: enough to keep it busy, no more than it needs for that.
+"""How many images of a model a worker has in hand: enough to keep the device busy, no more than it needs for that.
 
 What is not claimed yet may still go to another worker, or give way to a caller whose turn comes first.
 """
@@ -11,67 +11,70 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-BATCHES_IN_HAND: Final = 2
+BATCHES_IN_FLIGHT: Final = 2
 """One on the device, one fetched and decoded meanwhile."""
-BEYOND: Final = 4
-"""Times as many images as there is room for may be in hand, where jobs that are urgent come to a full room."""
+OVERCOMMIT: Final = 4
+"""Times the limit that may be in hand where newly active flows come while it is reached."""
 
 
 @dataclass(slots=True)
-class Taken:
-    """The room that one thread has to itself."""
+class Reservation:
+    """What one thread may claim."""
 
-    free: int
-    """Images."""
+    images: int
     used: int = 0
-    """How many of them it takes in the end; more only where a single job has more."""
+    """How many images it did claim; more only where a single job has more."""
 
 
-class Room:
-    """Room for `images` images; threads take all that is free, use some, and wait while there is none.
+class InFlightLimit:
+    """Room for `images` images; a thread reserves all that is free, uses some, and waits while nothing is.
 
-    Somebody's job may be urgent: it is to ride in the next batch though others have filled the room. One thread may
-    then take a job beyond it.
+    A job of a newly active flow is to ride in the next batch though others have filled the room: after overcommit()
+    one thread may claim a job beyond the limit.
     """
 
     def __init__(self, images: int) -> None:
         self.images = images
         self._free = images
-        self._urgent = False
+        self._may_overcommit = False
         self._changed = threading.Condition()
 
     @property
-    def full(self) -> bool:
-        """True while there is none; a moment later that may be otherwise."""
-        return self._free <= 0
+    def _is_open(self) -> bool:
+        return self._free > 0 or (self._may_overcommit and self._free > -OVERCOMMIT * self.images)
 
     @contextlib.contextmanager
-    def taken(self, called: Callable[[], bool] = lambda: False) -> Iterator[Taken]:
-        """All that is free, one image at least; what is not used is free again afterwards.
+    def reserve(self, is_interrupted: Callable[[], bool] = lambda: False) -> Iterator[Reservation]:
+        """Reserve all that is free, at least one image; what is not used is free again afterwards.
 
-        None once `called`, which is asked whenever the device is through with something: there is other work to do.
+        Waits while there is nothing, until `is_interrupted()`, which is asked whenever something is released: the
+        reservation is of no image then.
         """
         with self._changed:
-            while not called() and self._free <= 0 and not (self._urgent and self._free > -BEYOND * self.images):
-                self._changed.wait()
-            taken = Taken(0)
-            if self._free > 0 or not called():
-                self._urgent = False
-                taken.free = max(1, self._free)
-                self._free -= taken.free
+            self._changed.wait_for(lambda: self._is_open or is_interrupted())
+            reservation = Reservation(0)
+            if self._free > 0 or not is_interrupted():
+                self._may_overcommit = False
+                reservation.images = max(1, self._free)
+                self._free -= reservation.images
         try:
-            yield taken
+            yield reservation
         finally:
-            self.release(taken.free - taken.used)
+            self.release(reservation.images - reservation.used)
 
-    def urge(self) -> None:
-        """Lets one thread take a job now, room or not."""
+    def wait(self, seconds: float) -> bool:
+        """Wait until something can be reserved; False when nothing can after so many seconds."""
         with self._changed:
-            self._urgent = True
+            return self._changed.wait_for(lambda: self._is_open, seconds)
+
+    def overcommit(self) -> None:
+        """Let one thread claim a job now, where the limit is reached."""
+        with self._changed:
+            self._may_overcommit = self._free <= 0
             self._changed.notify_all()
 
     def release(self, images: int) -> None:
-        """Images that the device is through with."""
+        """Free images that the device is through with."""
         with self._changed:
             self._free += images
             self._changed.notify_all()

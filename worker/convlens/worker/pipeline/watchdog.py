@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from convlens.jobs.queue.hands import Hands
-from convlens.jobs.queue.lease_renewer import LeaseKeeper
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import background
 from convlens.jobs.runtime.background import Loop
 from convlens.jobs.runtime.redis_client import LedgerUnavailable
 from convlens.worker.pipeline.batcher import Batcher
+from convlens.worker.pipeline.consumer import Consumers
 from convlens.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,14 @@ class Watchdog:
     def __init__(
         self,
         ledger: Ledger,
-        leases: LeaseKeeper,
-        hands: Hands,
+        leases: LeaseRenewer,
+        consumers: Consumers,
         batchers: Mapping[str, Batcher],  # by pool
         settings: WorkerSettings,
     ) -> None:
         self._ledger = ledger
         self._leases = leases
-        self._hands = hands
+        self._consumers = consumers
         self._batchers = batchers
         self._settings = settings
         every = min(1.0, settings.device_timeout / 4)
@@ -70,7 +70,7 @@ class Watchdog:
         self._unwell = _Unchanged(every)
         self._devices = Loop("watchdog", self._look_at_devices, every, at_end=faulthandler.cancel_dump_traceback_later)
         every = min(1.0, settings.delivery_timeout / 4)
-        self._come = _Unchanged(every)
+        self._untaken = _Unchanged(every)
         self._queues = Loop("watchdog-queues", self._look_at_queues, every)
 
     def start(self) -> None:
@@ -97,16 +97,16 @@ class Watchdog:
 
     def _look_at_queues(self) -> None:
         limit = self._settings.delivery_timeout
-        if self._come.look(self._owed()) >= limit:
+        if self._untaken.look(self._overdue()) >= limit:
             self._end(f"messages waited for {limit:g} s, threads were free, and none was taken")
 
-    def _owed(self) -> tuple[int] | None:
-        """How many messages have come so far, while more are there and would find a thread; else None."""
-        if self._hands.stopping or self._hands.awake >= self._settings.hands * len(self._batchers):
+    def _overdue(self) -> tuple[int] | None:
+        """How many messages have been taken so far, while more wait and a thread is free; else None."""
+        if self._consumers.is_stopping or not self._consumers.has_free_thread:
             return None
-        come = self._hands.messages
+        taken = self._consumers.messages
         try:
-            return (come,) if self._ledger.announced(self._batchers) else None
+            return (taken,) if self._ledger.messages(self._batchers) else None
         except LedgerUnavailable as error:
             log.info("the queues cannot be seen: %s", error)
             return None
@@ -114,7 +114,7 @@ class Watchdog:
     def _end(self, what: str, guilty: Collection[str] = ()) -> NoReturn:
         log.critical("%s: this process ends with status %d, to be started again; where its threads are:", what, HUNG)
         faulthandler.dump_traceback()
-        self._hands.stop()  # or they would take what is given back
+        self._consumers.stop()  # or they would take what is given back
         try:
             for claim in self._leases.held():
                 if claim.record.id not in guilty:

@@ -15,7 +15,7 @@ end
 
 for i = 1, #found, 2 do
   local id = found[i]
-  local r = redis.call('HMGET', key(id), 'state', 'deadline', 'group', 'flow', 'sequence', 'count', 'expires')
+  local r = redis.call('HMGET', key(id), 'state', 'deadline', 'group', 'flow', 'sequence', 'expires')
   if not r[1] then
     redis.call('ZREM', JOBS, id)
   elseif is_live(r[1]) then
@@ -25,11 +25,11 @@ for i = 1, #found, 2 do
     elseif r[1] == RUNNING_ then
       redis.call('ZADD', RUNNING, 'NX', text(now + lease), id)
     elseif r[4] and not (redis.call('ZSCORE', queued(r[4]), id) and redis.call('ZSCORE', flows(pool_of(r[4])), r[4])) then
-      enqueue(r[4], id, text(number(r[5])), number(r[6]), now)
+      enqueue(r[4], id, text(number(r[5])))
     end
-  elseif r[7] and not (redis.call('ZSCORE', KEPT, id) or redis.call('ZSCORE', TOMBSTONES, id) or
+  elseif r[6] and not (redis.call('ZSCORE', KEPT, id) or redis.call('ZSCORE', TOMBSTONES, id) or
                        redis.call('ZSCORE', ANSWERED, id)) then
-    redis.call('ZADD', KEPT, text(number(r[7])), id)
+    redis.call('ZADD', KEPT, text(number(r[6])), id)
   end
 end
 return #found == 2 * limit and found[#found] or '+inf'

@@ -55,7 +55,6 @@ local function jobs_of(tenant) return P .. 'jobs:' .. tenant end
 local function queued(flow) return P .. 'queued:' .. flow end
 local function flows(pool) return P .. 'flows:' .. pool end
 local function tags(pool) return P .. 'tags:' .. pool end
-local function messages(pool) return 'convlens.' .. pool end
 local function serving(pool) return P .. 'serving:' .. pool end
 local function pack_of(name) return P .. 'pack:' .. name end
 local function same(pool, fingerprint) return P .. 'same:' .. pool .. ':' .. fingerprint end
@@ -63,8 +62,6 @@ local function result_of(name) return P .. 'result:' .. name end
 local function group_of(number) return P .. 'group:' .. number end
 local function waiters(id) return P .. 'waiters:' .. id end
 local function droppable(tenant) return P .. 'droppable:' .. tenant end -- its TOMBSTONES and ANSWERED, by when they ended
-local function awake(pool) return P .. 'awake:' .. pool end
-local function idle(pool, kind) return P .. 'idle:' .. pool .. ':' .. kind end
 local function pool_of(flow) return string.match(flow, '^[^/]*') end
 local function model_of(pool) return string.match(pool, '^[^@]*') end
 local function text(number) return string.format('%.0f', number == 0 and 0 or number) end -- never -0
@@ -126,55 +123,6 @@ local function load_of(fields)
     load[fields[i]] = number(value) + (more[fields[i]] or 0)
   end
   return load
-end
-
--- True for a flow of jobs that are not large, which its name tells.
-local function is_one(flow) return string.find(flow, '^[^/]*/%d/one/') or string.find(flow, '^[^/]*/%d/slow/') end
-
--- A hand that waits for work of a flow's kind, which is to be told of it; nothing where none does.
-local function idle_hand(pool, flow, now)
-  for _, able in ipairs(is_one(flow) and {'one', 'many'} or {'many'}) do
-    local latest = redis.call('ZPOPMAX', idle(pool, able))
-    if latest[1] and tonumber(latest[2]) > now then return latest[1] end
-  end
-end
-
-local function tell_hand(hand, urgent)
-  redis.call('PUBLISH', P .. 'wake:' .. string.match(hand, '[^:]+'), hand .. (urgent and ' urgent' or ''))
-end
-
--- Each pool, the workers that serve a model with the same weights, has a queue of its own, and only they may compute the jobs
--- in it. Queues are fair: a flow is a pool's jobs of one priority and tenant, those of each kind by themselves, first in first
--- out. The flow with the smallest tag is served next, and its tag grows by the cost of the job over the priority's weight.
--- A flow that wakes begins at the tag served last: nobody saves up turns, and nobody starves. A hand that waits for work of
--- its kind is told; returns its name, or nothing where none waits, and how many jobs of the flow there are besides this one.
--- Not so of a single image of one pass behind others: who was told of these takes it, too, or tells another hand. The first
--- job of a flow while others have jobs waiting is urgent: it is next in turn, but workers have all in hand that they want, and
--- one is to take it all the same.
-local function enqueue(flow, id, sequence, images, now)
-  local pool = pool_of(flow)
-  redis.call('ZADD', queued(flow), sequence, id)
-  redis.call('SADD', QUEUES, pool)
-  if not redis.call('ZSCORE', flows(pool), flow) then
-    local served = number(redis.call('HGET', tags(pool), ''))
-    local own = number(redis.call('HGET', tags(pool), flow))
-    redis.call('HDEL', tags(pool), flow)
-    redis.call('ZADD', flows(pool), math.max(served, own), flow)
-  end
-  local before = redis.call('ZCARD', queued(flow)) - 1
-  local first = before == 0
-  if not first and tonumber(images) == 1 and is_one(flow) then return nil, before end
-  local hand = idle_hand(pool, flow, now)
-  local urgent = first and redis.call('ZCARD', flows(pool)) > 1
-  local told = hand or urgent and redis.call('ZREVRANGE', awake(pool), 0, 0)[1]
-  if told then tell_hand(told, urgent) end
-  return hand, before
-end
-
--- How many hands will look for a pool's jobs before they rest, messages that will wake some included. AWAKE has them by
--- when they are believed no more.
-local function expected(pool, now)
-  return redis.call('ZCOUNT', awake(pool), '(' .. text(now), '+inf') + redis.call('LLEN', messages(pool))
 end
 
 -- True while a worker of the pool says that it is there. Workers' scores are seconds, those of POOLS, too.

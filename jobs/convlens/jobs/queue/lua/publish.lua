@@ -22,8 +22,8 @@ local function forget(old)
   redis.call('ZREM', SINCE, old)
   redis.call('HDEL', UNSERVED, old)
   if redis.call('SISMEMBER', QUEUES, old) == 0 then
-    redis.call('DEL', tags(old), awake(old), idle(old, 'one'), idle(old, 'many'), messages(old),
-               '_kombu.binding.' .. messages(old))
+    redis.call('DEL', tags(old))
+    for _, kind in ipairs(KINDS) do redis.call('DEL', messages(old, kind), '_kombu.binding.' .. messages(old, kind)) end
   end
 end
 local function forget_some(until_when, number)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- One bounded look at what went wrong. ARGV: limit, grace, max_attempts, lease, result_ttl, answered_ttl. Gives jobs of silent
--- workers back to their queues or, when their attempts are used up, ends them, ends jobs that wait for weights that gave way to
--- others, and returns pool, number pairs of jobs to be announced again.
-local limit, grace, max_attempts, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local ttls = {result = tonumber(ARGV[5]), answered = tonumber(ARGV[6])}
-local now, again = clock(), {}
+-- One bounded look at what went wrong. ARGV: limit, max_attempts, lease, result_ttl, answered_ttl. Gives jobs of silent workers
+-- back to their queues or, when their attempts are used up, ends them, ends jobs that wait for weights that gave way to others,
+-- and makes Celery's lists as long as the queues. Returns pool, number pairs: how many messages were missing.
+local limit, max_attempts, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttls = {result = tonumber(ARGV[4]), answered = tonumber(ARGV[5])}
+local now, missing = clock(), {}
 
 -- Keys that are read without a script too, where nothing sets aside those of another type.
 for kind, names in pairs({zset = {JOBS, RUNNING, DEADLINES, KEPT, TOMBSTONES, ANSWERED, POOLS, SINCE, RESULTS, CACHED,
@@ -23,11 +23,11 @@ end
 local function due(zset) return redis.call('ZRANGE', zset, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit) end
 
 for _, id in ipairs(due(RUNNING)) do
-  local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'count', 'state')
-  if r[6] ~= RUNNING_ then
+  local r = redis.call('HMGET', key(id), 'attempts', 'flow', 'sequence', 'worker', 'state')
+  if r[5] ~= RUNNING_ then
     redis.call('ZREM', RUNNING, id)
-    if not r[6] then discard(id) end
-  elseif not (tonumber(r[1]) and r[2] and tonumber(r[3]) and tonumber(r[5])) then
+    if not r[5] then discard(id) end
+  elseif not (tonumber(r[1]) and r[2] and tonumber(r[3])) then
     finish(id, now, FAILED_, {reason = 'INTERNAL', message = "the job's record is damaged; submit the job again"}, nil, ttls)
     set_aside('record', id, 'is damaged')
   elseif tonumber(r[1]) >= max_attempts then
@@ -35,8 +35,8 @@ for _, id in ipairs(due(RUNNING)) do
     finish(id, now, FAILED_, {reason = 'ATTEMPTS_EXHAUSTED', message = message}, nil, ttls)
   else
     redis.call('ZREM', RUNNING, id)
-    redis.call('HSET', key(id), 'token', '', 'queued', '0')
-    enqueue(r[2], id, r[3], r[5], now)
+    redis.call('HSET', key(id), 'token', '')
+    enqueue(r[2], id, r[3])
     set_state(id, QUEUED_)
   end
 end
@@ -63,7 +63,7 @@ local function end_replaced(pool)
         finish(id, now, FAILED_, why, nil, ttls)
         left = left - 1
       else
-        redis.call('ZREM', queued(flow), id)
+        dequeue(flow, id)
       end
     end
     if redis.call('EXISTS', queued(flow)) == 0 then redis.call('ZREM', flows(pool), flow) end
@@ -71,26 +71,15 @@ local function end_replaced(pool)
   end
 end
 
--- A message is lost when none is under way, no hand is awake, and a job has waited for longer than a message takes.
 for _, pool in ipairs(redis.call('SMEMBERS', QUEUES)) do
   if is_replaced(pool) then end_replaced(pool) end
-  local old, waiting = nil, 0
   for _, flow in ipairs(redis.call('ZRANGE', flows(pool), 0, limit - 1)) do
     local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-    waiting = waiting + redis.call('ZCARD', queued(flow))
-    if id and number(redis.call('HGET', key(id), 'queued')) < now - grace then
-      if redis.call('HGET', key(id), 'state') == QUEUED_ then old = id else redis.call('ZREM', queued(flow), id) end
-    end
+    if id and redis.call('HGET', key(id), 'state') ~= QUEUED_ then dequeue(flow, id) end
   end
-  redis.call('ZREMRANGEBYSCORE', awake(pool), '-inf', text(now))
-  redis.call('ZREMRANGEBYSCORE', awake(pool), text(now + 10000), '+inf') -- of a time that Redis' clock went back from
-  if waiting == 0 then
-    redis.call('SREM', QUEUES, pool)
-  elseif old and expected(pool, now) == 0 then
-    redis.call('HSET', key(old), 'queued', text(now))
-    again[#again + 1] = pool
-    again[#again + 1] = waiting
-  end
+  local waiting, lost = repair_messages(pool, 5 * limit)
+  if waiting == 0 then redis.call('SREM', QUEUES, pool) end
+  if lost > 0 then missing[#missing + 1], missing[#missing + 2] = pool, lost end
 end
 
 -- Live jobs are those that have a deadline: their count is put right, should it have been lost. Where there are none, nothing is
@@ -106,4 +95,4 @@ if live == 0 then
     if empty[what] and not more[field] then redis.call('HDEL', LOAD, field) end
   end
 end
-return again
+return missing

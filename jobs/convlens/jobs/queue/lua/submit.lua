@@ -2,7 +2,7 @@
 -- Writes records, or finds the earlier ones of the same ids. Without flags: refused when Redis is full.
 -- ARGV: the jobs, who leaves which, and what holds for all of them as JSON (see Ledger.submit), then the jobs' specs. Returns
 -- for each job the outcome, the names of payloads that nobody needs, then what is told of it: mostly the record. Outcomes:
--- CREATED and ANNOUNCE (created, and a message is to wake a hand for it), both with flow, created, deadline, position; FOLLOWS (an equal
+-- CREATED, with flow, created, deadline, position; FOLLOWS (an equal
 -- job under way), ANSWERED (by an equal one's result), EXISTS (the id), AGAIN (this very call came before), REUSED (the id, by
 -- another request), GONE (an image is neither stored nor in the job's pack), FULL with what Full.from_script reads.
 local asked, now, answers = cjson.decode(ARGV[1]), clock(), {}
@@ -124,7 +124,7 @@ local function submit(job, spec)
   redis.call('HSET', k, 'state', QUEUED_, 'nonce', job.nonce, 'fingerprint', job.fingerprint, 'keep', job.keep,
              'model', job.model, 'flow', flow, 'tenant', tenant, 'priority', job.priority,
              'count', #job.images, 'cost', job.cost, 'request_id', job.request_id, 'sequence', text(sequence), 'created',
-             text(now), 'queued', text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
+             text(now), 'deadline', text(now + job.timeout), 'attempts', 0,
              'spec', answered and '' or spec, 'reserved', answered and 0 or text(job.reserved),
              'pixels', answered and 0 or text(job.pixels), 'record_bytes', answered and 0 or text(job.record_bytes),
              'images', answered and '[]' or cjson.encode(images), unpack(job.keep == 0 and {'waiter', job.nonce} or {}))
@@ -163,13 +163,8 @@ local function submit(job, spec)
     return {'FOLLOWS', unused, record(id)}
   end
   redis.call('SET', same(job.pool, job.fingerprint), id, 'PX', text(job.timeout + asked.result_ttl))
-  local hand, position = enqueue(flow, id, text(sequence), #job.images, now)
-  local told = {flow, text(now), text(now + job.timeout), text(position)}
-  if hand or expected(job.pool, now) >= job.hands then
-    return {'CREATED', unused, told}
-  end
-  redis.call('ZADD', awake(job.pool), text(now + asked.awake / 3), 'message:' .. id)
-  return {'ANNOUNCE', unused, told}
+  local position = enqueue(flow, id, text(sequence))
+  return {'CREATED', unused, {flow, text(now), text(now + job.timeout), text(position)}}
 end
 
 for _, it in ipairs(asked.leaving) do

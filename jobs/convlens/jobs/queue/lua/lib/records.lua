@@ -62,7 +62,7 @@ local function finish(id, now, state, why, result, ttls)
   if not is_live(f.state) then return end
   local flow, tenant, group = f.flow or '', f.tenant or '', f.group and group_of(f.group)
   local leads = same(pool_of(flow), f.fingerprint or '')
-  if f.state == QUEUED_ then redis.call('ZREM', queued(flow), id) else redis.call('ZREM', RUNNING, id) end
+  if f.state == QUEUED_ then dequeue(flow, id) else redis.call('ZREM', RUNNING, id) end
   redis.call('ZREM', DEADLINES, id)
   count('jobs', tenant, -1)
   count('pixels', tenant, -number(f.pixels))
@@ -118,8 +118,8 @@ local function finish(id, now, state, why, result, ttls)
   end
   local heir = first_of(group)
   if not heir then return end
-  local h = read_fields(heir, {'flow', 'sequence', 'count'})
-  enqueue(h.flow or '', heir, text(number(h.sequence)), number(h.count), now)
+  local h = read_fields(heir, {'flow', 'sequence'})
+  enqueue(h.flow or '', heir, text(number(h.sequence)))
   redis.call('SET', leads, heir, 'PX', text(ttls.result))
   set_state(heir, QUEUED_)
 end

@@ -1,0 +1,78 @@
+"""The in-flight limit: one thread at a time reserves all that is free, and waits while nothing is."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from convlens.worker.pipeline.in_flight_limit import InFlightLimit
+
+
+def test_what_is_not_used_is_free_again_and_what_is_used_is_not():
+    limit = InFlightLimit(16)
+    with limit.reserve() as reservation:
+        assert reservation.images == 16
+        reservation.used = 10
+    with limit.reserve() as reservation:
+        assert reservation.images == 6
+
+
+def test_a_thread_waits_while_the_limit_is_reached():
+    limit = InFlightLimit(8)
+    with limit.reserve() as reservation:
+        reservation.used = 20  # one job larger than the limit
+    entered = threading.Event()
+
+    def enter():
+        with limit.reserve() as later:
+            assert later.images == 4
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    limit.release(12)
+    assert not entered.wait(0.05)
+    limit.release(4)
+    assert entered.wait(10)
+    thread.join()
+
+
+def test_a_failure_gives_all_back():
+    limit = InFlightLimit(8)
+    with pytest.raises(ZeroDivisionError), limit.reserve():
+        _ = 1 / 0
+    with limit.reserve() as reservation:
+        assert reservation.images == 8
+
+
+def test_one_thread_may_claim_beyond_the_limit():
+    limit = InFlightLimit(8)
+    with limit.reserve() as reservation:
+        reservation.used = 8
+    limit.overcommit()
+    with limit.reserve() as beyond:
+        assert beyond.images == 1
+        beyond.used = 1
+    limit.release(9)
+    with limit.reserve() as reservation:
+        assert reservation.images == 8
+
+
+def test_waiting_is_interrupted_for_other_work():
+    limit = InFlightLimit(8)
+    with limit.reserve() as reservation:
+        reservation.used = 8
+    called = threading.Event()
+    found = []
+
+    def wait():
+        with limit.reserve(called.is_set) as none:
+            found.append(none.images)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    called.set()
+    limit.release(0)
+    waiting.join(10)
+    assert found == [0]

@@ -1,0 +1,126 @@
+"""From the batcher to the store: waits for a job's passes, formats its arrays, stores them, and closes its record."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import replace
+from typing import Final
+
+from convlens.jobs.payloads.store import Data
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.queue.ledger import Ended, Ledger
+from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.plan import Plan
+from convlens.worker.engine.sampling import Images, complete
+from convlens.worker.models.model_protocol import preprocess_of
+from convlens.worker.pipeline.in_flight import InFlightJob
+from convlens.worker.pipeline.outcome import Outcomes
+from convlens.worker.results.header import result_header
+from convlens.worker.results.output_format import FormedTensor
+
+log = logging.getLogger(__name__)
+
+MOST_TOGETHER: Final = 16
+"""Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
+
+
+class Committer:
+    """Ends jobs under way; `worker` is the name that their results give."""
+
+    def __init__(self, ledger: Ledger, leases: LeaseRenewer, outcomes: Outcomes, worker: str) -> None:
+        self._ledger = ledger
+        self._leases = leases
+        self._outcomes = outcomes
+        self._worker = worker
+
+    def commit(self, jobs: Sequence[InFlightJob]) -> None:
+        """Store the jobs' results, then close their records together."""
+        stored = []
+        for job in jobs:
+            ended = self._outcomes.guard(job.claim, functools.partial(self._store, job))
+            if ended:
+                stored.append((job, ended))
+        try:
+            counted = self._ledger.finish([ended for _, ended in stored])
+        except Exception as error:  # noqa: BLE001 - whatever it is, their leases would be renewed for ever
+            for job, _ in stored:
+                self._outcomes.left(job.claim, error)
+                self._leases.drop(job.claim)
+            return
+        for (job, ended), counts in zip(stored, counted, strict=True):
+            if counts:
+                self._report(job, ended)
+            else:
+                self._outcomes.abandoned(job.claim)
+            self._leases.drop(job.claim)
+
+    def _report(self, job: InFlightJob, ended: Ended) -> None:
+        self._outcomes.succeeded(job.claim, ended.result_bytes)
+        log.info(
+            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.serving.card.name,
+            job.images, len(job.passes), max(it.batch_size for it in job.passes),
+        )  # fmt: skip
+
+    def _store(self, job: InFlightJob) -> Ended:
+        """Wait for a job's passes, put its arrays together, and store them."""
+        results = [piece.result() for piece in job.pieces]
+        job.passes += [it.took for it in results]
+        parts = [it.outputs for it in results]
+        if job.sampled:
+            parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
+        self._outcomes.check_wanted(job.claim)
+        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written slice by slice
+        tensors = [
+            FormedTensor([it.maps[array] for it in parts], tensor, 2 if tensor.targeted else 1)
+            for tensor, array in zip(job.plan.tensors, job.arrays, strict=True)
+        ]
+        began = time.monotonic()
+
+        def draw_parts() -> Iterator[Data]:
+            for tensor in tensors:
+                yield from tensor.slices()
+            explained = [
+                (it.spec, outputs.completeness.get(array)) for it, array in zip(tensors, job.arrays, strict=True)
+            ]
+            yield result_header(
+                job.claim.record, job.serving.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
+                time.monotonic() - began, self._worker,
+            )  # fmt: skip
+
+        return self._ledger.store(job.claim, draw_parts(), job.plan.result_bytes)
+
+    def _sample(self, job: InFlightJob, number: int, first: Outputs) -> Outputs:
+        """Run what takes passes of its own of a piece, and report the job's progress once a second."""
+        reported = time.monotonic()
+
+        def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
+            (piece,) = job.serving.batcher.submit(images, targets, plan, self._outcomes.owner(job.claim))
+
+            def outputs() -> Outputs:
+                result = piece.result()
+                job.passes.append(result.took)
+                return result.outputs
+
+            return outputs
+
+        def report(share: float) -> None:
+            nonlocal reported
+            if time.monotonic() - reported >= 1:
+                reported = time.monotonic()
+                self._ledger.progress(job.claim, (number + share) / len(job.pixels))
+
+        card = job.serving.card
+        pixels = job.pixels[number]
+        return complete(first, pixels, job.first, job.sampled, preprocess_of(card), submit, card.max_batch_size, report)
+
+
+def take_computed(jobs: list[InFlightJob]) -> list[InFlightJob]:
+    """Wait for the first job whose last piece is computed, and take out all of these, MOST_TOGETHER at most."""
+    wait([it.pieces[-1] for it in jobs], return_when=FIRST_COMPLETED)
+    computed = [it for it in jobs if it.pieces[-1].done()][:MOST_TOGETHER]
+    jobs[:] = [it for it in jobs if it not in computed]
+    return computed

@@ -1,0 +1,118 @@
+"""From claims to the batcher: fetches the images of jobs, decodes them, and submits them piece by piece."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from convlens.jobs.payloads.store import Data, PayloadGone
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.queue.ledger import Claim, Ledger
+from convlens.jobs.request.plan import JobPlan
+from convlens.jobs.request.plan_cache import PlanCache
+from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
+from convlens.worker import metrics
+from convlens.worker.engine.plan import Plan
+from convlens.worker.engine.sampling import split
+from convlens.worker.images import Pixels, Reader
+from convlens.worker.method_registry import engine_value
+from convlens.worker.pipeline.decoder_processes import Decoders
+from convlens.worker.pipeline.in_flight import InFlightJob, Serving
+from convlens.worker.pipeline.outcome import Outcomes
+
+_PLANS: Final = PlanCache()
+
+
+def planned(claim: Claim, card: model_pb2.Model) -> JobPlan:
+    """What a job asks of its model, resolved. SpecError."""
+    return _PLANS.resolve(claim.spec, card)
+
+
+class Decoder:
+    """Images that take long to decode are decoded by `processes`, all others in the calling thread."""
+
+    def __init__(
+        self, ledger: Ledger, leases: LeaseRenewer, outcomes: Outcomes, reader: Reader, processes: Decoders
+    ) -> None:
+        self._ledger = ledger
+        self._leases = leases
+        self._outcomes = outcomes
+        self._reader = reader
+        self._processes = processes
+
+    def start(self, serving: Serving, claims: Sequence[Claim]) -> list[InFlightJob]:
+        """Fetch the images of all, then decode them job by job, for the device to begin with the first meanwhile."""
+        try:
+            fetched = self._fetch(claims)
+        except BaseException:  # whatever it is, these are left to their leases
+            for claim in claims:
+                serving.release(claim, len(claim.images))
+                self._leases.drop(claim)
+            raise
+        jobs = []
+        for claim, data in zip(claims, fetched, strict=True):
+            job = self._outcomes.guard(claim, functools.partial(self._submit, serving, claim, data))
+            if job:
+                jobs.append(job)
+        return jobs
+
+    def _fetch(self, claims: Sequence[Claim]) -> list[list[Data] | Exception]:
+        """The images of each; in the place of those that cannot be read, for another reason than Redis, the error."""
+        try:
+            return [*self._ledger.read_images(claims)]
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - ends the job it belongs to
+            if len(claims) == 1:
+                return [error]
+            return [self._fetch([claim])[0] for claim in claims]
+
+    def _submit(self, serving: Serving, claim: Claim, data: Sequence[Data] | Exception) -> InFlightJob:
+        """Decode a job and give it to its model's batcher, batch by batch; what it does not use is released."""
+        left = len(claim.images)
+        release = functools.partial(serving.release, claim)
+        decode = functools.partial(self._decode, claim)
+        most_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
+        try:
+            if isinstance(data, Exception):
+                raise data
+            if not data:
+                raise PayloadGone(f"the images of job {claim.record.id} are gone")
+            metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
+            spec = spec_pb2.JobSpec.FromString(claim.spec)
+            plan = planned(claim, serving.card)
+            targets = np.array(plan.targets, np.int32)
+            arrays = tuple(engine_value(tensor.method) for tensor in plan.tensors)
+            maps, sampled = split(arrays)
+            first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
+            job = InFlightJob(claim, serving, plan, arrays, sampled, first)
+            height, width, channels = serving.card.input_shape
+            size = serving.card.max_batch_size
+            while left:
+                self._outcomes.check_wanted(claim)
+                start = len(data) - left
+                rows = slice(start, start + size)
+                began = time.monotonic()
+                pixels = self._reader.read(
+                    spec.images[rows], data[rows], height, width, start, channels, decode, most_here=most_here
+                )
+                job.decode_seconds += time.monotonic() - began
+                if sampled:
+                    job.pixels.append(pixels)
+                left -= len(pixels)
+                owner = self._outcomes.owner(claim)
+                job.pieces += serving.batcher.submit(pixels, targets[rows], first, owner, release)
+        finally:
+            release(left)
+        return job
+
+    def _decode(self, claim: Claim, image: spec_pb2.Image, data: Data, into: Pixels) -> None:
+        """Decode an image that takes long, unless the job has ended meanwhile."""
+        self._outcomes.check_wanted(claim)
+        self._processes.read(image, data, into)

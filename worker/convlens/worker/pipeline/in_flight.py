@@ -1,0 +1,83 @@
+"""A model as this worker serves it, and a job of it under way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from convlens.jobs.queue import keys
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.queue.ledger import Claim
+from convlens.jobs.request.plan import JobPlan
+from convlens.v1 import model_pb2
+from convlens.worker.engine.plan import Plan
+from convlens.worker.engine.sampling import Asked, Images, Sampled
+from convlens.worker.pipeline.batcher import Batcher, BatchResult, Pass
+from convlens.worker.pipeline.in_flight_limit import InFlightLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A model as this worker serves it."""
+
+    pool: str
+    """Whose jobs it takes."""
+    card: model_pb2.Model
+    batcher: Batcher
+    limit: InFlightLimit
+
+    def release(self, claim: Claim, images: int) -> None:
+        """Free the in-flight images of a job; a large one has none."""
+        if not claim.record.is_large:
+            self.limit.release(images)
+
+
+@dataclass(slots=True, eq=False)
+class InFlightJob:
+    """A job whose images are with the batcher, in pieces of a batch."""
+
+    claim: Claim
+    serving: Serving
+    plan: JobPlan
+    arrays: tuple[Asked, ...]
+    """What the engine computes, by tensor of the plan."""
+    sampled: tuple[Sampled, ...]
+    """Those of them that take passes of their own."""
+    first: Plan
+    """The pass that all the images take first."""
+    pieces: list[Future[BatchResult]] = field(default_factory=list)
+    pixels: list[Images] = field(default_factory=list)
+    """Of each piece, where there is anything `sampled`."""
+    decode_seconds: float = 0.0
+    passes: list[Pass] = field(default_factory=list)
+    """All that it took, once its result is there."""
+
+    @property
+    def images(self) -> int:
+        """How many it has."""
+        return len(self.claim.images)
+
+    @property
+    def is_computed(self) -> bool:
+        """True when its first pass is done."""
+        return all(piece.done() for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What Celery's inspect commands report of this worker."""
+
+    leases: LeaseRenewer
+    serving: Sequence[Serving]
+
+    def held(self) -> list[Claim]:
+        """The jobs that it computes."""
+        return self.leases.held()
+
+    def models(self) -> list[dict[str, str]]:
+        """Name, source, pool and list of each model."""
+        return [
+            {"name": it.card.name, "source": it.card.source, "pool": it.pool, "list": keys.messages(it.pool)}
+            for it in self.serving
+        ]
