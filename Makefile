@@ -1,16 +1,17 @@
-# The commands of the project. They need Python >= 3.11 with venv, and make; everything else they install into .venv.
+# The project's commands. They need Python >= 3.11 with venv, and make; everything else is installed into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-compose lint audit proto bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
+.PHONY: help install demo test unit test-compose coverage format lint check audit proto proto-released \
+    bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-install: .venv/installed ## everything into .venv
+install: .venv/installed ## install everything into .venv
 
 .venv/installed: constraints.txt dev.txt $(PARTS:%=%/pyproject.toml)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convlens needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -18,23 +19,41 @@ install: .venv/installed ## everything into .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -r dev.txt $(PARTS:%=-e ./%)
 	touch $@
 
-demo: install ## the main job, end to end, to pictures in out/
+demo: install ## explain the example photos end to end and write the pictures to out/
 	$(BIN)/python -m convlens.local.demo out examples/photos/*.png examples/photos/*.jpg
 
-test: install ## unit, integration and conformance tests
-	$(BIN)/python -m pytest
+check: format lint unit ## what to run before each commit
 
-test-compose: install ## the container stack, for real: needs root and a container engine
+test: install ## all tests: unit, property, integration, conformance, abuse and chaos (N=2: in two processes)
+	$(BIN)/python -m pytest $(if $(N),-n $(N) --dist loadfile)
+
+# The folders of tests/unit that neither build networks (engine, worker) nor draw scenes (shapes).
+UNIT := client jobs local proto scripts server
+
+unit: install ## the unit tests that compile no network, in less than a minute
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(UNIT:%=tests/unit/%)
+
+coverage: install ## lines that tests reach, processes they start included (TESTS=folders; default: unit and integration)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(or $(TESTS),tests/unit tests/integration)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+test-compose: install ## build and run the container stack: needs root and a container engine
 	$(BIN)/python -m pytest tests/compose -m compose
 
-lint: install ## ruff, mypy --strict, import-linter, buf
+format: install ## format the code and sort its imports
+	$(BIN)/ruff check --quiet --select I --fix
+	$(BIN)/ruff format
+
+lint: install ## ruff, mypy --strict, import-linter, buf (style, and breaking changes since the last release)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(PARTS:%=%/convlens)
 	$(BIN)/lint-imports
-	cd proto && ../$(BIN)/buf lint
+	cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against released.binpb
 
-audit: .venv-audit/installed ## known vulnerabilities of what constraints.txt pins
+audit: .venv-audit/installed ## look up known vulnerabilities of the versions in constraints.txt
 	.venv-audit/bin/python scripts/audit.py constraints.txt
 
 .venv-audit/installed: scripts/audit.txt
@@ -42,7 +61,7 @@ audit: .venv-audit/installed ## known vulnerabilities of what constraints.txt pi
 	.venv-audit/bin/pip install -q -r scripts/audit.txt
 	touch $@
 
-proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
+proto: .venv-proto/installed ## generate the stubs from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
 	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)
 
 .venv-proto/installed: proto/generator.txt
@@ -50,21 +69,24 @@ proto: .venv-proto/installed ## the stubs again, from proto/convlens/v1/*.proto 
 	.venv-proto/bin/pip install -q -r proto/generator.txt
 	touch $@
 
-bench: bench-engine bench-plane ## every benchmark
+proto-released: install ## at a release: record the API that `make lint` compares later changes with
+	cd proto && ../$(BIN)/buf build --exclude-source-info -o released.binpb
 
-bench-engine: install ## each map against a forward pass and against peers, stock VGG16
+bench: bench-engine bench-plane ## run every benchmark
+
+bench-engine: install ## time each map against a forward pass and against peers, stock VGG16
 	$(BIN)/python bench/engine/ratios.py
 
-bench-plane: install ## images a second through the whole service beside peers' (ROWS=map-raw,unary: only these)
+bench-plane: install ## images per second through the whole service, beside peers (ROWS=map-raw,unary: only these)
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
-clean: ## away with .venv and all that was generated
-	rm -rf .venv .venv-audit .venv-fuzz .venv-peers .venv-proto out .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove .venv and everything that was generated
+	rm -rf .venv .venv-audit .venv-fuzz .venv-peers .venv-proto out .coverage* .mypy_cache .ruff_cache .pytest_cache
 
-chaos: install ## every fault under load, 10,000 jobs in all (JOBS=n)
+chaos: install ## inject every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
 
-abuse: install ## hostile callers against real processes, ten times the load of `make test` (SCALE=n)
+abuse: install ## attack real processes with ten times the load of `make test` (SCALE=n)
 	$(BIN)/python -m pytest tests/abuse --abuse-scale $(or $(SCALE),10) --timeout 3600
 
 FUZZ_SECONDS ?= 60
@@ -72,7 +94,7 @@ FUZZERS := fuzz-images fuzz-tensors fuzz-requests
 
 .PHONY: $(FUZZERS)
 
-fuzz: $(FUZZERS) ## image decoding, tensors and requests, each for a while (FUZZ_SECONDS=60)
+fuzz: $(FUZZERS) ## fuzz image decoding, tensors and requests (FUZZ_SECONDS=60 each)
 
 $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/seeds.py $* out/$@/seeds
@@ -86,9 +108,9 @@ $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	.venv-fuzz/bin/pip install -q --no-deps -e worker # without its TensorFlow
 	touch $@
 
-soak: install ## mixed traffic for an hour, and what it leaves behind (SOAK_MINUTES=n)
+soak: install ## run mixed traffic for an hour and report leaks (SOAK_MINUTES=n)
 	PYTHONPATH=tests/support $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60)
 
-soak-rate: install ## small calls for an hour to a service with a small Redis (RATE=500 MAXMEMORY=256mb SOAK_MINUTES=n)
+soak-rate: install ## run small calls for an hour with a small Redis (RATE=500 MAXMEMORY=256mb SOAK_MINUTES=n)
 	PYTHONPATH=tests/support $(BIN)/python -m soak --calls-per-second $(or $(RATE),500) \
 	    --maxmemory $(or $(MAXMEMORY),256mb) --minutes $(or $(SOAK_MINUTES),60)

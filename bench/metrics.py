@@ -1,4 +1,4 @@
-"""What the metrics cost a job of one image in a batch of its own: `python -m bench.metrics`."""
+"""Measure what metrics cost per job of one image in a batch of its own: `python -m bench.metrics`."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from convlens.worker import metrics as worker
 from convlens.worker.pipeline.batcher import Cause
 
 JOBS: Final = 100_000
-DEVICE: Final = worker.Device("null", Cause)
+DEVICE: Final = worker.DeviceMetrics("null", Cause)
 
 
-def of_a_worker() -> None:
-    """As batcher.py and compute.py do."""
+def count_in_worker() -> None:
+    """Count as the worker does."""
     worker.IMAGE_BYTES.labels("null").inc(1)
     now = time.monotonic()
-    DEVICE.begins(1, Cause.FULL, now, (now,))
-    DEVICE.ends()
+    DEVICE.start_pass(1, Cause.FULL, now, (now,))
+    DEVICE.end_pass()
     worker.JOBS.labels("null", "SUCCEEDED").inc()
     worker.RESULT_BYTES.labels("null").inc(1)
 
 
-def of_a_front() -> None:
-    """As interceptors/status.py and front.py do."""
-    with server.call("VisualizationService/Visualize") as seen:
+def count_in_server() -> None:
+    """Count as the server does."""
+    with server.call("VisualizationService/Visualize") as call:
         server.JOBS.labels("null", "queued").inc()
-        seen.code = "OK"
+        call.code = "OK"
 
 
 def microseconds(job: Callable[[], None]) -> float:
-    """Of one, the least of five rounds."""
+    """Return the time of one job, the least of five rounds."""
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(JOBS):
             job()
-        took.append((time.perf_counter() - began) / JOBS * 1e6)
+        took.append((time.perf_counter() - start) / JOBS * 1e6)
     return min(took)
 
 
 if __name__ == "__main__":
-    print(f"a worker: {microseconds(of_a_worker):.1f} µs a job; a front: {microseconds(of_a_front):.1f} µs a job")
+    print(f"worker: {microseconds(count_in_worker):.1f} µs; server: {microseconds(count_in_server):.1f} µs per job")

@@ -1,4 +1,4 @@
-"""Draws docs/pictures/gallery.png: every method on one scene of `shapes`. python docs/gallery.py"""
+"""Draw docs/pictures/gallery.png: every method on one scene of `shapes`. python docs/gallery.py"""
 
 from pathlib import Path
 

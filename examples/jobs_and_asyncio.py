@@ -1,4 +1,4 @@
-"""From an event loop: many calls at once; and a job that is queued here and read later, by its id, from anywhere."""
+"""Many calls at once from an event loop, and a job that is submitted here and read later by its id, from anywhere."""
 
 import asyncio
 import os
@@ -10,12 +10,13 @@ PHOTOS = sorted((Path(__file__).parent / "photos").glob("*.[pj][np]g"))
 
 
 async def main() -> None:
-    """Runs both."""
+    """Run both."""
     async with AsyncClient(os.environ.get("CONVLENS_SERVER", "localhost:50051")) as client:
         results = await asyncio.gather(*(client.grad_cam(photo, target=TopK(3)) for photo in PHOTOS))
         for photo, result in zip(PHOTOS, results, strict=True):
             explained = result.explained[0]["grad_cam"]
-            print(f"{photo.name}: {result['grad_cam'].shape} for {', '.join(it.label for it in explained)}")
+            labels = ", ".join(explanation.label for explanation in explained)
+            print(f"{photo.name}: {result['grad_cam'].shape} for {labels}")
 
         job = await client.submit(PHOTOS, [Activations(["block4_conv2"], channels=range(5))])
         later = client.job(job.id)

@@ -1,4 +1,4 @@
-"""Very many images: packed into jobs, several under way at once, in order, in bounded memory."""
+"""Explain very many images: bundled into jobs, several in flight, results in order, bounded memory."""
 
 import os
 from pathlib import Path
@@ -13,4 +13,4 @@ with Client(os.environ.get("CONVLENS_SERVER", "localhost:50051")) as client:
     for photo, result in zip(photos, client.map(photos, [GradCAM()]), strict=True):
         map_ = result["grad_cam"][0]
         row, column = np.unravel_index(map_.argmax(), map_.shape)
-        print(f"{photo.name}: {result.predictions[0][0].label}, most at row {row}, column {column} of {map_.shape}")
+        print(f"{photo.name}: {result.predictions[0][0].label}, maximum at row {row}, column {column} of {map_.shape}")

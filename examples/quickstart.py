@@ -1,4 +1,4 @@
-"""What a network looked at in a photo, as arrays and as a picture. Needs a server: convlens up --port 50051"""
+"""Explain a photo and save the maps as arrays and as a picture. Needs a server: convlens up --port 50051"""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Generates the stubs of convlens.v1 from its .proto files into a folder (default: beside them).
+"""Generate the stubs of convlens.v1 from its .proto files into a folder (default: beside them). Use `make proto`.
 
-Runs in an environment of its own with the packages of generator.txt: the generator is pinned to an old release so that
-its output runs on every protobuf runtime that pyproject.toml admits. Use it through `make proto`.
+The generator has an environment of its own with the packages of generator.txt. It is pinned to an old release so that
+its output runs on every protobuf runtime that pyproject.toml admits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(out: Path) -> int:
-    """Writes the messages' and the services' stubs below `out`; the exit status is protoc's."""
+    """Write the stubs of messages and services below `out` and return protoc's exit status."""
     out.mkdir(parents=True, exist_ok=True)
     sources = sorted(p.relative_to(HERE) for p in HERE.glob("convlens/v1/*.proto"))
     services = [p for p in sources if "\nservice " in (HERE / p).read_text()]
@@ -24,7 +24,7 @@ def main(out: Path) -> int:
 
 
 def run(plugins: list[str], sources: list[Path], out: Path) -> int:
-    """Runs protoc once with `plugins` over `sources`."""
+    """Run protoc once with `plugins` over `sources`."""
     includes = [HERE, Path(grpc_tools.__file__).parent / "_proto"]
     outputs = [f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{out}" for plugin in plugins]
     return int(protoc.main(["protoc", *(f"-I{i}" for i in includes), *outputs, *map(str, sources)]))

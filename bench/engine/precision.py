@@ -1,4 +1,4 @@
-"""What bfloat16 and float16 cost and gain against float32, for every method: `python bench/engine/precision.py`.
+"""Compare bfloat16 and float16 with float32, for every method: `python bench/engine/precision.py`.
 
 On `shapes` (unseen scenes) and on the stock VGG16 with seeded weights (noise): the angle (1 − cosine) and the rank
 correlation of each map with float32's, median over the images; how often both name the same class; and the
@@ -19,14 +19,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
+from convlens.worker.engine.perturbation import RequestedArray
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
-from convlens.worker.engine.sampling import Asked
 from convlens.worker.method_registry import METHODS
 from convlens.worker.models.stock import randomise
 from convlens.worker.shapes import draw
@@ -39,11 +39,11 @@ ONE_PASS = {
     "activations": Activation("block4_conv2"),
 }
 MANY_PASSES = {
-    **{name: SmoothGrad(Noisy(8, 0.15), name) for name in MOMENTS},
-    "integrated_gradients": IntegratedGradients(Path(8)),
-    "xrai": XRAI(Path(8)),
+    **{name: SmoothGrad(GaussianNoise(8, 0.15), name) for name in MOMENTS},
+    "integrated_gradients": IntegratedGradients(StraightPath(8)),
+    "xrai": XRAI(StraightPath(8)),
     "score_cam": ScoreCAM(CAM),
-    "occlusion": Occlusion(Covered(56, 28, None)),
+    "occlusion": Occlusion(SlidingPatch(56, 28, None)),
 }
 FEW_CHANNELS = {**MANY_PASSES, "score_cam": ScoreCAM("block1_pool")}
 """On the stock VGG16, whose block5_conv3 has 512 channels, a pass each."""
@@ -53,20 +53,20 @@ FOUR = Plan((Saliency(), Saliency("guided"), GradCAM(CAM), Activation("block4_co
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """1 − cosine of two maps."""
+    """Return 1 − cosine of two maps."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     return 1 - float((a * b).sum() / max(1e-30, np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's; equal values share their mean rank."""
+    """Return Spearman's correlation; equal values share their mean rank."""
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def compare(
-    model: keras.Model, images: np.ndarray, methods: dict[str, Asked], precision: str
+    model: keras.Model, images: np.ndarray, methods: dict[str, RequestedArray], precision: str
 ) -> dict[str, tuple[float, float]]:
-    """By method, the median angle to float32 and rank correlation; `the same class`: the share that agrees."""
+    """Return each method's median angle to float32 and rank correlation; of `the same class` the share that agrees."""
     exact = explain(Network(model, "caffe"), images, methods.values(), plan=Plan((), predictions=1))
     network = Network(model, "caffe", precision)
     rough = explain(network, images, methods.values(), exact.targets, plan=Plan((), predictions=1))
@@ -80,17 +80,17 @@ def compare(
     return table
 
 
-def times(model: keras.Model, images: np.ndarray, rounds: int) -> None:
-    """Prints the time of the article's four in both precisions, rounds interleaved."""
-    found: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    networks = {precision: Network(model, "caffe", precision) for precision in found}
+def measure_times(model: keras.Model, images: np.ndarray, rounds: int) -> None:
+    """Print the time of the article's four in both precisions, rounds interleaved."""
+    times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    networks = {precision: Network(model, "caffe", precision) for precision in times}
     for round_ in range(rounds + 1):
         for precision, network in networks.items():
             began = time.perf_counter()
             network.run(images, FOUR)
             if round_:
-                found[precision].append(time.perf_counter() - began)
-    exact, rough = (float(np.median(it)) for it in found.values())
+                times[precision].append(time.perf_counter() - began)
+    exact, rough = (float(np.median(seconds)) for seconds in times.values())
     print(
         f"the article's four, batch {len(images)}: float32 {exact:.2f} s, bfloat16 {rough:.2f} s: {exact / rough:.2f} "
         f"times faster, ≥ {BAR:g} {'reached' if exact / rough >= BAR else 'missed'}"
@@ -98,7 +98,7 @@ def times(model: keras.Model, images: np.ndarray, rounds: int) -> None:
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=48, help="scenes of shapes; 0: no tables (default: 48)")
     parser.add_argument("--images", type=int, default=4, help="images for VGG16 (default: 4)")
@@ -124,7 +124,7 @@ def main() -> None:
                      for table in tables for i, value in enumerate(table[name])]  # fmt: skip
             print(f"| {name} | " + " | ".join("" if cell.startswith("nan") else cell for cell in cells) + " |")
     if options.rounds:
-        times(stock, noise, options.rounds)
+        measure_times(stock, noise, options.rounds)
 
 
 if __name__ == "__main__":

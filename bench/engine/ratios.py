@@ -1,9 +1,9 @@
-"""The time of each map against a forward pass, and against peers, on the stock VGG16 with seeded weights.
+"""Measure each map against a forward pass, and against peers, on the stock VGG16 with seeded weights.
 
-`make bench-engine`. Every row is run once a round, rounds are interleaved, and medians and their ratios are told: these
-hold on a machine that others use too, milliseconds do not. Peers are processes of their own, in environments of their
-own that are made where they are missing (`.venv-peers`), with the same weights and images; how far their saliency is
-from ours (1 − cosine) is told, so that equals are compared. Those that cannot be had are told, and left out.
+`make bench-engine`. Every row runs once a round, and rounds are interleaved. Ratios of medians are printed, which hold
+on a shared machine, where milliseconds do not. Peers are processes in environments of their own, created where missing
+(`.venv-peers`), with the same weights and images; the difference of their saliency to ours (1 − cosine) is printed, to
+show that equals are compared. Peers that cannot be installed are listed and skipped.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ PLANS = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The time of one row over that of another, and what it is to be at most, or at least."""
+    """A bound for the time of one row divided by that of another."""
 
     row: str
     base: str
     most: float = float("inf")
     least: float = 0.0
 
-    def told(self, times: dict[str, float]) -> str | None:
-        """A line of the table; None when a row was left out."""
+    def describe(self, times: dict[str, float]) -> str | None:
+        """Return a line of the report; None when a row was skipped."""
         if not {self.row, self.base} <= times.keys():
             return None
-        found = times[self.row] / times[self.base]
-        wanted = f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
-        verdict = "reached" if self.least <= found <= self.most else "missed"
-        return f"{self.row} ÷ {self.base}: {found:.2f}, {wanted} {verdict}"
+        ratio = times[self.row] / times[self.base]
+        bound = f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
+        verdict = "reached" if self.least <= ratio <= self.most else "missed"
+        return f"{self.row} ÷ {self.base}: {ratio:.2f}, {bound} {verdict}"
 
 
 BARS = (
@@ -91,7 +91,7 @@ print(f"{ready - began:.1f} s to import and build the model, {time.perf_counter(
 
 
 class Peer:
-    """A peer's process."""
+    """A peer's process: prints its rows, then runs the row of each line that it reads."""
 
     def __init__(self, name: str, weights: Path, images: Path) -> None:
         log = images.with_name(f"{name}.log").open("w")
@@ -99,44 +99,44 @@ class Peer:
         self._process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
-        said = self._line()
-        if not said:
+        rows = self._read_line()
+        if not rows:
             raise RuntimeError(Path(log.name).read_text().strip().splitlines()[-1])
-        self.rows: list[str] = json.loads(said)
+        self.rows: list[str] = json.loads(rows)
 
     def run(self, row: str, path: Path | None = None) -> float:
-        """Seconds that it says it took."""
+        """Run a row and return the seconds that the peer measured."""
         assert self._process.stdin
         print(row if path is None else f"{row}\t{path}", file=self._process.stdin, flush=True)
-        return float(self._line())
+        return float(self._read_line())
 
     def close(self) -> None:
-        """Ends it."""
+        """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
 
-    def _line(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline()
 
 
 def interpreter(name: str) -> Path:
-    """The peer's Python, its environment made first; this one where the peer has no requirements of its own."""
+    """Return the peer's Python, creating its environment; ours where the peer has no requirements."""
     requirements = HERE / "peers" / name / "requirements.txt"
     if not requirements.exists():
         return Path(sys.executable)
     folder = HERE.parents[1] / ".venv-peers" / name
-    if not (folder / "made").exists():
-        print(f"making an environment for {name}…", file=sys.stderr)
+    if not (folder / "created").exists():
+        print(f"creating an environment for {name}…", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([folder / "bin" / "pip", "install", "-q", "-r", requirements], check=True)
-        (folder / "made").touch()
+        (folder / "created").touch()
     return folder / "bin" / "python"
 
 
 def start_peers(names: list[str], model: keras.Model, prepared: np.ndarray, folder: Path) -> list[Peer]:
-    """Those that run; the others are told."""
+    """Start the peers that run; print the others."""
     arrays = {f"{layer.name}/{part}": array for layer in model.layers if layer.weights
               for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)}  # fmt: skip
     np.savez(folder / "weights.npz", **arrays)
@@ -146,12 +146,12 @@ def start_peers(names: list[str], model: keras.Model, prepared: np.ndarray, fold
         try:
             peers.append(Peer(name, folder / "weights.npz", folder / "images.npy"))
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            print(f"left out: {name}: {error}")
+            print(f"skipped: {name}: {error}")
     return peers
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     every = sorted(path.parent.name for path in HERE.glob("peers/*/peer.py"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="images a pass (default: 8)")
@@ -186,23 +186,23 @@ def main() -> None:
     one = float(np.median(times[FORWARD]))
     print(f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, batch {options.batch}, float32")
     print(f"{'':42} {'ms/image':>9} {'× forward':>10}   (quartiles)   1 − cosine with ours")
-    for name, found in times.items():
-        low, middle, high = np.percentile(found, (25, 50, 75))
+    for name, seconds in times.items():
+        low, middle, high = np.percentile(seconds, (25, 50, 75))
         apart = f"   {off[name]:.1e}" if name in off else ""
         print(
             f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}"
             f"   ({low / one:.2f}–{high / one:.2f}){apart}"
         )
     print("\nThe bars, of medians:")
-    middles = {name: float(np.median(found)) for name, found in times.items()}
-    for line in filter(None, (bar.told(middles) for bar in BARS)):
+    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
+    for line in filter(None, (bar.describe(medians) for bar in BARS)):
         print(line)
     first = subprocess.run([sys.executable, "-c", FIRST], check=True, capture_output=True, text=True)
     print(f"from a cold start, one image: {first.stdout.strip()}")
 
 
 def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], float]:
-    """A row of our own."""
+    """Return a function that measures a plan."""
 
     def run() -> float:
         began = time.perf_counter()
@@ -213,7 +213,7 @@ def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], floa
 
 
 def timed_cut(model: keras.Model, prepared: np.ndarray) -> Callable[[], float]:
-    """Keras' layers up to LAYER, compiled; one channel is fetched."""
+    """Return a function that measures the Keras layers up to LAYER, compiled; one channel is fetched."""
     cut = keras.Model(model.input, model.get_layer(LAYER).output)
     compiled = tf.function(lambda x: cut(x, training=False)[..., :1], reduce_retracing=True)
 
@@ -226,7 +226,7 @@ def timed_cut(model: keras.Model, prepared: np.ndarray) -> Callable[[], float]:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two arrays, in float64."""
+    """Return the cosine of two arrays, in float64."""
     a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 

@@ -1,8 +1,8 @@
-"""How many images a second Convlens moves, beside peers that do the same work on the same machine in the same run.
+"""Measure images per second of Convlens beside peers that do the same work on the same machine in the same run.
 
-`make bench-plane`. Models compute nothing here (`null`), so that what is measured is all but the mathematics; the row
-`vgg16` has the stock network. Every service is a process with a client process of its own, peers in environments of
-their own that are made where they are missing (`.venv-peers`). Rounds are interleaved, medians told. Linux only.
+`make bench-plane`. The model `null` computes nothing, so everything but the mathematics is measured; the row `vgg16`
+has the stock network. Every service is a process with a client process of its own, peers in environments of their own
+(`.venv-peers`, created if missing). Rounds are interleaved; medians are printed. Linux only.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ ROWS: Final[dict[str, Callable[[Bench], None]]] = {
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Run the rows and print the tables."""
     parser = argparse.ArgumentParser(
         "python -m bench.plane", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=lambda words: words.split(","), default=list(ROWS), metavar="ROW,…",
+    parser.add_argument("--rows", type=lambda names: names.split(","), default=list(ROWS), metavar="ROW,…",
                         help=f"which to run (default: {','.join(ROWS)})")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--seconds", type=float, default=1.5, help="of a case in a round (default: 1.5)")
@@ -62,7 +62,7 @@ def main() -> None:
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that services are ended
-    began = time.monotonic()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), options.rounds, options.seconds, options.queued)
         for name in options.rows:
@@ -75,7 +75,7 @@ def main() -> None:
         measured.write(options.json, bench.results)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.rounds} rounds, "
-        f"{time.monotonic() - began:.0f} s in all; others took {bench.others:.0%} of the machine meanwhile\n"
+        f"{time.monotonic() - start:.0f} s in all; other programs used {bench.others:.0%} of the machine\n"
     )
     print("\n\n".join((table.lines(bench.lines), table.costs(bench.results), table.batches(bench.results))))
     print("\n".join(("", *bench.notes)))

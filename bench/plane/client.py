@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from bench.plane import load, work
-from bench.plane.driver import obey
-from bench.plane.load import Order, Report
+from bench.plane.driver import serve
+from bench.plane.load import Report, Workload
 from convlens.client import Activations, AsyncClient, Client, Output, Result, Saliency
 
 RAW: Final = (Saliency(),)
@@ -25,11 +25,11 @@ LARGE: Final = (Activations("block1_conv1"),)
 LARGE_IMAGES: Final = 16
 MODEL: Final = "null"
 SLOW_MODEL: Final = "slow"
-"""A model whose jobs wait for ever, where the service has one."""
+"""A model whose jobs never end, where the service has one."""
 
 
 class Caller:
-    """Every call that an order can name, against one server."""
+    """Every kind of call that a workload can name, against one server."""
 
     def __init__(self, target: str) -> None:
         self._client = Client(target)
@@ -37,36 +37,36 @@ class Caller:
         self._images = {kind: images(kind) for kind in ("raw", "jpeg", "photo")}
         self._pack = 0
 
-    async def obey(self, order: Order) -> Report:
-        """Does what is asked."""
+    async def run(self, workload: Workload) -> Report:
+        """Run a workload."""
         calls = {"single": self._calls, "eight": self._calls, "queue": self._queue, "idle": self._idle}
-        if order.call in calls:
-            return await calls[order.call](order)
+        if workload.call in calls:
+            return await calls[workload.call](workload)
         blocking = {"map": self._map, "large": self._large, "transfer": self._transfer}
-        return await asyncio.to_thread(blocking[order.call], order)
+        return await asyncio.to_thread(blocking[workload.call], workload)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Close the connections."""
         self._client.close()
         await self._aio.close()
 
-    async def _calls(self, order: Order) -> Report:
-        """An image a call, or eight."""
-        number = EIGHT if order.call == "eight" else 1
+    async def _calls(self, workload: Workload) -> Report:
+        """Send one image per call, or eight."""
+        number = EIGHT if workload.call == "eight" else 1
 
         async def call(report: Report) -> None:
-            images = list(islice(self._images[order.kind], number))
-            result = await self._aio.visualize(images, asked(order.kind), model=MODEL)
+            images = list(islice(self._images[workload.kind], number))
+            result = await self._aio.visualize(images, visualizations(workload.kind), model=MODEL)
             report.sent += sum(map(sent, images))
             for part in result.split() if number > 1 else [result]:
-                take(report, part)
+                record(report, part)
 
-        report = await load.run(call, order)
+        report = await load.run(call, workload)
         report.images_a_job = number
         return report
 
-    async def _queue(self, order: Order) -> Report:
-        """Jobs as small as can be, left in the queue of the slow model."""
+    async def _queue(self, workload: Workload) -> Report:
+        """Queue minimal jobs of the slow model."""
         body = tiny()
 
         async def call(report: Report) -> None:
@@ -74,94 +74,94 @@ class Caller:
             report.images += 1
             report.sent += len(body)
 
-        return await load.run(call, order)
+        return await load.run(call, workload)
 
-    async def _idle(self, order: Order) -> Report:
-        """Nothing, for as long."""
-        await asyncio.sleep(order.seconds)
-        return Report(seconds=order.seconds)
+    async def _idle(self, workload: Workload) -> Report:
+        """Wait without calls."""
+        await asyncio.sleep(workload.seconds)
+        return Report(seconds=workload.seconds)
 
-    def _map(self, order: Order) -> Report:
-        """client.map, with as many jobs in flight as make the images asked for."""
+    def _map(self, workload: Workload) -> Report:
+        """Call client.map with as many jobs in flight as make the number of images."""
         if not self._pack:
             self._pack = self._images_a_job()
-        jobs = max(1, order.in_flight // self._pack)
-        report = self._mapped(order.kind, jobs, order.seconds, sys.maxsize)
+        jobs = max(1, workload.in_flight // self._pack)
+        report = self._mapped(workload.kind, jobs, workload.seconds, sys.maxsize)
         report.images_a_job = self._pack
         return report
 
     def _images_a_job(self) -> int:
-        """How many images map packs when jobs are quick: the most that it has of them with a single job in flight."""
+        """Return how many images map bundles when jobs are quick: the most in flight with a single job."""
         return min(64, self._mapped("jpeg", 1, 60.0, 256).in_flight)
 
     def _mapped(self, kind: str, jobs: int, seconds: float, most: int) -> Report:
         report = Report()
-        taken = 0
-        began = perf_counter()
+        started = 0
+        start = perf_counter()
 
         def source() -> Iterator[Any]:
-            nonlocal taken
+            nonlocal started
             for image in islice(self._images[kind], most):
-                if perf_counter() > began + seconds:
+                if perf_counter() > start + seconds:
                     return
-                taken += 1
-                report.in_flight = max(report.in_flight, taken - report.images)
+                started += 1
+                report.in_flight = max(report.in_flight, started - report.images)
                 report.sent += sent(image)
                 yield image
 
-        for result in self._client.map(source(), asked(kind), model=MODEL, in_flight=jobs):
-            take(report, result)
-        report.seconds = perf_counter() - began
+        for result in self._client.map(source(), visualizations(kind), model=MODEL, in_flight=jobs):
+            record(report, result)
+        report.seconds = perf_counter() - start
         return report
 
-    def _large(self, _: Order) -> Report:
-        """Very large arrays in one call: computed, stored and read."""
+    def _large(self, _: Workload) -> Report:
+        """Compute, store and read very large arrays in one call."""
         images = list(islice(self._images["jpeg"], LARGE_IMAGES))
-        began = perf_counter()
+        start = perf_counter()
         result = self._client.visualize(images, LARGE, model=MODEL)
-        return Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - began)
+        return Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - start)
 
-    def _transfer(self, _: Order) -> Report:
-        """The same, but only the reading of a result that is there is timed."""
+    def _transfer(self, _: Workload) -> Report:
+        """The same, but time only the reading of the finished result."""
         job = self._client.submit(list(islice(self._images["jpeg"], LARGE_IMAGES)), LARGE, model=MODEL)
         job.wait()
-        began = perf_counter()
+        start = perf_counter()
         result = job.result()
-        report = Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - began)
+        report = Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - start)
         job.delete()
         return report
 
 
 def images(kind: str) -> Iterator[Any]:
-    """As a caller has them: arrays, or files' bytes."""
+    """Yield images as a caller has them: arrays, or files' bytes."""
     for body in work.bodies(kind):
         yield np.frombuffer(body, np.uint8).reshape(*work.MAP, 3) if kind == "raw" else body
 
 
 def tiny() -> bytes:
-    """A PNG of one pixel."""
+    """Return a PNG of one pixel."""
     out = io.BytesIO()
     Image.new("RGB", (1, 1)).save(out, "PNG")
     return out.getvalue()
 
 
-def asked(kind: str) -> tuple[Saliency, ...]:
-    """float32 maps of raw pixels, uint8 maps of files."""
+def visualizations(kind: str) -> tuple[Saliency, ...]:
+    """Return float32 maps for raw pixels, uint8 maps for files."""
     return RAW if kind == "raw" else SMALL
 
 
 def sent(image: Any) -> int:
-    """An image's bytes."""
+    """Return an image's size in bytes."""
     return image.nbytes if isinstance(image, np.ndarray) else len(image)
 
 
 def size(result: Result) -> int:
-    """A result's bytes."""
+    """Return a result's size in bytes."""
     return sum(array.nbytes for array in result.values())
 
 
-def take(report: Report, result: Result) -> None:
-    """Adds one image's result."""
+def record(report: Report, result: Result) -> None:
+    """Add one image's result to the report."""
     assert result["saliency"].shape == (1, *work.MAP)
     report.images += 1
     report.received += size(result)
@@ -171,10 +171,10 @@ def take(report: Report, result: Result) -> None:
 
 
 async def main(target: str) -> None:
-    """Obeys orders against the server at `target`."""
+    """Run workloads against the server at `target`."""
     caller = Caller(target)
     try:
-        await obey(caller.obey)
+        await serve(caller.run)
     finally:
         await caller.close()
 

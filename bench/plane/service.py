@@ -13,7 +13,7 @@ from bench.plane import processes, redis
 from bench.plane.subject import DidNotRun, Subject
 from convlens.local.valkey import free_port
 
-ROLES: Final = {"convlens.server": "front", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
+ROLES: Final = {"convlens.server": "server", "convlens.worker": "worker", "convlens.local": "up", "valkey": "redis",
                 "redis": "redis"}  # fmt: skip
 PATIENCE: Final = 120.0
 READY: Final = "ready: grpc "
@@ -22,8 +22,8 @@ READY: Final = "ready: grpc "
 def up(name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null",)) -> Subject:
     """`convlens up` and a client. Raises DidNotRun."""
     log = processes.new_log(folder, name)
-    words = [word for model in models for word in ("--model", model)]
-    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-level", "WARNING", *words, *flags]
+    model_flags = [argument for model in models for argument in ("--model", model)]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-level", "WARNING", *model_flags, *flags]
     server = processes.start(command, log)
     return _with_client(name, [server], log)
 
@@ -64,7 +64,7 @@ def _ready_line(log: Path, servers: Sequence[subprocess.Popen[str]]) -> str:
     ends = monotonic() + PATIENCE
     while monotonic() < ends and all(server.poll() is None for server in servers):
         lines = log.read_text(errors="replace").splitlines()
-        if found := next((line for line in lines if READY in line), None):
-            return found
+        if ready := next((line for line in lines if READY in line), None):
+            return ready
         sleep(0.1)
     raise DidNotRun(lines[-1] if lines else "it said nothing")

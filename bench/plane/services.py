@@ -1,4 +1,4 @@
-"""Who takes part: ours and the peers, by the names that the tables have, each with settings that suit it best here."""
+"""The services, ours and peers, by their names in the tables, each with its best settings for this bench."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ SERVICES: Final[Mapping[str, Callable[[Path], Subject]]] = {
     "Ray Serve": lambda folder: peer("ray", folder),
     "Celery": lambda folder: peer("celery", folder),
 }
-"""mosec is taken with one worker process and with two, since it depends on the work which is faster; ours with two
-as well where images are decoded.
+"""mosec runs with one worker process and with two, since the faster choice depends on the work; ours also with two
+where images are decoded.
 """

@@ -2,7 +2,7 @@
 
 `python -m bench.plane.simulate MEASURED.json`, a file that `python -m bench.plane --json` wrote.
 
-A job of n images passes its client, a front, Redis, a worker, a device, and all of them back. Each process takes
+A job of n images passes its client, a server, Redis, a worker, a device, and all of them back. Each process takes
 a + b·n seconds of CPU for it, half on the way in and half on the way back; a and b are solved from two measured points,
 single images and packed ones. A process computes one thing at a time (the interpreter's lock), and on one machine all
 processes share its cores. While others compute, a second of CPU takes longer than a second, since processes wait for
@@ -26,7 +26,7 @@ from bench.plane.simulation import ROLES, Cost, Setup, Simulation
 
 CASES: Final = ((OURS, "raw"), (IN_REDIS, "raw"), (OURS, "jpeg"))
 SIZES: Final = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (8, 1, 8), (45, 9, 100), (90, 9, 100))
-"""Fronts, Redis shards, workers."""
+"""Servers, Redis shards, workers."""
 IN_FLIGHT: Final = 256
 """Images for each worker."""
 BATCH: Final = 32
@@ -38,8 +38,8 @@ Row = tuple[str, ...]
 Table = tuple[Row, list[Row]]
 
 
-def solved(single: Point, packed: Point) -> dict[str, Cost]:
-    """Costs a job and an image from those of single images and of packed ones."""
+def solve_costs(single: Point, packed: Point) -> dict[str, Cost]:
+    """Solve the costs of a job and an image from single images and bundled ones."""
     costs = {}
     for role in ROLES:
         one, many = single.cpu.get(role, 0.0), packed.cpu.get(role, 0.0)
@@ -48,18 +48,18 @@ def solved(single: Point, packed: Point) -> dict[str, Cost]:
     return costs
 
 
-def base(found: Measured, service: str, kind: str) -> Setup | None:
-    """One machine's setup with a service's costs; none where its points are missing."""
-    single = found.find(service, kind, "single", 32) or found.find(OURS, kind, "single", 32)
-    packed = found.find(service, kind, "map", 256)
+def base_setup(measurements: Measured, service: str, kind: str) -> Setup | None:
+    """Return one machine's setup with a service's costs, or None where its points are missing."""
+    single = measurements.find(service, kind, "single", 32) or measurements.find(OURS, kind, "single", 32)
+    packed = measurements.find(service, kind, "map", 256)
     if single is None or packed is None:
         return None
-    return Setup(solved(single, packed), cores=found.cores, images_a_job=packed.images_a_job)
+    return Setup(solve_costs(single, packed), cores=measurements.cores, images_a_job=packed.images_a_job)
 
 
-def stretch(found: Measured) -> float:
-    """Solved from pixels in packs, 256 in flight, by halving."""
-    setup, point = base(found, OURS, "raw"), found.find(OURS, "raw", "map", 256)
+def fit_stretch(measurements: Measured) -> float:
+    """Fit the stretch to bundled pixels, 256 in flight, by bisection."""
+    setup, point = base_setup(measurements, OURS, "raw"), measurements.find(OURS, "raw", "map", 256)
     if setup is None or point is None:
         raise SystemExit("the file has no points of the rows map-raw and unary")
     low, high = 1.0, 4.0
@@ -70,15 +70,15 @@ def stretch(found: Measured) -> float:
     return low
 
 
-def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
-    """The measured points that the model is held against, and how it is set up for each."""
-    slower = stretch(found)
+def list_checks(measurements: Measured) -> Iterator[tuple[str, Setup, Point]]:
+    """Yield the measured points with which the simulation is compared, and the setup of each."""
+    slower = fit_stretch(measurements)
     for service, kind in CASES:
-        if (setup := base(found, service, kind)) is None:
+        if (setup := base_setup(measurements, service, kind)) is None:
             continue
         setup = replace(setup, stretch=slower)
         for call, number in (("single", 1), ("single", 32), ("map", 64), ("map", 256)):
-            if point := found.find(service, kind, call, number):
+            if point := measurements.find(service, kind, call, number):
                 yield (
                     f"{service}, {kind}: {call}, {number} in flight",
                     replace(setup, in_flight=number, images_a_job=point.images_a_job), point,
@@ -86,15 +86,15 @@ def checks(found: Measured) -> Iterator[tuple[str, Setup, Point]]:
         if (service, kind) == (OURS, "jpeg"):
             paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             for name, workers, batch in ((ONE, 1, setup.batch), (WIDE, 1, BATCH), (TWO, 2, setup.batch)):
-                if point := found.find(name, kind, "map", 256):
+                if point := measurements.find(name, kind, "map", 256):
                     yield name, replace(paced, batch=batch, processes=setup.processes | {"worker": workers}), point
 
 
-def capacities(found: Measured) -> Table:
-    """What one process of each role carries with a core of its own, by service and kind, and which is the least."""
+def capacities(measurements: Measured) -> Table:
+    """Return what one process of each role carries with a core of its own, by service and kind."""
     rows: list[Row] = []
     for service, kind in CASES:
-        setup, point = base(found, service, kind), found.find(service, kind, "map", 256)
+        setup, point = base_setup(measurements, service, kind), measurements.find(service, kind, "map", 256)
         if setup is not None and point is not None:
             most = {role: 1 / point.cpu[role] if point.cpu.get(role) else float("inf") for role in ROLES}
             rows.append((f"{service}, {kind}", f"{point.bytes_an_image / 1e3:,.0f}",
@@ -102,20 +102,20 @@ def capacities(found: Measured) -> Table:
     return ("images/s of one process, a core each", "kB an image", *ROLES, "first"), rows
 
 
-def parts(found: Measured) -> Table:
-    """What a job and an image cost each process."""
+def parts(measurements: Measured) -> Table:
+    """Return the cost of a job and of an image for each process."""
     rows: list[Row] = []
     for service, kind in CASES:
-        if (setup := base(found, service, kind)) is not None:
-            each = [f"{it.job * 1e3:.2f} + {it.image * 1e3:.2f}·n" for it in map(setup.costs.__getitem__, ROLES)]
+        if (setup := base_setup(measurements, service, kind)) is not None:
+            each = [f"{cost.job * 1e3:.2f} + {cost.image * 1e3:.2f}·n" for cost in map(setup.costs.__getitem__, ROLES)]
             rows.append((f"{service}, {kind}", *each))
     return ("CPU ms of a job of n images", *ROLES), rows
 
 
-def agreement(found: Measured) -> Table:
-    """Measured points beside simulated ones."""
+def agreement(measurements: Measured) -> Table:
+    """Return measured points beside simulated ones."""
     rows: list[Row] = []
-    for name, setup, point in checks(found):
+    for name, setup, point in list_checks(measurements):
         outcome = Simulation(setup).run(SECONDS)
         latency = (f"{point.median * 1e3:.1f}", f"{outcome.latency * 1e3:.1f}") if point.median else ("", "")
         ratio = f"{outcome.rate / point.rate:.2f}"
@@ -123,35 +123,35 @@ def agreement(found: Measured) -> Table:
     return ("", "images/s measured", "simulated", "ratio", "median ms measured", "mean ms simulated"), rows
 
 
-def larger(found: Measured) -> Table:
-    """What follows for more processes, a core each, every worker at a device's pace: who is busy, who is full."""
+def larger(measurements: Measured) -> Table:
+    """Return the rates of more processes with a core each and paced devices, and the busiest role."""
     rows: list[Row] = []
-    slower = stretch(found)
+    slower = fit_stretch(measurements)
     for service, kind in CASES:
-        if (setup := base(found, service, kind)) is None:
+        if (setup := base_setup(measurements, service, kind)) is None:
             continue
-        for fronts, shards, workers in SIZES:
-            processes = {"client": workers, "front": fronts, "redis": shards, "worker": workers}
+        for servers, shards, workers in SIZES:
+            processes = {"client": workers, "server": servers, "redis": shards, "worker": workers}
             outcome = Simulation(
                 replace(setup, processes=processes, cores=0, batch=BATCH, in_flight=IN_FLIGHT * workers, stretch=slower,
                         batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             ).run(SECONDS)  # fmt: skip
             busy = outcome.busy
             full = max(busy, key=busy.__getitem__)
-            rows.append((f"{service}, {kind}: {fronts} fronts, {shards} Redis, {workers} workers",
+            rows.append((f"{service}, {kind}: {servers} servers, {shards} Redis, {workers} workers",
                          f"{outcome.rate:,.0f}", f"{busy['device']:.0%}", f"{full} {busy[full]:.0%}"))  # fmt: skip
     return ("a device of 2 ms a batch of 32 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
 
 
-def far(found: Measured) -> Table:
-    """What a network's round trip costs, with so much in flight."""
+def far(measurements: Measured) -> Table:
+    """Return the rate by round trip and images in flight."""
     rows: list[Row] = []
-    if (setup := base(found, OURS, "jpeg")) is not None:
+    if (setup := base_setup(measurements, OURS, "jpeg")) is not None:
         paced = replace(
             setup,
             cores=0,
             batch=BATCH,
-            stretch=stretch(found),
+            stretch=fit_stretch(measurements),
             batch_seconds=BATCH_SECONDS,
             image_seconds=IMAGE_SECONDS,
         )
@@ -163,13 +163,19 @@ def far(found: Measured) -> Table:
 
 
 def main() -> None:
-    """Prints the tables of docs/scaling.md."""
+    """Print the simulated tables of docs/scaling.md and bench/README.md."""
     parser = argparse.ArgumentParser("python -m bench.plane.simulate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("measured", type=Path)
-    found = measured.read(parser.parse_args().measured)
-    print(f"a second of CPU takes {stretch(found):.2f} s while others compute\n")
-    for head, rows in (capacities(found), parts(found), agreement(found), larger(found), far(found)):
+    measurements = measured.read(parser.parse_args().measured)
+    print(f"a second of CPU takes {fit_stretch(measurements):.2f} s while others compute\n")
+    for head, rows in (
+        capacities(measurements),
+        parts(measurements),
+        agreement(measurements),
+        larger(measurements),
+        far(measurements),
+    ):
         lines = (head, ("---",) * len(head), *rows)
         print("\n".join(f"| {' | '.join(line)} |" for line in lines), end="\n\n")
 

@@ -1,4 +1,4 @@
-"""A discrete simulation of jobs on their way through the service. Knows costs and counts, and nothing of measuring.
+"""A discrete simulation of jobs on their way through the service.
 
 First come, first served everywhere; a device takes whatever waits, as the batcher does. See simulate.py for the model.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-ROLES: Final = ("client", "front", "redis", "worker")
+ROLES: Final = ("client", "server", "redis", "worker")
 Then = Callable[[], None]
 
 
@@ -30,11 +30,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is simulated."""
+    """The parameters of a simulation."""
 
     costs: Mapping[str, Cost]
     processes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 1))
-    """Of each role; of clients, fronts and Redis shards any number, each worker with a device of its own."""
+    """Of each role; of clients, servers and Redis shards any number, each worker with a device of its own."""
     cores: int = 0
     """That all processes share; 0: every process has its own."""
     in_flight: int = 256
@@ -46,14 +46,14 @@ class Setup:
     image_seconds: float = 0.0
     """What the device takes."""
     round_trip: float = 0.0
-    """Seconds between client and front."""
+    """Seconds between client and server."""
     stretch: float = 1.0
     """Seconds that a second of CPU takes while other processes compute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulation found."""
+    """The outcome of a simulation."""
 
     rate: float
     """Images a second."""
@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Clock:
-    """Simulated time, and what is to happen at it."""
+    """Simulated time and its scheduled events."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -72,33 +72,33 @@ class Clock:
         self._number = count()
 
     def after(self, seconds: float, then: Then) -> None:
-        """Has `then` happen so much later."""
+        """Schedule `then`."""
         heapq.heappush(self._due, (self.now + seconds, next(self._number), then))
 
     def run(self, until: float) -> None:
-        """Lets time pass."""
+        """Run everything that is due until a time."""
         while self._due and self._due[0][0] <= until:
             self.now, _, then = heapq.heappop(self._due)
             then()
 
 
-class Places:
-    """So many places, first come, first served: processes, or cores."""
+class Slots:
+    """A number of slots, first come, first served: processes, or cores."""
 
     def __init__(self, free: float) -> None:
         self._free = free
         self._waiting: deque[Then] = deque()
 
-    def take(self, then: Then) -> None:
-        """Calls `then` once a place is had."""
+    def acquire(self, then: Then) -> None:
+        """Call `then` once a slot is acquired."""
         if self._free:
             self._free -= 1
             then()
         else:
             self._waiting.append(then)
 
-    def leave(self) -> None:
-        """Gives a place back."""
+    def release(self) -> None:
+        """Release a slot."""
         if self._waiting:
             self._waiting.popleft()()
         else:
@@ -106,7 +106,7 @@ class Places:
 
 
 class Device:
-    """Takes whatever waits as its next batch, up to a size."""
+    """Compute whatever waits as the next batch, up to a size."""
 
     def __init__(self, clock: Clock, setup: Setup) -> None:
         self._clock = clock
@@ -122,19 +122,19 @@ class Device:
             self._next()
 
     def _next(self) -> None:
-        room, taken = self._setup.batch, []
-        while self._waiting and self._waiting[0][0] <= room:
+        free, batch = self._setup.batch, []
+        while self._waiting and self._waiting[0][0] <= free:
             images, then = self._waiting.popleft()
-            room -= images
-            taken.append(then)
-        self._idle = not taken
-        if taken:
-            seconds = self._setup.batch_seconds + self._setup.image_seconds * (self._setup.batch - room)
+            free -= images
+            batch.append(then)
+        self._idle = not batch
+        if batch:
+            seconds = self._setup.batch_seconds + self._setup.image_seconds * (self._setup.batch - free)
             self.worked += seconds
-            self._clock.after(seconds, lambda: self._done(taken))
+            self._clock.after(seconds, lambda: self._done(batch))
 
-    def _done(self, taken: list[Then]) -> None:
-        for then in taken:
+    def _done(self, batch: list[Then]) -> None:
+        for then in batch:
             then()
         self._next()
 
@@ -145,8 +145,8 @@ class Simulation:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._clock = Clock()
-        self._cores = Places(setup.cores or float("inf"))
-        self._processes = {role: [Places(1) for _ in range(setup.processes[role])] for role in ROLES}
+        self._cores = Slots(setup.cores or float("inf"))
+        self._processes = {role: [Slots(1) for _ in range(setup.processes[role])] for role in ROLES}
         self._devices = [Device(self._clock, setup) for _ in range(setup.processes["worker"])]
         self._turns = count()
         self._worked = dict.fromkeys(ROLES, 0.0)
@@ -155,23 +155,23 @@ class Simulation:
         self._latencies = 0.0
 
     def run(self, seconds: float) -> Outcome:
-        """What comes of it in the second half of twice that time, in which it has settled."""
+        """Simulate twice that time and return the outcome of its second half, which is steady."""
         for _ in range(max(1, self._setup.in_flight // self._setup.images_a_job)):
             self._clock.after(0.0, self._start)
         self._clock.run(seconds)
         done, latencies, worked = self._done, self._latencies, dict(self._worked)
-        devices = sum(it.worked for it in self._devices)
+        devices = sum(device.worked for device in self._devices)
         self._clock.run(2 * seconds)
         jobs = self._done - done
         busy = {role: (self._worked[role] - worked[role]) / seconds / len(self._processes[role]) for role in ROLES}
-        busy["device"] = (sum(it.worked for it in self._devices) - devices) / seconds / len(self._devices)
+        busy["device"] = (sum(device.worked for device in self._devices) - devices) / seconds / len(self._devices)
         latency = (self._latencies - latencies) / jobs if jobs else float("nan")
         return Outcome(jobs * self._setup.images_a_job / seconds, latency, busy)
 
     def _start(self) -> None:
         turn, began = next(self._turns), self._clock.now
-        way = [("client", 0.0), ("front", self._setup.round_trip / 2), ("redis", 0.0), ("worker", 0.0)]
-        back = [("worker", 0.0), ("redis", 0.0), ("front", 0.0), ("client", self._setup.round_trip / 2)]
+        way = [("client", 0.0), ("server", self._setup.round_trip / 2), ("redis", 0.0), ("worker", 0.0)]
+        back = [("worker", 0.0), ("redis", 0.0), ("server", 0.0), ("client", self._setup.round_trip / 2)]
 
         def ended() -> None:
             self._done += 1
@@ -192,8 +192,8 @@ class Simulation:
 
         def finished() -> None:
             self._computing -= 1
-            self._cores.leave()
-            process.leave()
+            self._cores.release()
+            process.release()
             self._pass(turn, rest, then)
 
         def compute() -> None:
@@ -202,10 +202,10 @@ class Simulation:
             self._worked[role] += took
             self._clock.after(took, finished)
 
-        def begin() -> None:
-            process.take(lambda: self._cores.take(compute))
+        def start() -> None:
+            process.acquire(lambda: self._cores.acquire(compute))
 
-        self._clock.after(network, begin)
+        self._clock.after(network, start)
 
     def _compute(self, turn: int, then: Then) -> None:
         """On the worker's device, in pieces."""

@@ -1,4 +1,4 @@
-"""A service under load: its processes and its client's, and what one order costs each of them."""
+"""A service under load: its processes and its client's, and what one workload costs each of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.plane import processes
 from bench.plane.environments import interpreter
-from bench.plane.load import Order, Report
+from bench.plane.load import Report, Workload
 from convlens.local.valkey import free_port
 
 
@@ -20,13 +20,13 @@ class DidNotRun(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One order obeyed."""
+    """One workload's report and costs."""
 
     report: Report
     cpu: dict[str, float]
     """Seconds by role."""
     others: float
-    """The share of the machine's processors that programs took which have no part in it."""
+    """The share of the machine's CPU that unrelated programs used."""
 
 
 class Subject:
@@ -48,32 +48,32 @@ class Subject:
             self.close()
             raise
 
-    def run(self, order: Order) -> Measured:
-        """Has the client obey. Raises DidNotRun."""
-        before, (used, there) = self._cpu(), processes.machine_seconds()
+    def run(self, workload: Workload) -> Measured:
+        """Run a workload in the client process. Raises DidNotRun."""
+        before, (used, capacity) = self._cpu(), processes.machine_seconds()
         assert self._client.stdin
-        print(json.dumps(asdict(order)), file=self._client.stdin, flush=True)
+        print(json.dumps(asdict(workload)), file=self._client.stdin, flush=True)
         report = Report(**json.loads(self._line()))
-        after, (used_now, there_now) = self._cpu(), processes.machine_seconds()
+        after, (used_now, capacity_now) = self._cpu(), processes.machine_seconds()
         cpu = {role: after[role] - before.get(role, 0.0) for role in after}
-        others = (used_now - used - sum(cpu.values())) / max(there_now - there, 1e-9)
+        others = (used_now - used - sum(cpu.values())) / max(capacity_now - capacity, 1e-9)
         return Measured(report, cpu, max(0.0, others))
 
     def close(self) -> None:
-        """Ends client and servers."""
+        """End client and servers."""
         for process in (self._client, *self._servers):
             processes.end(process)
 
     def _cpu(self) -> dict[str, float]:
         client = processes.cpu_seconds([self._client.pid], {"": "client"})
-        return client | processes.cpu_seconds([it.pid for it in self._servers], self._roles)
+        return client | processes.cpu_seconds([server.pid for server in self._servers], self._roles)
 
     def _line(self) -> str:
         assert self._client.stdout
         if line := self._client.stdout.readline():
             return line
-        said = self._log.read_text(errors="replace").strip().splitlines()
-        raise DidNotRun(said[-1] if said else "it ended and said nothing")
+        log_lines = self._log.read_text(errors="replace").strip().splitlines()
+        raise DidNotRun(log_lines[-1] if log_lines else "it ended without output")
 
 
 def peer(name: str, folder: Path, *settings: str, roles: Mapping[str, str] | None = None) -> Subject:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from bench.plane.contest import Result
 
-ROLES = ("client", "front", "worker", "redis", "server", "other")
+ROLES = ("client", "server", "worker", "redis", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class Line:
     """The ratio is to be no more than the target, instead of no less."""
     form: str = ".2f"
 
-    def words(self) -> tuple[str, ...]:
-        """As the table has it."""
-        wanted, verdict = "", ""
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of its row."""
+        target, verdict = "", ""
         if self.target is not None:
-            wanted = f"{'≤' if self.at_most else '≥'} {self.target:{self.form}}"
+            target = f"{'≤' if self.at_most else '≥'} {self.target:{self.form}}"
             verdict = "yes" if (self.ratio <= self.target if self.at_most else self.ratio >= self.target) else "no"
-        return self.what, self.ours, self.peer, f"{self.ratio:{self.form}}", wanted, verdict
+        return self.what, self.ours, self.peer, f"{self.ratio:{self.form}}", target, verdict
 
 
-def lines(found: Sequence[Line]) -> str:
-    """The table of comparisons."""
-    return _table(("", "ours", "peer", "ratio", "target", "reached"), [line.words() for line in found])
+def lines(comparisons: Sequence[Line]) -> str:
+    """Format the table of comparisons."""
+    return _table(("", "ours", "peer", "ratio", "target", "reached"), [line.cells() for line in comparisons])
 
 
 def costs(results: Sequence[Result]) -> str:
-    """Rates, latencies, bytes, CPU milliseconds an image of each process; the share of the machine that others took."""
+    """Format rates, latencies, bytes, and CPU milliseconds per image of each process."""
     roles = [role for role in ROLES if any(role in result.cost() for result in results)]
     head = (
         "",
@@ -57,9 +57,13 @@ def costs(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         cost = result.cost()
-        timed = [f"{it * 1e3:.1f}" for it in (result.latency(0.5), result.latency(0.99), max(result.latencies))] \
-            if result.latencies else ["", "", ""]  # fmt: skip
-        moved = sum(it.report.sent + it.report.received for it in result.rounds) / max(1, result.images) / 1e3
+        latencies = result.latency(0.5), result.latency(0.99), max(result.latencies, default=0.0)
+        timed = [f"{seconds * 1e3:.1f}" if result.latencies else "" for seconds in latencies]
+        moved = (
+            sum(measured.report.sent + measured.report.received for measured in result.rounds)
+            / max(1, result.images)
+            / 1e3
+        )
         each = [f"{cost[role]:.2f}" if role in cost else "" for role in roles]
         failed = f" ({result.failed} failed: {result.error()})" if result.failed else ""
         rows.append((result.case.name + failed, f"{result.rate:,.0f}", *timed, f"{moved:,.0f}", *each,
@@ -68,7 +72,7 @@ def costs(results: Sequence[Result]) -> str:
 
 
 def batches(results: Sequence[Result]) -> str:
-    """How images rode: the size of their pass, how long they waited for it, and why it had no more, as results tell."""
+    """Format batch sizes, waiting times and causes as results report them."""
     rows = []
     for result in results:
         if sizes := result.batch_sizes:
@@ -83,7 +87,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns under their heads, the first to the left."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
-        "  ".join(word.ljust(width) if i == 0 else word.rjust(width)
-                  for i, (word, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                  for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
         for row in (head, *rows)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How right `shapes` is about scenes it never saw, and how often a map's maximum lies on the object.
+"""Measure the accuracy of `shapes` on unseen scenes, and how often a map's maximum lies on the object.
 
 python bench/shapes/accuracy.py [SCENES]: 1100 scenes by default, of a seed that neither training nor tests draw.
 """
@@ -29,28 +29,28 @@ MAPS = {
 
 
 def main(count: int) -> None:
-    """Prints the table."""
+    """Print the table."""
     network = Network(load(), PREPROCESS)
-    right: defaultdict[str, list[bool]] = defaultdict(list)
+    correct: defaultdict[str, list[bool]] = defaultdict(list)
     hits: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     for start in range(0, count, BATCH):
         scenes = [draw(SEED, i) for i in range(start, min(start + BATCH, count))]
-        outputs = network.run(np.stack([it.image for it in scenes]), Plan(tuple(MAPS.values()), predictions=1))
+        outputs = network.run(np.stack([scene.image for scene in scenes]), Plan(tuple(MAPS.values()), predictions=1))
         for i, scene in enumerate(scenes):
             label = LABELS[scene.label]
-            right[label].append(outputs.predicted[i, 0] == scene.label)
+            correct[label].append(outputs.predicted[i, 0] == scene.label)
             for name, item in MAPS.items():
-                if right[label][-1]:
+                if correct[label][-1]:
                     map_ = outputs.maps[item][i, 0]
                     hits[label, name].append(scene.mask[np.unravel_index(map_.argmax(), map_.shape)])
-    named = [r for label in LABELS for r in right[label]]
-    print(f"named rightly: {np.mean(named):.1%} of {count} scenes; of these, the map's maximum is on the object in")
+    outcomes = [outcome for label in LABELS for outcome in correct[label]]
+    print(f"classified correctly: {np.mean(outcomes):.1%} of {count} scenes; of these, the maximum is on the object in")
     print(f"{'method':20}" + "".join(f"{label:>10}" for label in (*LABELS, "all")))
     for name in MAPS:
         shares = [np.mean(hits[label, name]) for label in LABELS]
         shares.append(np.mean([hit for label in LABELS for hit in hits[label, name]]))
         print(f"{name:20}" + "".join(f"{share:10.0%}" for share in shares))
-    print(f"{'(named rightly)':20}" + "".join(f"{np.mean(right[label]):10.0%}" for label in LABELS))
+    print(f"{'(correct)':20}" + "".join(f"{np.mean(correct[label]):10.0%}" for label in LABELS))
 
 
 if __name__ == "__main__":

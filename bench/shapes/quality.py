@@ -1,7 +1,7 @@
-"""How good the maps of every method are, on unseen scenes of `shapes` whose object is known.
+"""Measure the maps of every method on unseen scenes of `shapes` with a known object, for docs/quality.md.
 
 python bench/shapes/quality.py [SCENES]: 55 scenes by default, of a seed that neither training nor tests draw; of these,
-those named rightly. Methods with their defaults, for the predicted class; class activation maps upsampled.
+those classified correctly. Methods have their defaults, for the predicted class; class activation maps are upsampled.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from map_quality import deletion, insertion, mass_inside, pointing
 
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, blurred
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, blur
 from convlens.worker.engine.methods.occlusion import Occlusion
 from convlens.worker.engine.methods.score_cam import ScoreCAM
 from convlens.worker.engine.methods.smooth_grad import MOMENTS, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, GradCAM, Plan, Saliency, Score
-from convlens.worker.engine.quality import deletion, insertion, mass_inside, pointing
 from convlens.worker.method_registry import METHODS
 from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import PREPROCESS, load
 
 SEED = 31415
 CAM = "block5_conv3"
-ASKED = {
+METHOD_MAPS = {
     **{name: Saliency(name, layer=CAM if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
     **{name: SmoothGrad(moment=name) for name in MOMENTS},
     "integrated_gradients": IntegratedGradients(),
@@ -41,15 +41,15 @@ ASKED = {
 
 
 def main(count: int) -> None:
-    """Prints the table."""
-    assert set(ASKED) == set(METHODS) - {"activations"}
+    """Print the table."""
+    assert set(METHOD_MAPS) == set(METHODS) - {"activations"}
     network = Network(load(), PREPROCESS)
     scenes = [draw(SEED, i) for i in range(count)]
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1:1:224j, -1:1:224j]
     centre = np.exp(-2 * (x**2 + y**2)).astype(np.float32)
-    found: dict[str, list[tuple[float, ...]]] = {}
-    seconds = dict.fromkeys(ASKED, 0.0)
+    measures: dict[str, list[tuple[float, ...]]] = {}
+    seconds = dict.fromkeys(METHOD_MAPS, 0.0)
     for scene in scenes:
         image = scene.image[None]
         first = network.run(image, Plan((Score(),), predictions=1))
@@ -57,34 +57,32 @@ def main(count: int) -> None:
         if unit != scene.label:
             continue
         maps = {"(random)": rng.random((224, 224), np.float32), "(the middle)": centre}
-        for name, item in ASKED.items():
+        for name, item in METHOD_MAPS.items():
             began = time.perf_counter()
             maps[name] = explain(network, image, [item]).maps[item][0, 0]
             seconds[name] += time.perf_counter() - began
 
-        def probability(variants: np.ndarray, unit: int = unit) -> np.ndarray:
-            return network.run(variants, Plan((Score(),)), np.full((len(variants), 1), unit, np.int32)).probabilities[
-                :, 0
-            ]
+        def probability(images: np.ndarray, unit: int = unit) -> np.ndarray:
+            return network.run(images, Plan((Score(),)), np.full((len(images), 1), unit, np.int32)).probabilities[:, 0]
 
         real = scene.image.astype(np.float32)
-        gray, soft = np.broadcast_to(np.float32(network.preprocess.zero), real.shape), blurred(real, 12.0)
+        gray, blurred = np.broadcast_to(np.float32(network.preprocess.zero), real.shape), blur(real, 12.0)
         for name, map_ in maps.items():
             row = (
                 float(pointing(map_[None], scene.mask[None])[0]),
                 float(mass_inside(map_[None], scene.mask[None])[0]),
                 deletion(map_, real, gray, probability),
-                insertion(map_, real, soft, probability),
+                insertion(map_, real, blurred, probability),
             )
-            found.setdefault(name, []).append(row)
+            measures.setdefault(name, []).append(row)
     area = np.mean([scene.mask.mean() for scene in scenes])
-    print(f"{len(found['vanilla'])} of {count} scenes named rightly; objects take {area:.0%} of a scene")
+    print(f"{len(measures['vanilla'])} of {count} scenes classified correctly; objects cover {area:.0%} of a scene")
     print("| method | points at the object | mass on it | deletion ↓ | insertion ↑ | ms an image |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, rows in found.items():
-        points, mass, gone, come = np.mean(rows, 0)
+    for name, rows in measures.items():
+        hits, mass, deleted, inserted = np.mean(rows, 0)
         took = f"{seconds[name] / len(rows) * 1e3:.0f}" if name in seconds else ""
-        print(f"| `{name}` | {points:.0%} | {mass:.0%} | {gone:.3f} | {come:.3f} | {took} |")
+        print(f"| `{name}` | {hits:.0%} | {mass:.0%} | {deleted:.3f} | {inserted:.3f} | {took} |")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from processes import until
 
 from convlens.client import Client, GradCAM
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.local.folders import folders
+from convlens.local.folders import open_folders
 from convlens.local.settings import UpSettings
-from convlens.local.valkey import command
+from convlens.local.valkey import prepare_command
 
 SLOW = "null=null,device_ms=20+0"
 IMAGE = np.zeros((224, 224, 3), np.uint8)
@@ -125,7 +125,7 @@ def test_a_folder_with_other_things_is_refused_in_a_sentence_and_left_as_it_is(t
     before = seen()
     with (
         pytest.raises(UnusableFolder, match="give a --data-dir that is empty") as caught,
-        folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
+        open_folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
     ):
         pass
     assert str(data) in str(caught.value)
@@ -140,7 +140,7 @@ def test_a_folder_that_is_empty_or_of_an_earlier_version_is_used(tmp_path, names
         (tmp_path / "data" / name).mkdir(parents=True)
     settings = UpSettings.from_command_line("up", ["--data-dir", str(tmp_path / "data")])
     for _ in range(2):
-        with folders(settings) as places:
-            command(places.data, 1, "ab12")
+        with open_folders(settings) as places:
+            prepare_command(places.data, 1, "ab12")
             (tmp_path / "data" / "note").touch()  # in a folder in use nobody minds
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700

@@ -14,7 +14,7 @@ from neighbours import Neighbour
 from secured import client_tls, new_token
 
 from convlens.client import Client
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 from convlens.v1 import model_pb2, model_pb2_grpc
 
 FILES = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
@@ -24,8 +24,8 @@ FILES = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca
 def guarded(tmp_path_factory, start_service):
     """A server with tokens and certificates, a worker of null, and the folder of its files."""
     folder = tmp_path_factory.mktemp("guarded")
-    made = certificates(folder / "tls", ["localhost"])
-    tls = client_tls(certificates(shutil.copytree(folder / "tls", folder / "client")))  # which nobody rewrites
+    made = ensure_certificates(folder / "tls", ["localhost"])
+    tls = client_tls(ensure_certificates(shutil.copytree(folder / "tls", folder / "client")))  # which nobody rewrites
     token = new_token(folder / "tokens.toml", "acme", "read", "submit")
     new_token(folder / "tokens.toml", "globex", "read")
     paths = {name: made.ca.certificate.parent / file for name, file in FILES.items()}
@@ -63,7 +63,7 @@ def test_no_handshake_fails_while_certificates_are_replaced_one_after_the_other(
     pairs[1].mkdir()
     for name in ("ca.pem", "ca.key"):
         shutil.copy(used / name, pairs[1] / name)
-    certificates(pairs[1], ["localhost"])
+    ensure_certificates(pairs[1], ["localhost"])
     assert (pairs[0] / "server.pem").read_bytes() != (pairs[1] / "server.pem").read_bytes()
 
     def call():

@@ -25,7 +25,7 @@ from secured import client_tls, new_token
 
 from convlens.client import Client, InvalidArgument, Overloaded, Saliency
 from convlens.client.stubs import Stubs
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 from convlens.v1 import job_pb2, spec_pb2, tensors, visualization_pb2
 
 LARGE = 60 * MIB
@@ -182,7 +182,7 @@ def test_messages_that_never_end_are_refused_at_the_budget_and_freed(server, sca
 
 
 def test_the_same_over_tls(service, tmp_path):
-    made = certificates(tmp_path / "tls", ["127.0.0.1"])
+    made = ensure_certificates(tmp_path / "tls", ["127.0.0.1"])
     process, line = service.start(
         "convlens.server", "--port", "0", "--tls-cert", str(made.server.certificate), "--tls-key", str(made.server.key)
     )

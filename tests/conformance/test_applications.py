@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
 from convlens.worker.engine.plan import GradCAM, Plan, Saliency
 from convlens.worker.models.file import load
 from convlens.worker.models.source import Source
@@ -80,22 +80,22 @@ def taped(model, x, layer=None):
     return scores.numpy(), tape.gradient(scores, value).numpy(), value.numpy()
 
 
-def is_alike(found, wanted):
+def is_alike(actual, expected):
     """As VISUALIZATION demands of gradients through rectifiers: by median and angle."""
-    assert np.median(np.abs(found - wanted)) <= 1e-5 * np.abs(wanted).max()
-    assert 1 - (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted) <= 1e-3
+    assert np.median(np.abs(actual - expected)) <= 1e-5 * np.abs(expected).max()
+    assert 1 - (actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected) <= 1e-3
 
 
 def test_the_card_says_what_is_served(name, served):
     layer, other, scheme, is_assumed = NETWORKS[name]
     card = served.card
     assert (card.cam_layer, card.preprocess, card.preprocess_assumed) == (layer, scheme, is_assumed)
-    assert {other, "predictions"} <= {it.name for it in card.layers}
+    assert {other, "predictions"} <= {layer.name for layer in card.layers}
     assert set(card.unavailable_methods) == {"guided", "deconvnet", "guided_grad_cam"}
     assert card.classes == 6
 
 
-def test_predictions_and_saliency_are_keras_own(name, model, served, images):
+def test_predictions_and_saliency_are_those_of_keras(name, model, served, images):
     x = prepared(name, images)
     scores, gradient, _ = taped(model, x)
     outputs = served.run(images, Plan((SIGNED,), predictions=6), np.full((2, 1), UNIT, np.int32))
@@ -112,16 +112,18 @@ def test_every_class_activation_map_is_its_formula(name, model, served, images, 
     items = {method: GradCAM(layer, method=method, signed=True) for method in CAMS}
     outputs = served.run(images, Plan(tuple(items.values())), np.full((2, 1), UNIT, np.int32))
     for method, item in items.items():
-        wanted = CAMS[method](a, g).numpy()
-        np.testing.assert_allclose(outputs.maps[item][:, 0], wanted, atol=2e-3 * np.abs(wanted).max(), err_msg=method)
+        expected = CAMS[method](a, g).numpy()
+        np.testing.assert_allclose(
+            outputs.maps[item][:, 0], expected, atol=2e-3 * np.abs(expected).max(), err_msg=method
+        )
 
 
 def test_integrated_gradients_are_the_sum_over_the_path(name, model, served, images):
     steps, white = 4, np.full_like(images[:1], 255)
     path = [white + (step + 0.5) / steps * (images[:1].astype(np.float32) - white) for step in range(steps)]
     gradients = sum(in_rgb(name, taped(model, prepared(name, point.astype(np.float32)))[1]) for point in path)
-    item = IntegratedGradients(Path(steps, ((255.0, 255.0, 255.0),)), "none")
+    item = IntegratedGradients(StraightPath(steps, ((255.0, 255.0, 255.0),)), "none")
     scale = np.array(served._network.preprocess.scale)
-    wanted = gradients * (images[:1].astype(np.float32) - white) * scale / steps
+    expected = gradients * (images[:1].astype(np.float32) - white) * scale / steps
     outputs = explain(served._network, images[:1], [item], np.full((1, 1), UNIT, np.int32))
-    is_alike(outputs.maps[item][:, 0], wanted)
+    is_alike(outputs.maps[item][:, 0], expected)

@@ -9,10 +9,10 @@ from scipy.stats import rankdata
 
 from convlens.v1 import model_pb2
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Plan, Saliency
@@ -31,11 +31,11 @@ MAPS = {
     "activations": Activation("block3_conv1"),
 }
 MANY_PASSES = {
-    **{name: SmoothGrad(Noisy(4, 0.15), name) for name in MOMENTS},
-    "integrated_gradients": IntegratedGradients(Path(4)),
-    "xrai": XRAI(Path(4)),
+    **{name: SmoothGrad(GaussianNoise(4, 0.15), name) for name in MOMENTS},
+    "integrated_gradients": IntegratedGradients(StraightPath(4)),
+    "xrai": XRAI(StraightPath(4)),
     "score_cam": ScoreCAM(CAM),
-    "occlusion": Occlusion(Covered(56, 56, None)),
+    "occlusion": Occlusion(SlidingPatch(56, 56, None)),
 }
 COSINES = {
     "vanilla": 0.96,
@@ -52,7 +52,7 @@ ON_VGG16 = {"vanilla": 0.93, "gradient_x_input": 0.92, "deconvnet": 0.98, "hires
 
 
 def cosines(exact, rough):
-    a, b = (it.reshape(len(it), -1).astype(np.float64) for it in (exact, rough))
+    a, b = (map_.reshape(len(map_), -1).astype(np.float64) for map_ in (exact, rough))
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
@@ -71,9 +71,9 @@ def outputs():
 @pytest.fixture(scope="module")
 def many():
     scenes = np.stack([draw(828, i).image for i in range(2)])
-    exact = explain(Network(load(), PREPROCESS), scenes, MANY_PASSES.values(), batch=16)
+    exact = explain(Network(load(), PREPROCESS), scenes, MANY_PASSES.values(), batch_size=16)
     rough = Network(load(), PREPROCESS, "bfloat16")
-    return exact, explain(rough, scenes, MANY_PASSES.values(), exact.targets, batch=16)
+    return exact, explain(rough, scenes, MANY_PASSES.values(), exact.targets, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_every_method_has_its_bounds():
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_keeps_its_direction(outputs, name):
-    exact, rough = (it.maps[MAPS[name]] for it in outputs)
+    exact, rough = (output.maps[MAPS[name]] for output in outputs)
     assert np.median(cosines(exact, rough)) > COSINES.get(name, 0.99)
     assert rough.dtype == np.float32
     assert np.abs(exact - rough).max() > 0
@@ -100,12 +100,12 @@ def test_a_map_keeps_its_direction(outputs, name):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_keeps_its_order(outputs, name):
-    assert np.median(rank_correlations(*(it.maps[MAPS[name]] for it in outputs))) > 0.95
+    assert np.median(rank_correlations(*(output.maps[MAPS[name]] for output in outputs))) > 0.95
 
 
 @pytest.mark.parametrize("name", MANY_PASSES)
 def test_maps_of_many_passes_keep_direction_and_order(many, name):
-    exact, rough = (it.maps[MANY_PASSES[name]] for it in many)
+    exact, rough = (output.maps[MANY_PASSES[name]] for output in many)
     assert np.median(cosines(exact, rough)) > COSINES.get(name, 0.99)
     assert np.median(rank_correlations(exact, rough)) > 0.95
     assert np.abs(exact - rough).max() > 0
@@ -125,7 +125,7 @@ def test_classes_and_scores_stay(outputs):
     assert len(np.unique(rough.predicted_logits)) > 200  # bfloat16's eight bits would make them fewer
 
 
-def test_it_is_an_option_of_a_model_and_stands_on_its_card():
+def test_precision_is_an_option_of_a_model_and_on_its_card():
     cards = [load_source(parse(f"s=shapes{option}")).card for option in ("", ",precision=bfloat16")]
     assert [card.precision for card in cards] == [model_pb2.PRECISION_FLOAT32, model_pb2.PRECISION_BFLOAT16]
     assert cards[0].digest != cards[1].digest

@@ -70,10 +70,10 @@ def test_maps_and_predictions_are_those_of_gradienttape(model, served):
     weights = tf.reduce_mean(tape.gradient(score, a), (1, 2))
     cam = tf.nn.relu(tf.einsum("nhwc,nc->nhw", a, weights)).numpy()
 
-    found = outputs.maps[Saliency(reduction="none")][:, 0]
-    cosine = (found * gradient).sum() / np.linalg.norm(found) / np.linalg.norm(gradient)
+    actual = outputs.maps[Saliency(reduction="none")][:, 0]
+    cosine = (actual * gradient).sum() / np.linalg.norm(actual) / np.linalg.norm(gradient)
     assert 1 - cosine <= 1e-3  # room for a tie that flips by rounding
-    assert np.median(np.abs(found - gradient)) <= 1e-6 * np.abs(gradient).max()
+    assert np.median(np.abs(actual - gradient)) <= 1e-6 * np.abs(gradient).max()
     np.testing.assert_allclose(outputs.maps[GradCAM("block5_conv3")][:, 0], cam, atol=1e-4 * cam.max())
     np.testing.assert_allclose(  # thirteen convolutions, which each processor's kernels round in their own way
         outputs.maps[Activation("block5_pool")], pooled, atol=1e-5 * float(tf.reduce_max(pooled))

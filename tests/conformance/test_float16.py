@@ -28,7 +28,7 @@ def outputs():
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_keeps_its_direction_and_size(outputs, name):
-    exact, rough = (it.maps[MAPS[name]].reshape(11, -1).astype(np.float64) for it in outputs)
+    exact, rough = (output.maps[MAPS[name]].reshape(11, -1).astype(np.float64) for output in outputs)
     norms = np.linalg.norm(exact, axis=1), np.linalg.norm(rough, axis=1)
     assert np.median((exact * rough).sum(1) / norms[0] / norms[1]) > 0.998
     np.testing.assert_allclose(np.median(norms[1] / norms[0]), 1, atol=0.01)

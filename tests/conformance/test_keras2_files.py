@@ -18,7 +18,7 @@ from convlens.worker.models.source import Source
 
 SIGNED = Saliency(reduction="none")
 FOLDER = Path(__file__).parent / "keras2"
-FILES = sorted(it for it in FOLDER.glob("*/*") if it.suffix in {".h5", ".keras"})
+FILES = sorted(path for path in FOLDER.glob("*/*") if path.suffix in {".h5", ".keras"})
 
 
 def logits(model, path):
@@ -29,11 +29,11 @@ def logits(model, path):
     return np.asarray(model(images, training=False))
 
 
-def test_all_thirty_are_here():
+def test_all_thirty_files_exist():
     assert len(FILES) == 30
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda it: f"{it.parent.name}/{it.name}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_file_gives_the_logits_of_its_own_framework(path):
     loaded = read_model(path)
     expected = np.load(path.with_suffix(".npz"))["y"]
@@ -42,7 +42,7 @@ def test_a_file_gives_the_logits_of_its_own_framework(path):
     assert loaded.format.startswith(f"Keras {version}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda it: f"{it.parent.name}/{it.name}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_file_is_served_with_the_scores_and_gradients_of_its_own_framework(path):
     """As VISUALIZATION demands: scores by their maximum, gradients through rectifiers by median and angle."""
     rescales = path.name.startswith("inner_")
@@ -53,12 +53,12 @@ def test_a_file_is_served_with_the_scores_and_gradients_of_its_own_framework(pat
     unit = served.card.classes - 1 if path.stem == "seq_add_sigmoid" else 0  # whose only unit is class 1
     plan = Plan((SIGNED, GradCAM(served.card.cam_layer), Saliency("guided")), predictions=served.card.classes)
     outputs = served.run(np.load(FOLDER / "images.npy"), plan, np.full((2, 1), unit, np.int32))
-    with np.load(path.with_suffix(".npz")) as own:
-        y, g = own["y"], own["g"] if rescales else own["g"][..., ::-1]
+    with np.load(path.with_suffix(".npz")) as reference:
+        y, g = reference["y"], reference["g"] if rescales else reference["g"][..., ::-1]
     np.testing.assert_allclose(outputs.scores[:, 0], y[:, 0], rtol=0, atol=1e-5 * np.abs(y).max())
-    found = outputs.maps[SIGNED][:, 0]
-    assert np.median(np.abs(found - g)) <= 1e-7 * np.abs(g).max()
-    assert 1 - (found * g).sum(dtype=float) / np.linalg.norm(found) / np.linalg.norm(g) <= 1e-5
+    actual = outputs.maps[SIGNED][:, 0]
+    assert np.median(np.abs(actual - g)) <= 1e-7 * np.abs(g).max()
+    assert 1 - (actual * g).sum(dtype=float) / np.linalg.norm(actual) / np.linalg.norm(g) <= 1e-5
     assert not served.card.unavailable_methods
 
 
@@ -72,7 +72,7 @@ def saved_model(request, tmp_path_factory):
     return folder, path
 
 
-def test_a_saved_model_folder_gives_them_too(saved_model):
+def test_a_saved_model_folder_gives_the_same_logits(saved_model):
     folder, path = saved_model
     loaded = read_model(folder)
     expected = np.load(path.with_suffix(".npz"))["y"]
@@ -89,18 +89,18 @@ def test_a_saved_model_of_tensorflow_before_2_5_has_its_metadata_in_the_graph(sa
     (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
     (folder / "keras_metadata.pb").unlink()
     expected = np.load(path.with_suffix(".npz"))["y"]
-    found = logits(read_model(folder).model, path)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    actual = logits(read_model(folder).model, path)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_both_generations_live_in_one_process(tmp_path):
+def test_models_of_both_generations_work_in_one_process(tmp_path):
     three = model_files.small(keras)
     images = model_files.images()
     expected = three.predict(images, verbose=0)
     model_files.save(three, tmp_path / "three.keras")
     two = FOLDER / "tf2.6" / "wrap.h5"
-    models = [read_model(it).model for it in (two, tmp_path / "three.keras", two, tmp_path / "three.keras")]
-    assert [isinstance(it, tf_keras.Model) for it in models] == [True, False, True, False]
+    models = [read_model(path).model for path in (two, tmp_path / "three.keras", two, tmp_path / "three.keras")]
+    assert [isinstance(loaded, tf_keras.Model) for loaded in models] == [True, False, True, False]
     for model in models[1::2]:
         np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-6)
     for model in models[::2]:

@@ -15,9 +15,8 @@ import pytest
 from keras import layers as L
 
 from convlens.worker.engine.explain import explain
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients
-from convlens.worker.engine.methods.integrated_gradients import Path as Line
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Activation, GradCAM, Saliency, Score
 
@@ -32,13 +31,13 @@ PIXELS = {  # by the stored array's name: what it is to the engine; compared in 
     "guided": Saliency("guided", "none"),
     "deconvnet": Saliency("deconvnet", "none"),
     "gradient_x_input": Saliency("gradient_x_input", "none"),
-    "integrated_gradients": IntegratedGradients(Line(made.STEPS, (BLACK, WHITE)), "none"),
+    "integrated_gradients": IntegratedGradients(StraightPath(made.STEPS, (BLACK, WHITE)), "none"),
 }
 MAPS = {  # compared everywhere
     "grad_cam": GradCAM(made.LAYER),
     "grad_cam_pool": GradCAM(made.POOL),
     "grad_cam_earlier": GradCAM(made.EARLIER),
-    "occlusion": Occlusion(Covered(made.PATCH, made.STRIDE, BLACK)),
+    "occlusion": Occlusion(SlidingPatch(made.PATCH, made.STRIDE, BLACK)),
     "activations": Activation(made.EARLIER),
 }
 STORED = {name: dict(np.load(HERE / f"{name}.npz")) for name in ("captum", "xplique")}
@@ -58,8 +57,8 @@ def outputs():
     model = keras.Model(inputs, L.Dense(made.UNITS, activation="softmax", name="predictions")(x))
     for name, pair in made.weights().items():
         model.get_layer(name).set_weights(pair)
-    asked = [*PIXELS.values(), *MAPS.values(), Saliency(), Score()]
-    return explain(Network(model, "none"), made.images(), asked, made.TARGETS[:, None].astype(np.int32))
+    requested = [*PIXELS.values(), *MAPS.values(), Saliency(), Score()]
+    return explain(Network(model, "none"), made.images(), requested, made.TARGETS[:, None].astype(np.int32))
 
 
 @pytest.mark.parametrize("peer", STORED)
@@ -68,7 +67,7 @@ def test_the_references_are_of_this_network(peer):
 
 
 @pytest.mark.parametrize("peer", STORED)
-def test_scores_are_the_peers(outputs, peer):
+def test_scores_equal_the_peers(outputs, peer):
     np.testing.assert_allclose(outputs.scores[:, 0], STORED[peer]["logits"][[0, 1], made.TARGETS], rtol=1e-4)
 
 
@@ -77,17 +76,17 @@ def test_every_reference_is_compared():
 
 
 @pytest.mark.parametrize(("peer", "name"), PAIRS)
-def test_a_map_is_the_peers(outputs, peer, name):
-    wanted = STORED[peer][name].astype(np.float64)
+def test_a_map_equals_the_peers(outputs, peer, name):
+    expected = STORED[peer][name].astype(np.float64)
     item = (PIXELS | MAPS)[name]
-    if wanted.ndim == 3 and name in PIXELS:
+    if expected.ndim == 3 and name in PIXELS:
         item = Saliency(item.method)  # the channels' largest absolute value
-    found = outputs.maps[item].astype(np.float64)
-    found = found if isinstance(item, Activation) else found[:, 0]
-    assert found.shape == wanted.shape
+    actual = outputs.maps[item].astype(np.float64)
+    actual = actual if isinstance(item, Activation) else actual[:, 0]
+    assert actual.shape == expected.shape
     if name in MAPS:
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
         return
-    cosine = (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted)
+    cosine = (actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected)
     assert 1 - cosine < 1e-4
-    assert np.median(np.abs(found - wanted)) <= 1e-6 * np.abs(wanted).max()
+    assert np.median(np.abs(actual - expected)) <= 1e-6 * np.abs(expected).max()

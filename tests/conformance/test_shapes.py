@@ -39,7 +39,7 @@ def outputs(model, scenes):
 
 @pytest.fixture(scope="module")
 def right(scenes, outputs):
-    predicted = np.concatenate([it.predicted[:, 0] for it in outputs])
+    predicted = np.concatenate([output.predicted[:, 0] for output in outputs])
     return predicted == [scene.label for scene in scenes]
 
 
@@ -55,12 +55,12 @@ def test_the_weights_are_small_enough_to_ship():
     assert shapes.WEIGHTS.stat().st_size <= 5 << 20
 
 
-def test_more_than_95_percent_of_unseen_scenes_are_named_rightly(right):
+def test_more_than_95_percent_of_unseen_scenes_are_classified_correctly(right):
     assert right.mean() > 0.95
 
 
-def test_grad_cams_maximum_lies_on_the_object_in_nine_of_ten_scenes_named_rightly(scenes, outputs, right):
-    maps = np.concatenate([it.maps[CAM][:, 0] for it in outputs])
+def test_grad_cams_maximum_lies_on_the_object_in_nine_of_ten_correct_scenes(scenes, outputs, right):
+    maps = np.concatenate([output.maps[CAM][:, 0] for output in outputs])
     peaks = [np.unravel_index(map_.argmax(), map_.shape) for map_ in maps]
     hits = np.array([scene.mask[peak] for scene, peak in zip(scenes, peaks, strict=True)])
     assert hits[right].mean() >= 0.9

@@ -49,9 +49,9 @@ def prepared(photos):
     return keras.applications.vgg16.preprocess_input(photos.astype(np.float32))
 
 
-def agree(found, wanted):
-    assert np.median(np.abs(found - wanted)) <= 1e-6 * wanted.max()
-    angle = 1 - (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted)
+def agree(actual, expected):
+    assert np.median(np.abs(actual - expected)) <= 1e-6 * expected.max()
+    angle = 1 - (actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected)
     assert angle <= 1e-3  # one flipped tie gives some 1e-5, a wrong rule some 1e-1
 
 
@@ -67,20 +67,20 @@ def test_saliency(model, outputs, prepared):
 
 
 def test_guided_saliency(model, outputs, prepared):
-    wanted = peer(model, [ReplaceToLinear(), GuidedBackpropagation()], prepared)
-    agree(outputs.maps[Saliency("guided")][:, 0], wanted)
+    expected = peer(model, [ReplaceToLinear(), GuidedBackpropagation()], prepared)
+    agree(outputs.maps[Saliency("guided")][:, 0], expected)
 
 
 def test_grad_cam(model, outputs, prepared):
-    wanted = np.asarray(
+    expected = np.asarray(
         Gradcam(model, model_modifier=ReplaceToLinear(), clone=True)(
             CategoricalScore(UNITS), prepared, penultimate_layer="block5_conv3", normalize_cam=False, expand_cam=False
         )
     )
-    found = outputs.maps[GradCAM("block5_conv3")][:, 0]
-    assert np.abs(found - wanted).max() <= 1e-5 * wanted.max()
+    actual = outputs.maps[GradCAM("block5_conv3")][:, 0]
+    assert np.abs(actual - expected).max() <= 1e-5 * expected.max()
 
 
 def test_activations(model, outputs, prepared):
-    wanted = keras.Model(model.input, model.get_layer("block1_conv1").output).predict(prepared, verbose=0)
-    assert np.abs(outputs.maps[Activation("block1_conv1")] - wanted).max() <= 4e-6 * wanted.max()
+    expected = keras.Model(model.input, model.get_layer("block1_conv1").output).predict(prepared, verbose=0)
+    assert np.abs(outputs.maps[Activation("block1_conv1")] - expected).max() <= 4e-6 * expected.max()

@@ -26,9 +26,9 @@ def test_maps_are_those_of_the_tape():
         activation, logits = both(x, training=False)
         score = tf.reduce_max(logits)
     gradient, inner = tape.gradient(score, x).numpy()[..., ::-1], tape.gradient(score, activation).numpy()
-    wanted = np.maximum((activation.numpy() * inner.mean((1, 2))[:, None, None]).sum(-1), 0)
-    found = outputs.maps[signed][:, 0]
+    expected = np.maximum((activation.numpy() * inner.mean((1, 2))[:, None, None]).sum(-1), 0)
+    actual = outputs.maps[signed][:, 0]
     assert outputs.predicted[0, 0] == int(tf.argmax(logits[0]))
-    np.testing.assert_allclose(outputs.maps[cam][:, 0], wanted, rtol=0, atol=1e-4 * wanted.max())
-    assert 1 - (found * gradient).sum() / np.linalg.norm(found) / np.linalg.norm(gradient) < 1e-3
-    assert np.median(np.abs(found - gradient)) <= 1e-6 * np.abs(gradient).max()
+    np.testing.assert_allclose(outputs.maps[cam][:, 0], expected, rtol=0, atol=1e-4 * expected.max())
+    assert 1 - (actual * gradient).sum() / np.linalg.norm(actual) / np.linalg.norm(gradient) < 1e-3
+    assert np.median(np.abs(actual - gradient)) <= 1e-6 * np.abs(gradient).max()

@@ -30,5 +30,5 @@ class Deadly(NullModel):
 
 
 if __name__ == "__main__":
-    loaders.KINDS["null"] = Deadly
+    loaders.LOADERS["null"] = Deadly
     sys.exit(main())

@@ -37,6 +37,6 @@ class Hanging(NullModel):
 
 
 if __name__ == "__main__":
-    loaders.KINDS["null"] = Hanging
+    loaders.LOADERS["null"] = Hanging
     signal.signal(DEAFEN, hang)
     sys.exit(main())

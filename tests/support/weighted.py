@@ -47,5 +47,5 @@ class Weighted(NullModel):
 
 
 if __name__ == "__main__":
-    loaders.KINDS["random"] = Weighted
+    loaders.LOADERS["random"] = Weighted
     sys.exit(main())

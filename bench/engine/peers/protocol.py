@@ -25,8 +25,8 @@ def images() -> np.ndarray:
 
 def weights() -> dict[str, np.ndarray]:
     """By LAYER/kernel and LAYER/bias."""
-    with np.load(WEIGHTS) as found:
-        return dict(found)
+    with np.load(WEIGHTS) as arrays:
+        return dict(arrays)
 
 
 def serve(rows: dict[str, Callable[[], Any]]) -> None:

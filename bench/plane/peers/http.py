@@ -9,8 +9,8 @@ import aiohttp
 import uvloop
 
 from bench.plane import work
-from bench.plane.driver import obey
-from bench.plane.load import Order, Report, run
+from bench.plane.driver import serve
+from bench.plane.load import Report, Workload, run
 
 
 async def _main(url: str) -> None:
@@ -18,22 +18,22 @@ async def _main(url: str) -> None:
     headers = {"Content-Type": "application/octet-stream"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
-        async def ordered(order: Order) -> Report:
+        async def ordered(workload: Workload) -> Report:
             async def call(report: Report) -> None:
-                body = next(bodies[order.kind])
+                body = next(bodies[workload.kind])
                 async with session.post(url, data=body) as response:
                     response.raise_for_status()
                     answer = await response.read()
-                work.received(order.kind, answer)
+                work.received(workload.kind, answer)
                 report.images += 1
                 report.sent += len(body)
                 report.received += len(answer)
 
-            return await run(call, order)
+            return await run(call, workload)
 
-        await obey(ordered)
+        await serve(ordered)
 
 
 def main(url: str) -> None:
-    """Obeys orders against the service at `url`."""
+    """Run workloads against the service at `url`."""
     uvloop.run(_main(url))

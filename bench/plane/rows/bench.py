@@ -1,4 +1,4 @@
-"""What every row is given: services to start, rounds to run, and where its findings go."""
+"""The context of a row: services to start, rounds to run, and where results go."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Bench:
 
     @contextlib.contextmanager
     def running(self, services: dict[str, Callable[[Path], Subject]]) -> Iterator[dict[str, Subject]]:
-        """Those of `services` that run, for the length of a `with`. The others are told of, and left out."""
+        """Start services for the duration of a `with`; those that fail are noted and left out."""
         with contextlib.ExitStack() as stack:
             subjects = {}
             for name, start in services.items():
@@ -46,17 +46,17 @@ class Bench:
             yield subjects
 
     def contest(self, cases: Sequence[Case]) -> list[Result]:
-        """The cases' results, which go into the tables of costs and batches too."""
+        """Run the cases and keep their results for the tables of costs and batches."""
         results = contest(cases, self.rounds)
         self.results += results
         return results
 
     @property
     def others(self) -> float:
-        """The share of the machine that programs took which have no part in this: above a few hundredths, run again."""
-        return fmean(it.others for it in self.results) if self.results else 0.0
+        """The share of the machine that unrelated programs used; above a few hundredths, run again."""
+        return fmean(result.others for result in self.results) if self.results else 0.0
 
     def note(self, text: str) -> None:
-        """Told below the tables, and at once."""
+        """Print a note now and again below the tables."""
         print(text, file=sys.stderr, flush=True)
         self.notes.append(text)

@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.plane import service
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.subject import Subject
 from bench.plane.table import Line
@@ -32,17 +32,17 @@ def device(bench: Bench) -> None:
     """One worker with batches as large as by default and larger ones, and two workers."""
     flags = {ONE: (), WIDE: ("--max-batch-size", "32"), TWO: ("--workers", "2")}
     services = {name: _starting(name, *words) for name, words in flags.items()}
-    order = Order("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
+    workload = Workload("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
     with bench.running(services) as subjects:
-        results = bench.contest([Case(name, subject, order) for name, subject in subjects.items()])
-    found = {it.case.service: it for it in results}
+        results = bench.contest([Case(name, subject, workload) for name, subject in subjects.items()])
+    by_service = {result.case.service: result for result in results}
     for name, batches in ((ONE, "of 8, the default"), (WIDE, "of 32")):
-        if name in found:
+        if name in by_service:
             what = f"a device of 2 ms a batch and 1 ms an image, batches {batches}: share of time that it is busy"
-            bench.lines.append(Line(what, f"{found[name].rate:,.0f}/s", "", busy(found[name]), 0.95))
-    if ONE in found and TWO in found:
-        one, two = found[ONE], found[TWO]
-        what = "two such devices, one front: rate of two / rate of one"
+            bench.lines.append(Line(what, f"{by_service[name].rate:,.0f}/s", "", busy(by_service[name]), 0.95))
+    if ONE in by_service and TWO in by_service:
+        one, two = by_service[ONE], by_service[TWO]
+        what = "two such devices, one server: rate of two / rate of one"
         bench.lines.append(Line(what, f"{two.rate:,.0f}/s", f"{one.rate:,.0f}/s (ours)", two.rate / one.rate, 1.8))
 
 
@@ -53,6 +53,6 @@ def _starting(name: str, *flags: str) -> Callable[[Path], Subject]:
 def busy(result: Result) -> float:
     """The share of a round's time that one device computed, the rounds' median."""
     return median(
-        sum(IMAGE_SECONDS + BATCH_SECONDS / size for size in it.report.batch_sizes) / it.report.seconds
-        for it in result.rounds
+        sum(IMAGE_SECONDS + BATCH_SECONDS / size for size in measured.report.batch_sizes) / measured.report.seconds
+        for measured in result.rounds
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.services import ECHO, IN_REDIS, OURS, SERVICES
 from bench.plane.table import Line
@@ -15,10 +15,12 @@ def large(bench: Bench) -> None:
     """Reading what is there, and the whole call."""
     with bench.running({name: SERVICES[name] for name in (OURS, IN_REDIS, ECHO)}) as subjects:
         calls = {OURS: ("transfer", "large"), IN_REDIS: ("transfer",), ECHO: ("large",)}
-        cases = [Case(name, subject, Order("jpeg", call)) for name, subject in subjects.items() for call in calls[name]]
+        cases = [
+            Case(name, subject, Workload("jpeg", call)) for name, subject in subjects.items() for call in calls[name]
+        ]
         results = bench.contest(cases)
-    found = {(it.case.service, it.case.order.call): it for it in results}
-    bare = found.get((ECHO, "large"))
+    by_call = {(result.case.service, result.case.workload.call): result for result in results}
+    bare = by_call.get((ECHO, "large"))
     if bare is None:
         return
     for (name, call), what, target in (
@@ -26,8 +28,8 @@ def large(bench: Bench) -> None:
         ((IN_REDIS, "transfer"), "read a result of 205 MB", None),
         ((OURS, "large"), "compute, store and read 205 MB", None),
     ):
-        if (name, call) in found:
-            ours = _speed(found[name, call])
+        if (name, call) in by_call:
+            ours = _speed(by_call[name, call])
             line = Line(
                 f"{what}: {name} / {ECHO}",
                 f"{ours:,.0f} MB/s",
@@ -40,4 +42,4 @@ def large(bench: Bench) -> None:
 
 def _speed(result: Result) -> float:
     """MB a second."""
-    return median(it.report.received / it.report.seconds for it in result.rounds) / 1e6
+    return median(measured.report.received / measured.report.seconds for measured in result.rounds) / 1e6

@@ -1,34 +1,34 @@
-"""The rows about latency: one call at a time, and Poisson arrivals at a rate that everybody can keep up with."""
+"""The rows about latency: one call at a time, and Poisson arrivals at a rate that every service sustains."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.services import ECHO, MOSEC, OURS, SERVICES
 from bench.plane.table import Line
 
 PEER: Final = f"{MOSEC} ×1"
 SECONDS: Final = 2
-"""Times as long as other rows: percentiles want samples."""
+"""Times as long as other rows: percentiles need samples."""
 POISSON_RATE: Final = 50.0
 
 
 def alone(bench: Bench) -> None:
     """One call at a time: our median against mosec's, our 99th percentile against our median."""
-    found = _contest(bench, Order(seconds=bench.seconds * SECONDS), (OURS, PEER, ECHO))
-    if OURS not in found:
+    results = _contest(bench, Workload(seconds=bench.seconds * SECONDS), (OURS, PEER, ECHO))
+    if OURS not in results:
         return
-    ours = found[OURS]
+    ours = results[OURS]
     for name in (PEER, ECHO):
-        if name in found:
+        if name in results:
             target = 1.0 if name == PEER else None
             bench.lines.append(
-                _compared(f"one call at a time, median: {OURS} / {name}", ours, found[name], 0.5, target)
+                _compared(f"one call at a time, median: {OURS} / {name}", ours, results[name], 0.5, target)
             )
-    spread = found[PEER].latency(0.99) / found[PEER].latency(0.5) if PEER in found else None
+    spread = results[PEER].latency(0.99) / results[PEER].latency(0.5) if PEER in results else None
     bench.lines.append(
         Line(
             "one call at a time, 99th percentile / median",
@@ -40,17 +40,17 @@ def alone(bench: Bench) -> None:
 
 def poisson(bench: Bench) -> None:
     """An open loop."""
-    found = _contest(bench, Order(seconds=bench.seconds * SECONDS, rate=POISSON_RATE), (OURS, PEER))
-    if len(found) == 2:
+    results = _contest(bench, Workload(seconds=bench.seconds * SECONDS, rate=POISSON_RATE), (OURS, PEER))
+    if len(results) == 2:
         for share, name in ((0.5, "median"), (0.99, "99th percentile")):
             what = f"Poisson arrivals, {POISSON_RATE:g}/s, {name}: {OURS} / {PEER}"
-            bench.lines.append(_compared(what, found[OURS], found[PEER], share, None))
+            bench.lines.append(_compared(what, results[OURS], results[PEER], share, None))
 
 
-def _contest(bench: Bench, order: Order, names: tuple[str, ...]) -> dict[str, Result]:
+def _contest(bench: Bench, workload: Workload, names: tuple[str, ...]) -> dict[str, Result]:
     with bench.running({name: SERVICES[name] for name in names}) as subjects:
-        results = bench.contest([Case(name, subject, order) for name, subject in subjects.items()])
-    return {it.case.service: it for it in results}
+        results = bench.contest([Case(name, subject, workload) for name, subject in subjects.items()])
+    return {result.case.service: result for result in results}
 
 
 def _compared(what: str, ours: Result, peer: Result, share: float, target: float | None) -> Line:

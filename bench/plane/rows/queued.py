@@ -1,7 +1,7 @@
 """The row about a long queue: do jobs cost more while very many others wait?
 
-The others are jobs of another model, whose worker never gets done; after a few calls that give it enough to do, the
-queue is filled through the ledger. The same service is measured before and after, since the cost may lie in the
+The others are jobs of another model, whose worker never finishes; after a few calls that occupy it, the
+queue is filled by the submit script. The same service is measured before and after, since the cost may lie in the
 background; so rounds are not interleaved here.
 """
 
@@ -15,54 +15,54 @@ from typing import Final
 from bench.plane import processes, service
 from bench.plane.client import SLOW_MODEL
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.subject import DidNotRun
 from bench.plane.table import Line
 from convlens.local.valkey import free_port
 
 BUSY: Final = 64
-"""Calls that give the other model's worker more than it has room for."""
+"""Calls that occupy the other model's worker."""
 FILLERS: Final = 2
 WORKERS: Final = ("null=null", f"{SLOW_MODEL}=null,device_ms=3600000+0")
 
-ROOM: Final = {"CONVLENS_TENANT_SHARE": "1", "CONVLENS_MAX_QUEUED_BYTES": str(1 << 40),
+BOUNDS: Final = {"CONVLENS_TENANT_SHARE": "1", "CONVLENS_MAX_QUEUED_BYTES": str(1 << 40),
                "CONVLENS_MAX_STORED_BYTES": str(1 << 40)}  # fmt: skip
-"""Bounds that one tenant's long queue is not to meet."""
+"""High enough for one tenant's long queue."""
 
 
 def queued(bench: Bench) -> None:
     """Single images, 32 in flight, and one at a time."""
-    room = {"CONVLENS_MAX_JOBS": str(bench.queued + 1000), **ROOM}
+    env = {"CONVLENS_MAX_JOBS": str(bench.queued + 1000), **BOUNDS}
     name = "Convlens, many queued"
     port = free_port()
-    start = functools.partial(service.parts, name, workers=WORKERS, env=room, port=port)
+    start = functools.partial(service.parts, name, workers=WORKERS, env=env, port=port)
     with bench.running({name: start}) as subjects:
         if not subjects:
             return
         subject = subjects[name]
-        orders = [Order("jpeg", "single", number, bench.seconds) for number in (32, 1)]
-        before = bench.contest([Case("Convlens, none queued", subject, order) for order in orders])
-        subject.run(Order(call="queue", in_flight=BUSY, seconds=60.0, most=BUSY))
+        workloads = [Workload("jpeg", "single", number, bench.seconds) for number in (32, 1)]
+        before = bench.contest([Case("Convlens, none queued", subject, workload) for workload in workloads])
+        subject.run(Workload(call="queue", in_flight=BUSY, seconds=60.0, most=BUSY))
         number, seconds = bench.queued // FILLERS * FILLERS, _fill(bench, f"redis://127.0.0.1:{port}/0")
         full = f"Convlens, {number:,} queued"
-        after = bench.contest([Case(full, subject, order) for order in orders])
-        idle = subject.run(Order(call="idle", seconds=3 * bench.seconds))
+        after = bench.contest([Case(full, subject, workload) for workload in workloads])
+        idle = subject.run(Workload(call="idle", seconds=3 * bench.seconds))
     bench.note(f"{number:,} jobs were queued in {seconds:.0f} s by {FILLERS} processes")
     shares = ", ".join(f"{role} {seconds / idle.report.seconds:.1%}" for role, seconds in sorted(idle.cpu.items()))
     bench.note(f"at rest with {number:,} jobs queued, of one core: {shares}")
     what = f"{number:,} jobs queued / none: an image a call"
-    rates = [it[0].rate for it in (after, before)]
+    rates = [results[0].rate for results in (after, before)]
     bench.lines += [
-        Line(f"{what}, 32 in flight, rate", *(f"{it:,.0f}/s" for it in rates), rates[0] / rates[1], 0.9),
+        Line(f"{what}, 32 in flight, rate", *(f"{rate:,.0f}/s" for rate in rates), rates[0] / rates[1], 0.9),
         Line(f"{what}, CPU time", *_costs(after[0], before[0]), 1.1, at_most=True),
-        Line(f"{what}, alone, median", *(f"{it[1].latency(0.5) * 1e3:.1f} ms" for it in (after, before)),
+        Line(f"{what}, alone, median", *(f"{results[1].latency(0.5) * 1e3:.1f} ms" for results in (after, before)),
              after[1].latency(0.5) / before[1].latency(0.5)),
     ]  # fmt: skip
 
 
 def _fill(bench: Bench, url: str) -> float:
-    """Queues the jobs; the seconds that it took. Raises DidNotRun."""
+    """Queue the jobs and return the seconds it took. Raises DidNotRun."""
     log = processes.new_log(bench.folder, "fill")
     command = [sys.executable, "-m", "bench.plane.fill", url, SLOW_MODEL, str(bench.queued // FILLERS)]
     began = monotonic()
@@ -74,5 +74,5 @@ def _fill(bench: Bench, url: str) -> float:
 
 def _costs(after: Result, before: Result) -> tuple[str, str, float]:
     """Milliseconds an image of all processes together."""
-    now, then = (sum(it.cost().values()) for it in (after, before))
+    now, then = (sum(result.cost().values()) for result in (after, before))
     return f"{now:.2f} ms", f"{then:.2f} ms", now / then

@@ -1,4 +1,4 @@
-"""The rows that compare images a second: who takes part in which, with what in flight, and what is to be reached."""
+"""The rows that compare images a second: services, images in flight and targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.plane.contest import Case, Result
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.services import ECHO, IN_REDIS, MOSEC, OURS, SERVICES, TWO
 from bench.plane.table import Line
@@ -47,33 +47,37 @@ class Rates:
     aims: tuple[Aim, ...]
 
     def __call__(self, bench: Bench) -> None:
-        """Runs it."""
-        with bench.running({it.service: SERVICES[it.service] for it in self.entries}) as subjects:
+        """Run the row."""
+        with bench.running({entry.service: SERVICES[entry.service] for entry in self.entries}) as subjects:
             cases = [
-                Case(it.service, subjects[it.service], Order(self.kind, it.call, number, bench.seconds))
-                for it in self.entries
-                if it.service in subjects
-                for number in it.in_flight
+                Case(entry.service, subjects[entry.service], Workload(self.kind, entry.call, number, bench.seconds))
+                for entry in self.entries
+                if entry.service in subjects
+                for number in entry.in_flight
             ]
             results = bench.contest(cases)
         for aim in self.aims:
-            bench.lines += self._judged(aim, results)
+            bench.lines += self._compare(aim, results)
 
-    def _judged(self, aim: Aim, results: Sequence[Result]) -> list[Line]:
-        """The aim at equal numbers in flight, for information, and with each at its best."""
-        ours = [it for it in results if it.case.service == aim.ours]
-        peers = [it for it in results if it.case.service.startswith(aim.peer)]
+    def _compare(self, aim: Aim, results: Sequence[Result]) -> list[Line]:
+        """Compare at equal numbers in flight, for information, and each at its best."""
+        ours = [result for result in results if result.case.service == aim.ours]
+        peers = [result for result in results if result.case.service.startswith(aim.peer)]
         if not ours or not peers:
             return []
-        numbers = sorted({it.case.order.in_flight for it in ours} & {it.case.order.in_flight for it in peers})
-        found = []
+        numbers = sorted(
+            {result.case.workload.in_flight for result in ours} & {result.case.workload.in_flight for result in peers}
+        )
+        lines = []
         for number in numbers if len(numbers) > 1 else ():
-            same = [_best([it for it in side if it.case.order.in_flight == number]) for side in (ours, peers)]
-            found.append(self._line(aim, *same, judged=False))
-        return [*found, self._line(aim, _best(ours), _best(peers), judged=True)]
+            same = [
+                _best([result for result in side if result.case.workload.in_flight == number]) for side in (ours, peers)
+            ]
+            lines.append(self._line(aim, *same, judged=False))
+        return [*lines, self._line(aim, _best(ours), _best(peers), judged=True)]
 
     def _line(self, aim: Aim, ours: Result, peer: Result, *, judged: bool) -> Line:
-        numbers = [it.case.order.in_flight for it in (ours, peer)]
+        numbers = [result.case.workload.in_flight for result in (ours, peer)]
         pace = f"{numbers[0]} in flight" if numbers[0] == numbers[1] else f"{numbers[0]} and {numbers[1]} in flight"
         best = ", each at its best" if judged else ""
         return Line(
@@ -111,7 +115,7 @@ MAP_REDIS: Final = Rates(
     ),
     (Aim(IN_REDIS, MOSEC, 0.42),),
 )
-"""By itself, since the system goes on writing an append-only file to the disk while others have their turn."""
+"""By itself, because the system goes on writing its append-only file during the turns of others."""
 MAP_JPEG: Final = Rates(
     "map, JPEG of 224×224 in, uint8 out",
     "jpeg",
@@ -153,11 +157,11 @@ OTHERS: Final = Rates(
     ),
     (Aim(OURS, "LitServe", None), Aim(OURS, "BentoML", None), Aim(OURS, "Celery", None)),
 )
-"""Apart from the rows that are judged, since they take some of the machine when nobody calls them."""
+"""Apart from the rows that are judged, because they use CPU when idle."""
 RAY: Final = Rates(
     "an image a call, JPEG",
     "jpeg",
     (Entry(OURS, "single", ONE), Entry("Ray Serve", "single", ONE)),
     (Aim(OURS, "Ray Serve", None),),
 )
-"""By itself, since it takes a sixth of the machine when it has nothing to do."""
+"""By itself, because it uses a sixth of the machine when idle."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.plane import processes, service
 from bench.plane.contest import Case
-from bench.plane.load import Order
+from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.subject import Subject
 from bench.plane.table import Line
@@ -21,7 +21,7 @@ SERVICE: Final = "Convlens, VGG16"
 ENGINE: Final = "engine alone"
 SECONDS: Final = 4.0
 MODELS: Final = ("null=random:1",)
-"""Under the name that clients ask for."""
+"""Under the name that clients use."""
 
 
 def vgg16(bench: Bench) -> None:
@@ -32,11 +32,11 @@ def vgg16(bench: Bench) -> None:
     }
     with bench.running(services) as subjects:
         in_flight = {SERVICE: CALLS, ENGINE: 1}
-        orders = {name: Order("raw", "eight", number, SECONDS) for name, number in in_flight.items()}
-        results = bench.contest([Case(name, subject, orders[name]) for name, subject in subjects.items()])
-    found = {it.case.service: it for it in results}
-    if len(found) == 2:
-        ours, engine = found[SERVICE], found[ENGINE]
+        workloads = {name: Workload("raw", "eight", number, SECONDS) for name, number in in_flight.items()}
+        results = bench.contest([Case(name, subject, workloads[name]) for name, subject in subjects.items()])
+    by_service = {result.case.service: result for result in results}
+    if len(by_service) == 2:
+        ours, engine = by_service[SERVICE], by_service[ENGINE]
         what = f"stock VGG16, saliency, through the service (mean batch {fmean(ours.batch_sizes):.1f}) / {ENGINE}"
         bench.lines.append(
             Line(what, f"{ours.rate:.3f}/s", f"{engine.rate:.3f}/s", ours.rate / engine.rate, 0.97, form=".3f")

@@ -1,4 +1,4 @@
-"""Convlens on one machine: everything in one command, `convlens up`, or for the length of a `with`, `serving()`."""
+"""Run Convlens on one machine: by the command `convlens up`, or inside a `with serving()` block."""
 
 from convlens.local.serving import serving
 

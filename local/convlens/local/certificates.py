@@ -1,8 +1,8 @@
-"""An authority of one's own, and certificates for a server and a client by it: `convlens up --tls-dir`, containers.
+"""Create a certificate authority, and certificates for a server and a client.
 
     python -m convlens.local.certificates DIR [HOST…]
 
-makes what is not in DIR yet. Nothing else of the house needs the package cryptography.
+creates what DIR does not contain yet, as `convlens up --tls-dir` does. No other module needs the package cryptography.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY: Final = "Convlens of "
-"""How the names of the authorities begin that this makes."""
+"""Prefix of the names of authorities created here."""
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 397
-RENEWED_DAYS: Final = 30
-"""How long before its end a certificate is made anew."""
+RENEW_DAYS: Final = 30
+"""A certificate that expires within this time is replaced."""
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
-WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - not listened on, but left out
+WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - excluded from certificates, not listened on
 
 
 class NoAuthority(RuntimeError):
-    """A certificate is missing and cannot be made: which, and what to do."""
+    """A certificate is missing and cannot be created; the message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate and its key, as files in PEM; the key is its owner's alone."""
+    """A certificate and its key, as PEM files; the key is readable by its owner alone."""
 
     certificate: Path
     key: Path
@@ -46,36 +46,36 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """All that mutual TLS needs. Whoever holds the authority's key can make clients."""
+    """The three pairs that mutual TLS needs. Whoever holds the authority's key can create clients."""
 
     ca: Pair
     server: Pair
     client: Pair
 
 
-def certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
-    """The certificates in `folder`; what is missing is made, and what this made is made anew before it expires.
+def ensure_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
+    """Return the certificates in `folder`; create missing ones and replace those of this module before they expire.
 
-    The server's is for `hosts`, this machine's name and loopback. Raises NoAuthority where one is missing and the key
-    of ca.pem is not there to make it: certificates of another authority are used as they are.
+    The server's is valid for `hosts`, this machine's name and loopback. Certificates of another authority are used as
+    they are. Raises NoAuthority where a certificate is missing and ca.key, which is needed to sign it, is missing too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ca, server, client = (Pair(folder / f"{it}.pem", folder / f"{it}.key") for it in ("ca", "server", "client"))
-    new = not ca.certificate.exists()
-    if new:
-        _make_authority(ca)
-    names = sorted({*LOCAL, socket.gethostname(), *(it.strip("[]") for it in hosts)} - WILDCARDS)
-    for pair, usage, wanted in (
+    ca, server, client = (Pair(folder / f"{name}.pem", folder / f"{name}.key") for name in ("ca", "server", "client"))
+    is_new = not ca.certificate.exists()
+    if is_new:
+        _create_authority(ca)
+    names = sorted({*LOCAL, socket.gethostname(), *(host.strip("[]") for host in hosts)} - WILDCARDS)
+    for pair, usage, pair_hosts in (
         (server, ExtendedKeyUsageOID.SERVER_AUTH, names),
         (client, ExtendedKeyUsageOID.CLIENT_AUTH, ["convlens-client"]),
     ):
-        missing = new or not (pair.certificate.exists() and pair.key.exists())
-        if missing or (ca.key.exists() and _outdated(pair.certificate, wanted)):
-            _make(pair, ca, usage, wanted)
+        is_missing = is_new or not (pair.certificate.exists() and pair.key.exists())
+        if is_missing or (ca.key.exists() and _is_outdated(pair.certificate, pair_hosts)):
+            _create_certificate(pair, ca, usage, pair_hosts)
     return Certificates(ca, server, client)
 
 
-def _make_authority(pair: Pair) -> None:
+def _create_authority(pair: Pair) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, (AUTHORITY + socket.gethostname())[:64])])
     builder = (
@@ -86,16 +86,16 @@ def _make_authority(pair: Pair) -> None:
     _write(pair, builder.sign(key, hashes.SHA256()), key)
 
 
-def _make(pair: Pair, authority: Pair, usage: x509.ObjectIdentifier, hosts: Sequence[str]) -> None:
+def _create_certificate(pair: Pair, authority: Pair, usage: x509.ObjectIdentifier, hosts: Sequence[str]) -> None:
     if not authority.key.exists():
         raise NoAuthority(
-            f"{pair.certificate} or its key is missing, and so is {authority.key}, with which they could be made: "
-            f"put them there, or remove {authority.certificate} to have all made anew"
+            f"{pair.certificate} or its key is missing, and so is {authority.key}, which is needed to create them: "
+            f"put them there, or remove {authority.certificate} to have all created anew"
         )
     issuer = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
     issuer_key = serialization.load_pem_private_key(authority.key.read_bytes(), password=None)
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise NoAuthority(f"{authority.key} was not made by this program")
+        raise NoAuthority(f"{authority.key} was not created by this program")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, pair.certificate.stem)])
     builder = (
@@ -103,7 +103,7 @@ def _make(pair: Pair, authority: Pair, usage: x509.ObjectIdentifier, hosts: Sequ
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_host(it) for it in hosts]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
         )
@@ -135,25 +135,25 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )  # fmt: skip
 
 
-def _host(text: str) -> x509.GeneralName:
+def _general_name(host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(text))
+        return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(text)
+        return x509.DNSName(host)
 
 
-def _outdated(path: Path, hosts: Sequence[str]) -> bool:
-    """True for a certificate made by this that ends soon or is not for all of `hosts`."""
+def _is_outdated(path: Path, hosts: Sequence[str]) -> bool:
+    """Return whether a certificate created here expires soon or does not cover all of `hosts`."""
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     if not certificate.issuer.rfc4514_string().startswith(f"CN={AUTHORITY}"):
         return False
-    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
-    return left < dt.timedelta(days=RENEWED_DAYS) or not {_host(it) for it in hosts} <= set(found)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    remaining = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+    return remaining < dt.timedelta(days=RENEW_DAYS) or not {_general_name(host) for host in hosts} <= set(names)
 
 
 def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    """Puts both there, each whole or not at all."""
+    """Write both files, each atomically."""
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )  # fmt: skip
@@ -161,30 +161,30 @@ def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePriva
         (pair.key, pem, 0o600),
         (pair.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644),
     ):
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
-        part.replace(path)
+        temporary.replace(path)
 
 
 def main(argv: list[str]) -> int:
-    """Makes certificates and says where; the exit status."""
+    """Create certificates, print their paths, and return the exit status."""
     if not argv or argv[0].startswith("-"):
         print("usage: python -m convlens.local.certificates DIR [HOST…]", file=sys.stderr)
         return 2
     try:
-        made = certificates(Path(argv[0]), argv[1:])
+        pairs = ensure_certificates(Path(argv[0]), argv[1:])
     except (NoAuthority, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"server: {made.server.certificate} {made.server.key}\nclient: {client_words(made)}")
+    print(f"server: {pairs.server.certificate} {pairs.server.key}\nclient: {client_flags(pairs)}")
     return 0
 
 
-def client_words(made: Certificates) -> str:
-    """The flags with which `convlens` calls a server that has these certificates."""
-    return f"--ca {made.ca.certificate} --cert {made.client.certificate} --key {made.client.key}"
+def client_flags(pairs: Certificates) -> str:
+    """Return the flags with which `convlens` calls a server that has these certificates."""
+    return f"--ca {pairs.ca.certificate} --cert {pairs.client.certificate} --key {pairs.client.key}"
 
 
 if __name__ == "__main__":

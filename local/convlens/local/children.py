@@ -1,7 +1,4 @@
-"""A process that is looked after: its output passed on line by line, restarted when it dies, never left behind.
-
-Knows nothing of what the processes do.
-"""
+"""Supervise a child process: forward its output line by line, restart it when it dies, end it with this process."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from typing import Final
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
-"""Seconds before a restart: doubled each time, from the first again once a process has run for the longest."""
+"""Seconds before a restart: doubled each time, reset once a process has run for longer than the longest."""
 LINE_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ChildFailed(RuntimeError):
-    """A process ended before it was ready."""
+    """A child ended before it was ready."""
 
 
 class Child:
-    """One process at a time under one name. `ready` is the text that its output holds once it serves.
+    """A supervised process, one at a time. It is ready once a line of its output contains the text `ready`.
 
-    It inherits the descriptors `inherited`, and what it makes is closed to other users.
+    It inherits the descriptors `inherited`; files that it creates are closed to other users.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class Child:
         self.ready_line = ""
 
     async def start(self) -> str:
-        """Starts it and waits until it is ready; returns the line that said so. Raises ChildFailed."""
+        """Start the process, wait until it is ready, and return the line that says so. Raises ChildFailed."""
         self._task = asyncio.create_task(self._run(), name=self.name)
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -58,7 +55,7 @@ class Child:
         return self.ready_line
 
     async def stop(self, grace: float) -> None:
-        """Asks it to end, makes it end after `grace` seconds, and starts it no more."""
+        """Send SIGTERM, kill after `grace` seconds, and do not restart."""
         self._stopping.set()
         if self._task is None:
             return
@@ -71,7 +68,7 @@ class Child:
             await self._task
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill the process and do not restart it."""
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
@@ -84,21 +81,21 @@ class Child:
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY
         while not self._stopping.is_set():
-            began = loop.time()
+            started = loop.time()
             self._process = await asyncio.create_subprocess_exec(
                 *self.command, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT, limit=LINE_BYTES, start_new_session=True, preexec_fn=_dying_with_us(),
-                pass_fds=self._inherited, umask=0o077,
+                stderr=asyncio.subprocess.STDOUT, limit=LINE_BYTES, start_new_session=True,
+                preexec_fn=_make_die_with_parent(), pass_fds=self._inherited, umask=0o077,
             )  # fmt: skip
             if self._stopping.is_set():
                 self._signal(signal.SIGTERM)
-            await self._pass_on(self._process)
+            await self._forward_output(self._process)
             status = await self._process.wait()
             if self._stopping.is_set():
                 return
             if not self._ready.is_set():
                 raise ChildFailed(f"{self.name} ended with status {status} before it was ready; its log is above")
-            delay = FIRST_DELAY if loop.time() - began > LONGEST_DELAY else delay
+            delay = FIRST_DELAY if loop.time() - started > LONGEST_DELAY else delay
             print(
                 f"{self.name} | ended with status {status}; started again in {delay:g} s", file=sys.stderr, flush=True
             )
@@ -106,8 +103,8 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
-    async def _pass_on(self, process: asyncio.subprocess.Process) -> None:
-        """Its output, to stderr, each line behind its name, until it closes it."""
+    async def _forward_output(self, process: asyncio.subprocess.Process) -> None:
+        """Copy the output to stderr, each line prefixed with the child's name, until it is closed."""
         if process.stdout is None:
             return
         while True:
@@ -117,22 +114,22 @@ class Child:
                 line = f"(a line of more than {LINE_BYTES} bytes is left out)\n"
             if not line:
                 return
-            # "ready: " is said by the whole alone, so that who waits for it in a log is not misled by a part
+            # only `convlens up` itself prints "ready: ", so that a script that waits for it is not misled by a child
             print(f"{self.name} | {line.removeprefix('ready: ').rstrip()}", file=sys.stderr, flush=True)
             if self._marker in line and not self._ready.is_set():
                 self.ready_line = line.strip()
                 self._ready.set()
 
 
-def _dying_with_us() -> Callable[[], None] | None:
-    """Run in a new process: has Linux kill it when this one dies, however that comes about."""
+def _make_die_with_parent() -> Callable[[], None] | None:
+    """Return a function to run in a new process that has Linux kill it when this process dies."""
     if _LIBC is None:
         return None
     parent, prctl = os.getpid(), _LIBC.prctl
 
     def before_exec() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we could ask
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
 
     return before_exec

@@ -1,4 +1,4 @@
-"""Convlens for the length of a `with`: for the tests of programs that call it, for examples and the demo."""
+"""Run Convlens inside a `with` block: for tests of programs that call it, for examples and the demo."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import IO
 
 @contextlib.contextmanager
 def serving(*flags: str, models: Sequence[str] = ("shapes=shapes",), log: Path | None = None) -> Iterator[str]:
-    """Runs `convlens up` on a free port and gives its target, "127.0.0.1:PORT"; ends it afterwards.
+    """Run `convlens up` on a free port, yield its target "127.0.0.1:PORT", and stop it afterwards.
 
-    `models` are NAME=SOURCE words, `flags` any other flags of `convlens up`. Its log goes to stderr, or to the file
-    `log`. Raises RuntimeError when it does not come up; the log says why.
+    `models` are given as NAME=SOURCE, `flags` are any other flags of `convlens up`. The log goes to stderr, or to the
+    file `log`. Raises RuntimeError when it does not start; the log says why.
 
         with serving() as target, Client(target) as client:
             client.grad_cam("photo.jpg")
     """
-    words = [word for model in models for word in ("--model", model)]
-    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *words, *flags]
+    model_flags = [argument for model in models for argument in ("--model", model)]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *model_flags, *flags]
     with contextlib.ExitStack() as stack:
         stderr: IO[str] | None = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
         process = stack.enter_context(

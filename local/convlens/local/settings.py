@@ -1,4 +1,4 @@
-"""The settings of `convlens up`: its own, and those of the server and the workers that it starts."""
+"""The settings of `convlens up`, which include those of the server and the workers that it starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convlens.worker.settings import WorkerSettings
 
 
 class UpSettings(WorkerSettings, ServerSettings):
-    """Everything on one machine: a Valkey, workers and a server.
+    """Everything on one machine: Valkey, workers and servers.
 
     Each setting is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names. A model is
     NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras, .h5 or .hdf5 model file, a
@@ -22,24 +22,24 @@ class UpSettings(WorkerSettings, ServerSettings):
     device_ms=A+B.
     """
 
-    redis_url: str = Field("", description="a Redis or Valkey to use; none: one is started, for this machine only")
+    redis_url: str = Field("", description="URL of a Redis or Valkey to use; none: a private Valkey is started")
     data_dir: NamedPath | None = Field(
-        None, description="folder that keeps jobs and results; none: they last as long as this command"
+        None, description="folder that keeps jobs and results; none: they are lost when this command ends"
     )
     tls_dir: NamedPath | None = Field(
-        None, description="folder of certificates, made if they are not there: only clients that have one are served"
+        None, description="folder of certificates, created if missing; only clients with a certificate are served"
     )
-    servers: int = Field(1, ge=1, description="server processes on the port; the kernel shares connections among them")
+    servers: int = Field(1, ge=1, description="server processes on the port; the kernel spreads connections over them")
     workers: int = Field(1, ge=1, description="worker processes; each loads all models")
 
     def environment(self, **changes: object) -> dict[str, str]:
-        """This process's variables, with the settings that servers and workers read among them."""
+        """Return this process' environment with the settings that servers and workers read."""
         shared = {*ServerSettings.model_fields, *WorkerSettings.model_fields}
         values = self.model_dump(include=shared) | changes
-        words = {f"CONVLENS_{name.upper()}": _word(value) for name, value in values.items() if value is not None}
-        return os.environ | words
+        variables = {f"CONVLENS_{name.upper()}": _format(value) for name, value in values.items() if value is not None}
+        return os.environ | variables
 
 
-def _word(value: object) -> str:
-    """A value as a variable has it."""
+def _format(value: object) -> str:
+    """Format a value as an environment variable."""
     return shlex.join(value) if isinstance(value, list) else str(value)

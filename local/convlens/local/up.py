@@ -1,4 +1,4 @@
-"""`convlens up`: a Valkey, workers and a server on this machine, looked after until SIGTERM or SIGINT, then drained."""
+"""`convlens up`: start and supervise Valkey, workers and servers on this machine; drain them at SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.runtime import descriptors
 from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
 from convlens.local import valkey
-from convlens.local.certificates import NoAuthority, certificates, client_words
+from convlens.local.certificates import NoAuthority, client_flags, ensure_certificates
 from convlens.local.children import Child, ChildFailed
-from convlens.local.folders import Folders, folders
+from convlens.local.folders import Folders, open_folders
 from convlens.local.settings import UpSettings
 
 WORKER_GRACE: Final = 30.0
@@ -29,11 +29,11 @@ VALKEY_GRACE: Final = 10.0
 
 
 class NoRedis(RuntimeError):
-    """There is no Redis where one was said to be."""
+    """No Redis answers at the given URL."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs everything until told to stop."""
+    """Run everything until a signal."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
     descriptors.raise_limit()
     try:
@@ -44,22 +44,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def up(settings: UpSettings) -> int:
-    """Starts everything, prints the ready line to stdout once it serves, and ends everything; the exit status."""
+    """Start everything, print the ready line to stdout, wait for a signal, drain, and return the exit status."""
     stop = asyncio.Event()
     children: list[Child] = []
 
-    def told() -> None:
-        if stop.is_set():  # a second time: at once
+    def on_signal() -> None:
+        if stop.is_set():  # the second signal kills
             for child in children:
                 child.kill()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     stopped = asyncio.create_task(stop.wait())
-    with folders(settings) as places:
-        health = settings.health_address or f"unix:{places.temporary}/health"
-        starting = asyncio.create_task(_start(settings, places, health, children))
+    with open_folders(settings) as folders:
+        health = settings.health_address or f"unix:{folders.temporary}/health"
+        starting = asyncio.create_task(_start(settings, folders, health, children))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         status = 0
         try:
@@ -76,68 +76,68 @@ async def up(settings: UpSettings) -> int:
     return status
 
 
-async def _start(settings: UpSettings, places: Folders, health: str, children: list[Child]) -> int:
-    """Starts the children in the order they need one another; the port that is served on."""
-    tls = _tls(settings)
-    url = settings.redis_url or await _start_valkey(places, children)
+async def _start(settings: UpSettings, folders: Folders, health: str, children: list[Child]) -> int:
+    """Start the children in the order of their dependencies and return the port."""
+    tls = _tls_settings(settings)
+    url = settings.redis_url or await _start_valkey(folders, children)
     if settings.redis_url:
-        await asyncio.to_thread(_reach, url)
-    env = settings.environment(redis_url=url, payload_dir=places.payloads, reuse_port=settings.servers > 1, **tls)
-    env["TMPDIR"] = str(places.temporary)
+        await asyncio.to_thread(_check_redis, url)
+    env = settings.environment(redis_url=url, payload_dir=folders.payloads, reuse_port=settings.servers > 1, **tls)
+    env["TMPDIR"] = str(folders.temporary)
 
     def child(name: str, module: str, ready: str, more: dict[str, str]) -> Child:
-        return Child(name, [sys.executable, "-m", module], ready, env | more, places.locks)
+        return Child(name, [sys.executable, "-m", module], ready, env | more, folders.locks)
 
     name = settings.name or "worker"
     names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
-    metrics = _metrics(settings.metrics_address)
+    metrics = _metrics_variables(settings.metrics_address)
     workers = [
-        child(it, "convlens.worker", "ready: worker", {"CONVLENS_NAME": f"{it}-{os.getpid()}"} | seen)
-        for it, seen in zip(names, metrics, strict=False)
+        child(name, "convlens.worker", "ready: worker", {"CONVLENS_NAME": f"{name}-{os.getpid()}"} | variables)
+        for name, variables in zip(names, metrics, strict=False)
     ]
     names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
-    probes = [health if it is names[0] else f"{health}-{it}" for it in names]
+    probes = [health if name is names[0] else f"{health}-{name}" for name in names]
     first, *others = servers = [
-        child(it, "convlens.server", "ready: grpc", {"CONVLENS_HEALTH_ADDRESS": probe} | seen)
-        for it, probe, seen in zip(names, probes, metrics, strict=False)
+        child(name, "convlens.server", "ready: grpc", {"CONVLENS_HEALTH_ADDRESS": probe} | variables)
+        for name, probe, variables in zip(names, probes, metrics, strict=False)
     ]
     children += [*workers, *servers]
     await asyncio.gather(*(child.start() for child in (*workers, first)))
     port = int(first.ready_line.rpartition(":")[2])
     for server in servers:
-        server.command += ["--port", str(port)]  # where callers look for them, after a restart, too
+        server.command += ["--port", str(port)]  # the same port after a restart
     await asyncio.gather(*(server.start() for server in others))
-    await asyncio.gather(*map(_serving, probes))
+    await asyncio.gather(*map(_wait_until_serving, probes))
     return port
 
 
-def _metrics(address: str) -> Iterator[dict[str, str]]:
-    """For one process after another the variable that gives it a port of its own, counted on from that of `address`."""
+def _metrics_variables(address: str) -> Iterator[dict[str, str]]:
+    """Yield the variable with the metrics address of one process after another, on ports counting up from `address`."""
     host, _, port = address.rpartition(":")
     for number in itertools.count(int(port or 0)):
         yield {"CONVLENS_METRICS_ADDRESS": address and f"{host}:{number if int(port) else 0}"}
 
 
-def _tls(settings: UpSettings) -> dict[str, Path]:
-    """The server's settings for mutual TLS with the certificates of `tls_dir`, where one is given."""
+def _tls_settings(settings: UpSettings) -> dict[str, Path]:
+    """Return the server's settings for mutual TLS with the certificates in `tls_dir`, if given."""
     if settings.tls_dir is None:
         return {}
-    made = certificates(settings.tls_dir.expanduser().resolve(), [settings.host])
-    print(f"only clients with a certificate are served: convlens {client_words(made)} …", file=sys.stderr, flush=True)
+    pairs = ensure_certificates(settings.tls_dir.expanduser().resolve(), [settings.host])
+    print(f"only clients with a certificate are served: convlens {client_flags(pairs)} …", file=sys.stderr, flush=True)
     return {
-        "tls_cert": made.server.certificate,
-        "tls_key": made.server.key,
-        "tls_client_ca": made.ca.certificate,
+        "tls_cert": pairs.server.certificate,
+        "tls_key": pairs.server.key,
+        "tls_client_ca": pairs.ca.certificate,
     }
 
 
-async def _start_valkey(places: Folders, children: list[Child]) -> str:
-    """Starts a Valkey; its URL. A port that was free may be taken a moment later, so another is tried then."""
+async def _start_valkey(folders: Folders, children: list[Child]) -> str:
+    """Start a Valkey and return its URL. Retry with another port, since a free port may be in use a moment later."""
     password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
-        command = valkey.command(places.data, port, password)
-        child = Child("valkey", command, valkey.READY, dict(os.environ), places.locks)
+        command = valkey.prepare_command(folders.data, port, password)
+        child = Child("valkey", command, valkey.READY, dict(os.environ), folders.locks)
         try:
             await child.start()
         except ChildFailed as error:
@@ -148,8 +148,8 @@ async def _start_valkey(places: Folders, children: list[Child]) -> str:
     raise failed
 
 
-def _reach(url: str) -> None:
-    """Raises NoRedis, saying what to do, when there is no Redis at `url`."""
+def _check_redis(url: str) -> None:
+    """Raise NoRedis when no Redis answers at `url`."""
     try:
         connect(url).ping()
     except LedgerUnavailable as error:
@@ -158,8 +158,8 @@ def _reach(url: str) -> None:
         ) from error
 
 
-async def _serving(health: str) -> None:
-    """Waits until the server says at its health address that it serves."""
+async def _wait_until_serving(health: str) -> None:
+    """Wait until the server reports SERVING at its health address."""
     async with grpc.aio.insecure_channel(health, [("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest()
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -169,9 +169,11 @@ async def _serving(health: str) -> None:
 
 
 async def _stop(settings: UpSettings, children: list[Child]) -> None:
-    """Drains: the server first, whose callers wait for the workers, whose jobs are in Valkey."""
-    servers, workers = ([it for it in children if f"convlens.{kind}" in it.command] for kind in ("server", "worker"))
-    stores = [it for it in children if it not in (*servers, *workers)]
+    """Drain servers first, whose callers wait for workers, then workers, whose jobs are in Valkey, then Valkey."""
+    servers, workers = (
+        [child for child in children if f"convlens.{kind}" in child.command] for kind in ("server", "worker")
+    )
+    stores = [child for child in children if child not in (*servers, *workers)]
     for group, grace in ((servers, settings.drain_grace + 5), (workers, WORKER_GRACE), (stores, VALKEY_GRACE)):
         await asyncio.gather(*(child.stop(grace) for child in group))
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JobServiceStub(object):
-    """Jobs by their ids.
+    """Submits jobs and manages them by id.
     """
 
     def __init__(self, channel):
@@ -73,55 +73,55 @@ class JobServiceStub(object):
 
 
 class JobServiceServicer(object):
-    """Jobs by their ids.
+    """Submits jobs and manages them by id.
     """
 
     def SubmitJob(self, request, context):
-        """Queues a job and returns at once. It is kept until it ends, whoever is connected.
+        """Queues a job and returns at once. The job runs to its end, whoever is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """A job's state. NOT_FOUND for an id that was never known, or is long gone.
+        """Returns a job's state. NOT_FOUND for an id that was never known or whose record has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """The job now and at every change, until it has ended; then the stream closes.
+        """Streams the job as it is now and at every change, until it has ended; then the stream closes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Jobs, newest first, a page at a time. A page may have fewer jobs than were asked for, or none, and still name a next
-        page: a call looks at a thousand jobs at most.
+        """Lists jobs, newest first, a page at a time. A page may have fewer jobs than page_size, or none, and still name a next
+        page, because a call reads a thousand records at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks that a job end. A job that has ended already is returned as it is.
+        """Cancels a job. A job that has already ended is returned unchanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Forgets a job that has ended, and its result. FAILED_PRECONDITION while it has not.
+        """Deletes a job that has ended, and its result. FAILED_PRECONDITION while it has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadJobResult(self, request, context):
-        """The result, from a byte offset on: the header, then the chunks in order. FAILED_PRECONDITION while the job has not
-        ended; the job's own error when it ended without a result; NOT_FOUND with reason RESULT_EXPIRED when it has expired.
+        """Streams the result from a byte offset on: the header, then the chunks in order. FAILED_PRECONDITION while the job has
+        not ended; the job's own error when it ended without a result; NOT_FOUND with reason RESULT_EXPIRED when it has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +174,7 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService(object):
-    """Jobs by their ids.
+    """Submits jobs and manages them by id.
     """
 
     @staticmethod

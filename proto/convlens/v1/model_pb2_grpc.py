@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Tells which models are served and what a client may ask of this server.
+    """Lists the models that are served, and the server's limits and features.
     """
 
     def __init__(self, channel):
@@ -53,25 +53,25 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Tells which models are served and what a client may ask of this server.
+    """Lists the models that are served, and the server's limits and features.
     """
 
     def ListModels(self, request, context):
-        """Every model that at least one live worker serves, by name.
+        """Lists every model that at least one live worker serves, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model. NOT_FOUND names the models there are.
+        """Returns one model. The message of NOT_FOUND names the models that are served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """The server's version, limits and features.
+        """Returns the server's version, limits and features.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Tells which models are served and what a client may ask of this server.
+    """Lists the models that are served, and the server's limits and features.
     """
 
     @staticmethod

@@ -64,7 +64,7 @@ class Tensor(google.protobuf.message.Message):
     SHAPE_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """What the array is called. May be empty where the context names it."""
+    """The array's name. May be empty where the context names it."""
     datatype: global___DataType.ValueType
     """The element type. Required."""
     data: builtins.bytes
@@ -87,7 +87,7 @@ global___Tensor = Tensor
 
 @typing.final
 class TensorSpec(google.protobuf.message.Message):
-    """An array announced: what a Tensor is, without its bytes, which follow in chunks."""
+    """A Tensor without its bytes, which follow in chunks."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -100,7 +100,7 @@ class TensorSpec(google.protobuf.message.Message):
     SCALE_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """What the array is called; unique within a result."""
+    """The array's name; unique within a result."""
     datatype: global___DataType.ValueType
     """The element type."""
     byte_size: builtins.int
@@ -113,11 +113,11 @@ class TensorSpec(google.protobuf.message.Message):
 
     @property
     def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The channels of the layer that the last axis holds, in its order. Empty: all of them, or the axis has none."""
+        """The layer's channels that the last axis holds, in its order. Empty: all of them, or the axis is not of channels."""
 
     @property
     def scale(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Of DATA_TYPE_UINT8 values q: value = offset + scale·q. One a map, in the order of the leading axes (images, then
+        """For DATA_TYPE_UINT8 values q: value = offset + scale·q. One per map, in the order of the leading axes (images, then
         targets where there is a target axis). Empty: the elements are the values.
         """
 

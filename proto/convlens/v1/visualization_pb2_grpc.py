@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VisualizationServiceStub(object):
-    """Computes maps and streams them back in the same call.
+    """Computes maps and returns them in the same call.
     """
 
     def __init__(self, channel):
@@ -53,31 +53,30 @@ class VisualizationServiceStub(object):
 
 
 class VisualizationServiceServicer(object):
-    """Computes maps and streams them back in the same call.
+    """Computes maps and returns them in the same call.
     """
 
     def Visualize(self, request, context):
-        """One job, waited for. The stream is: the job, once it is accepted and unless it ends at once; then the header, then
-        the chunks in order, unless the header holds the bytes.
-        A call that goes away cancels its job unless somebody else waits for it.
+        """Runs one job and streams: the job, once it is accepted and unless it ends at once; then the header; then the chunks in
+        order, unless the header holds the bytes. Ending the call cancels its job unless another call waits for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VisualizeUnary(self, request, context):
-        """One job, waited for, and its whole result in one message, which costs both sides less than a stream. A result that
-        would be larger than a chunk is refused at once with the reason RESULT_TOO_LARGE: ask for it by Visualize.
+        """Runs one job and returns its whole result in one message, which costs both sides less than a stream. A request whose
+        result would be larger than a chunk is refused at once, reason RESULT_TOO_LARGE: use Visualize.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VisualizeStream(self, request_iterator, context):
-        """Many jobs on one stream. Answers come in the order jobs end, or that of the requests where these say in_order; each
-        part carries the sequence of its request. A slow reader slows the taking of requests. Between
-        a header and its last chunk come no other header and no other chunks, though perhaps other jobs and errors. A
-        request that is refused answers with an error and the stream goes on.
+        """Runs many jobs on one stream. Results are sent in the order in which jobs end, or in the order of the requests where
+        these set in_order; each part carries the sequence of its request. Requests are read no faster than results. Between a
+        header and its last chunk there is no other header or chunk, but there may be other jobs and errors. A refused request
+        gives an error, and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +109,7 @@ def add_VisualizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VisualizationService(object):
-    """Computes maps and streams them back in the same call.
+    """Computes maps and returns them in the same call.
     """
 
     @staticmethod

@@ -18,10 +18,10 @@ from captum.attr import (
 from torch import nn
 
 net = nn.Sequential()
-found = network.weights()
+weights = network.weights()
 for block, (count, _) in enumerate(network.BLOCKS, start=1):
     for i in range(1, count + 1):
-        kernel, bias = found[f"block{block}_conv{i}"]
+        kernel, bias = weights[f"block{block}_conv{i}"]
         layer = nn.Conv2d(*kernel.shape[2:], 3, padding=1)
         layer.weight.data = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
         layer.bias.data = torch.from_numpy(bias)
@@ -30,7 +30,7 @@ for block, (count, _) in enumerate(network.BLOCKS, start=1):
     net.add_module(f"block{block}_pool", nn.MaxPool2d(2))
 net.add_module("flatten", nn.Flatten())
 for name in ("fc1", "fc2", "predictions"):
-    kernel, bias = found[name]
+    kernel, bias = weights[name]
     if name == "fc1":  # rows from (height, width, channels) to (channels, height, width)
         kernel = kernel.reshape(2, 2, -1, kernel.shape[1]).transpose(2, 0, 1, 3).reshape(kernel.shape)
     layer = nn.Linear(*kernel.shape)
@@ -45,8 +45,8 @@ target = torch.from_numpy(network.TARGETS)
 
 def attributed(explainer: object, **options: object) -> np.ndarray:
     """(N,H,W,3)"""
-    found = explainer.attribute(x.clone().requires_grad_(), target=target, **options)
-    return found.detach().numpy().transpose(0, 2, 3, 1)
+    attribution = explainer.attribute(x.clone().requires_grad_(), target=target, **options)
+    return attribution.detach().numpy().transpose(0, 2, 3, 1)
 
 
 def cam(name: str) -> np.ndarray:

@@ -19,17 +19,17 @@ STEPS, PATCH, STRIDE = 25, 16, 8
 def weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Kernel and bias by layer, in the order the data passes; kernels as Keras has them."""
     rng = np.random.default_rng(20)
-    found = {}
+    by_layer = {}
     below = 3
     for block, (count, channels) in enumerate(BLOCKS, start=1):
         for i in range(1, count + 1):
-            found[f"block{block}_conv{i}"] = _layer(rng, (3, 3, below, channels))
+            by_layer[f"block{block}_conv{i}"] = _layer(rng, (3, 3, below, channels))
             below = channels
     below *= (SIZE // 32) ** 2
     for name, units in (("fc1", 32), ("fc2", 32), ("predictions", UNITS)):
-        found[name] = _layer(rng, (below, units))
+        by_layer[name] = _layer(rng, (below, units))
         below = units
-    return found
+    return by_layer
 
 
 def _layer(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +48,8 @@ def images() -> np.ndarray:
 
 def digest() -> str:
     """SHA-256 of weights and images: references of another network are not these."""
-    found = hashlib.sha256(images().tobytes())
+    sha256 = hashlib.sha256(images().tobytes())
     for kernel, bias in weights().values():
-        found.update(kernel.tobytes())
-        found.update(bias.tobytes())
-    return found.hexdigest()
+        sha256.update(kernel.tobytes())
+        sha256.update(bias.tobytes())
+    return sha256.hexdigest()

@@ -1,8 +1,10 @@
-"""Every example runs as it stands."""
+"""Every example, and the README's program, runs as it stands."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 
 from convlens.local import serving
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +24,24 @@ def target(tmp_path_factory):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs(example, target, tmp_path):
+def test_an_example_runs(example, target, tmp_path):
+    assert len(run([example], target, tmp_path).splitlines()) >= 3
+
+
+def test_the_program_in_the_readme_runs(target, tmp_path):
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(ROOT / "examples" / "photos" / "rocket.jpg", tmp_path / name)
+    assert run(["-c", program.replace("localhost:50051", target)], target, tmp_path) == "(1, 3, 14, 14)\n" * 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"maps.png", "arrays.npz"}
+
+
+def run(arguments, target, folder):
+    """Run Python in a folder; its output."""
     env = os.environ | {"CONVLENS_SERVER": target}
     done = subprocess.run(
-        [sys.executable, example], env=env, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], env=env, cwd=folder, check=False, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 3
+    return done.stdout

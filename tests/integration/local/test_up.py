@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from processes import until
 
 from convlens.client import TLS, Client, GradCAM, JobFailed, Saliency, Unavailable
 from convlens.local import serving
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 from convlens.v1 import job_pb2
 
 KINDS = ("convlens.worker", "convlens.server", "valkey-server")
@@ -55,7 +55,10 @@ def up(*flags, log):
             assert "ready: " not in log.read_text()
             yield process, line.split()[-1]
         finally:
-            process.terminate()
+            while process.poll() is None:  # the second signal ends it without draining
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
 
 
 def failing(*flags):
@@ -202,7 +205,7 @@ def test_with_a_tls_dir_it_makes_certificates_keeps_them_and_serves_only_who_has
 
 
 def test_a_tls_dir_that_lacks_what_cannot_be_made_is_told(tmp_path):
-    certificates(tmp_path)
+    ensure_certificates(tmp_path)
     (tmp_path / "ca.key").unlink()
     (tmp_path / "server.key").unlink()
     assert "server.pem or its key is missing, and so is" in failing("--tls-dir", str(tmp_path), *NULL)

@@ -106,6 +106,7 @@ def flower(service):
 def test_flower_shows_workers_and_how_each_job_ended(service, client):
     with flower(service) as fetch:
         assert until(lambda: fetch("/api/workers?refresh=1"), 60)
+        until(lambda: fetch("/api/workers?status=1"), 60)  # a heartbeat: it receives events by now
         done = client.submit(BATCH, [Saliency()], model="null")
         done.result()
         unreadable = client.submit(truncated_jpeg(), [Saliency()], model="null")

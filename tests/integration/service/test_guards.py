@@ -13,12 +13,12 @@ from processes import until
 from secured import client_tls, new_token
 
 from convlens.client import TLS, Client, Unauthenticated, Unavailable
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return certificates(tmp_path_factory.mktemp("tls"))
+    return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def test_a_server_of_another_name_is_not_trusted(made, start_service):
@@ -37,7 +37,7 @@ def test_without_a_client_ca_a_token_is_enough(made, start_service, tmp_path):
 
 
 def test_certificates_are_replaced_while_it_serves(tmp_path, start_service):
-    old, new = (client_tls(certificates(tmp_path / name)) for name in ("old", "new"))
+    old, new = (client_tls(ensure_certificates(tmp_path / name)) for name in ("old", "new"))
     used = shutil.copytree(tmp_path / "old", tmp_path / "used")
     files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
     target = start_service(**{name: used / file for name, file in files.items()}).server()[1]

@@ -32,10 +32,10 @@ from convlens.v1 import job_pb2
 from convlens.worker.engine import plan
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.methods import integrated_gradients as ig
-from convlens.worker.engine.methods.occlusion import Covered
 from convlens.worker.engine.methods.occlusion import Occlusion as EngineOcclusion
+from convlens.worker.engine.methods.occlusion import SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import GaussianNoise, SmoothGrad
 from convlens.worker.engine.network import Network
 from convlens.worker.shapes.model import PREPROCESS, load
 
@@ -68,20 +68,20 @@ ASKED = {  # by the array's name: what the SDK is asked for, and what that is to
     ),
     "grad_cam/signed": (GradCAM(signed=True), plan.GradCAM("block5_conv3", signed=True)),
     "score_cam/block5_pool": (GradCAM("block5_pool", method="score_cam"), ScoreCAM("block5_pool")),
-    "saliency/smooth_grad": (Saliency("smooth_grad", samples=2), SmoothGrad(Noisy(2, 0.15))),
+    "saliency/smooth_grad": (Saliency("smooth_grad", samples=2), SmoothGrad(GaussianNoise(2, 0.15))),
     "saliency/var_grad/sum": (
         Saliency("var_grad", reduction="sum", samples=2),
-        SmoothGrad(Noisy(2, 0.15), "var_grad", "sum"),
+        SmoothGrad(GaussianNoise(2, 0.15), "var_grad", "sum"),
     ),
     "saliency/smooth_grad_squared": (
         Saliency("smooth_grad_squared", samples=2, noise=0.25),
-        SmoothGrad(Noisy(2, 0.25), "smooth_grad_squared"),
+        SmoothGrad(GaussianNoise(2, 0.25), "smooth_grad_squared"),
     ),
     "saliency/integrated_gradients/signed": (
         Saliency("integrated_gradients", signed=True, steps=3, baselines=["black", Blur(4)]),
-        ig.IntegratedGradients(ig.Path(3, ((0.0, 0.0, 0.0), ig.Blur(4.0))), "none"),
+        ig.IntegratedGradients(ig.StraightPath(3, ((0.0, 0.0, 0.0), ig.Blur(4.0))), "none"),
     ),
-    "occlusion": (Occlusion(80, 72, "white"), EngineOcclusion(Covered(80, 72, (255.0, 255.0, 255.0)))),
+    "occlusion": (Occlusion(80, 72, "white"), EngineOcclusion(SlidingPatch(80, 72, (255.0, 255.0, 255.0)))),
     "activations/block3_conv1/norm": (
         Activations("block3_conv1", range(3), "norm"),
         plan.Activation("block3_conv1", (0, 1, 2), "norm"),

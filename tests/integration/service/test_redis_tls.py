@@ -10,14 +10,14 @@ from tls_front import tls_in_front
 from convlens.client import Client, GradCAM
 from convlens.jobs.queue.celery import celery_app
 from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return certificates(tmp_path_factory.mktemp("tls"))
+    return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_jobs_run_over_a_redis_that_speaks_only_mutual_tls(tmp_path, own_valkey,
 @pytest.mark.parametrize("part", ["ledger", "broker"])
 @pytest.mark.parametrize("why", ["another authority", "no authority given", "no client certificate"])
 def test_a_redis_that_is_not_to_be_trusted_is_not_talked_to(tmp_path, port, made, query, part, why):
-    other = certificates(tmp_path / "other")
+    other = ensure_certificates(tmp_path / "other")
     ca, own = query.split("&", 1)
     url = (
         f"rediss://127.0.0.1:{port}/0?"

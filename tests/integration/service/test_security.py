@@ -17,7 +17,7 @@ from secured import client_tls, new_token
 
 from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied, Unauthenticated, Unavailable
 from convlens.client.stubs import Stubs
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 from convlens.server.auth.principal import Role
 from convlens.server.interceptors.auth import NEEDED
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
@@ -30,7 +30,7 @@ class Secured:
     """A service with mutual TLS and tokens for two tenants, a reader and an admin."""
 
     def __init__(self, folder, start_service) -> None:
-        self.made = certificates(folder / "tls")
+        self.made = ensure_certificates(folder / "tls")
         self.file = folder / "tokens.toml"
         self.acme = new_token(self.file, "acme", "read", "submit")
         self.globex = new_token(self.file, "globex", "read", "submit")
@@ -64,7 +64,7 @@ def secured(tmp_path_factory, start_service):
 @pytest.fixture(scope="module")
 def other_ca(tmp_path_factory):
     """Certificates as good as the server's, by somebody else."""
-    return certificates(tmp_path_factory.mktemp("other"))
+    return ensure_certificates(tmp_path_factory.mktemp("other"))
 
 
 def ask(channel, method, token=None, request=b""):

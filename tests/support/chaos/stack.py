@@ -16,7 +16,7 @@ from processes import until
 from proxy import FaultProxy
 
 from convlens.client import Client, Unavailable
-from convlens.local.valkey import READY, command, free_port
+from convlens.local.valkey import READY, free_port, prepare_command
 
 PASSWORD = "chaos"
 
@@ -61,7 +61,7 @@ class Stack:
         faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.redis_clock)}
         faked |= {"FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1"}
         self.redis = redis.Redis(port=redis_port, password=PASSWORD)
-        self.valkey = Part("valkey", command(folder / "valkey", redis_port, PASSWORD), READY, folder, faked)
+        self.valkey = Part("valkey", prepare_command(folder / "valkey", redis_port, PASSWORD), READY, folder, faked)
         self.server = self._python("convlens.server", self.server_redis.port, "--port", str(port))
         self.victim = self.worker("victim", "null=null", "mine=null", "slow=null,device_ms=700+0", proxied=True)
         self.other = self.worker("other", "null=null")

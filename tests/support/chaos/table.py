@@ -37,9 +37,7 @@ LANES = (
                 errors=(NotFound,),
             ),
             Fault("Valkey killed", hurt.valkey, NOTHING),
-            Fault(
-                "Redis full", stores.redis_full, "`Overloaded` (STORE_FULL), when its timeout ends before the trouble"
-            ),
+            Fault("Redis full", stores.redis_full, "`Overloaded` (STORE_FULL), when its timeout ends before the fault"),
         ),
         shapes=True,
         payloads_in_folder=True,
@@ -49,17 +47,17 @@ LANES = (
         (
             Fault("worker killed while storing", hurt.worker_storing, LATER),
             Fault("worker stopped beyond its lease", hurt.worker_stopped, LATER),
-            Fault("worker told to end", hurt.worker_told, "nothing"),
+            Fault("worker terminated", hurt.worker_told, "nothing"),
             Fault("server killed in a stream", hurt.server_streaming, NOTHING),
-            Fault("server told to end", hurt.server_told, NOTHING),
+            Fault("server terminated", hurt.server_told, NOTHING),
         ),
         payloads_in_folder=True,
     ),
     Lane(
         "storing",
         (
-            Fault("Valkey told to end", hurt.valkey_told, NOTHING),
-            Fault("AOF cannot be written", stores.disk_full, "`Unavailable`, when its timeout ends before the trouble"),
+            Fault("Valkey terminated", hurt.valkey_told, NOTHING),
+            Fault("AOF cannot be written", stores.disk_full, "`Unavailable`, when its timeout ends before the fault"),
             Fault("wall clocks jump", stores.clocks, "nothing"),
             Fault("Redis' clock jumps", stores.redis_clock, "nothing: the job takes longer, by the jump at most"),
             Fault("server to Redis cut", spoilt.cut(spoilt.server_redis), NOTHING),

@@ -7,12 +7,12 @@ import logging
 import pytest
 
 from convlens.client import TLS, AsyncClient, Client, InvalidArgument
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return certificates(tmp_path_factory.mktemp("tls"))
+    return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def test_good_files_are_taken(made):

@@ -467,7 +467,7 @@ def rows(title):
     return [line for line in lines if line not in {"you give", "the picture has", "---"}]
 
 
-@pytest.mark.parametrize(("title", "cases"), [("What is taken", TAKEN), ("What is refused", REFUSED)])
+@pytest.mark.parametrize(("title", "cases"), [("Accepted input", TAKEN), ("Refused input", REFUSED)])
 def test_the_page_has_these_rows_and_no_others(title, cases):
     assert rows(title) == list(cases)
 

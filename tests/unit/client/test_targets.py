@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from ids import stable
 
 from convlens.client import ALL_UNITS, InvalidArgument, Saliency, TopK
 from convlens.client.calls import job_request
@@ -108,7 +109,7 @@ def test_a_list_of_another_length_than_the_images_is_refused_with_both_lengths(t
         TopK(1 << 40),
         memoryview(b"a"),
     ],
-    ids=repr,
+    ids=stable,
 )
 @pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: [it], lambda it: [[it]]], ids=["one", "list", "inner"])
 def test_what_is_no_target_is_refused_naming_what_is_allowed(target, wrapped):
@@ -128,7 +129,7 @@ def test_an_inner_list_has_indices_or_labels_alone(target):
 @pytest.mark.parametrize(
     "values",
     [np.array([1.0]), np.float32(1), np.array([True]), np.bool_(1), np.array([b"cat"]), Tensor([0.5])],
-    ids=repr,
+    ids=stable,
 )
 def test_arrays_of_other_than_integers_are_refused_by_their_type(values):
     with pytest.raises(

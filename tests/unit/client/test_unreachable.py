@@ -23,7 +23,7 @@ from convlens.client import (
     Unauthenticated,
     Unavailable,
 )
-from convlens.local.certificates import certificates
+from convlens.local.certificates import ensure_certificates
 from convlens.v1 import model_pb2, model_pb2_grpc
 
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
@@ -60,13 +60,13 @@ def serving(credentials=None, port=0):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return certificates(tmp_path_factory.mktemp("tls"))
+    return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """Certificates of another authority."""
-    return certificates(tmp_path_factory.mktemp("other"))
+    return ensure_certificates(tmp_path_factory.mktemp("other"))
 
 
 @pytest.fixture(autouse=True)

@@ -31,8 +31,8 @@ def network(model):
     return Network(model, "none")
 
 
-def close(found, wanted, tolerance=1e-5):
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * max(1e-12, np.abs(wanted).max()))
+def close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-12, np.abs(expected).max()))
 
 
 def test_gradients_and_grad_cam_are_those_of_the_tape(model, network):
@@ -52,14 +52,14 @@ def test_every_saliency_method_is_its_formula_on_the_tape(model, network, method
     x = nets.images(2)
     unit = network.units - 1
     row = SALIENCY_METHODS[method]
-    wanted = nets.ruled(model, x.astype(np.float32), unit, row.rule)
+    expected = nets.ruled(model, x.astype(np.float32), unit, row.rule)
     item = Saliency(method, reduction="none", layer="c3" if row.times == "cam" else "")
     outputs = network.run(x, Plan((item, GradCAM("c3", upsampled=True))), np.full((2, 1), unit, np.int32))
     if row.times == "input":
-        wanted = wanted * x
+        expected = expected * x
     if row.times == "cam":
-        wanted = wanted * outputs.maps[GradCAM("c3", upsampled=True)][:, 0, ..., None]
-    close(outputs.maps[item][:, 0], wanted)
+        expected = expected * outputs.maps[GradCAM("c3", upsampled=True)][:, 0, ..., None]
+    close(outputs.maps[item][:, 0], expected)
 
 
 def plus_plus(a, g):
@@ -81,9 +81,9 @@ def test_every_class_activation_map_is_its_papers_formula(model, network, method
     x = nets.images(2)
     unit = network.units - 1
     _, a, g = nets.taped(model, x.astype(np.float32), unit, "c3")
-    found = network.run(x, Plan((GradCAM("c3", method=method),)), np.full((2, 1), unit, np.int32))
-    wanted = np.maximum(FORMULAS[method](a.astype(np.float64), g.astype(np.float64)), 0)
-    close(found.maps[GradCAM("c3", method=method)][:, 0], wanted, 1e-4)
+    actual = network.run(x, Plan((GradCAM("c3", method=method),)), np.full((2, 1), unit, np.int32))
+    expected = np.maximum(FORMULAS[method](a.astype(np.float64), g.astype(np.float64)), 0)
+    close(actual.maps[GradCAM("c3", method=method)][:, 0], expected, 1e-4)
 
 
 def test_hires_cam_is_grad_cam_where_gradients_are_constant_over_space():
@@ -95,23 +95,23 @@ def test_hires_cam_is_grad_cam_where_gradients_are_constant_over_space():
     close(one, other)
 
 
-def test_activations_and_predictions_are_keras_own(model, network):
+def test_activations_and_predictions_are_those_of_keras(model, network):
     x = nets.images(2)
     outputs = network.run(x, Plan((Activation(network.layers[-1].name),), predictions=1))
-    wanted = model.predict(x.astype(np.float32), verbose=0)
-    close(outputs.maps[Activation(network.layers[-1].name)], wanted)
-    best = (wanted[:, 0] >= 0.5).astype(int) if network.is_binary else wanted.argmax(-1)
+    expected = model.predict(x.astype(np.float32), verbose=0)
+    close(outputs.maps[Activation(network.layers[-1].name)], expected)
+    best = (expected[:, 0] >= 0.5).astype(int) if network.is_binary else expected.argmax(-1)
     np.testing.assert_array_equal(outputs.predicted[:, 0], best)
 
 
-def test_a_batch_is_its_singles_whoever_shares_it(network):
+def test_a_batch_gives_the_maps_of_its_images_alone(network):
     x = nets.images(4)
     targets = np.array([[0], [PREDICTED], [ALL_UNITS], [0]], np.int32)
-    together = network.run(x, EVERYTHING, targets)
+    batched = network.run(x, EVERYTHING, targets)
     for i in range(4):
-        alone = network.run(x[i : i + 1], EVERYTHING, targets[i : i + 1])
-        for item, array in alone.maps.items():
-            close(together.maps[item][i : i + 1], array)
+        single = network.run(x[i : i + 1], EVERYTHING, targets[i : i + 1])
+        for item, array in single.maps.items():
+            close(batched.maps[item][i : i + 1], array)
 
 
 def test_targets_are_resolved_by_rank_and_explained_by_their_scores(network):
@@ -150,8 +150,8 @@ def test_any_layer_can_be_scored_by_a_channels_mean(model, network):
     direction = gradient / np.abs(gradient).max()
     up = network.run(np.clip(shifted + step * direction, 0, 255), Plan((Activation("c3"),))).maps[Activation("c3")]
     slope = (up[..., 1].mean((1, 2)) - activation[..., 1].mean((1, 2))) / step
-    wanted = (gradient * direction).sum((1, 2, 3))
-    np.testing.assert_allclose(slope, wanted, rtol=0.1)
+    expected = (gradient * direction).sum((1, 2, 3))
+    np.testing.assert_allclose(slope, expected, rtol=0.1)
 
 
 def test_the_model_stays_bit_identical_after_runs_and_errors(model, network):
@@ -184,14 +184,14 @@ def test_the_order_of_maps_compiles_nothing_new(network):
         np.testing.assert_array_equal(other.maps[item], map_)
 
 
-def test_many_plans_are_not_kept_for_ever():
+def test_the_least_recently_used_plans_are_dropped():
     network = Network(nets.build("fused"), "none")
     for channel in range(MAX_TRACES + 3):
         network.run(nets.images(1), Plan((Activation("c1", (channel % 6,) * (channel // 6 + 1)),)))
     assert network.traces == MAX_TRACES
 
 
-def test_flat_maps_are_zeros():
+def test_a_constant_score_gives_zeros():
     model = nets.build("fused")
     kernel, bias = model.get_layer("out").get_weights()
     model.get_layer("out").set_weights([kernel * 0, bias])
@@ -211,21 +211,21 @@ def test_a_constant_added_to_all_logits_changes_no_map():
 
 
 @pytest.mark.parametrize("scheme", ["caffe", "unit"])
-def test_preprocessing_is_keras_own_and_gradients_come_back_in_rgb(scheme):
+def test_preprocessing_is_that_of_keras_and_gradients_are_in_rgb(scheme):
     model = nets.build("fused")
     x = nets.images(2)
     prepared = (
         keras.applications.vgg16.preprocess_input(x.astype(np.float32)) if scheme == "caffe" else x.astype("f4") / 255
     )
     gradient, _, _ = nets.taped(model, prepared, 2, "c3")
-    found = Network(model, scheme).run(x, Plan((Saliency(reduction="none"),)), np.full((2, 1), 2, np.int32))
-    close(found.maps[Saliency(reduction="none")][:, 0], gradient[..., ::-1] if scheme == "caffe" else gradient)
+    actual = Network(model, scheme).run(x, Plan((Saliency(reduction="none"),)), np.full((2, 1), 2, np.int32))
+    close(actual.maps[Saliency(reduction="none")][:, 0], gradient[..., ::-1] if scheme == "caffe" else gradient)
 
 
 @pytest.mark.parametrize(
     "plan",
     [Plan((GradCAM("c3"),), scored_layer="c1"), Plan((GradCAM("nope"),)), Plan((Saliency(),), scored_layer="no")],
 )
-def test_plans_that_make_no_sense_are_refused(network, plan):
+def test_inconsistent_plans_are_refused(network, plan):
     with pytest.raises(ValueError, match="layer"):
         network.run(nets.images(1), plan)

@@ -24,7 +24,7 @@ def scaled(layer: str, factor: float):
 
 
 def cosines(one, other):
-    a, b = (it.reshape(len(it), -1).astype(np.float64) for it in (one, other))
+    a, b = (map_.reshape(len(map_), -1).astype(np.float64) for map_ in (one, other))
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
@@ -52,7 +52,7 @@ def test_small_gradients_do_not_drown(precision):
     assert np.median(cosines(rough.maps[SIGNED], exact.maps[SIGNED])) > COSINES[precision]
 
 
-def test_float16_says_when_activations_burst_it_and_bfloat16_holds_them():
+def test_float16_raises_overflow_error_where_bfloat16_does_not():
     model, x = scaled("c1", 1e4), nets.images(2)
     for plan in (PLAN, Plan((), predictions=3), Plan((Activation("c3"),))):
         with pytest.raises(OverflowError, match="exceed what float16 holds"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slow
 
-from convlens.worker.engine.kinds import AT_TRAINING_ALONE
+from convlens.worker.engine.kinds import TRAINING_ONLY
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import Plan, Saliency
 from convlens.worker.engine.rules import RULES
@@ -23,10 +23,10 @@ def model(request):
 def test_scores_are_those_of_the_definitions(model):
     network = Network(model, "none")
     x = nets.images(3)
-    wanted = slow.logits(model, x)
+    expected = slow.logits(model, x)
     for unit in range(network.units):
-        found = network.run(x, Plan((SIGNED,)), np.full((3, 1), unit, np.int32)).scores[:, 0]
-        np.testing.assert_allclose(found, wanted[:, unit], rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+        actual = network.run(x, Plan((SIGNED,)), np.full((3, 1), unit, np.int32)).scores[:, 0]
+        np.testing.assert_allclose(actual, expected[:, unit], rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_gradients_are_finite_differences(model):
@@ -35,15 +35,15 @@ def test_gradients_are_finite_differences(model):
     unit = network.units - 1
     gradient = network.run(x.astype(np.float32), Plan((SIGNED,)), np.full((2, 1), unit, np.int32)).maps[SIGNED][:, 0]
     rng = np.random.default_rng(9)
-    for image, found in zip(x, gradient.astype(np.float64), strict=True):
-        directions = [found / np.linalg.norm(found), *rng.normal(size=(6, *image.shape))]
+    for image, actual in zip(x, gradient.astype(np.float64), strict=True):
+        directions = [actual / np.linalg.norm(actual), *rng.normal(size=(6, *image.shape))]
         for direction in directions:
-            wanted = slow.directional(model, image, unit, direction)
-            scale = np.linalg.norm(found) * np.linalg.norm(direction)
-            assert abs((found * direction).sum() - wanted) < 1e-4 * scale
+            expected = slow.directional(model, image, unit, direction)
+            scale = np.linalg.norm(actual) * np.linalg.norm(direction)
+            assert abs((actual * direction).sum() - expected) < 1e-4 * scale
 
 
 def test_every_layer_with_a_rule_is_in_one_of_the_networks():
     built = {type(layer).__name__ for name in nets.BUILDERS for layer in nets._layers(nets.build(name))}
     functions = {"nn.relu"}  # what Keras 2 layers call
-    assert set(RULES) - built - functions <= AT_TRAINING_ALONE
+    assert set(RULES) - built - functions <= TRAINING_ONLY

@@ -11,11 +11,11 @@ import tf_keras
 from keras import layers as L
 
 from convlens.worker.engine.cams import CAMS
-from convlens.worker.engine.chain import rescaling_layer, walk
+from convlens.worker.engine.chain import build_chain, find_rescaling_layer
 from convlens.worker.engine.explain import explain
 from convlens.worker.engine.graph import UnsupportedLayer
-from convlens.worker.engine.kinds import AT_TRAINING_ALONE
-from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, Path
+from convlens.worker.engine.kinds import TRAINING_ONLY
+from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients, StraightPath
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
 
@@ -28,8 +28,8 @@ HIDING = {
 """Cases in which a taped step has an activation inside."""
 
 
-def close(found, wanted, tolerance=1e-5):
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * max(1e-12, np.abs(wanted).max()))
+def close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-12, np.abs(expected).max()))
 
 
 def tape(package, model, x, unit, layer):
@@ -37,7 +37,7 @@ def tape(package, model, x, unit, layer):
     last = model.layers[-1]
     inner = package.Model(model.input, [last.input, model.get_layer(layer).output])
     above = package.Model(model.get_layer(layer).output, last.input)
-    kernel, bias = (tf.constant(it) for it in last.get_weights())
+    kernel, bias = (tf.constant(weight) for weight in last.get_weights())
     x = tf.constant(x, tf.float32)
     with tf.GradientTape(persistent=True) as recorded:
         recorded.watch(x)
@@ -51,7 +51,7 @@ def tape(package, model, x, unit, layer):
 
 @pytest.mark.parametrize("generation", PACKAGES)
 @pytest.mark.parametrize("name", taped_nets.cases(keras))
-def test_every_case_is_explained_as_the_tape_has_it(generation, name):
+def test_every_case_has_the_gradients_of_the_tape(generation, name):
     package = PACKAGES[generation]
     model = taped_nets.build(package, name)
     network = Network(model, "none")
@@ -59,21 +59,21 @@ def test_every_case_is_explained_as_the_tape_has_it(generation, name):
     layer = network.cam_layer if name != "one activation twice" else "behind"
     logits, gradient, output, inner = tape(package, model, x, 3, layer)
     plan = Plan((SIGNED, GradCAM(layer), Activation(network.layers[-1].name), Activation(layer)), predictions=5)
-    found = network.run(x, plan, np.full((2, 1), 3, np.int32))
-    close(found.scores[:, 0], logits[:, 3])
-    close(found.maps[SIGNED][:, 0], gradient)
-    close(found.maps[Activation(layer)], output)
-    close(found.maps[Activation(network.layers[-1].name)], model.predict(x.astype("f4"), verbose=0))
-    close(found.maps[GradCAM(layer)][:, 0], np.maximum((output * inner.mean((1, 2), keepdims=True)).sum(-1), 0), 1e-4)
-    np.testing.assert_array_equal(found.predicted[:, 0], logits.argmax(-1))
-    assert bool(network.unavailable) == (name in HIDING)
+    actual = network.run(x, plan, np.full((2, 1), 3, np.int32))
+    close(actual.scores[:, 0], logits[:, 3])
+    close(actual.maps[SIGNED][:, 0], gradient)
+    close(actual.maps[Activation(layer)], output)
+    close(actual.maps[Activation(network.layers[-1].name)], model.predict(x.astype("f4"), verbose=0))
+    close(actual.maps[GradCAM(layer)][:, 0], np.maximum((output * inner.mean((1, 2), keepdims=True)).sum(-1), 0), 1e-4)
+    np.testing.assert_array_equal(actual.predicted[:, 0], logits.argmax(-1))
+    assert bool(network.unavailable_methods) == (name in HIDING)
 
 
 @pytest.mark.parametrize("name", sorted(HIDING))
-def test_guided_backpropagation_is_refused_by_the_name_of_what_hides_activations(name):
+def test_guided_backpropagation_is_refused_naming_the_layer_that_hides_activations(name):
     network = Network(taped_nets.build(keras, name), "none")
-    assert set(network.unavailable) == {"guided", "deconvnet", "guided_grad_cam"}
-    assert "hides" in network.unavailable["guided"] or "activation" in network.unavailable["guided"]
+    assert set(network.unavailable_methods) == {"guided", "deconvnet", "guided_grad_cam"}
+    assert "hides" in network.unavailable_methods["guided"] or "activation" in network.unavailable_methods["guided"]
     with pytest.raises(ValueError, match=r"guided: layer '.*'"):
         network.run(taped_nets.images(), Plan((Saliency("guided"),)))
 
@@ -103,29 +103,29 @@ def test_guided_backpropagation_passes_taped_steps_without_activations(name, rul
     copy = keras.models.clone_model(model, clone_function=changed)
     copy.set_weights(model.get_weights())
     x = taped_nets.images()
-    _, wanted, _, _ = tape(keras, copy, x, 2, "before")
+    _, expected, _, _ = tape(keras, copy, x, 2, "before")
     item = Saliency(rule, reduction="none")
-    found = Network(model, "none").run(x, Plan((item,)), np.full((2, 1), 2, np.int32))
-    close(found.maps[item][:, 0], wanted)
+    actual = Network(model, "none").run(x, Plan((item,)), np.full((2, 1), 2, np.int32))
+    close(actual.maps[item][:, 0], expected)
     plain = Network(model, "none").run(x, Plan((SIGNED,)), np.full((2, 1), 2, np.int32)).maps[SIGNED][:, 0]
-    assert np.abs(plain - wanted).max() > 0.01 * np.abs(plain).max()
+    assert np.abs(plain - expected).max() > 0.01 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_taped_steps_go_with_other_precisions(precision):
+def test_taped_steps_work_in_other_precisions(precision):
     model = taped_nets.build(keras, "residual")
     x, plan, units = taped_nets.images(), Plan((SIGNED,)), np.full((2, 1), 3, np.int32)
     exact = Network(model, "unit").run(x, plan, units).maps[SIGNED]
-    found = Network(model, "unit", precision).run(x, plan, units).maps[SIGNED]
-    assert (found * exact).sum() / np.linalg.norm(found) / np.linalg.norm(exact) > 0.98
+    actual = Network(model, "unit", precision).run(x, plan, units).maps[SIGNED]
+    assert (actual * exact).sum() / np.linalg.norm(actual) / np.linalg.norm(exact) > 0.98
 
 
 def test_integrated_gradients_add_up_through_taped_steps():
     network = Network(taped_nets.build(keras, "residual"), "unit")
-    item = IntegratedGradients(Path(200), "none")
-    outputs = explain(network, taped_nets.images(), [item], np.full((2, 1), 1, np.int32), batch=50)
-    found = outputs.completeness[item]
-    assert (np.abs(found.delta) < 0.02 * np.abs(outputs.scores - found.baseline_scores)).all()
+    item = IntegratedGradients(StraightPath(200), "none")
+    outputs = explain(network, taped_nets.images(), [item], np.full((2, 1), 1, np.int32), batch_size=50)
+    actual = outputs.completeness[item]
+    assert (np.abs(actual.delta) < 0.02 * np.abs(outputs.scores - actual.baseline_scores)).all()
 
 
 class Doubled(L.Conv2D):
@@ -135,17 +135,17 @@ class Doubled(L.Conv2D):
         return 2 * super().call(inputs)
 
 
-def test_a_subclass_of_a_layer_is_taken_as_what_it_computes():
+def test_a_subclass_of_a_layer_is_explained_by_what_it_computes():
     inputs = keras.Input((16, 16, 3))
     x = L.GlobalAveragePooling2D()(Doubled(4, 3, activation="relu", name="doubled")(inputs))
     model = keras.Model(inputs, L.Dense(3, name="out")(x))
-    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    actual = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
     logits, gradient, _, _ = tape(keras, model, taped_nets.images(), 0, "doubled")
-    close(found.scores[:, 0], logits[:, 0])
-    close(found.maps[SIGNED][:, 0], gradient)
+    close(actual.scores[:, 0], logits[:, 0])
+    close(actual.maps[SIGNED][:, 0], gradient)
 
 
-def test_a_function_that_is_only_called_relu_is_taken_as_what_it_computes():
+def test_a_users_function_named_relu_is_explained_by_what_it_computes():
     def relu(x):
         return tf.nn.relu(x) ** 2
 
@@ -153,23 +153,23 @@ def test_a_function_that_is_only_called_relu_is_taken_as_what_it_computes():
     x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation=relu, name="c")(inputs))
     model = keras.Model(inputs, L.Dense(3, name="out")(x))
     network = Network(model, "unit")
-    found = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    actual = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
     logits, gradient, _, _ = tape(keras, model, taped_nets.images() / np.float32(255), 0, "c")
-    close(found.scores[:, 0], logits[:, 0])
-    close(found.maps[SIGNED][:, 0], gradient)
-    assert "guided" in network.unavailable
+    close(actual.scores[:, 0], logits[:, 0])
+    close(actual.maps[SIGNED][:, 0], gradient)
+    assert "guided" in network.unavailable_methods
 
 
 @pytest.mark.parametrize("generation", PACKAGES)
-def test_what_is_the_identity_at_inference_is_so_in_keras(generation):
+def test_training_only_layers_are_the_identity_in_keras(generation):
     package = PACKAGES[generation]
     x = taped_nets.images().astype(np.float32)
     arguments = {"RandomTranslation": (0.2, 0.2), "RandomPosterization": (4,), "Identity": ()}
     arguments |= dict.fromkeys(("RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"), (0.5,))
     arguments |= dict.fromkeys(("RandomHue", "RandomSaturation", "RandomColorDegeneration", "RandomSharpness"), (0.5,))
-    arguments |= {name: (0.5,) for name in AT_TRAINING_ALONE if "Dropout" in name or "Noise" in name}
+    arguments |= {name: (0.5,) for name in TRAINING_ONLY if "Dropout" in name or "Noise" in name}
     checked = 0
-    for name in AT_TRAINING_ALONE:
+    for name in TRAINING_ONLY:
         if layer := getattr(package.layers, name, None):
             np.testing.assert_array_equal(layer(*arguments.get(name, ()))(x, training=False), x, err_msg=name)
             checked += 1
@@ -177,7 +177,7 @@ def test_what_is_the_identity_at_inference_is_so_in_keras(generation):
 
 
 @pytest.mark.parametrize("generation", PACKAGES)
-def test_equal_models_have_equal_digests_and_others_have_not(generation, tmp_path):
+def test_equal_models_have_equal_digests_and_others_different_ones(generation, tmp_path):
     package = PACKAGES[generation]
     for name in ("residual", "prepared as caffe", "attention"):
         model = taped_nets.build(package, name)
@@ -217,8 +217,8 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_options_of_operations_are_in_the_digest(name, tmp_path):
     path = tmp_path / "m.keras"
-    models = [saved(keras, path, L.Conv2D(4, 3), it, L.Flatten(), L.Dense(3)) for it in OPTIONS[name]]
-    one, other = (Network(it, "unit").digest for it in models)
+    models = [saved(keras, path, L.Conv2D(4, 3), layer, L.Flatten(), L.Dense(3)) for layer in OPTIONS[name]]
+    one, other = (Network(model, "unit").digest for model in models)
     assert one != other
 
 
@@ -234,17 +234,17 @@ HEADS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("generation", "head"), [(name, it) for name, heads in HEADS.items() for it in heads])
+@pytest.mark.parametrize(("generation", "head"), [(name, head) for name, heads in HEADS.items() for head in heads])
 def test_probabilities_made_by_any_function_are_no_scores(generation, head):
     package = PACKAGES[generation]
     inputs = package.Input((16, 16, 3))
     z = package.layers.Dense(3, name="z")(package.layers.Flatten()(inputs))
     model = package.Model(inputs, head(z))
-    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=3), np.zeros((2, 1), np.int32))
+    actual = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=3), np.zeros((2, 1), np.int32))
     x = taped_nets.images().astype("f4")
-    close(found.scores[:, 0], package.Model(inputs, z).predict(x, verbose=0)[:, 0])
-    close(found.probabilities[:, 0], model.predict(x, verbose=0)[:, 0])
-    close(found.maps[SIGNED][0, 0].ravel(), model.get_layer("z").get_weights()[0][:, 0])
+    close(actual.scores[:, 0], package.Model(inputs, z).predict(x, verbose=0)[:, 0])
+    close(actual.probabilities[:, 0], model.predict(x, verbose=0)[:, 0])
+    close(actual.maps[SIGNED][0, 0].ravel(), model.get_layer("z").get_weights()[0][:, 0])
 
 
 def test_one_unit_with_a_sigmoid_called_as_a_function_is_two_classes():
@@ -265,23 +265,23 @@ def test_probabilities_of_several_places_are_refused(generation, head):
 def test_an_operation_is_not_taken_for_the_layer_of_its_name():
     inputs = keras.Input((16, 16, 3))
     model = keras.Model(inputs, L.Dense(3, name="out")(K.reshape(inputs, (-1, 768))))
-    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
-    close(found.maps[SIGNED][0, 0].ravel(), model.get_layer("out").get_weights()[0][:, 0])
+    actual = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    close(actual.maps[SIGNED][0, 0].ravel(), model.get_layer("out").get_weights()[0][:, 0])
 
 
 def test_a_rectifier_that_is_a_maximum_hides_from_guided_backpropagation():
     inputs = keras.Input((16, 16, 3))
     x = K.maximum(L.Conv2D(4, 3)(inputs), 0.0)
-    assert "guided" in Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+    assert "guided" in Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable_methods
 
 
-def test_a_relu_called_as_a_function_is_seen():
+def test_a_relu_called_as_a_function_is_recognized():
     inputs = keras.Input((16, 16, 3))
     x = K.relu(L.Conv2D(4, 3)(inputs))
-    assert not Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable
+    assert not Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none").unavailable_methods
 
 
-def test_names_that_no_graph_begins_with_are_taken():
+def test_layer_names_that_are_invalid_in_a_graph_are_accepted():
     inputs = keras.Input((16, 16, 3))
     x = L.DepthwiseConv2D(3, name="_stem")(inputs)
     network = Network(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), "none")
@@ -293,7 +293,7 @@ def test_a_wrapped_convolution_is_one():
     x = L.SpectralNormalization(L.Conv2D(4, 3), name="wrapped")(L.Conv2D(4, 3, name="first")(inputs))
     network = Network(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))), "none")
     assert network.cam_layer == "wrapped"
-    assert not network.unavailable
+    assert not network.unavailable_methods
 
 
 RAW = {
@@ -311,20 +311,20 @@ EXPECTING = {
 
 
 @pytest.mark.parametrize("name", [*RAW, *EXPECTING])
-def test_what_rescales_pixels_is_told_from_what_only_moves_them(name):
+def test_operations_that_rescale_pixels_are_detected(name):
     inputs = keras.Input((16, 16, 3))
     x = (RAW | EXPECTING)[name](inputs)
     model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Conv2D(4, 3)(x))))
-    assert bool(rescaling_layer(model)) == (name in RAW)
+    assert bool(find_rescaling_layer(model)) == (name in RAW)
 
 
-def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not():
+def test_rescaling_is_detected_only_where_every_branch_rescales():
     inputs = keras.Input((16, 16, 3))
-    towers = [L.Conv2D(4, 3)(L.Rescaling(1 / it)(inputs)) for it in (255, 127.5)]
+    towers = [L.Conv2D(4, 3)(L.Rescaling(1 / divisor)(inputs)) for divisor in (255, 127.5)]
     both = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()(towers))))
     one = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()([towers[0], L.Conv2D(4, 3)(inputs)]))))
-    assert rescaling_layer(both)
-    assert rescaling_layer(one) == ""
+    assert find_rescaling_layer(both)
+    assert find_rescaling_layer(one) == ""
 
 
 @pytest.mark.parametrize(
@@ -335,11 +335,11 @@ def test_towers_that_each_rescale_are_known_by_it_and_one_that_does_not_is_not()
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("generation", PACKAGES)
-def test_a_model_that_rescales_its_own_input_is_known_by_it(generation, name, layer):
-    assert bool(rescaling_layer(taped_nets.build(PACKAGES[generation], name))) == layer
+def test_a_rescaling_layer_of_the_model_is_detected(generation, name, layer):
+    assert bool(find_rescaling_layer(taped_nets.build(PACKAGES[generation], name))) == layer
 
 
-def test_rescaling_behind_augmentation_is_known_and_behind_a_convolution_is_not():
+def test_rescaling_after_augmentation_is_detected_and_after_a_convolution_is_not():
     inputs = keras.Input((16, 16, 3))
 
     def model(*layers):
@@ -350,10 +350,10 @@ def test_rescaling_behind_augmentation_is_known_and_behind_a_convolution_is_not(
 
     convolution, rescaling = L.Conv2D(3, 3), L.Rescaling(1 / 255, name="own")
     inner = keras.Sequential([keras.Input((16, 16, 3)), rescaling, convolution])
-    assert rescaling_layer(model(L.RandomFlip(), L.ZeroPadding2D(), rescaling, convolution)) == "own"
-    assert rescaling_layer(model(inner)) == "own"
-    assert rescaling_layer(model(convolution, rescaling)) == ""
-    assert rescaling_layer(model(L.BatchNormalization(), convolution)) == ""
+    assert find_rescaling_layer(model(L.RandomFlip(), L.ZeroPadding2D(), rescaling, convolution)) == "own"
+    assert find_rescaling_layer(model(inner)) == "own"
+    assert find_rescaling_layer(model(convolution, rescaling)) == ""
+    assert find_rescaling_layer(model(L.BatchNormalization(), convolution)) == ""
 
 
 def test_the_default_cam_layer_is_the_last_one_with_more_than_one_place():
@@ -361,17 +361,17 @@ def test_the_default_cam_layer_is_the_last_one_with_more_than_one_place():
         "fully convolutional": "before", "residual": "joined", "inception": "joined", "relu6": "behind",
         "one activation twice": "relu#2", "attention": "patches", "keepdims": "before",
     }  # fmt: skip
-    found = {name: Network(taped_nets.build(keras, name), "none").cam_layer for name in expected}
-    assert found == expected
+    actual = {name: Network(taped_nets.build(keras, name), "none").cam_layer for name in expected}
+    assert actual == expected
 
 
 def test_methods_of_class_activation_maps_are_their_formulas_at_a_residual_sum():
     model = taped_nets.build(keras, "residual")
     _, _, a, g = tape(keras, model, taped_nets.images(), 1, "add")
     plan = Plan(tuple(GradCAM("add", method=method, signed=True) for method in CAMS))
-    found = Network(model, "none").run(taped_nets.images(), plan, np.full((2, 1), 1, np.int32)).maps
+    actual = Network(model, "none").run(taped_nets.images(), plan, np.full((2, 1), 1, np.int32)).maps
     for method, formula in CAMS.items():
-        close(found[GradCAM("add", method=method, signed=True)][:, 0], formula(a, g).numpy(), 1e-4)
+        close(actual[GradCAM("add", method=method, signed=True)][:, 0], formula(a, g).numpy(), 1e-4)
 
 
 def _refused():
@@ -388,7 +388,7 @@ def _refused():
         "takes 2 inputs ('photo', 'age')": keras.Model([x, other], L.Dense(2)(L.Concatenate()([features, other]))),
         "has 2 outputs; choose one by output=": keras.Model(x, {"a": L.Dense(2)(features), "b": L.Dense(3)(features)}),
         "was never built": never_built,
-        "is a Lambda": keras.Model(x, L.Dense(2)(L.Lambda(lambda it: it[:, :2])(features))),
+        "is a Lambda": keras.Model(x, L.Dense(2)(L.Lambda(lambda x: x[:, :2])(features))),
         "training=True": tf_keras.Sequential([tf_keras.Input((8, 8, 3)), always, tf_keras.layers.Flatten()]),
         "one score a class is needed": keras.Model(x, L.Conv2D(2, 3)(x)),
         "no gradient passes layer 'round": keras.Model(x, rounded),
@@ -402,7 +402,7 @@ def _refused():
 
 
 @pytest.mark.parametrize("message", _refused())
-def test_what_cannot_be_explained_is_refused_by_its_name(message):
+def test_unsupported_models_are_refused_by_name(message):
     with pytest.raises(UnsupportedLayer) as refused:
         Network(_refused()[message], "none")
     assert message in str(refused.value)
@@ -415,7 +415,9 @@ def test_one_of_several_outputs_is_explained_by_its_name():
     for name in ("sex", "kind"):
         single = Network(keras.Model(x, model.get_layer(name).output), "none")
         network = Network(model, "none", output=name)
-        one, other = (it.run(taped_nets.images(), Plan((SIGNED,))).maps[SIGNED] for it in (network, single))
+        one, other = (
+            explained.run(taped_nets.images(), Plan((SIGNED,))).maps[SIGNED] for explained in (network, single)
+        )
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UnsupportedLayer, match="no output 'age'; allowed: sex, kind"):
         Network(model, "none", output="age")
@@ -425,8 +427,8 @@ def test_a_model_of_any_size_takes_the_size_it_is_given():
     x = keras.Input((None, None, 3))
     model = keras.Model(x, L.Dense(3, name="out")(L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="c")(x))))
     network = Network(model, "none", size=(16, 16))
-    found = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
-    close(found.maps[SIGNED][:, 0], tape(keras, model, taped_nets.images(), 0, "c")[1])
+    actual = network.run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    close(actual.maps[SIGNED][:, 0], tape(keras, model, taped_nets.images(), 0, "c")[1])
     fixed = taped_nets.build(keras, "elu")
     with pytest.raises(UnsupportedLayer, match="takes images of 16×16, not of 32×16"):
         Network(fixed, "none", size=(32, 16))
@@ -440,11 +442,11 @@ def test_grey_images_are_explained_in_one_channel(scheme):
     grey = taped_nets.images()[..., :1]
     network = Network(model, scheme)
     prepared = {"unit": grey / np.float32(255), "tf": grey / np.float32(127.5) - 1, "none": grey}[scheme]
-    found = network.run(grey, Plan((SIGNED, GradCAM("c"))), np.zeros((2, 1), np.int32))
+    actual = network.run(grey, Plan((SIGNED, GradCAM("c"))), np.zeros((2, 1), np.int32))
     logits, gradient, _, _ = tape(keras, model, prepared, 0, "c")
-    close(found.scores[:, 0], logits[:, 0])
-    close(found.maps[SIGNED][:, 0], gradient)
-    item = IntegratedGradients(Path(100), "none")
+    close(actual.scores[:, 0], logits[:, 0])
+    close(actual.maps[SIGNED][:, 0], gradient)
+    item = IntegratedGradients(StraightPath(100), "none")
     completeness = explain(network, grey, [item], np.zeros((2, 1), np.int32)).completeness[item]
     assert (np.abs(completeness.delta) < 0.02).all()
     with pytest.raises(UnsupportedLayer, match="three channels"):
@@ -456,10 +458,10 @@ def test_schemes_are_those_of_keras_applications(mode):
     model = taped_nets.build(keras, "residual")
     x = taped_nets.images()
     prepared = keras.applications.imagenet_utils.preprocess_input(x.astype(np.float32), mode=mode)
-    found = Network(model, mode).run(x, Plan((SIGNED,)), np.zeros((2, 1), np.int32))
+    actual = Network(model, mode).run(x, Plan((SIGNED,)), np.zeros((2, 1), np.int32))
     logits, gradient, _, _ = tape(keras, model, prepared, 0, "before")
-    close(found.scores[:, 0], logits[:, 0])
-    close(found.maps[SIGNED][:, 0], gradient[..., ::-1] if mode == "caffe" else gradient)
+    close(actual.scores[:, 0], logits[:, 0])
+    close(actual.maps[SIGNED][:, 0], gradient[..., ::-1] if mode == "caffe" else gradient)
 
 
 def sigmoid(z):
@@ -481,15 +483,15 @@ def test_one_unit_with_a_sigmoid_is_two_classes(generation):
     assert network.units == 2
     plan = Plan((SIGNED, GradCAM("c", signed=True)), predictions=2)
     for unit, sign in ((1, 1), (0, -1)):
-        found = network.run(images, plan, np.full((4, 1), unit, np.int32))
-        close(found.scores[:, 0], sign * z[:, 0])
-        close(found.probabilities[:, 0], sigmoid(sign * z[:, 0]))
-        close(found.maps[SIGNED][:, 0], sign * gradient)
-        close(found.maps[GradCAM("c", signed=True)][:, 0], sign * (a * g.mean((1, 2), keepdims=True)).sum(-1), 1e-4)
+        actual = network.run(images, plan, np.full((4, 1), unit, np.int32))
+        close(actual.scores[:, 0], sign * z[:, 0])
+        close(actual.probabilities[:, 0], sigmoid(sign * z[:, 0]))
+        close(actual.maps[SIGNED][:, 0], sign * gradient)
+        close(actual.maps[GradCAM("c", signed=True)][:, 0], sign * (a * g.mean((1, 2), keepdims=True)).sum(-1), 1e-4)
         np.testing.assert_array_equal(
-            found.predicted[:, 0], (model.predict(images.astype("f4"), verbose=0) >= 0.5)[:, 0]
+            actual.predicted[:, 0], (model.predict(images.astype("f4"), verbose=0) >= 0.5)[:, 0]
         )
-        close(found.predicted_probabilities.sum(1), np.ones(4))
+        close(actual.predicted_probabilities.sum(1), np.ones(4))
     chosen = network.run(images, plan, np.full((4, 1), PREDICTED, np.int32))
     np.testing.assert_array_equal(chosen.targets[:, 0], (z[:, 0] >= 0).astype(int))
     assert (chosen.scores >= 0).all()
@@ -501,9 +503,9 @@ def test_one_unit_with_a_sigmoid_is_two_classes(generation):
 def test_a_tie_of_two_classes_is_the_second_one():
     x = keras.Input((16, 16, 3))
     model = keras.Model(x, L.Dense(1, activation="sigmoid", kernel_initializer="zeros")(L.Flatten()(x)))
-    found = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=1))
-    assert found.targets.tolist() == [[1], [1]]
-    assert found.predicted.tolist() == [[1], [1]]
+    actual = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,), predictions=1))
+    assert actual.targets.tolist() == [[1], [1]]
+    assert actual.predicted.tolist() == [[1], [1]]
 
 
 def test_probabilities_that_are_flattened_at_the_end_are_the_heads():
@@ -513,10 +515,12 @@ def test_probabilities_that_are_flattened_at_the_end_are_the_heads():
     model = keras.Model(x, L.Flatten()(L.Activation("softmax", name="chances")(y)))
     network = Network(model, "none")
     assert (network.score_layer, network.units, network.has_probability) == ("logits", 5, True)
-    found = network.run(taped_nets.images(), Plan((SIGNED,), predictions=5))
-    close(found.predicted_probabilities, -np.sort(-model.predict(taped_nets.images().astype("f4"), verbose=0)))
+    actual = network.run(taped_nets.images(), Plan((SIGNED,), predictions=5))
+    close(actual.predicted_probabilities, -np.sort(-model.predict(taped_nets.images().astype("f4"), verbose=0)))
 
 
-def test_steps_with_rules_stay_written_beside_taped_ones():
-    taped = [step.layer for step in walk(taped_nets.build(keras, "residual")) if type(step.op).__name__ == "Taped"]
+def test_layers_with_rules_are_not_taped_beside_taped_ones():
+    taped = [
+        step.layer for step in build_chain(taped_nets.build(keras, "residual")) if type(step.op).__name__ == "Taped"
+    ]
     assert taped == ["add"]

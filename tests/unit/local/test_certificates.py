@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from convlens.local import certificates as module
-from convlens.local.certificates import NoAuthority, certificates
+from convlens.local.certificates import NoAuthority, ensure_certificates
 
 
 def content(folder):
@@ -56,14 +56,14 @@ def contexts(made, ca):
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "queue.example", "10.1.2.3"])
 def test_both_sides_trust_each_other_at_each_host(tmp_path, host):
-    made = certificates(tmp_path, ["queue.example", "10.1.2.3", "0.0.0.0", "[::]"])
+    made = ensure_certificates(tmp_path, ["queue.example", "10.1.2.3", "0.0.0.0", "[::]"])
     shaken(*contexts(made, made), host)
     assert names(made.server.certificate).isdisjoint({"0.0.0.0", "::"})
     assert socket.gethostname() in names(made.server.certificate)
 
 
 def test_neither_trusts_another_host_or_authority_or_the_other_ones_role(tmp_path):
-    made, other = certificates(tmp_path / "one"), certificates(tmp_path / "two")
+    made, other = ensure_certificates(tmp_path / "one"), ensure_certificates(tmp_path / "two")
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         shaken(*contexts(made, made), "elsewhere.example")
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -75,41 +75,41 @@ def test_neither_trusts_another_host_or_authority_or_the_other_ones_role(tmp_pat
 
 
 def test_what_is_there_is_kept_and_what_is_missing_made(tmp_path):
-    certificates(tmp_path)
+    ensure_certificates(tmp_path)
     before = content(tmp_path)
-    certificates(tmp_path)
+    ensure_certificates(tmp_path)
     assert content(tmp_path) == before
     (tmp_path / "client.key").unlink()
-    certificates(tmp_path)
+    ensure_certificates(tmp_path)
     changed = {name for name, data in content(tmp_path).items() if before[name] != data}
     assert changed == {"client.key", "client.pem"}
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.key")} == {0o600}
 
 
 def test_a_certificate_is_made_anew_for_further_hosts_and_before_it_expires(tmp_path, monkeypatch):
-    made = certificates(tmp_path)
+    made = ensure_certificates(tmp_path)
     first = made.server.certificate.read_bytes()
-    certificates(tmp_path, ["queue.example"])
+    ensure_certificates(tmp_path, ["queue.example"])
     second = made.server.certificate.read_bytes()
     assert second != first
     assert "queue.example" in names(made.server.certificate)
-    monkeypatch.setattr(module, "RENEWED_DAYS", module.LEAF_DAYS + 1)
-    certificates(tmp_path)
+    monkeypatch.setattr(module, "RENEW_DAYS", module.LEAF_DAYS + 1)
+    ensure_certificates(tmp_path)
     assert made.server.certificate.read_bytes() != second
     assert x509.load_pem_x509_certificate(first).not_valid_after_utc < dt.datetime.now(dt.UTC) + dt.timedelta(days=398)
 
 
 def test_others_certificates_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "AUTHORITY", "Somebody's authority ")
-    certificates(tmp_path)
+    ensure_certificates(tmp_path)
     monkeypatch.undo()
     before = content(tmp_path)
-    certificates(tmp_path, ["queue.example"])
+    ensure_certificates(tmp_path, ["queue.example"])
     assert content(tmp_path) == before
     (tmp_path / "ca.key").unlink()
     (tmp_path / "client.pem").unlink()
     with pytest.raises(NoAuthority, match=r"client.pem or its key is missing"):
-        certificates(tmp_path)
+        ensure_certificates(tmp_path)
 
 
 def test_it_is_a_command_too(tmp_path):

@@ -48,14 +48,14 @@ def test_pixels_are_the_same(decoders, channels):
     data = [*map(encoded, kinds), encoded("PNG", PHOTO.convert("RGBA").rotate(9))]
     images = [FILE] * len(data)
     here = Reader(10_000).read(images, data, 20, 30, channels=channels)
-    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, most_here=0)
+    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, max_pixels_here=0)
     np.testing.assert_array_equal(there, here)
 
 
 def test_what_is_wrong_is_told_of_the_image(decoders):
     data = [encoded("PNG"), encoded("PNG")[:60]]
     with pytest.raises(UnreadableAtError, match="damaged or truncated") as caught:
-        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, most_here=0)
+        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, max_pixels_here=0)
     assert caught.value.index == 5
 
 

@@ -40,7 +40,7 @@ def fine_tuned(seed=5):
     model = keras.Model(inputs, L.Dense(4, activation="softmax", name="classes")(x))
     norm = model.get_layer("norm")
     rng = np.random.default_rng(seed)
-    norm.set_weights([rng.uniform(0.5, 2, it.shape) for it in norm.get_weights()])
+    norm.set_weights([rng.uniform(0.5, 2, weight.shape) for weight in norm.get_weights()])
     return model
 
 
@@ -53,10 +53,10 @@ def predicted(model, images):
 
 
 def predicts_as(served, probabilities, images):
-    order, found = predicted(served, images)
+    order, actual = predicted(served, images)
     assert order[:, 0].tolist() == probabilities.argmax(1).tolist()
-    np.testing.assert_allclose(found, np.take_along_axis(probabilities, order, 1), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found, -np.sort(-probabilities, axis=1)[:, :4], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, np.take_along_axis(probabilities, order, 1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, -np.sort(-probabilities, axis=1)[:, :4], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -82,7 +82,7 @@ def test_a_fine_tuned_model_saved_whole_predicts_what_keras_predicts(tmp_path, s
     assert len(card.digest) == 64
 
 
-def test_labels_of_a_file_stand_on_the_card(tmp_path):
+def test_labels_of_a_file_are_on_the_card(tmp_path):
     fine_tuned().save(tmp_path / "m.keras")
     (tmp_path / "l.txt").write_text("a\nb\nc\nd\n")
     assert list(load(tmp_path / "m.keras", f",labels={tmp_path}/l.txt").card.labels) == ["a", "b", "c", "d"]
@@ -105,12 +105,12 @@ def weights(tmp_path_factory):
     model.optimizer.build(model.trainable_variables)  # its moments go into the file, too
     path = folder / "dogs.weights.h5"
     model.save_weights(path)
-    names = [(it.name, len(it.weights)) for it in model.layers]
+    names = [(layer.name, len(layer.weights)) for layer in model.layers]
     del model
     gc.collect()
     yield path, names, images, expected
-    for left in folder.iterdir():
-        left.unlink()
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def test_weights_of_the_stock_vgg16_predict_what_keras_predicts(weights):
@@ -121,32 +121,32 @@ def test_weights_of_the_stock_vgg16_predict_what_keras_predicts(weights):
     assert served.card.cam_layer == "block5_conv3"
 
 
-def test_weights_in_the_older_layout_do_too(weights):
+def test_weights_in_the_older_layout_are_read(weights):
     path, names, images, expected = weights
     old = path.with_name("dogs.h5")
     path.rename(old)
     kinds = {"conv": 0, "dense": 0}
-    with h5py.File(old, "r+") as found:  # the same bytes under the names that keras.applications gave them
-        found.attrs["layer_names"] = [name.encode() for name, _ in names]
-        found.attrs["backend"] = b"tensorflow"
-        found.attrs["keras_version"] = b"2.0.0"
+    with h5py.File(old, "r+") as stored_file:  # the same bytes under the names that keras.applications gave them
+        stored_file.attrs["layer_names"] = [name.encode() for name, _ in names]
+        stored_file.attrs["backend"] = b"tensorflow"
+        stored_file.attrs["keras_version"] = b"2.0.0"
         for name, count in names:
-            group = found.create_group(name)
+            group = stored_file.create_group(name)
             keys = [f"{name}/{part}:0" for part in ("kernel", "bias")][:count]
             group.attrs["weight_names"] = [key.encode() for key in keys]
             kind = "conv" if "conv" in name else "dense"
             for i, key in enumerate(keys):
                 stored = {"conv": "conv2d", "dense": "dense"}[kind] + (f"_{kinds[kind]}" if kinds[kind] else "")
-                group[key] = found[f"layers/{stored}/vars/{i}"]
+                group[key] = stored_file[f"layers/{stored}/vars/{i}"]
             kinds[kind] += bool(count)
         for key in ("layers", "optimizer"):
-            del found[key]
+            del stored_file[key]
     predicts_as(load(old), expected, images)
-    with h5py.File(old, "r+") as found:  # as Theano writes them
-        found.attrs["backend"] = b"theano"
+    with h5py.File(old, "r+") as stored_file:  # as Theano writes them
+        stored_file.attrs["backend"] = b"theano"
         for name, _ in names:
             if "conv" in name:
-                kernel = found[f"{name}/{name}/kernel:0"]
+                kernel = stored_file[f"{name}/{name}/kernel:0"]
                 kernel[...] = kernel[...][::-1, ::-1]
     predicts_as(load(old), expected, images)
 
@@ -158,14 +158,14 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
-def test_a_file_that_is_not_there_is_told_by_its_path(tmp_path, suffix):
+def test_a_missing_file_is_reported_by_its_path(tmp_path, suffix):
     with pytest.raises(ModelUnavailable, match=f"model 'm': there is no file .*gone{suffix}"):
         load(tmp_path / f"gone{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("damage", ["nonsense", "half", "empty"])
-def test_a_damaged_file_is_told_by_its_path(tmp_path, suffix, damage):
+def test_a_damaged_file_is_reported_by_its_path(tmp_path, suffix, damage):
     path = tmp_path / f"m{suffix}"
     fine_tuned().save(path)
     whole = path.read_bytes()

@@ -103,16 +103,16 @@ LOSSY = {
 WHOLE = {name: data for name, (data, _) in LOSSLESS.items()} | LOSSY
 
 
-def test_there_is_a_file_of_every_format():
+def test_every_format_has_a_file():
     assert {Image.open(io.BytesIO(data)).format for data in WHOLE.values()} == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_a_lossless_file_gives_the_pixels_that_went_in(name):
     data, pixels = LOSSLESS[name]
-    found = read(data)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, pixels)
+    actual = read(data)
+    assert actual.dtype == np.uint8
+    np.testing.assert_array_equal(actual, pixels)
 
 
 @pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"16-bit grey PNG", "16-bit grey TIFF"}))
@@ -143,7 +143,7 @@ def test_decoding_and_resizing_is_to_the_bit_what_keras_does(name, size):
     ],
     ids=["PNG", "WEBP", "grey PNG", "one colour", "palette", "GIF"],
 )
-def test_transparency_is_laid_over_white(data, colours):
+def test_transparency_is_composed_over_white(data, colours):
     np.testing.assert_allclose(read(data).astype(float), colours, atol=1.01)
 
 
@@ -162,7 +162,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF"])
-def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
+def test_an_image_is_rotated_upright_from_every_orientation(orientation, fmt):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](NOISE)))
@@ -170,40 +170,40 @@ def test_a_picture_stands_upright_whichever_way_it_is_stored(orientation, fmt):
     np.testing.assert_array_equal(read(encode(stored, fmt, exif=exif, **options)), NOISE)
 
 
-def test_a_jpeg_stands_upright_too():
+def test_a_jpeg_is_rotated_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     flat = np.zeros((64, 32, 3), np.uint8)
     flat[:32] = 255  # white above, black below
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(flat)))
-    found = read(encode(stored, "JPEG", quality=95, exif=exif), 64, 32)
-    np.testing.assert_allclose(found.astype(int), flat, atol=3)
+    actual = read(encode(stored, "JPEG", quality=95, exif=exif), 64, 32)
+    np.testing.assert_allclose(actual.astype(int), flat, atol=3)
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
 
 
-@pytest.mark.parametrize("said", ["EXIF", "XMP"])
-def test_a_jpeg_of_the_models_size_is_turned_whoever_says_so(said):
+@pytest.mark.parametrize("source", ["EXIF", "XMP"])
+def test_a_jpeg_of_the_models_size_is_rotated_by_its_metadata(source):
     exif = Image.Exif()
     exif[0x0112] = 3
     picture = np.zeros((64, 32, 3), np.uint8)
     picture[:32] = 255  # white above, black below
     stored = Image.fromarray(picture[::-1, ::-1].copy())
-    told = {"exif": exif} if said == "EXIF" else {"xmp": XMP}
-    found = read(encode(stored, "JPEG", quality=95, **told), 64, 32)
-    np.testing.assert_allclose(found.astype(int), picture, atol=3)
+    metadata = {"exif": exif} if source == "EXIF" else {"xmp": XMP}
+    actual = read(encode(stored, "JPEG", quality=95, **metadata), 64, 32)
+    np.testing.assert_allclose(actual.astype(int), picture, atol=3)
 
 
-def test_words_like_markers_in_a_comment_hide_no_turn_and_make_none():
+def test_bytes_like_markers_in_a_comment_neither_hide_nor_cause_a_rotation():
     exif = Image.Exif()
     exif[0x0112] = 3
-    turned, upright = (encode(RGB, "JPEG", quality=95, **told) for told in ({"exif": exif}, {}))
+    rotated, upright = (encode(RGB, "JPEG", quality=95, **metadata) for metadata in ({"exif": exif}, {}))
     comment = b"\xff\xfe\x00\x08\xff\xda\xff\xe1\x00\x02"
-    for file in (turned, upright):
+    for file in (rotated, upright):
         behind = file[:2] + comment + file[2:]
         np.testing.assert_array_equal(read(behind), read(file))
-    assert np.abs(read(turned).astype(int) - read(upright)[::-1, ::-1]).mean() < 8
+    assert np.abs(read(rotated).astype(int) - read(upright)[::-1, ::-1]).mean() < 8
 
 
 def test_a_jpeg_with_a_harmless_fault_is_read_as_pillow_reads_it():
@@ -217,7 +217,7 @@ def test_a_jpeg_with_a_harmless_fault_is_read_as_pillow_reads_it():
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"])
-def test_unreadable_exif_turns_nothing(exif):
+def test_unreadable_exif_rotates_nothing(exif):
     np.testing.assert_array_equal(read(encode(RGB, "PNG", exif=exif)), NOISE)
 
 
@@ -237,10 +237,10 @@ def test_damaged_bytes_give_an_image_or_a_refusal_and_nothing_else(name, draw):
     for at in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=8)):
         data[at] ^= draw.draw(st.integers(1, 255))
     try:
-        found = read(bytes(data))
+        actual = read(bytes(data))
     except ImageUnreadableError:
         return
-    assert found.shape == (HEIGHT, WIDTH, 3)
+    assert actual.shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_damaged_bytes_give_an_image_or_a_refusal_and_nothing_else(name, draw):
     [encode(RGB, "PPM"), encode(RGB, "ICO"), b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x01\xfe" * 99],
     ids=["PPM", "ICO", "nothing", "text", "EPS", "nothing known"],
 )
-def test_what_is_none_of_the_formats_is_refused_naming_them(data):
+def test_unsupported_formats_are_refused_naming_the_supported_ones(data):
     with pytest.raises(ImageUnreadableError, match="no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
         read(data)
 
@@ -282,30 +282,30 @@ def test_an_image_at_the_limit_is_read():
         read_pixels(NOISE, limit=HEIGHT * WIDTH - 1)
 
 
-def test_pixels_of_the_right_size_pass_untouched():
+def test_pixels_of_the_models_size_are_unchanged():
     floats = RNG.uniform(0, 255, NOISE.shape).astype(np.float32)
     np.testing.assert_array_equal(read_pixels(NOISE), NOISE)
     np.testing.assert_array_equal(read_pixels(floats), floats)
 
 
-def test_pixels_that_lie_in_one_pack_are_not_copied():
+def test_consecutive_pixels_of_one_buffer_are_not_copied():
     pack = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
-    whole = b"before" + pack.tobytes() + b"behind"
+    buffer = b"before" + pack.tobytes() + b"behind"
     size = pack[0].nbytes
     image = spec_pb2.Image(pixels=tensors.encode(pack[0]))
-    lying = [memoryview(whole)[6 + i * size :][:size] for i in range(4)]
+    views = [memoryview(buffer)[6 + i * size :][:size] for i in range(4)]
 
-    def found(*data):
+    def read_all(*data):
         return READER.read([image] * len(data), data, HEIGHT, WIDTH)
 
     for some in (slice(4), slice(1, 3), slice(2, 3)):
-        assert np.shares_memory(found(*lying[some]), np.frombuffer(whole, np.uint8))
-        np.testing.assert_array_equal(found(*lying[some]), pack[some])
+        assert np.shares_memory(read_all(*views[some]), np.frombuffer(buffer, np.uint8))
+        np.testing.assert_array_equal(read_all(*views[some]), pack[some])
     for order in ([1, 0], [0, 2], [3, 3], [0, 1, 1]):
-        np.testing.assert_array_equal(found(*(lying[i] for i in order)), pack[order])
-    apart = [bytes(it) for it in lying]
-    np.testing.assert_array_equal(found(*apart), pack)
-    np.testing.assert_array_equal(found(lying[0], apart[1]), pack[:2])
+        np.testing.assert_array_equal(read_all(*(views[i] for i in order)), pack[order])
+    copies = [bytes(image) for image in views]
+    np.testing.assert_array_equal(read_all(*copies), pack)
+    np.testing.assert_array_equal(read_all(views[0], copies[1]), pack[:2])
 
 
 def test_pixels_are_resized_as_a_file_is_and_floats_are_rounded_where_they_are_whole_numbers():
@@ -318,7 +318,7 @@ def test_pixels_are_resized_as_a_file_is_and_floats_are_rounded_where_they_are_w
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.5, 255.5])
-def test_float_pixels_that_are_no_colours_are_refused(value):
+def test_float_pixels_outside_0_to_255_are_refused(value):
     array = np.full((HEIGHT, WIDTH, 3), 100, np.float32)
     array[3, 4, 1] = value
     with pytest.raises(ImageUnreadableError, match="finite and within 0…255"):
@@ -328,12 +328,12 @@ def test_float_pixels_that_are_no_colours_are_refused(value):
 ZERO_ONE, MINUS_ONE = spec_pb2.VALUE_RANGE_0_1, spec_pb2.VALUE_RANGE_MINUS_1_1
 
 
-def test_floats_are_brought_to_255_as_their_range_says():
+def test_floats_are_scaled_to_255_by_their_range():
     unit = NOISE.astype(np.float32) / 255
     for pixels, stated in ((unit, ZERO_ONE), (unit * 2 - 1, MINUS_ONE)):
-        found = read_pixels(pixels, value_range=stated)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, NOISE, atol=1e-4)
+        actual = read_pixels(pixels, value_range=stated)
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(actual, NOISE, atol=1e-4)
         np.testing.assert_allclose(
             read_pixels(pixels, 20, 30, value_range=stated), read_pixels(np.float32(NOISE), 20, 30), atol=1e-3
         )
@@ -364,39 +364,39 @@ LUMA = np.asarray(RGB.convert("L"))[..., None]
 
 
 @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (20, 30)])
-def test_a_model_of_grey_images_gets_grey_as_it_is_and_of_colours_the_luma(height, width):
-    wanted = np.asarray(Image.fromarray(LUMA[..., 0]).resize((width, height), Image.Resampling.BILINEAR))[..., None]
+def test_a_grey_model_gets_grey_unchanged_and_the_luma_of_colours(height, width):
+    expected = np.asarray(Image.fromarray(LUMA[..., 0]).resize((width, height), Image.Resampling.BILINEAR))[..., None]
     if (height, width) == (HEIGHT, WIDTH):
-        wanted = LUMA
-    for found in (
+        expected = LUMA
+    for actual in (
         read(encode(GREY, "PNG"), height, width, channels=1),
         read(LOSSLESS["PNG"][0], height, width, channels=1),
         read_pixels(NOISE, height, width, channels=1),
         read_pixels(LUMA, height, width, channels=1),
     ):
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, wanted)
+        assert actual.dtype == np.uint8
+        np.testing.assert_array_equal(actual, expected)
     for floats in (NOISE.astype(np.float32), LUMA.astype(np.float32)):
-        found = read_pixels(floats, height, width, channels=1)
-        assert found.shape == (height, width, 1)
-        np.testing.assert_allclose(found, wanted, atol=1.1)
+        actual = read_pixels(floats, height, width, channels=1)
+        assert actual.shape == (height, width, 1)
+        np.testing.assert_allclose(actual, expected, atol=1.1)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "grey JPEG", "JPEG of RGB planes"])
-def test_a_jpeg_for_a_model_of_grey_images_is_what_keras_makes_of_it(name):
+def test_a_jpeg_is_decoded_to_grey_as_keras_does(name):
     expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), color_mode="grayscale")
     np.testing.assert_array_equal(read(WHOLE[name], channels=1)[..., 0], np.asarray(expected))
 
 
-def test_grey_pixels_are_repeated_and_those_of_one_pack_are_not_copied_for_a_model_of_grey_images():
+def test_grey_pixels_are_repeated_for_colour_models_and_not_copied_for_grey_ones():
     np.testing.assert_array_equal(read_pixels(LUMA), np.dstack([LUMA] * 3))
     np.testing.assert_array_equal(read_pixels(LUMA, 20, 30), np.dstack([read_pixels(LUMA, 20, 30, channels=1)] * 3))
     image, data = described(LUMA)
     whole = data * 2
     lying = [memoryview(whole)[: len(data)], memoryview(whole)[len(data) :]]
-    found = READER.read([image] * 2, lying, HEIGHT, WIDTH, channels=1)
-    assert np.shares_memory(found, np.frombuffer(whole, np.uint8))
-    np.testing.assert_array_equal(found, [LUMA, LUMA])
+    actual = READER.read([image] * 2, lying, HEIGHT, WIDTH, channels=1)
+    assert np.shares_memory(actual, np.frombuffer(whole, np.uint8))
+    np.testing.assert_array_equal(actual, [LUMA, LUMA])
 
 
 @pytest.mark.parametrize(
@@ -439,20 +439,20 @@ def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named
 def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_one_is_named(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     reader = Reader(LIMIT)
-    large = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "PNG")
-    seen = set()
+    file = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "PNG")
+    threads = set()
     opened = Image.open
 
-    def watched(*given, **options):
-        seen.add(threading.current_thread().name)
-        return opened(*given, **options)
+    def open_and_record(*args, **kwargs):
+        threads.add(threading.current_thread().name)
+        return opened(*args, **kwargs)
 
-    monkeypatch.setattr(Image, "open", watched)
-    found = reader.read([spec_pb2.Image(encoded=b"")] * 8, [large] * 8, HEIGHT, WIDTH)
-    assert len(seen) > 1
-    for each in found:
-        np.testing.assert_array_equal(each, read(large))
-    files = [large, large, large, b"x" * len(large), large, large, large, b"x"]
+    monkeypatch.setattr(Image, "open", open_and_record)
+    actual = reader.read([spec_pb2.Image(encoded=b"")] * 8, [file] * 8, HEIGHT, WIDTH)
+    assert len(threads) > 1
+    for each in actual:
+        np.testing.assert_array_equal(each, read(file))
+    files = [file, file, file, b"x" * len(file), file, file, file, b"x"]
     with pytest.raises(UnreadableAtError) as caught:
         reader.read([spec_pb2.Image(encoded=b"")] * 8, files, HEIGHT, WIDTH, 16)
     assert caught.value.index == 19

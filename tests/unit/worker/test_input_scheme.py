@@ -62,26 +62,28 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_scheme_is_what_the_settings_or_the_file_tell_or_assumed(case):
+def test_the_scheme_is_stated_known_or_assumed(case):
     build, options, known, expected = CASES[case]
     card = served(build(), known, **options).card
     assert (card.preprocess, card.preprocess_assumed) == expected
     assert card.preprocess_reason.startswith("assumed" if expected[1] else ("stated", "known", "the model's own"))
 
 
-def test_an_assumption_is_said_aloud_with_its_remedy_and_a_known_scheme_is_not(caplog):
+def test_an_assumed_scheme_is_logged_with_the_remedy_and_a_known_one_is_not(caplog):
     with caplog.at_level(logging.INFO):
         served(model())
         served(model(L.Rescaling(1 / 255)))
     warnings = [
-        it.getMessage() for it in caplog.records if it.levelno == logging.WARNING and "preprocess" in it.message
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "preprocess" in record.message
     ]
     assert len(warnings) == 1
     assert "preprocess=caffe (assumed" in warnings[0]
     assert "state another one by preprocess=" in warnings[0]
 
 
-def test_a_scheme_stated_on_top_of_the_models_own_is_told():
+def test_a_scheme_on_top_of_the_models_own_rescaling_is_logged():
     card = served(model(L.Rescaling(1 / 255, name="own")), preprocess="caffe").card
     assert card.preprocess == "caffe"
     assert "on top of it the model's own layer 'own' rescales" in card.preprocess_reason
@@ -91,21 +93,21 @@ def test_a_model_that_rescales_its_own_input_predicts_what_keras_predicts_on_raw
     built = model(L.Rescaling(1 / 127.5, offset=-1))
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     outputs = served(built).run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
-    wanted = built.predict(images.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-wanted), atol=1e-6)
+    expected = built.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-expected), atol=1e-6)
 
 
-def test_mean_and_std_are_applied_and_stand_on_the_card():
+def test_mean_and_std_are_applied_and_on_the_card():
     built, images = model(), np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     mean, std = (100.0, 90.0, 80.0), (50.0, 60.0, 70.0)
-    found = served(built, mean=mean, std=std)
-    outputs = found.run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
-    wanted = built.predict((images - np.array(mean, "f4")) / np.array(std, "f4"), verbose=0)
-    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-wanted), atol=1e-6)
-    np.testing.assert_allclose(found.card.preprocess_mean, mean)
-    np.testing.assert_allclose(found.card.preprocess_std, std, rtol=1e-6)
+    actual = served(built, mean=mean, std=std)
+    outputs = actual.run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
+    expected = built.predict((images - np.array(mean, "f4")) / np.array(std, "f4"), verbose=0)
+    np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-expected), atol=1e-6)
+    np.testing.assert_allclose(actual.card.preprocess_mean, mean)
+    np.testing.assert_allclose(actual.card.preprocess_std, std, rtol=1e-6)
     x = images[0].astype(np.float32)
-    np.testing.assert_allclose(preprocess_of(found.card).forward(x), (x - mean) / std, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(preprocess_of(actual.card).forward(x), (x - mean) / std, rtol=1e-5, atol=1e-5)
 
 
 def test_the_file_of_imagenets_weights_is_known_by_its_checksum(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ RIGHT = {
     "index to name": ("l.json", json.dumps({"2": "Größe", "0": "cat", "1": "dog"}).encode()),
     "index to identifier and name": (
         "l.JSON",
-        json.dumps({str(i): [f"n{i}", it] for i, it in enumerate(THREE)}).encode(),
+        json.dumps({str(i): [f"n{i}", name] for i, name in enumerate(THREE)}).encode(),
     ),
 }
 WRONG = {
@@ -65,12 +65,12 @@ def test_two_units_may_have_one_label(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), WRONG.values(), ids=WRONG)
-def test_labels_that_cannot_be_meant_are_refused(name, content, message, tmp_path):
+def test_invalid_labels_are_refused(name, content, message, tmp_path):
     with pytest.raises(ModelUnavailable, match=f"model 'm': .*{message}"):
         read(tmp_path, name, content)
 
 
-def test_a_file_of_labels_that_is_not_there_is_refused_by_its_path(tmp_path):
+def test_a_missing_label_file_is_refused_by_its_path(tmp_path):
     with pytest.raises(ModelUnavailable, match=r"cannot read labels .*gone.txt: .*No such file"):
         read_labels(Source("m", "null", labels=tmp_path / "gone.txt"), 3)
 
@@ -80,6 +80,6 @@ def test_utf_16_without_its_mark_is_refused(tmp_path):
         read(tmp_path, "labels.txt", "cat\ndog\nfox\n".encode("utf-16-le"))
 
 
-def test_a_label_ends_where_lines_of_text_end_and_nowhere_else(tmp_path):
+def test_labels_are_split_at_line_endings_only(tmp_path):
     labels = ["a\u2028b", "c\x0bd", "e"]
     assert read(tmp_path, "labels.txt", "\r\n".join(labels).encode()) == labels

@@ -19,10 +19,10 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def check(capsys):
-    def run(*words):
-        status = model_check.main(["check", *map(str, words)])
-        found = capsys.readouterr()
-        return status, found.out, found.err
+    def run(*arguments):
+        status = model_check.main(["check", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
 
     return run
 
@@ -32,35 +32,35 @@ def test_a_model_that_can_be_served_is_described(check, path, tmp_path):
     status, out, _ = check(f"{path},preprocess=unit,labels={tmp_path}/l.json")
     assert status == model_check.SERVABLE
     lines = [line.split(maxsplit=1) for line in out.splitlines() if line.strip()]
-    said = {line[0]: line[1] for line in lines if len(line) > 1}
+    rows = {line[0]: line[1] for line in lines if len(line) > 1}
     assert out.startswith(f"{path} can be served\n")
-    assert said["format"] == f"Keras {keras.__version__} .keras"
-    assert said["input"] == "32×32×3"
-    assert said["preprocess"].startswith("unit")
-    assert said["classes"] == "3: cat, dog, fox"
-    assert said["parameters"] == "3,379"
-    assert "with 8 images at once" in said["memory"]
-    assert "c2" in said["CAM"]
+    assert rows["format"] == f"Keras {keras.__version__} .keras"
+    assert rows["input"] == "32×32×3"
+    assert rows["preprocess"].startswith("unit")
+    assert rows["classes"] == "3: cat, dog, fox"
+    assert rows["parameters"] == "3,379"
+    assert "with 8 images at once" in rows["memory"]
+    assert "c2" in rows["CAM"]
     assert [line.split()[0] for line in out.splitlines()[-5:]] == ["c1", "pool", "c2", "flat", "d"]
 
 
 def test_json_has_the_same_for_programs(check, path):
     status, out, _ = check(path, "--json")
-    found = json.loads(out)
+    report = json.loads(out)
     assert status == model_check.SERVABLE
-    assert found["servable"] is True
-    assert (found["input_shape"], found["parameters"], found["cam_layer"]) == ([32, 32, 3], 3379, "c2")
-    assert [it["name"] for it in found["layers"]] == ["c1", "pool", "c2", "flat", "d"]
-    assert {it["rule"] for it in found["layers"]} == {"written"}
-    assert found["memory_bytes"] > 4 * 3379
-    assert "grad_cam" in found["methods"]
-    assert len(found["digest"]) == 64
+    assert report["servable"] is True
+    assert (report["input_shape"], report["parameters"], report["cam_layer"]) == ([32, 32, 3], 3379, "c2")
+    assert [layer["name"] for layer in report["layers"]] == ["c1", "pool", "c2", "flat", "d"]
+    assert {layer["rule"] for layer in report["layers"]} == {"written"}
+    assert report["memory_bytes"] > 4 * 3379
+    assert "grad_cam" in report["methods"]
+    assert len(report["digest"]) == 64
 
 
-def test_a_model_that_is_refused_says_why(check, path, tmp_path):
+def test_a_refused_model_is_reported_with_the_reason(check, path, tmp_path):
     copy = tmp_path / "scan.keras"
     copy.write_bytes(path.read_bytes())
-    change(copy, lambda it: replace(it, "flat", "Lambda", {}))
+    change(copy, lambda config: replace(config, "flat", "Lambda", {}))
     status, out, _ = check(copy)
     assert status == model_check.REFUSED
     assert out.startswith(f"refused: {copy} cannot be loaded: layer 'flat' is a Lambda: a model file must not run code")
@@ -70,8 +70,8 @@ def test_a_model_that_is_refused_says_why(check, path, tmp_path):
     assert "layer 'flat' is a Lambda" in json.loads(out)["reason"]
 
 
-def test_a_model_that_this_machine_has_no_memory_for_is_refused(check, path, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "available", lambda: 1000)
+def test_a_model_larger_than_the_machines_memory_is_refused(check, path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 1000)
     status, out, _ = check(path)
     assert status == model_check.REFUSED
     assert "of memory" in out
@@ -79,7 +79,7 @@ def test_a_model_that_this_machine_has_no_memory_for_is_refused(check, path, mon
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("arguments", "status", "message"),
     [
         (["gone.keras"], model_check.REFUSED, "refused: there is no file gone.keras"),
         (["gone.keras,colour=red"], model_check.USAGE, "no option 'colour=red'; allowed: preprocess"),
@@ -87,9 +87,9 @@ def test_a_model_that_this_machine_has_no_memory_for_is_refused(check, path, mon
         (["gone.keras,preprocess=x"], model_check.USAGE, "no preprocess 'x'; allowed: caffe"),
     ],
 )
-def test_wrong_words_have_a_status_of_their_own(check, words, status, message):
-    found, out, err = check(*words)
-    assert found == status
+def test_a_wrong_command_line_has_its_own_exit_status(check, arguments, status, message):
+    report, out, err = check(*arguments)
+    assert report == status
     assert (err if status == model_check.USAGE else out).startswith(message)
 
 

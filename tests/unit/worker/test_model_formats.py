@@ -16,7 +16,7 @@ import tf_keras
 from model_files import SIZE, change, entry, genuine, save, seed
 
 from convlens.worker.models.file import load, read_model
-from convlens.worker.models.model_protocol import ModelUnavailable, in_one_sentence
+from convlens.worker.models.model_protocol import ModelUnavailable, summarize_error
 from convlens.worker.models.source import parse
 
 
@@ -58,9 +58,9 @@ def as_written_by(path, backend, where="both", as_bytes=False, turn=()):
             if where in {"both", place}:
                 group.attrs["backend"] = backend.encode() if as_bytes else backend
 
-        def visit(name, it):
-            if isinstance(it, h5py.Dataset) and it.ndim > 2 and any(f"/{layer}/" in f"/{name}" for layer in turn):
-                it[...] = np.flip(it[...], tuple(range(it.ndim - 2)))
+        def visit(name, data):
+            if isinstance(data, h5py.Dataset) and data.ndim > 2 and any(f"/{layer}/" in f"/{name}" for layer in turn):
+                data[...] = np.flip(data[...], tuple(range(data.ndim - 2)))
 
         file.visititems(visit)
     return path
@@ -69,7 +69,7 @@ def as_written_by(path, backend, where="both", as_bytes=False, turn=()):
 @pytest.mark.parametrize(
     ("where", "as_bytes"), [("both", False), ("root", True), ("weights", True), ("weights", False)]
 )
-def test_kernels_that_theano_wrote_are_turned_back(where, as_bytes, tmp_path):
+def test_kernels_of_theano_are_flipped_back(where, as_bytes, tmp_path):
     model = convolutional()
     path = as_written_by(save(model, tmp_path / "m.h5"), "theano", where, as_bytes, turn=("c", "transpose", "line"))
     loaded = read_model(path)
@@ -77,13 +77,13 @@ def test_kernels_that_theano_wrote_are_turned_back(where, as_bytes, tmp_path):
     assert loaded.format.endswith("HDF5 of Theano, kernels turned back")
 
 
-def test_kernels_that_cntk_wrote_are_taken_as_they_are(tmp_path):
+def test_kernels_of_cntk_are_not_flipped(tmp_path):
     model = convolutional()
     path = as_written_by(save(model, tmp_path / "m.h5"), "cntk")
     np.testing.assert_allclose(predicted(read_model(path).model), predicted(model), rtol=1e-6)
 
 
-def test_a_backend_that_is_not_known_is_refused_by_its_name(tmp_path):
+def test_an_unknown_backend_is_refused_by_its_name(tmp_path):
     refused(
         as_written_by(save(convolutional(), tmp_path / "m.h5"), "mxnet"), "by the Keras backend 'mxnet', which is not"
     )
@@ -92,7 +92,8 @@ def test_a_backend_that_is_not_known_is_refused_by_its_name(tmp_path):
 @pytest.mark.parametrize("name", model_files.FORMATS)
 def test_channels_before_space_are_refused_by_the_layers_name(name, made, tmp_path):
     path = change(
-        genuine(name, made, tmp_path), lambda it: entry(it, "pool")["config"].update(data_format="channels_first")
+        genuine(name, made, tmp_path),
+        lambda config: entry(config, "pool")["config"].update(data_format="channels_first"),
     )
     refused(
         path, r"'pool' \(MaxPooling2D\) has data_format='channels_first', channels before space; build the model again"
@@ -110,7 +111,7 @@ def test_keras_1_is_refused_by_its_name(version, made, tmp_path):
     refused(path, "it is of Keras 1, or says no keras_version; load it by Keras 2.2 and save it again")
 
 
-def test_a_keras_that_is_not_known_is_refused_by_its_version(made, tmp_path):
+def test_an_unknown_keras_is_refused_by_its_version(made, tmp_path):
     path = genuine("keras2.h5", made, tmp_path)
     with h5py.File(path, "r+") as file:
         file.attrs["keras_version"] = "4.0.0"
@@ -118,12 +119,12 @@ def test_a_keras_that_is_not_known_is_refused_by_its_version(made, tmp_path):
 
 
 @pytest.mark.parametrize("separator", ["/", "\\"])
-def test_archives_of_tensorflow_2_12_and_of_windows_name_their_weights_otherwise(separator, made, tmp_path):
+def test_archives_of_tensorflow_2_12_and_of_windows_with_other_weight_names_are_read(separator, made, tmp_path):
     path = genuine("keras2.keras", made, tmp_path)
     expected = predicted(read_model(path).model)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
-        members = {it: archive.read(it) for it in archive.namelist()}
+        members = {name: archive.read(name) for name in archive.namelist()}
     inside.write_bytes(members["model.weights.h5"])
     with h5py.File(inside, "r+") as file:
         names = []
@@ -153,7 +154,7 @@ def test_archives_of_tensorflow_2_12_and_of_windows_name_their_weights_otherwise
         ("keras2.saved_model", "a,b=c"),
     ],
 )
-def test_a_file_is_known_by_what_is_in_it(name, called, made, tmp_path):
+def test_a_format_is_recognized_by_its_content(name, called, made, tmp_path):
     path = genuine(name, made, tmp_path).rename(tmp_path / called)
     source = parse(f"m={path}")
     assert (source.kind, source.argument) == ("file", str(path))
@@ -212,11 +213,11 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize(("name", "members", "message"), [(name, *it) for name, it in ARCHIVES.items()], ids=ARCHIVES)
+@pytest.mark.parametrize(("name", "members", "message"), [(name, *row) for name, row in ARCHIVES.items()], ids=ARCHIVES)
 def test_an_archive_of_something_else_is_refused_by_what_is_in_it(name, members, message, tmp_path):
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
-        for it in members:
-            archive.writestr(it, "{}")
+        for member in members:
+            archive.writestr(member, "{}")
     refused(tmp_path / name, f"it is {message}")
 
 
@@ -249,7 +250,7 @@ def test_an_architecture_without_weights_is_refused(made, tmp_path):
     refused(path, "it holds an architecture without weights")
 
 
-def test_what_cannot_be_read_is_refused_by_its_path(tmp_path):
+def test_an_unreadable_file_is_refused_by_its_path(tmp_path):
     assert refused(tmp_path / "gone.keras", "there is no file") == f"there is no file {tmp_path / 'gone.keras'}"
     (tmp_path / "looped.keras").symlink_to(tmp_path / "looped.keras")
     refused(tmp_path / "looped.keras", "cannot be loaded: .*Too many levels of symbolic links")
@@ -257,7 +258,7 @@ def test_what_cannot_be_read_is_refused_by_its_path(tmp_path):
     refused(tmp_path / "nul\0.keras", "there is no file|null")
 
 
-def test_keras_2_costs_a_worker_nothing_that_has_none_of_its_files(made, tmp_path):
+def test_tf_keras_is_not_imported_without_a_keras_2_file(made, tmp_path):
     path = genuine("keras3.keras", made, tmp_path)
     code = f"""
 import sys, pathlib
@@ -269,7 +270,7 @@ print("tf_keras" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("message", "sentence"),
     [
         ("Wrong units. Please see the guide.", "Wrong units"),
         ("Unknown layer: 'X'.\n\nconfig={'a': 1}", "Unknown layer: 'X'"),
@@ -282,5 +283,5 @@ print("tf_keras" in sys.modules)
         ("", "ValueError"),
     ],
 )
-def test_what_keras_says_is_cut_to_its_first_sentence(said, sentence):
-    assert in_one_sentence(ValueError(said)) == sentence
+def test_a_keras_error_is_summarized_by_its_first_sentence(message, sentence):
+    assert summarize_error(ValueError(message)) == sentence

@@ -194,8 +194,8 @@ def predicted(model, shape):
 def computes_what_it_did(model, path, tolerance=1e-5):
     expected = predicted(model, model.input_shape)
     assert np.isfinite(expected).all()
-    found = predicted(read_model(save(model, path)).model, model.input_shape)
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+    actual = predicted(read_model(save(model, path)).model, model.input_shape)
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -206,7 +206,7 @@ def test_a_model_computes_what_it_did_before_it_was_saved(make, ending, generati
 
 
 @pytest.mark.parametrize("make", [normalizations, attention, frozen])
-def test_so_does_a_saved_model_folder(make, tmp_path):
+def test_a_saved_model_folder_is_read(make, tmp_path):
     computes_what_it_did(make(tf_keras), tmp_path / "m.saved_model")
 
 
@@ -215,7 +215,7 @@ def test_a_model_trained_in_half_precision_computes_in_float32(generation, tmp_p
     model = mixed(GENERATIONS[generation])
     computes_what_it_did(model, tmp_path / "m.keras", tolerance=0.02)
     loaded = read_model(tmp_path / "m.keras").model
-    assert {str(getattr(it.compute_dtype, "name", it.compute_dtype)) for it in loaded.layers} == {"float32"}
+    assert {str(getattr(layer.compute_dtype, "name", layer.compute_dtype)) for layer in loaded.layers} == {"float32"}
 
 
 def preprocessed(k, scheme):
@@ -265,12 +265,12 @@ def test_a_sequential_of_keras_before_2_2_3_has_its_layers_as_a_list(tmp_path):
     path = save(model, tmp_path / "m.h5")
 
     def older(config):
-        layers = [it for it in config["config"]["layers"] if it["class_name"] != "InputLayer"]
+        layers = [layer for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
         layers[0]["config"]["batch_input_shape"] = [None, 8, 8, 3]
         config["config"] = layers
 
-    found = read_model(change(path, older)).model
-    np.testing.assert_allclose(predicted(found, (0, 8, 8, 3)), predicted(model, (0, 8, 8, 3)), rtol=1e-6)
+    actual = read_model(change(path, older)).model
+    np.testing.assert_allclose(predicted(actual, (0, 8, 8, 3)), predicted(model, (0, 8, 8, 3)), rtol=1e-6)
 
 
 def test_weights_of_a_nested_model_are_matched_by_name_where_the_order_differs(tmp_path):
@@ -303,9 +303,9 @@ def test_a_sequential_that_was_built_by_its_first_images_is_read(generation, end
     model = k.Sequential([k.layers.Conv2D(4, 3), k.Sequential([k.layers.Flatten(), k.layers.Dense(2)])])
     model(np.zeros((2, SIZE, SIZE, 3), np.float32))
     seed(model)
-    found = read_model(save(model, tmp_path / f"m{ending}")).model
+    actual = read_model(save(model, tmp_path / f"m{ending}")).model
     shape = (0, SIZE, SIZE, 3)
-    np.testing.assert_allclose(predicted(found, shape), predicted(model, shape), rtol=1e-5)
+    np.testing.assert_allclose(predicted(actual, shape), predicted(model, shape), rtol=1e-5)
 
 
 def test_every_augmentation_of_keras_3_is_read(tmp_path):
@@ -318,18 +318,19 @@ def test_every_augmentation_of_keras_3_is_read(tmp_path):
         "RandomRotation",
         "RandomSharpness",
     )
-    options |= {it: (4 if it == "RandomPosterization" else 0.1,) for it in ones}
+    options |= {name: (4 if name == "RandomPosterization" else 0.1,) for name in ones}
     options |= dict.fromkeys(("RandomColorDegeneration", "RandomSaturation", "RandomZoom"), (0.1,))
     # Keras does not read what it writes of RandomShear
-    known = [it for it in sorted(allowed.AUGMENTATION - {"RandomShear"}) if hasattr(keras.layers, it)]
-    model = chain(keras, *(getattr(keras.layers, it)(*options.get(it, ())) for it in known))
+    known = [name for name in sorted(allowed.AUGMENTATION - {"RandomShear"}) if hasattr(keras.layers, name)]
+    model = chain(keras, *(getattr(keras.layers, name)(*options.get(name, ())) for name in known))
     read_model(save(model, tmp_path / "m.keras"))
 
 
 def test_a_model_built_for_a_number_of_images_takes_any(tmp_path):
     model = model_files.small(keras)
     path = change(
-        save(model, tmp_path / "m.keras"), lambda it: entry(it, "image")["config"].update(batch_shape=[1, 32, 32, 3])
+        save(model, tmp_path / "m.keras"),
+        lambda config: entry(config, "image")["config"].update(batch_shape=[1, 32, 32, 3]),
     )
     assert read_model(path).model.input_shape[0] is None
 
@@ -387,9 +388,9 @@ def test_every_name_on_the_lists_is_one_of_keras_or_tensorflow():
     for module, names in allowed.OPERATIONS.items():
         for name in names:
             assert issubclass(getattr(importlib.import_module(module), name), Operation), name
-    assert [it for it in allowed.TENSORFLOW if get_symbol_from_name(it) is None] == []
-    assert {it.lower() for it in allowed.INITIALIZERS} <= {
-        it.lower() for it in (*dir(keras.initializers), *dir(tf_keras.initializers))
+    assert [name for name in allowed.TENSORFLOW if get_symbol_from_name(name) is None] == []
+    assert {name.lower() for name in allowed.INITIALIZERS} <= {
+        name.lower() for name in (*dir(keras.initializers), *dir(tf_keras.initializers))
     }
     assert {*dir(keras.regularizers)} >= allowed.REGULARIZERS
     assert {*dir(keras.constraints)} >= allowed.CONSTRAINTS

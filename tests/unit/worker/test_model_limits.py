@@ -32,7 +32,7 @@ def made(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _eight_gibibytes(monkeypatch):
     """What the machine has, whatever it has."""
-    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
 
 
 def refused(path, message):
@@ -47,22 +47,22 @@ def refused(path, message):
 
 
 def option(name, **options):
-    return lambda it: entry(it, name)["config"].update(options)
+    return lambda config: entry(config, name)["config"].update(options)
 
 
 def swap(name, kind, **options):
-    return lambda it: replace(it, name, kind, options)
+    return lambda config: replace(config, name, kind, options)
 
 
 def unbuilt(config):
     """Without the shapes that Keras 3 notes for each layer, which would contradict a change."""
     config.pop("build_config", None)
-    for it in config["config"].get("layers", ()):
-        unbuilt(it)
+    for layer in config["config"].get("layers", ()):
+        unbuilt(layer)
 
 
 def nested(config, times):
-    """Puts the body into models, one in the other."""
+    """Nest the body in models, one inside the other."""
     body = entry(config, "body")
     inner = dict(body)
     for i in range(times):
@@ -71,12 +71,12 @@ def nested(config, times):
 
 
 def doubled(config, times):
-    """Has each of these models call what is in it twice: 2^times calls in a configuration that is no longer for it."""
+    """Let each of the nested models be called twice: 2^times calls in a configuration of the same size."""
     nested(config, times)
-    it = next(found for found in config["config"]["layers"] if "layers" in found["config"])
-    while "layers" in it["config"]:
-        it["inbound_nodes"] = [{"args": [], "kwargs": {}}, {"args": [], "kwargs": {}}]
-        it = it["config"]["layers"][-1]
+    model = next(layer for layer in config["config"]["layers"] if "layers" in layer["config"])
+    while "layers" in model["config"]:
+        model["inbound_nodes"] = [{"args": [], "kwargs": {}}, {"args": [], "kwargs": {}}]
+        model = model["config"]["layers"][-1]
 
 
 ABSURD = {
@@ -97,27 +97,27 @@ ABSURD = {
     "a number without end": (option("d", units=10**400), "layer 'd' .*allowed are 32 bits"),
     "a text for a number": (option("d", units="many"), "cannot be loaded: "),
     "an unknown option": (option("d", colour="red"), "cannot be loaded: .*colour"),
-    "a missing option": (lambda it: entry(it, "d")["config"].pop("units"), "cannot be loaded: .*units"),
-    "two to the eleventh calls": (lambda it: doubled(it, 10), "calls .* layers; allowed are 3,000"),
-    "models in models": (lambda it: nested(it, 40), "more than 3,000 layers, or 12 models in each other"),
+    "a missing option": (lambda config: entry(config, "d")["config"].pop("units"), "cannot be loaded: .*units"),
+    "two to the eleventh calls": (lambda config: doubled(config, 10), "calls .* layers; allowed are 3,000"),
+    "models in models": (lambda config: nested(config, 40), "more than 3,000 layers, or 12 models in each other"),
     "a call of what is not there": (
-        lambda it: entry(it, "flat").update(
-            inbound_nodes=json.loads(json.dumps(entry(it, "flat")["inbound_nodes"]).replace('"body"', '"gone"'))
+        lambda config: entry(config, "flat").update(
+            inbound_nodes=json.loads(json.dumps(entry(config, "flat")["inbound_nodes"]).replace('"body"', '"gone"'))
         ),
         "cannot be loaded: ",
     ),
     "a layer that is called by itself": (
-        lambda it: entry(it, "flat").update(
-            inbound_nodes=json.loads(json.dumps(entry(it, "flat")["inbound_nodes"]).replace('"body"', '"flat"'))
+        lambda config: entry(config, "flat").update(
+            inbound_nodes=json.loads(json.dumps(entry(config, "flat")["inbound_nodes"]).replace('"body"', '"flat"'))
         ),
         "cannot be loaded: ",
     ),
     "lists in lists": (
-        lambda it: entry(it, "d")["config"].update(units=json.loads("[" * 200 + "]" * 200)),
+        lambda config: entry(config, "d")["config"].update(units=json.loads("[" * 200 + "]" * 200)),
         "lists in each other, more than 32 deep",
     ),
     "twenty thousand layers": (
-        lambda it: entry(it, "body")["config"]["layers"].extend([entry(it, "pool")] * 20_000),
+        lambda config: entry(config, "body")["config"]["layers"].extend([entry(config, "pool")] * 20_000),
         "more than 3,000 layers",
     ),
 }
@@ -133,7 +133,7 @@ def test_an_absurd_configuration_is_refused_in_one_sentence(name, edit, message,
     refused(change(genuine(name, made, tmp_path), everywhere), message)
 
 
-def test_attention_over_every_pixel_is_found_out_by_what_it_computes_inside(tmp_path):
+def test_attention_over_every_pixel_is_refused_by_its_inner_tensors(tmp_path):
     layers = keras.layers
     inputs = keras.Input((224, 224, 3))
     x = layers.Reshape((224 * 224, 3))(inputs)
@@ -155,7 +155,7 @@ def test_weights_of_another_shape_are_refused_though_there_are_enough(name, made
 
 def rewritten(path, **members):
     with zipfile.ZipFile(path) as archive:
-        kept = {it: archive.read(it) for it in archive.namelist() if it not in members}
+        kept = {name: archive.read(name) for name in archive.namelist() if name not in members}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in (kept | members).items():
             archive.writestr(name, data)
@@ -179,7 +179,7 @@ def test_a_configuration_that_keras_cannot_have_written_is_refused(text, made, t
     refused(path, "no JSON that Keras can have written|no layer's configuration")
 
 
-def test_numbers_that_are_declared_and_not_there_are_refused(made, tmp_path):
+def test_numbers_that_are_declared_and_not_stored_are_refused(made, tmp_path):
     path = genuine("keras3.keras", made, tmp_path)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
@@ -198,7 +198,7 @@ def test_numbers_that_are_declared_and_not_there_are_refused(made, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["missing", "one more", "another name"])
-def test_a_weight_that_is_not_in_an_archive_is_missed(how, made, tmp_path):
+def test_a_weight_missing_in_an_archive_is_refused(how, made, tmp_path):
     path = genuine("keras2.keras", made, tmp_path)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
@@ -228,7 +228,7 @@ def test_a_model_that_was_never_built_is_refused(tmp_path):
 
 def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
     monkeypatch.undo()
-    assert 0 < memory_estimate.available() < 1 << 50
+    assert 0 < memory_estimate.measure_available() < 1 << 50
     folder = tmp_path / "memory"
     folder.mkdir()
     for name, text in (
@@ -237,12 +237,12 @@ def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
         ("memory.stat", "cache 9\ntotal_inactive_file 50\n"),
     ):
         (folder / name).write_text(text)
-    assert memory_estimate._left(folder, *memory_estimate.V1) == [350]
+    assert memory_estimate._remaining(folder, *memory_estimate.V1) == [350]
     (folder / "memory.max").write_text("max\n")
     (folder / "memory.current").write_text("5\n")
-    assert memory_estimate._left(folder, *memory_estimate.V2) == []
+    assert memory_estimate._remaining(folder, *memory_estimate.V2) == []
     shutil.rmtree(folder)
-    assert memory_estimate._left(folder, *memory_estimate.V1) == []
+    assert memory_estimate._remaining(folder, *memory_estimate.V1) == []
 
 
 def test_two_objects_of_one_id_and_two_layers_of_one_name_are_refused(made, tmp_path):
@@ -265,19 +265,19 @@ def test_layers_in_reverse_order_are_refused_at_once(tmp_path):
     for _ in range(200):
         x = keras.layers.ReLU()(x)
     keras.Model(inputs, keras.layers.Flatten()(x)).save(tmp_path / "m.keras")
-    path = change(tmp_path / "m.keras", lambda it: it["config"]["layers"].reverse())
+    path = change(tmp_path / "m.keras", lambda config: config["config"]["layers"].reverse())
     with pytest.raises(ModelUnavailable, match="in no order in which they can be computed"):
         read_model(path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "metadata.json", "model.weights.h5"])
-def test_members_packed_so_that_they_cannot_be_bounded_are_refused(name, made, tmp_path):
+def test_members_with_an_unbounded_compression_are_refused(name, made, tmp_path):
     path = genuine("keras3.keras", made, tmp_path)
     with zipfile.ZipFile(path) as archive:
-        members = {it: archive.read(it) for it in archive.namelist()}
+        members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
-        for it, data in members.items():
-            archive.writestr(it, data, zipfile.ZIP_BZIP2 if it == name else zipfile.ZIP_STORED)
+        for member, data in members.items():
+            archive.writestr(member, data, zipfile.ZIP_BZIP2 if member == name else zipfile.ZIP_STORED)
     with pytest.raises(ModelUnavailable, match="packed in a way that Keras never writes"):
         read_model(path)
 
@@ -285,11 +285,11 @@ def test_members_packed_so_that_they_cannot_be_bounded_are_refused(name, made, t
 def test_a_configuration_of_too_many_values_is_refused_before_it_is_parsed(made, tmp_path):
     path = genuine("keras3.keras", made, tmp_path)
     with zipfile.ZipFile(path) as archive:
-        members = {it: archive.read(it) for it in archive.namelist()}
+        members = {name: archive.read(name) for name in archive.namelist()}
     members["config.json"] = b"[" + b"{}," * 2_000_000 + b"1]"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for it, data in members.items():
-            archive.writestr(it, data)
+        for member, data in members.items():
+            archive.writestr(member, data)
     with pytest.raises(ModelUnavailable, match="2,000,001 lists and objects; allowed are 500,000"):
         read_model(path)
 
@@ -305,7 +305,7 @@ def test_numbers_stored_as_keras_never_does_are_refused(options, message, made, 
     path = genuine("keras2.h5", made, tmp_path)
     with h5py.File(path, "r+") as file:
         group = file["model_weights/body/c1"]
-        name = next(it for it in group if it.startswith("kernel"))
+        name = next(name for name in group if name.startswith("kernel"))
         values = group[name][...]
         del group[name]
         group.create_dataset(name, values.shape, values.dtype, **options)
@@ -313,7 +313,7 @@ def test_numbers_stored_as_keras_never_does_are_refused(options, message, made, 
         read_model(path)
 
 
-def test_what_is_neither_a_file_nor_a_folder_is_refused(tmp_path):
+def test_a_special_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "m.keras")
     with pytest.raises(ModelUnavailable, match="neither a file nor a folder"):
         read_model(tmp_path / "m.keras")

@@ -23,8 +23,8 @@ from convlens.worker.models.files import weights
 from convlens.worker.models.model_protocol import ModelUnavailable
 
 BOTH = FORMATS
-KERAS_2 = tuple(it for it in FORMATS if it.startswith("keras2"))
-KERAS_3 = tuple(it for it in FORMATS if it.startswith("keras3"))
+KERAS_2 = tuple(name for name in FORMATS if name.startswith("keras2"))
+KERAS_3 = tuple(name for name in FORMATS if name.startswith("keras3"))
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,15 @@ def lambda_layer(config, name, function):
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("layer", ["flat", "pool"])
-def test_a_lambda_is_refused_by_its_name_and_not_run_nested_or_not(name, layer, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda it: lambda_layer(it, layer, function_of(name)))
+def test_a_lambda_is_refused_by_its_name_and_not_run_even_when_nested(name, layer, made, tmp_path, ran):
+    path = change(genuine(name, made, tmp_path), lambda config: lambda_layer(config, layer, function_of(name)))
     refused(path, f"layer '{layer}' is a Lambda: a model file must not run code; replace it by", ran)
 
 
-def test_the_payload_does_run_where_such_a_file_is_just_loaded(made, tmp_path, ran):
-    path = change(genuine("keras2.h5", made, tmp_path), lambda it: lambda_layer(it, "pool", function_of("keras2.h5")))
+def test_the_payload_runs_where_keras_loads_the_file_unsafely(made, tmp_path, ran):
+    path = change(
+        genuine("keras2.h5", made, tmp_path), lambda config: lambda_layer(config, "pool", function_of("keras2.h5"))
+    )
     with pytest.raises(ValueError, match="Shape mismatch"):  # without the pool, after the Lambda has run
         tf_keras.models.load_model(path, compile=False)
     assert ran.exists()
@@ -123,7 +125,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize(("kind", "options", "message"), LAYERS.values(), ids=LAYERS)
 def test_a_layer_that_is_not_on_the_list_is_refused_by_its_name(name, kind, options, message, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda it: replace(it, "flat", kind, options))
+    path = change(genuine(name, made, tmp_path), lambda config: replace(config, "flat", kind, options))
     refused(path, message, ran)
 
 
@@ -181,7 +183,7 @@ def test_a_module_that_is_not_keras_own_is_refused_and_not_imported(
     ],
 )
 def test_an_option_that_names_something_else_is_refused(name, key, value, message, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda it: entry(it, "d")["config"].update({key: value}))
+    path = change(genuine(name, made, tmp_path), lambda config: entry(config, "d")["config"].update({key: value}))
     refused(path, rf"layer 'd' \(Dense\): {message}", ran)
 
 
@@ -195,7 +197,7 @@ def test_an_option_that_names_something_else_is_refused(name, key, value, messag
 )
 def test_a_function_of_tensorflow_that_is_no_arithmetic_is_refused(name, function, made, tmp_path, ran):
     options = {"function": function, "filename": str(ran)}
-    path = change(genuine(name, made, tmp_path), lambda it: replace(it, "flat", "TFOpLambda", options))
+    path = change(genuine(name, made, tmp_path), lambda config: replace(config, "flat", "TFOpLambda", options))
     refused(path, f"layer 'flat' calls tf.{function}, which a model file must not", ran)
 
 
@@ -248,9 +250,9 @@ def test_a_subclassed_model_is_refused(name, made, tmp_path, ran):
     refused(change(genuine(name, made, tmp_path), edit), "the model is a subclassed model", ran)
 
 
-def test_what_belongs_to_training_is_never_looked_at(made, tmp_path, ran):
+def test_training_options_are_ignored(made, tmp_path, ran):
     evil = {"class_name": "Evil", "module": "payload", "config": {}, "registered_name": "payload>Evil"}
-    path = change(genuine("keras3.keras", made, tmp_path), lambda it: it.update(compile_config={"loss": evil}))
+    path = change(genuine("keras3.keras", made, tmp_path), lambda config: config.update(compile_config={"loss": evil}))
     read_model(path)
     path = genuine("keras2.h5", made, tmp_path)
     with h5py.File(path, "r+") as file:
@@ -259,7 +261,7 @@ def test_what_belongs_to_training_is_never_looked_at(made, tmp_path, ran):
     assert not ran.exists()
 
 
-def test_members_of_an_archive_stay_where_they_are(made, tmp_path, ran):
+def test_members_of_an_archive_are_never_extracted_by_their_paths(made, tmp_path, ran):
     path = genuine("keras3.keras", made, tmp_path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"../../../../../../..{ran}", "x")
@@ -276,7 +278,7 @@ def test_pickled_arrays_are_no_weights(made, tmp_path, ran):
 
     path = genuine("keras3.keras", made, tmp_path)
     with zipfile.ZipFile(path) as archive:
-        members = {it: archive.read(it) for it in archive.namelist() if it != "model.weights.h5"}
+        members = {name: archive.read(name) for name in archive.namelist() if name != "model.weights.h5"}
     np.savez(tmp_path / "w.npz", a=np.array([Evil()], object))
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
@@ -295,12 +297,12 @@ def weights_of(request, made, tmp_path):
             with h5py.File(path, "r+") as file:
                 names = []
                 file["model_weights"].visititems(
-                    lambda n, it: names.append(n) if isinstance(it, h5py.Dataset) else None
+                    lambda n, item: names.append(n) if isinstance(item, h5py.Dataset) else None
                 )
                 change(file, "model_weights/" + names[0])
             return
         with zipfile.ZipFile(path) as archive:
-            members = {it: archive.read(it) for it in archive.namelist()}
+            members = {name: archive.read(name) for name in archive.namelist()}
         inside = tmp_path / "inside.h5"
         inside.write_bytes(members["model.weights.h5"])
         with h5py.File(inside, "r+") as file:
@@ -312,7 +314,7 @@ def weights_of(request, made, tmp_path):
     return path, edit
 
 
-def test_hdf5_that_would_read_other_files_is_refused(weights_of, tmp_path, ran):
+def test_hdf5_that_refers_to_other_files_is_refused(weights_of, tmp_path, ran):
     path, edit = weights_of
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
@@ -337,7 +339,7 @@ def test_hdf5_with_soft_links_is_refused(weights_of, ran):
 
 
 @pytest.mark.parametrize("how", ["external", "virtual", "objects"])
-def test_hdf5_whose_numbers_are_elsewhere_or_none_is_refused(weights_of, how, tmp_path, ran):
+def test_hdf5_with_external_or_non_numeric_data_is_refused(weights_of, how, tmp_path, ran):
     path, edit = weights_of
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
 
@@ -361,15 +363,15 @@ def test_hdf5_whose_numbers_are_elsewhere_or_none_is_refused(weights_of, how, tm
 def test_the_genuine_files_are_served(made, tmp_path):
     for name in FORMATS:
         expected = model_files.small(model_files.framework(name))
-        found = read_model(genuine(name, made, tmp_path)).model
+        actual = read_model(genuine(name, made, tmp_path)).model
         images = model_files.images()
         np.testing.assert_allclose(
-            np.array(found.predict(images, verbose=0)), expected.predict(images, verbose=0), rtol=1e-6
+            np.array(actual.predict(images, verbose=0)), expected.predict(images, verbose=0), rtol=1e-6
         )
     assert keras.__version__.startswith("3")
 
 
-def test_an_activation_of_a_programs_own_is_refused_though_keras_has_one_of_its_name(tmp_path):
+def test_a_programs_activation_is_refused_even_with_the_name_of_one_of_keras(tmp_path):
     def swish(x):
         return x * keras.activations.sigmoid(3.0 * x)
 
@@ -381,7 +383,7 @@ def test_an_activation_of_a_programs_own_is_refused_though_keras_has_one_of_its_
             read_model(tmp_path / name)
 
 
-def test_a_weights_file_of_the_users_is_never_written_whatever_it_is_called(tmp_path):
+def test_a_users_weights_file_is_never_written(tmp_path):
     path = tmp_path / weights.NAME_IN_ARCHIVE
     model = model_files.small(keras)
     model.save_weights(path)

@@ -25,7 +25,7 @@ def rows(heading):
     """The first cell of each row of the table under a heading."""
     section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
-    return [it for it in cells[1:] if not set(it) <= set("- ")]
+    return [cell for cell in cells[1:] if not set(cell) <= set("- ")]
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +58,12 @@ def in_half(_, folder):
         "config": {"name": "mixed_bfloat16"},
         "registered_name": None,
     }
-    return change(path, lambda it: entry(it, "c1")["config"].update(dtype=half))
+    return change(path, lambda config: entry(config, "c1")["config"].update(dtype=half))
 
 
 def for_seven(made, folder):
     path = genuine("keras3.keras", made, folder)
-    return change(path, lambda it: entry(it, "image")["config"].update(batch_shape=[7, 32, 32, 3]))
+    return change(path, lambda config: entry(config, "image")["config"].update(batch_shape=[7, 32, 32, 3]))
 
 
 def augmented(_, folder):
@@ -144,13 +144,16 @@ def bare(file):
 
 
 def option(name, **options):
-    return lambda it: entry(it, name)["config"].update(options)
+    return lambda config: entry(config, name)["config"].update(options)
 
 
 REFUSED = {
-    "a Lambda layer": (changed("keras2.h5", lambda it: replace(it, "flat", "Lambda", {})), "'flat' is a Lambda"),
+    "a Lambda layer": (
+        changed("keras2.h5", lambda config: replace(config, "flat", "Lambda", {})),
+        "'flat' is a Lambda",
+    ),
     "a layer or model class of your own": (
-        changed("keras3.keras", lambda it: replace(it, "flat", "Mine", {})),
+        changed("keras3.keras", lambda config: replace(config, "flat", "Mine", {})),
         "layer 'flat' is a Mine: it is none of Keras' own layers",
     ),
     "an activation, initializer, regularizer or constraint of your own": (
@@ -158,11 +161,11 @@ REFUSED = {
         "activation is 'mine', which is none of Keras' own",
     ),
     "layers that look up values, keep state, or call another framework or model": (
-        changed("keras3.keras", lambda it: replace(it, "flat", "StringLookup", {})),
+        changed("keras3.keras", lambda config: replace(config, "flat", "StringLookup", {})),
         "layer 'flat' is a StringLookup",
     ),
     "a function that is no arithmetic": (
-        changed("keras2.h5", lambda it: replace(it, "flat", "TFOpLambda", {"function": "io.read_file"})),
+        changed("keras2.h5", lambda config: replace(config, "flat", "TFOpLambda", {"function": "io.read_file"})),
         "layer 'flat' calls tf.io.read_file, which a model file must not",
     ),
     "channels before space": (
@@ -225,11 +228,12 @@ INPUTS = {
         (lambda: classifier(lambda x: x / 127.5 - 1), {}, "none", False),
     ],
     "the name of a VGG16, VGG19 or ResNet of keras.applications, of the model or one nested in it": [
-        (lambda it=it: classifier(inner=it), {}, "caffe", True) for it in ("vgg16", "vgg19", "resnet50", "resnet152")
+        (lambda name=name: classifier(inner=name), {}, "caffe", True)
+        for name in ("vgg16", "vgg19", "resnet50", "resnet152")
     ],
     "the name of a ResNetV2, MobileNet, Inception, Xception or NASNet": [
-        (lambda it=it: classifier(inner=it), {}, "tf", True)
-        for it in ("resnet50v2", "mobilenet_1.00_224", "mobilenetv2_0.35_96", "inception_v3", "xception", "NASNet")
+        (lambda name=name: classifier(inner=name), {}, "tf", True)
+        for name in ("resnet50v2", "mobilenet_1.00_224", "mobilenetv2_0.35_96", "inception_v3", "xception", "NASNet")
     ],
     "the name of a DenseNet": [(lambda: classifier(inner="densenet201"), {}, "torch", True)],
     "one channel, and nothing else": [(lambda: classifier(channels=1), {}, "unit", True)],
@@ -247,9 +251,10 @@ def served(folder, model, **options):
 
 
 @pytest.mark.parametrize(
-    ("build", "options", "scheme", "is_assumed"), [pytest.param(*it, id=row) for row in INPUTS for it in INPUTS[row]]
+    ("build", "options", "scheme", "is_assumed"),
+    [pytest.param(*case, id=row) for row, cases in INPUTS.items() for case in cases],
 )
-def test_an_input_is_understood_as_the_page_says(build, options, scheme, is_assumed, tmp_path):
+def test_preprocessing_is_chosen_as_the_page_says(build, options, scheme, is_assumed, tmp_path):
     card = served(tmp_path, build(), **options).card
     assert (card.preprocess, card.preprocess_assumed) == (scheme, is_assumed)
 
@@ -323,21 +328,21 @@ def test_the_page_has_the_rows_that_are_tested_and_no_others():
     assert {*rows("What can be explained of it")} == EXPLAINED.keys() | UNEXPLAINED.keys() | EXPLAINED_ELSEWHERE.keys()
     assert {*rows("What can be served")} == SERVED.keys() | SERVED_ELSEWHERE.keys()
     assert {*rows("What is refused")} == REFUSED.keys()
-    options = {it for row in rows("Options") for it in re.findall(r"`(\w+)=`", row)}
+    options = {option for row in rows("Options") for option in re.findall(r"`(\w+)=`", row)}
     assert options == source._OPTIONS.keys() - {"device_ms"}
 
 
 @pytest.mark.parametrize("what", SERVED)
-def test_what_the_page_says_is_served_is_served(what, made, tmp_path):
+def test_files_that_the_page_serves_are_served(what, made, tmp_path):
     images = model_files.images()
     expected = model_files.small(keras).predict(images, verbose=0)
-    found = np.array(read_model(SERVED[what](made, tmp_path)).model.predict(images, verbose=0))
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    actual = np.array(read_model(SERVED[what](made, tmp_path)).model.predict(images, verbose=0))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_the_page_says_is_refused_is_refused(what, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "available", lambda: 8 << 30)
+def test_files_that_the_page_refuses_are_refused(what, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
     make, message = REFUSED[what]
     with pytest.raises(ModelUnavailable, match=message):
         read_model(make(made, tmp_path))

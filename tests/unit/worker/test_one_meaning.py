@@ -115,7 +115,7 @@ def seen(image, size):
     return Reader(1 << 20).read(*received(packed), *size)[0]
 
 
-def roads(data, path):
+def by_input_type(data, path):
     """The same picture in every way that it may be given."""
     path.write_bytes(data)
     opened = Image.open(path)
@@ -125,8 +125,8 @@ def roads(data, path):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_is_the_same_by_every_road_and_in_the_figure(name, tmp_path):
-    given = roads(PICTURES[name], tmp_path / "picture")
+def test_an_image_has_the_same_pixels_by_every_input_type_and_in_the_figure(name, tmp_path):
+    given = by_input_type(PICTURES[name], tmp_path / "picture")
     with Image.open(given["path"]) as image:
         image.load()
         size = to_rgb(image).size[::-1]
@@ -148,17 +148,17 @@ def test_a_picture_is_the_same_by_every_road_and_in_the_figure(name, tmp_path):
     ],
     ids=["RGBa", "La", "PA", "RGBX"],
 )
-def test_modes_that_no_file_has_are_the_picture_that_they_hold(image, same):
+def test_pillow_modes_that_no_file_has_are_converted(image, same):
     np.testing.assert_array_equal(seen(image, (HEIGHT, WIDTH)), seen(same, (HEIGHT, WIDTH)))
 
 
-def test_an_image_of_the_callers_is_left_as_it_was():
+def test_the_callers_image_is_not_changed():
     image = Image.open(io.BytesIO(PICTURES["RGBA turned"]))
     pack(image)
     assert (image.mode, image.size, image.getexif()[0x0112]) == ("RGBA", (WIDTH, HEIGHT), 6)
 
 
-def test_transparency_means_white_and_not_the_colour_that_lies_under_it():
+def test_transparent_pixels_become_white_whatever_their_colour():
     clear = RGB.copy()
     clear.putalpha(0)
     for image in (clear, encode(clear), encode(clear, "WEBP", lossless=True, exact=True)):
@@ -178,29 +178,29 @@ def test_transparency_means_white_and_not_the_colour_that_lies_under_it():
         (8, [0, 17, 34, 50, 68, 85], 3, [0, 17, 34, 50, 68, 85]),
     ],
 )
-def test_the_transparent_level_of_few_bits_is_the_one_that_the_file_means(bits, values, transparent, greys, tmp_path):
-    for image in roads(few_bits([values], bits, transparent=transparent), tmp_path / "grey.png").values():
+def test_a_transparent_level_of_few_bits_is_scaled(bits, values, transparent, greys, tmp_path):
+    for image in by_input_type(few_bits([values], bits, transparent=transparent), tmp_path / "grey.png").values():
         assert seen(image, (1, 6))[0, :, 0].tolist() == greys
 
 
-def test_a_transparent_colour_of_16_bits_is_refused_with_the_remedy_by_every_road(tmp_path):
+def test_a_transparent_16_bit_colour_is_refused_with_the_remedy_by_every_input_type(tmp_path):
     file = few_bits([[1000, 1000, 1000, 60000, 1, 2]], 16, 2, transparent=1000)
-    for image in roads(file, tmp_path / "deep.png").values():
+    for image in by_input_type(file, tmp_path / "deep.png").values():
         with pytest.raises((InvalidArgument, UnreadableAtError), match="alpha channel, or in 8 bits"):
             seen(image, (1, 2))
 
 
 @pytest.mark.parametrize("kind", ["F", "I", "I;16 of 12 bits"])
-def test_what_does_not_say_what_is_white_is_refused_by_every_road(kind):
+def test_images_of_an_unknown_white_level_are_refused_by_every_input_type(kind):
     values = {"F": np.float32(GREY), "I": np.int32(GREY), "I;16 of 12 bits": DEEP >> 4}[kind]
     image = Image.fromarray(values)
-    said = []
+    messages = []
     for given in (image, encode(image, "TIFF")):
         with pytest.raises((InvalidArgument, UnreadableAtError)) as refused:
             seen(given, (HEIGHT, WIDTH))
-        said.append(str(refused.value).partition(" (reason")[0].partition(" (field")[0])
-    assert said[0] == said[1]
-    assert "scale it to 8 bits" in said[0]
+        messages.append(str(refused.value).partition(" (reason")[0].partition(" (field")[0])
+    assert messages[0] == messages[1]
+    assert "scale it to 8 bits" in messages[0]
 
 
 def test_a_16_bit_png_opened_as_mode_i_by_an_older_pillow_is_16_bits():
@@ -210,7 +210,7 @@ def test_a_16_bit_png_opened_as_mode_i_by_an_older_pillow_is_16_bits():
     np.testing.assert_array_equal(np.asarray(to_rgb(older)), np.asarray(to_rgb(image)))
 
 
-def test_a_16_bit_tiff_of_which_0_is_white_is_refused():
+def test_a_16_bit_tiff_with_inverted_grey_is_refused():
     file = encode(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0})
     with open_picture(file) as image:
         assert image.tag_v2[262] == 0
@@ -230,12 +230,12 @@ def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_wants(channels):
+def test_a_photo_as_whole_floats_gives_the_pixels_of_uint8_at_any_size(channels):
     def read(image, value_range=None):
         (packed,) = pack(image, value_range)
         return packed, Reader(1 << 20).read(*received([packed]), 24, 24, channels=channels)[0]
 
-    _, wanted = read(PHOTO)
+    _, expected = read(PHOTO)
     for floats, value_range in (
         (PHOTO.astype(np.float32), None),
         (PHOTO.astype(np.float64), (0, 255)),
@@ -243,7 +243,7 @@ def test_a_photo_of_whole_numbers_is_the_same_in_floats_whatever_size_the_model_
         (PHOTO / 255, (0, 1)),
         (PHOTO / 127.5 - 1, (-1, 1)),
     ):
-        packed, found = read(floats, value_range)
-        np.testing.assert_array_equal(found, wanted)
+        packed, actual = read(floats, value_range)
+        np.testing.assert_array_equal(actual, expected)
         assert len(packed.data) == PHOTO.size
         assert not packed.value_range

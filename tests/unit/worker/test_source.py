@@ -15,7 +15,7 @@ from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.settings import WorkerSettings
 
-WORDS = {
+VALID = {
     "shapes=shapes": Source("shapes", "shapes"),
     "imagenet=imagenet": Source("imagenet", "imagenet"),
     "load=random:7": Source("load", "random", "7"),
@@ -96,24 +96,24 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("word", "meaning"), WORDS.items())
-def test_every_right_word_is_understood(word, meaning):
-    assert parse(word) == meaning
+@pytest.mark.parametrize(("flag", "meaning"), VALID.items())
+def test_every_valid_flag_is_parsed(flag, meaning):
+    assert parse(flag) == meaning
 
 
-def test_there_is_a_right_word_for_every_kind_of_source_and_every_option():
-    assert {it.kind for it in WORDS.values()} == set(loaders.KINDS)
-    assert all(any(f",{option}=" in word for word in WORDS) for option in source._OPTIONS)
+def test_there_is_a_valid_flag_for_every_kind_of_source_and_every_option():
+    assert {meaning.kind for meaning in VALID.values()} == set(loaders.LOADERS)
+    assert all(any(f",{option}=" in flag for flag in VALID) for option in source._OPTIONS)
     assert all(parse(f"a=null,preprocess={scheme}").preprocess == scheme for scheme in source.PREPROCESS)
 
 
-@pytest.mark.parametrize(("word", "message"), WRONG.items())
-def test_every_wrong_word_is_refused_naming_what_is_allowed(word, message):
+@pytest.mark.parametrize(("flag", "message"), WRONG.items())
+def test_every_wrong_flag_is_refused_naming_what_is_allowed(flag, message):
     with pytest.raises(ModelUnavailable, match=message):
-        parse(word)
+        parse(flag)
 
 
-def test_a_path_that_is_there_is_taken_as_it_is(tmp_path):
+def test_an_existing_path_with_commas_needs_no_quotes(tmp_path):
     folder = tmp_path / "a,b=c"
     folder.mkdir()
     assert parse(f"m={folder}") == Source("m", "file", str(folder))
@@ -124,21 +124,21 @@ def test_a_path_that_is_there_is_taken_as_it_is(tmp_path):
     assert parse(f'm="{tmp_path}/m.keras",preprocess=unit').preprocess == "unit"
 
 
-def test_quotes_come_through_a_flag_and_a_variable(monkeypatch):
+def test_quotes_work_in_a_flag_and_in_a_variable(monkeypatch):
     quoted = 'm="/data/a b,c=d.keras",preprocess=unit'
     expected = Source("m", "file", "/data/a b,c=d.keras", preprocess="unit")
     flags = WorkerSettings.from_command_line("convlens worker", ["--model", quoted, "--model", "s=shapes"])
-    assert [parse(it) for it in flags.model] == [expected, Source("s", "shapes")]
+    assert [parse(flag) for flag in flags.model] == [expected, Source("s", "shapes")]
     for variable in (shlex.join([quoted, "s=shapes"]), f"{quoted} s=shapes"):
         monkeypatch.setenv("CONVLENS_MODEL", variable)
-        found = WorkerSettings.from_command_line("convlens worker", []).model
-        assert [parse(it) for it in found] == [expected, Source("s", "shapes")]
+        models = WorkerSettings.from_command_line("convlens worker", []).model
+        assert [parse(flag) for flag in models] == [expected, Source("s", "shapes")]
 
 
-def test_means_of_pixels_in_0_to_1_are_said_aloud(caplog):
-    found = parse("m=a.keras,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
-    np.testing.assert_allclose(found.mean, (123.675, 116.28, 103.53))
-    np.testing.assert_allclose(found.std, (58.395, 57.12, 57.375))
+def test_means_of_pixels_in_0_to_1_are_scaled_with_a_warning(caplog):
+    source_ = parse("m=a.keras,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
+    np.testing.assert_allclose(source_.mean, (123.675, 116.28, 103.53))
+    np.testing.assert_allclose(source_.std, (58.395, 57.12, 57.375))
     assert "model=m: mean and std are taken as of pixels in 0…1; in 0…255 they are mean=123.675:116.28:103.53" in (
         caplog.text
     )
@@ -171,11 +171,11 @@ def test_null_has_the_layers_and_the_shapes_of_the_stock_vgg16():
     import keras
 
     stock = keras.applications.VGG16(weights=None).layers[1:]
-    assert {it.name: (type(it).__name__, tuple(it.output.shape[1:])) for it in stock} == null.LAYERS
-    assert [it.name for it in stock] == list(null.LAYERS)
+    assert {layer.name: (type(layer).__name__, tuple(layer.output.shape[1:])) for layer in stock} == null.LAYERS
+    assert [layer.name for layer in stock] == list(null.LAYERS)
 
 
-def test_null_gives_zeros_of_the_shapes_that_are_asked_for_and_takes_its_time():
+def test_null_gives_zeros_of_the_requested_shapes_after_its_device_time():
     model = loaders.load(parse("n=null,device_ms=30+10"))
     shapes = {
         Saliency(): (2, 3, 224, 224),

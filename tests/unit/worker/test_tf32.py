@@ -23,11 +23,11 @@ class Held:
 @pytest.fixture
 def turned(monkeypatch):
     turned = []
-    monkeypatch.setattr(keras_model, "TF32", tf32.Switch(turned.append))
+    monkeypatch.setattr(keras_model, "TF32", tf32.ProcessSetting(turned.append))
     return turned
 
 
-def test_the_engines_precisions_are_those_of_cards_and_of_the_wire():
+def test_the_engines_precisions_are_those_of_cards_and_of_the_api():
     assert list(ON_CARDS) == list(PRECISIONS)
     names = {name.removeprefix("PRECISION_").lower() for name, _ in model_pb2.Precision.items()}
     assert names == {*PRECISIONS, "unspecified"}
@@ -41,7 +41,7 @@ def test_a_card_says_the_precision(kind, precision, turned):
     assert turned == ([] if kind == "null" else [precision == "tf32"])
 
 
-def test_tf32_and_other_precisions_are_not_served_by_one_worker(turned):
+def test_tf32_and_other_precisions_exclude_each_other_in_a_worker(turned):
     first = load(parse("one=shapes,precision=tf32"))
     for precision in ("float32", "bfloat16", "float16"):
         with pytest.raises(
@@ -54,9 +54,9 @@ def test_tf32_and_other_precisions_are_not_served_by_one_worker(turned):
     assert set(turned) == {True}
 
 
-def test_the_switch_is_free_again_when_its_models_are_gone():
+def test_the_tf32_setting_is_free_again_after_its_models():
     turned = []
-    switch = tf32.Switch(turned.append)
+    switch = tf32.ProcessSetting(turned.append)
     one, other = Held(), Held()
     switch.claim(one, Source("one", "shapes"))
     with pytest.raises(ModelUnavailable, match="'other': precision=tf32 cannot be served beside model 'one'"):
@@ -68,21 +68,21 @@ def test_the_switch_is_free_again_when_its_models_are_gone():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_device_that_gains_nothing_is_told_of(precision, monkeypatch, caplog):
+def test_an_unsupported_precision_is_logged(precision, monkeypatch, caplog):
     monkeypatch.setattr(tf32.tf.config, "list_physical_devices", lambda _: [])
-    monkeypatch.setattr(tf32, "_flags", lambda: {"avx512f"})
+    monkeypatch.setattr(tf32, "_cpu_flags", lambda: {"avx512f"})
     with caplog.at_level(logging.WARNING):
-        tf32.warn_of_slowness(Source("m", "shapes", precision=precision))
+        tf32.warn_if_unsupported(Source("m", "shapes", precision=precision))
     assert caplog.messages == (
         [] if precision == "float32" else [f"model=m: this device has no {precision}; float32 would be faster"]
     )
 
 
 @pytest.mark.parametrize(
-    ("capability", "wanted"),
+    ("capability", "expected"),
     [((7, 5), {"float32", "float16"}), ((8, 0), set(PRECISIONS)), ((9, 0), set(PRECISIONS))],
 )
-def test_a_gpu_has_what_its_generation_has(capability, wanted, monkeypatch):
+def test_a_gpu_supports_the_precisions_of_its_generation(capability, expected, monkeypatch):
     monkeypatch.setattr(tf32.tf.config, "list_physical_devices", lambda _: ["gpu"])
     monkeypatch.setattr(tf32.tf.config.experimental, "get_device_details", lambda _: {"compute_capability": capability})
-    assert {it for it in PRECISIONS if tf32.has(it)} == wanted
+    assert {precision for precision in PRECISIONS if tf32.is_supported(precision)} == expected

@@ -1,4 +1,4 @@
-"""The Convlens worker: named VGG16 models behind a queue, and the maps they give.
+"""The Convlens worker: serves the jobs of named Keras models from the queue.
 
-`engine` is the mathematics and a library in its own right; everything beside it makes a service of it.
+`engine` computes the maps and is a library in its own right; the other packages make a service of it.
 """

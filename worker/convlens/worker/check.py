@@ -1,4 +1,4 @@
-"""Does the worker of this host serve its models? python -m convlens.worker.check: a health check for containers."""
+"""Check that this host's worker is registered: python -m convlens.worker.check, a health check for containers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from convlens.worker.settings import WorkerSettings
 
 
 def main() -> int:
-    """0 when the worker of the name in the settings, or without one any unnamed worker of this host, is announced."""
+    """Return 0 when the worker with the name in the settings, or by default any worker of this host, is registered."""
     settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
     try:
-        found = model_registry.read_live_workers(connect(settings.redis_url))
+        workers = model_registry.read_live_workers(connect(settings.redis_url))
     except LedgerUnavailable as error:
         print(f"redis cannot be reached: {error}", file=sys.stderr)
         return 1
-    mine = sorted(it for it in found if _is_meant(it, settings.name))
-    print(f"live here: {', '.join(mine) or 'none'}", file=sys.stderr)
-    return int(not mine)
+    matching = sorted(worker for worker in workers if _matches(worker, settings.name))
+    print(f"live here: {', '.join(matching) or 'none'}", file=sys.stderr)
+    return int(not matching)
 
 
-def _is_meant(worker: str, name: str) -> bool:
-    """Whether a live worker is the one checked: of just this name, or HOST-PID of this host where none was given."""
+def _matches(worker: str, name: str) -> bool:
+    """Return True for a worker of this `name`, or with the default name HOST-PID of this host where it is empty."""
     return worker == name if name else re.fullmatch(rf"{re.escape(platform.node())}-\d+", worker) is not None
 
 

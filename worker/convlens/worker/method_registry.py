@@ -1,4 +1,4 @@
-"""What a job asks for, as the engine's values: one row a method."""
+"""The engine's value for each method of a job: one row a method."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from typing import Any, Final
 
 from convlens.jobs.request.methods import Baseline, Method
 from convlens.worker.engine.methods import xrai
-from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, Path
-from convlens.worker.engine.methods.occlusion import Covered, Occlusion
+from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, StraightPath
+from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
 from convlens.worker.engine.methods.score_cam import ScoreCAM
-from convlens.worker.engine.methods.smooth_grad import MOMENTS, Noisy, SmoothGrad
+from convlens.worker.engine.methods.smooth_grad import MOMENTS, GaussianNoise, SmoothGrad
+from convlens.worker.engine.perturbation import RequestedArray
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, Activation, GradCAM, Saliency
-from convlens.worker.engine.sampling import Asked
 
 
-def _path(steps: int, baselines: tuple[Baseline, ...]) -> Path:
-    return Path(steps, tuple(Blur(it) if isinstance(it, float) else it for it in baselines))
+def _path(steps: int, baselines: tuple[Baseline, ...]) -> StraightPath:
+    return StraightPath(
+        steps, tuple(Blur(baseline) if isinstance(baseline, float) else baseline for baseline in baselines)
+    )
 
 
-METHODS: Final[dict[str, Callable[[Any], Asked]]] = {
-    **dict.fromkeys(SALIENCY_METHODS, lambda it: Saliency(it.method, it.reduction, it.layer)),
-    **dict.fromkeys(MOMENTS, lambda it: SmoothGrad(Noisy(it.samples, it.noise), it.method, it.reduction)),
-    "integrated_gradients": lambda it: IntegratedGradients(_path(it.steps, it.baselines), it.reduction),
-    **({"xrai": lambda it: xrai.XRAI(_path(it.steps, it.baselines))} if xrai.AVAILABLE else {}),
-    **dict.fromkeys(CAM_METHODS, lambda it: GradCAM(it.layer, it.upsampled, it.method, it.signed)),
-    "score_cam": lambda it: ScoreCAM(it.layer, it.upsampled),
-    "occlusion": lambda it: Occlusion(Covered(it.patch, it.stride, it.color)),
-    "activations": lambda it: Activation(it.layer, it.channels, it.reduction),
+METHODS: Final[dict[str, Callable[[Any], RequestedArray]]] = {
+    **dict.fromkeys(SALIENCY_METHODS, lambda m: Saliency(m.method, m.reduction, m.layer)),
+    **dict.fromkeys(MOMENTS, lambda m: SmoothGrad(GaussianNoise(m.samples, m.noise), m.method, m.reduction)),
+    "integrated_gradients": lambda m: IntegratedGradients(_path(m.steps, m.baselines), m.reduction),
+    **({"xrai": lambda m: xrai.XRAI(_path(m.steps, m.baselines))} if xrai.AVAILABLE else {}),
+    **dict.fromkeys(CAM_METHODS, lambda m: GradCAM(m.layer, m.upsampled, m.method, m.signed)),
+    "score_cam": lambda m: ScoreCAM(m.layer, m.upsampled),
+    "occlusion": lambda m: Occlusion(SlidingPatch(m.patch, m.stride, m.color)),
+    "activations": lambda m: Activation(m.layer, m.channels, m.reduction),
 }
-"""By the method's name on the wire; those that this worker can compute, and says so on its models' cards."""
+"""By the method's name on the wire: the methods of this worker, which its model cards list."""
 
 
-def engine_value(method: Method) -> Asked:
-    """What the engine calls the array that a job asks for."""
+def to_requested_array(method: Method) -> RequestedArray:
+    """Convert a method of a job to the engine's value. Raises KeyError for one that this worker lacks."""
     return METHODS[method.method](method)

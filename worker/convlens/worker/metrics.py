@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus; docs/metrics.md has each metric's meaning. Knows no jobs and no arrays."""
+"""A worker's Prometheus metrics; docs/metrics.md describes each."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ IMAGE_BYTES: Final = Counter("convlens_worker_image_bytes", "Bytes of the images
 RESULT_BYTES: Final = Counter("convlens_worker_result_bytes", "Bytes of the arrays stored.", ["model"])
 
 
-class Device:
-    """The metrics of one model's device, looked up once. For the device's thread alone."""
+class DeviceMetrics:
+    """The metrics of one model's device. Not thread-safe: for the device's thread."""
 
     def __init__(self, model: str, causes: Iterable[str]) -> None:
         self._images = _BATCH_IMAGES.labels(model)
@@ -40,23 +40,25 @@ class Device:
         self._wait = _WAIT.labels(model)
         self._busy = _BUSY.labels(model)
         self._idle = _IDLE.labels(model)
-        self._began = self._free = time.monotonic()
+        self._started = self._idle_since = time.monotonic()
 
-    def begins(self, images: int, cause: str, taken: float, since: Iterable[float]) -> float:
-        """A batch's pass begins: the moment. `taken` is when the worker took the first of its jobs, `since` are the
-        moments at which its pieces were decoded; all by time.monotonic().
+    def start_pass(self, images: int, cause: str, first_claimed: float, decoded: Iterable[float]) -> float:
+        """Record the start of a batch's pass and return its time. All times are time.monotonic()'s.
+
+        `first_claimed` is when the worker claimed the first of the batch's jobs, `decoded` when each of its parts was
+        decoded.
         """
-        self._began = now = time.monotonic()
-        self._idle.inc(max(0.0, now - max(taken, self._free)))
+        self._started = now = time.monotonic()
+        self._idle.inc(max(0.0, now - max(first_claimed, self._idle_since)))
         self._images.observe(images)
         self._causes[cause].inc()
-        for moment in since:
+        for moment in decoded:
             self._wait.observe(now - moment)
         return now
 
-    def ends(self) -> float:
-        """The pass has ended, well or not: the seconds it took."""
-        self._free = time.monotonic()
-        took = self._free - self._began
-        self._busy.inc(took)
-        return took
+    def end_pass(self) -> float:
+        """Record the end of the pass, successful or not, and return the seconds it took."""
+        self._idle_since = time.monotonic()
+        seconds = self._idle_since - self._started
+        self._busy.inc(seconds)
+        return seconds

@@ -1,4 +1,4 @@
-"""`convlens model check FILE`: what a worker would serve of a model's file, and how, or why it would not.
+"""`convlens model check FILE`: report how a worker would serve a model's file, or why it would refuse it.
 
 The file is loaded as a worker loads it; nothing is served, and no Redis is needed.
 """
@@ -30,17 +30,17 @@ SHOWN_LABELS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckedModel:
     """A model that can be served."""
 
     loaded: LoadedModel
     card: model_pb2.Model
     available: int
-    """Bytes of memory that are left on this machine."""
+    """Bytes of memory that were available before it was loaded."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Checks the file that `argv` names. 0: it can be served, 1: it is refused, 2: the command line is wrong."""
+    """Check the file that `argv` names. Return SERVABLE, REFUSED or USAGE, the exit status."""
     parser = argparse.ArgumentParser("convlens model", description="Looks at models before they are served.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser(
@@ -55,45 +55,46 @@ def main(argv: list[str] | None = None) -> int:
         help="a .keras, .h5 or .hdf5 file or a SavedModel folder, with --model's options: scan.keras,preprocess=unit",
     )
     check.add_argument("--json", action="store_true", help="as one JSON object")
-    words = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
     try:
-        source = parse(f"{NAME}={words.file}")
+        source = parse(f"{NAME}={arguments.file}")
     except ModelUnavailable as error:
-        print(str(error).replace(f"--model {f'{NAME}={words.file}'!r}: ", ""), file=sys.stderr)
+        print(str(error).replace(f"--model {f'{NAME}={arguments.file}'!r}: ", ""), file=sys.stderr)
         return USAGE
     if source.kind != "file":
         print(
-            f"{words.file!r} is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder is needed", file=sys.stderr
+            f"{arguments.file!r} is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder is needed",
+            file=sys.stderr,
         )
         return USAGE
     try:
         with temporary_files("check"):
-            found = _found(source)
+            checked = _load(source)
     except ModelUnavailable as error:
         reason = str(error).removeprefix(f"model {NAME!r}: ")
         refused = {"file": source.argument, "servable": False, "reason": reason}
-        print(json.dumps(refused, ensure_ascii=False) if words.json else f"refused: {reason}")
+        print(json.dumps(refused, ensure_ascii=False) if arguments.json else f"refused: {reason}")
         return REFUSED
-    print(json.dumps(_as_json(source, found), ensure_ascii=False) if words.json else _as_text(source, found))
+    print(json.dumps(_as_json(source, checked), ensure_ascii=False) if arguments.json else _as_text(source, checked))
     return SERVABLE
 
 
-def _found(source: Source) -> Found:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+def _load(source: Source) -> CheckedModel:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up messages
     from convlens.worker.models.file import read_model, serve
-    from convlens.worker.models.files.memory_estimate import available
+    from convlens.worker.models.files.memory_estimate import measure_available
 
-    left = available()
+    memory = measure_available()
     loaded = read_model(Path(source.argument), source.size)
-    return Found(loaded, serve(source, loaded).card, left)
+    return CheckedModel(loaded, serve(source, loaded).card, memory)
 
 
-def _as_json(source: Source, found: Found) -> dict[str, object]:
-    card, estimate = found.card, found.loaded.estimate
+def _as_json(source: Source, checked: CheckedModel) -> dict[str, object]:
+    card, estimate = checked.card, checked.loaded.estimate
     return {
         "file": source.argument,
         "servable": True,
-        "format": found.loaded.format,
+        "format": checked.loaded.format,
         "input_shape": list(card.input_shape),
         "preprocess": card.preprocess,
         "preprocess_assumed": card.preprocess_assumed,
@@ -105,66 +106,75 @@ def _as_json(source: Source, found: Found) -> dict[str, object]:
         "has_probability": card.has_probability,
         "score_layer": card.score_layer,
         "cam_layer": card.cam_layer,
-        "methods": [it for it in card.methods if it not in card.unavailable_methods],
+        "methods": [method for method in card.methods if method not in card.unavailable_methods],
         "unavailable_methods": dict(card.unavailable_methods),
         "parameters": estimate.parameters,
         "memory_bytes": estimate.total,
         "digest": card.digest,
         "layers": [
-            {"name": it.name, "kind": it.kind, "shape": list(it.shape), "rule": "taped" if it.taped else "written"}
-            for it in card.layers
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "shape": list(layer.shape),
+                "rule": "taped" if layer.taped else "written",
+            }
+            for layer in card.layers
         ],
     }
 
 
-def _as_text(source: Source, found: Found) -> str:
-    from convlens.worker.models.files.memory_estimate import in_bytes
+def _as_text(source: Source, checked: CheckedModel) -> str:
+    from convlens.worker.models.files.memory_estimate import BATCH, format_bytes
 
-    card, estimate = found.card, found.loaded.estimate
+    card, estimate = checked.card, checked.loaded.estimate
     pixels = card.preprocess
     if card.preprocess_mean:
-        pixels += f": mean {_numbers(card.preprocess_mean)}, std {_numbers(card.preprocess_std)}"
+        pixels += f": mean {_join_numbers(card.preprocess_mean)}, std {_join_numbers(card.preprocess_std)}"
     if card.preprocess_reason:
         pixels += f" ({card.preprocess_reason})"
     labels = ", ".join(card.labels[:SHOWN_LABELS]) + (", …" if len(card.labels) > SHOWN_LABELS else "")
+    memory = f"about {format_bytes(estimate.total)} with {BATCH} images at once"
+    memory += f"; {format_bytes(checked.available)} are left here"
     rows = [
-        ("format", found.loaded.format),
-        ("input", _by(card.input_shape)),
+        ("format", checked.loaded.format),
+        ("input", _join_shape(card.input_shape)),
         ("preprocess", pixels),
         ("classes", f"{card.classes or card.layers[-1].shape[-1]}{f': {labels}' if labels else ', without labels'}"),
         ("scores", f"{card.score_layer}, {'with' if card.has_probability else 'without'} probabilities"),
         ("CAM layer", card.cam_layer or "none: no convolution with an extent"),
         ("parameters", f"{estimate.parameters:,}"),
-        (
-            "memory",
-            f"about {in_bytes(estimate.total)} with 8 images at once; {in_bytes(found.available)} are left here",
-        ),
-        *((f"not {method}", why) for method, why in sorted(card.unavailable_methods.items())),
+        ("memory", memory),
+        *((f"not {method}", reason) for method, reason in sorted(card.unavailable_methods.items())),
     ]
-    table = [(it.name, it.kind, _by(it.shape), "taped" if it.taped else "written") for it in card.layers]
+    table = [
+        (layer.name, layer.kind, _join_shape(layer.shape), "taped" if layer.taped else "written")
+        for layer in card.layers
+    ]
     return "\n".join(
         [
             f"{source.argument} can be served",
             "",
-            *_columns(rows),
+            *_align(rows),
             "",
-            *_columns([("layer", "kind", "output", "rule"), *table]),
+            *_align([("layer", "kind", "output", "rule"), *table]),
         ]
     )
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows in aligned columns, the last one as long as it is."""
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Align rows in columns, except for the last column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return ["  " + "  ".join([*(it.ljust(w) for it, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in rows]
+    return [
+        "  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in rows
+    ]
 
 
-def _by(shape: Iterable[int]) -> str:
+def _join_shape(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _numbers(values: Iterable[float]) -> str:
-    return ":".join(f"{it:g}" for it in values)
+def _join_numbers(values: Iterable[float]) -> str:
+    return ":".join(f"{value:g}" for value in values)
 
 
 if __name__ == "__main__":

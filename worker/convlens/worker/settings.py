@@ -1,15 +1,17 @@
-"""The worker's settings: which models it serves, and how much at once."""
+"""The worker's settings: the models it serves and its limits."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from convlens.jobs.runtime.settings import JobsSettings
+
+DEFAULT_BATCH_SIZE: Final = 8
 
 
 class WorkerSettings(JobsSettings):
@@ -24,7 +26,7 @@ class WorkerSettings(JobsSettings):
     model: Annotated[list[str], NoDecode] = Field(
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
-    max_batch_size: int = Field(8, ge=1, description="images that share a pass on the device")
+    max_batch_size: int = Field(DEFAULT_BATCH_SIZE, ge=1, description="images that share a pass on the device")
     consumers: int = Field(
         4, ge=1, description="threads a model, which claim jobs, decode and store while the device computes"
     )
@@ -33,8 +35,8 @@ class WorkerSettings(JobsSettings):
         2, ge=1, description="processes that decode large images, each one of up to max_image_pixels at a time"
     )
     working_bytes: int = Field(
-        1 << 30, ge=1, description="bytes of the arrays that large results under way are made of; of one that needs"
-        " more, alone"
+        1 << 30, ge=1, description="bytes of the arrays of all large results in progress; one that needs more is"
+        " computed alone"
     )  # fmt: skip
     device_timeout: float = Field(
         180.0, gt=0, description="seconds that one batch may be on the device before the worker ends as hung"
@@ -49,15 +51,15 @@ class WorkerSettings(JobsSettings):
 
     @classmethod
     def from_command_line(cls, program: str, argv: list[str]) -> Self:
-        """See JobsSettings. A repeated --model is joined here, since pydantic would join and cut it at commas."""
+        """See JobsSettings. Repeated --model flags are joined here, since pydantic would split them at commas."""
         repeated = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         repeated.add_argument("--model", action="append", default=[])
-        found, rest = repeated.parse_known_args(argv)
-        models = ["--model", shlex.join(found.model)] if found.model else []
-        return super().from_command_line(program, [*rest, *models])
+        flags, others = repeated.parse_known_args(argv)
+        models = ["--model", shlex.join(flags.model)] if flags.model else []
+        return super().from_command_line(program, [*others, *models])
 
     @field_validator("model", mode="before")
     @classmethod
-    def _words(cls, value: object) -> object:
-        """A variable gives several models between blanks, quoted as in a shell."""
+    def _split_models(cls, value: object) -> object:
+        """Split the models of a CONVLENS_MODEL variable at blanks, quoted as in a shell."""
         return shlex.split(value) if isinstance(value, str) else value

@@ -12,24 +12,24 @@ import torch
 from captum.attr import GuidedBackprop, LayerActivation, LayerGradCam, Saliency
 from torch import nn
 
-found = protocol.weights()
+weights = protocol.weights()
 net = nn.Sequential()
 for block, (count, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
     for i in range(1, count + 1):
-        kernel = torch.from_numpy(np.ascontiguousarray(found[f"block{block}_conv{i}/kernel"].transpose(3, 2, 0, 1)))
+        kernel = torch.from_numpy(np.ascontiguousarray(weights[f"block{block}_conv{i}/kernel"].transpose(3, 2, 0, 1)))
         convolution = nn.Conv2d(kernel.shape[1], width, 3, padding=1)
-        convolution.weight.data, convolution.bias.data = kernel, torch.from_numpy(found[f"block{block}_conv{i}/bias"])
+        convolution.weight.data, convolution.bias.data = kernel, torch.from_numpy(weights[f"block{block}_conv{i}/bias"])
         net.add_module(f"block{block}_conv{i}", convolution)
         net.add_module(f"block{block}_relu{i}", nn.ReLU())
     net.add_module(f"block{block}_pool", nn.MaxPool2d(2))
 net.add_module("flatten", nn.Flatten())
 for name in ("fc1", "fc2", "predictions"):
-    kernel = found[f"{name}/kernel"]
+    kernel = weights[f"{name}/kernel"]
     if name == "fc1":
         kernel = kernel.reshape(7, 7, 512, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
     dense = nn.Linear(*kernel.shape)
     dense.weight.data = torch.from_numpy(np.ascontiguousarray(kernel.T))
-    dense.bias.data = torch.from_numpy(found[f"{name}/bias"])
+    dense.bias.data = torch.from_numpy(weights[f"{name}/bias"])
     net.add_module(name, dense)
     if name != "predictions":
         net.add_module(f"{name}_relu", nn.ReLU())

@@ -11,29 +11,29 @@ from time import perf_counter
 from typing import Any, Final
 
 from bench.plane import work
-from bench.plane.driver import obey
-from bench.plane.load import Order, Report
+from bench.plane.driver import serve
+from bench.plane.load import Report, Workload
 from bench.plane.peers.celery.tasks import connect, zeros
 
 PACK: Final = 8
 TIMEOUT: Final = 20.0
 
 
-def ordered(order: Order, bodies: Iterator[bytes]) -> Report:
+def ordered(workload: Workload, bodies: Iterator[bytes]) -> Report:
     """A closed loop in one thread, as its results are awaited."""
-    pack = PACK if order.call == "map" else 1
+    pack = PACK if workload.call == "map" else 1
     report = Report(images_a_job=pack)
     waiting: deque[tuple[float, Any]] = deque()
     began = perf_counter()
-    while (going := perf_counter() < began + order.seconds) or waiting:
-        if going and len(waiting) < order.in_flight // pack:
+    while (going := perf_counter() < began + workload.seconds) or waiting:
+        if going and len(waiting) < workload.in_flight // pack:
             sent = list(islice(bodies, pack))
             waiting.append((perf_counter(), zeros.delay(sent)))
             report.sent += sum(map(len, sent))
             continue
         since, task = waiting.popleft()
         for answer in task.get(timeout=TIMEOUT):
-            work.received(order.kind, answer)
+            work.received(workload.kind, answer)
             report.images += 1
             report.received += len(answer)
         task.forget()
@@ -43,13 +43,13 @@ def ordered(order: Order, bodies: Iterator[bytes]) -> Report:
 
 
 async def main() -> None:
-    """Obeys orders."""
+    """Run workloads."""
     bodies = {kind: work.bodies(kind) for kind in ("raw", "jpeg", "photo")}
 
-    async def run(order: Order) -> Report:
-        return ordered(order, bodies[order.kind])
+    async def run(workload: Workload) -> Report:
+        return ordered(workload, bodies[workload.kind])
 
-    await obey(run)
+    await serve(run)
 
 
 if __name__ == "__main__":

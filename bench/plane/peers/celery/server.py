@@ -13,7 +13,7 @@ from bench.plane.peers.celery.tasks import app, connect
 if __name__ == "__main__":
     port = sys.argv[1]
     connect(port)
-    os.environ["C_FORCE_ROOT"] = "1"  # Celery has root take no pickles; these come from the bench alone
+    os.environ["C_FORCE_ROOT"] = "1"  # Celery refuses pickles as root; these come from the bench alone
     command = [get_binary_path(), "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen(command):
         flags = ["--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -13,8 +13,8 @@ import numpy as np
 import uvloop
 
 from bench.plane import work
-from bench.plane.driver import obey
-from bench.plane.load import Order, Report, run
+from bench.plane.driver import serve
+from bench.plane.load import Report, Workload, run
 from bench.plane.peers.echo.server import SERVICE, UNLIMITED
 
 PACK: Final = 8
@@ -23,29 +23,29 @@ LARGE: Final = (16, SIDE := work.SIDE, SIDE, 64)
 
 
 async def main(target: str) -> None:
-    """Obeys orders against the service at `target`."""
+    """Run workloads against the service at `target`."""
     async with grpc.aio.insecure_channel(target, (*UNLIMITED, ("grpc.enable_http_proxy", 0))) as channel:
         bodies = {kind: work.bodies(kind) for kind in ("raw", "jpeg", "photo")}
         one = channel.unary_unary(f"/{SERVICE}/Single")
 
-        async def single(order: Order) -> Report:
+        async def single(workload: Workload) -> Report:
             async def call(report: Report) -> None:
-                body = next(bodies[order.kind])
+                body = next(bodies[workload.kind])
                 answer = await one(body)
-                work.received(order.kind, answer)
+                work.received(workload.kind, answer)
                 report.images += 1
                 report.sent += len(body)
                 report.received += len(answer)
 
-            return await run(call, order)
+            return await run(call, workload)
 
-        async def mapped(order: Order) -> Report:
+        async def mapped(workload: Workload) -> Report:
             report = Report(images_a_job=PACK)
-            room = asyncio.Semaphore(order.in_flight // PACK)
+            room = asyncio.Semaphore(workload.in_flight // PACK)
             began = perf_counter()
 
             async def packs() -> AsyncIterator[bytes]:
-                while perf_counter() < began + order.seconds:
+                while perf_counter() < began + workload.seconds:
                     await room.acquire()
                     pack = b"".join(next(bodies["raw"]) for _ in range(PACK))
                     report.sent += len(pack)
@@ -58,7 +58,7 @@ async def main(target: str) -> None:
             report.seconds = perf_counter() - began
             return report
 
-        async def large(_: Order) -> Report:
+        async def large(_: Workload) -> Report:
             began = perf_counter()
             array = np.empty(LARGE, np.float32)
             into = memoryview(array).cast("B")
@@ -69,7 +69,7 @@ async def main(target: str) -> None:
             return Report(images=LARGE[0], received=at, seconds=perf_counter() - began)
 
         calls = {"single": single, "map": mapped, "large": large}
-        await obey(lambda order: calls[order.call](order))
+        await serve(lambda workload: calls[workload.call](workload))
 
 
 if __name__ == "__main__":

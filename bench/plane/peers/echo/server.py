@@ -29,7 +29,7 @@ async def images(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]
 
 
 async def read(request: bytes, _: Any) -> AsyncIterator[bytes]:
-    """As many bytes as are asked for."""
+    """Send the requested number of bytes."""
     left = int(request)
     chunk = bytes(CHUNK)
     while left:

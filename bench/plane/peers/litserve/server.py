@@ -1,4 +1,4 @@
-"""LitServe: a FastAPI front and two worker processes; batches of up to 32 that wait 2 ms for company.
+"""LitServe: a FastAPI server and two worker processes; batches of up to 32 that wait 2 ms for company.
 
 Bodies travel as they are, in place of the JSON with base64 that is usual there.
 """

@@ -1,4 +1,4 @@
-"""mosec: a Rust HTTP front and so many Python workers; batches of up to 32 that wait 2 ms for company."""
+"""mosec: a Rust HTTP server and so many Python workers; batches of up to 32 that wait 2 ms for company."""
 
 from __future__ import annotations
 

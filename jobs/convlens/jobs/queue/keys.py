@@ -1,4 +1,4 @@
-"""Every Redis key that Python names. The scripts' own are in lua/common.lua and lua/lib; all have the same prefix."""
+"""The Redis keys that Python names; all of them, and the fields of a job, are in schema.md."""
 
 from __future__ import annotations
 

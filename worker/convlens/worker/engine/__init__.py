@@ -1,13 +1,27 @@
-"""The mathematics: what did this VGG-like network look at? Arrays in, arrays out.
+"""Explanations of Keras image classifiers: saliency, class activation maps, perturbation methods, activations.
 
-A library in its own right: it knows TensorFlow and Keras, and nothing of queues, wires or files. plan and outputs are
-plain values that import neither.
+A library in its own right, arrays in and arrays out: it uses TensorFlow and Keras, and knows nothing of queues, wire
+formats or files.
 
-    from convlens.worker.engine.network import Network
-    from convlens.worker.engine.plan import Activation, GradCAM, Plan, Saliency
+- `network.Network` wraps a Keras model; `Network.run` computes a `plan.Plan` in one forward and one backward pass.
+- `explain.explain` also takes perturbation methods (`methods`), which need more passes.
+- `plan` and `outputs` hold the values that go in and come out; they import no TensorFlow.
 
-    network = Network(keras.applications.VGG16(), preprocess="caffe")
-    plan = Plan((Saliency(), GradCAM("block5_conv3"), Activation("block1_conv1")))
-    outputs = network.run(images, plan)          # images: uint8 or float32 RGB in 0…255, (N,H,W,3)
-    outputs.maps[Saliency()]                     # (N,T,H,W) float32
+>>> import keras
+>>> import numpy as np
+>>> from convlens.worker.engine.explain import explain
+>>> from convlens.worker.engine.methods.integrated_gradients import IntegratedGradients
+>>> from convlens.worker.engine.network import Network
+>>> from convlens.worker.engine.plan import GradCAM, Saliency
+>>> model = keras.Sequential([
+...     keras.Input((32, 32, 3)),
+...     keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
+...     keras.layers.GlobalAveragePooling2D(),
+...     keras.layers.Dense(10, activation="softmax"),
+... ])
+>>> network = Network(model, preprocess="unit")
+>>> images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+>>> outputs = explain(network, images, [Saliency("guided"), GradCAM("conv"), IntegratedGradients()])
+>>> outputs.maps[Saliency("guided")].shape  # images, targets, height, width
+(2, 1, 32, 32)
 """

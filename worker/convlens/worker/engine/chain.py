@@ -1,8 +1,7 @@
-"""Walks a Keras model and gives the chain of operations it is, nested models included.
+"""Convert a Keras model, nested models included, to a chain of operations.
 
-A layer with a rule here is written out, with a backward pass of its own. Whatever else there is between two tensors
-that every path passes, a layer or a region of several, is one taped step: Keras' own forward pass, TensorFlow's
-gradient.
+A layer with a rule (rules.py) becomes operations with a written backward pass. Any other segment of the graph, a layer
+or a region with branches, becomes one taped step: the Keras layers forward, TensorFlow's gradient backward.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from convlens.worker.engine.graph import (
     is_keras_own,
     is_model,
     kind_of,
-    segments,
+    split_into_segments,
 )
-from convlens.worker.engine.kinds import KEEPS_RANGE, LINEAR
-from convlens.worker.engine.rules import NoRule, is_linear, probability, written
+from convlens.worker.engine.kinds import RANGE_PRESERVING, WITHOUT_HIDDEN_ACTIVATION
+from convlens.worker.engine.rules import NoRule, convert_layer, convert_probability, is_linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +33,9 @@ class Step:
 
     op: ops.Op
     layer: str | None
-    """The Keras layer whose output this is, with #2, #3… for further uses; None for an inner operation of a layer."""
+    """The Keras layer whose output this is, with #2, #3… for repeated calls; None for an inner operation of a layer."""
     kinds: tuple[str, ...]
-    """The Keras classes of what it computes; the last one is that of the layer."""
+    """The Keras classes of its operations; the last one is that of the layer."""
 
     @property
     def kind(self) -> str:
@@ -45,132 +44,140 @@ class Step:
 
     @property
     def is_convolution(self) -> bool:
-        """True where it ends a convolution's layer, or a region with one inside."""
+        """True for a convolution, and for a region that contains one."""
         return any("Conv" in kind for kind in self.kinds)
 
 
-def walk(model: Layer, output: str | None = None) -> list[Step]:
-    """The steps of `model` to its output, or to the one named `output`, in the order the data passes.
+def build_chain(model: Layer, output: str | None = None) -> list[Step]:
+    """Return the steps of `model` to its output, or to the one named `output`, in order.
 
-    Raises UnsupportedLayer naming what cannot be explained.
+    Raises UnsupportedLayer that names the layer which cannot be explained.
     """
-    uses: Counter[str] = Counter()
-    steps = [step for segment in _flat(segments(model, output)) for step in _steps(segment, uses)]
-    head = next((i for i in reversed(range(len(steps))) if not isinstance(steps[i].op, _SHAPES)), 0)
+    calls: Counter[str] = Counter()
+    segments = _flatten(split_into_segments(model, output))
+    steps = [step for segment in segments for step in _convert(segment, calls)]
+    head = next((i for i in reversed(range(len(steps))) if not isinstance(steps[i].op, _AFTER_HEAD)), 0)
     return [step if i >= head else _without_probability(step) for i, step in enumerate(steps)]
 
 
-def rescaling_layer(model: Layer, output: str | None = None) -> str:
-    """The name of the layer by which a model brings pixels to its own range; empty for one that expects it done."""
-    for segment in _flat(segments(model, output)):
-        raw, found = {0}, []
-        for number, (operation, inputs) in enumerate(segment.calls(), start=1):
+def find_rescaling_layer(model: Layer, output: str | None = None) -> str:
+    """Return the name of the layer by which a model rescales raw pixels itself; empty for a model without one."""
+    for segment in _flatten(split_into_segments(model, output)):
+        raw, rescaling = {0}, []
+        for number, (operation, inputs) in enumerate(segment.iter_calls(), start=1):
             if raw.isdisjoint(inputs):
                 continue
-            if kind_of(operation) in KEEPS_RANGE:
+            if kind_of(operation) in RANGE_PRESERVING:
                 raw.add(number)
-            elif own := _rescales(operation):
-                found.append(own)
+            elif name := _rescaling_name(operation):
+                rescaling.append(name)
             else:
                 return ""
-        if found:
-            return found[0]
+        if rescaling:
+            return rescaling[0]
     return ""
 
 
-def _rescales(operation: Layer) -> str:
-    """The name of what rescales pixels in an operation that takes them; empty for one with weights of its own."""
+def _rescaling_name(operation: Layer) -> str:
+    """Return the name of the rescaling in an operation on raw pixels; empty for an operation with trained weights."""
     if is_model(operation):
-        return rescaling_layer(operation) if len(operation.inputs or ()) == len(operation.outputs or ()) == 1 else ""
+        return find_rescaling_layer(operation) if _has_one_path(operation) else ""
     has_weights = bool(getattr(operation, "weights", ())) and kind_of(operation) != "Normalization"
     return "" if has_weights else str(operation.name)
 
 
-_SHAPES: Final = (ops.Identity, ops.Reshape)
-"""What may follow the probabilities at the end of a model."""
+def _has_one_path(model: Layer) -> bool:
+    return len(model.inputs or ()) == len(model.outputs or ()) == 1
 
 
-def _flat(found: list[Segment]) -> Iterator[Segment]:
-    """The segments, nested models opened."""
-    for segment in found:
-        if segment.trains:
+_AFTER_HEAD: Final = (ops.Identity, ops.Reshape)
+"""Operations that may follow the probabilities at the end of a model."""
+
+
+def _flatten(segments: list[Segment]) -> Iterator[Segment]:
+    """Yield the segments, those of nested models in place of the nested model."""
+    for segment in segments:
+        if segment.training_operation:
             raise UnsupportedLayer(
-                f"layer {segment.trains!r} is called with training=True: what it gives changes from call to call"
+                f"layer {segment.training_operation!r} is called with training=True: what it gives changes from call "
+                "to call"
             )
         inner = segment.single
-        if inner is not None and is_model(inner) and len(inner.inputs or ()) == len(inner.outputs or ()) == 1:
-            yield from _flat(segments(inner))
+        if inner is not None and is_model(inner) and _has_one_path(inner):
+            yield from _flatten(split_into_segments(inner))
         else:
             yield segment
 
 
-def _steps(segment: Segment, uses: Counter[str]) -> list[Step]:
-    """The steps of a segment: its only layer's by its rule, or one that is taped."""
+def _convert(segment: Segment, calls: Counter[str]) -> list[Step]:
+    """Convert a segment to steps by the rule of its only layer, or to one taped step."""
     for operation in segment.operations:
-        _refuse(operation)
+        _check_supported(operation)
     last = segment.operations[-1]
-    uses[last.name] += 1
-    name = last.name if uses[last.name] == 1 else f"{last.name}#{uses[last.name]}"
+    calls[last.name] += 1
+    name = last.name if calls[last.name] == 1 else f"{last.name}#{calls[last.name]}"
     try:
-        found = _written(segment)
+        converted = _convert_by_rule(segment)
     except NoRule:
-        return [Step(_taped(segment), name, tuple(map(kind_of, _leaves(segment.operations))))]
-    return [Step(op, name if op is found[-1] else None, (kind_of(last),)) for op in found]
+        return [Step(_tape(segment), name, tuple(map(kind_of, _leaves(segment.operations))))]
+    return [Step(op, name if op is converted[-1] else None, (kind_of(last),)) for op in converted]
 
 
-def _written(segment: Segment) -> list[ops.Op]:
-    """A segment's operations by rules. Raises NoRule."""
+def _convert_by_rule(segment: Segment) -> list[ops.Op]:
+    """Convert a segment of one layer by the layer's rule. Raises NoRule."""
     layer = segment.single
     if layer is None:
         raise NoRule
-    head = probability(layer, len(segment.start.shape), segment.arguments())
-    return [head] if head else written(layer)
+    head = convert_probability(layer, len(segment.start.shape), segment.read_arguments())
+    return [head] if head else convert_layer(layer)
 
 
-def _taped(segment: Segment) -> ops.Taped:
-    """A segment as one step."""
-    weights = [np.asarray(it) for layer in segment.operations for it in getattr(layer, "weights", ())]
-    hidden = [it.name for it in _leaves(segment.operations) if _hides_activation(it)]
-    return ops.Taped(segment.function(), segment.description(), weights, hidden)
+def _tape(segment: Segment) -> ops.Taped:
+    """Convert a segment to one taped operation."""
+    weights = [np.asarray(weight) for layer in segment.operations for weight in getattr(layer, "weights", ())]
+    hidden = [leaf.name for leaf in _leaves(segment.operations) if _hides_activation(leaf)]
+    return ops.Taped(segment.build_function(), segment.describe(), weights, hidden)
 
 
 def _without_probability(step: Step) -> Step:
-    """A step inside of the chain, where softmax and sigmoid are activations like others."""
+    """Convert a softmax or sigmoid inside the chain to a taped step: it is an activation like any other."""
     if not isinstance(step.op, ops.Probability):
         return step
     return Step(ops.Taped(step.op.forward, step.op.kind, hidden=[step.layer or step.op.kind]), step.layer, step.kinds)
 
 
 def _leaves(operations: list[Layer]) -> Iterator[Layer]:
-    """The operations, in the place of a nested model those inside it, and before a wrapper what it wraps."""
+    """Yield the operations, those inside a nested model in place of the model, wrapped layers before their wrapper."""
     for operation in operations:
         if is_model(operation):
-            yield from _leaves([it for it in operation.layers if type(it).__name__ != "InputLayer"])
+            yield from _leaves([layer for layer in operation.layers if type(layer).__name__ != "InputLayer"])
             continue
         if hasattr(operation, "layer"):
             yield from _leaves([operation.layer])
         yield operation
 
 
-def _refuse(operation: Layer) -> None:
-    for it in _leaves([operation]):
-        if type(it).__name__ == "Lambda":
+def _check_supported(operation: Layer) -> None:
+    """Raise UnsupportedLayer for a Lambda, a mask, or channels before space."""
+    for leaf in _leaves([operation]):
+        if type(leaf).__name__ == "Lambda":
             raise UnsupportedLayer(
-                f"layer {it.name!r} is a Lambda, whose function cannot be known to be safe; replace it by Rescaling, "
+                f"layer {leaf.name!r} is a Lambda, whose function cannot be known to be safe; replace it by Rescaling, "
                 "another layer or an operation of keras.ops"
             )
-        if type(it).__name__ == "Masking" or getattr(it, "mask_zero", False):
+        if type(leaf).__name__ == "Masking" or getattr(leaf, "mask_zero", False):
             raise UnsupportedLayer(
-                f"layer {it.name!r} ({type(it).__name__}) makes a mask, which has no place in an image "
+                f"layer {leaf.name!r} ({type(leaf).__name__}) makes a mask, which has no place in an image "
                 "classifier; leave it out and save the model again"
             )
-        if getattr(it, "data_format", None) == "channels_first":
+        if getattr(leaf, "data_format", None) == "channels_first":
             raise UnsupportedLayer(
-                f"layer {it.name!r} ({type(it).__name__}) has data_format='channels_first'; 'channels_last' is needed"
+                f"layer {leaf.name!r} ({type(leaf).__name__}) has data_format='channels_first'; 'channels_last' is "
+                "needed"
             )
 
 
 def _hides_activation(operation: Layer) -> bool:
-    """True unless it is known that a taped operation has no activation in it."""
-    has_none = is_linear(getattr(operation, "activation", None)) and kind_of(operation) in LINEAR
-    return not (has_none and is_keras_own(operation))
+    """Return True unless a taped operation is known to have no activation inside."""
+    is_known = is_linear(getattr(operation, "activation", None)) and kind_of(operation) in WITHOUT_HIDDEN_ACTIVATION
+    return not (is_known and is_keras_own(operation))

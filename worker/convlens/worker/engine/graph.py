@@ -1,7 +1,7 @@
-"""Reads a Keras model as a graph, and cuts it at the tensors that every path from input to output passes.
+"""Read a Keras model as a graph, and cut it at the tensors that every path from input to output passes.
 
-Knows Keras 3 and Keras 2 (the tf_keras package): both keep, for each tensor, the operation that made it. Nothing here
-knows what a layer computes.
+Works for Keras 3 and Keras 2 (the tf_keras package): both record, for each tensor, the operation that computed it.
+Does not depend on what a layer computes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tensor = Any
 """A symbolic tensor of Keras."""
 
 GENERATIONS: Final = ("keras", "tf_keras")
-"""The packages whose classes are Keras' own."""
+"""The packages of Keras."""
 
 
 class UnsupportedLayer(ValueError):
@@ -28,60 +28,60 @@ class UnsupportedLayer(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What leads from one tensor that every path passes to the next one."""
+    """The part of a graph between two consecutive tensors that every path passes."""
 
     start: Tensor
     end: Tensor
     tensors: tuple[Tensor, ...]
-    """All that are computed on the way, in an order in which they can be; the last one is `end`."""
+    """The tensors that are computed, in topological order; the last one is `end`."""
 
     @property
     def operations(self) -> list[Layer]:
-        """The operations that compute them, each once."""
-        return list({id(it): it for it in map(_operation, self.tensors)}.values())
+        """The operations that compute the tensors, each once."""
+        return list({id(operation): operation for operation in map(_operation, self.tensors)}.values())
 
     @property
     def single(self) -> Layer | None:
-        """The only operation, where it takes `start` alone; else None."""
+        """The operation of a segment that has only one, which takes `start` alone; else None."""
         inputs = _inputs(self.end)
         return _operation(self.end) if len(self.tensors) == 1 and len(inputs) == 1 else None
 
-    def arguments(self) -> list[Any]:
-        """What the last operation is called with beside tensors: its further arguments, by place or by name."""
+    def read_arguments(self) -> list[Any]:
+        """Return the arguments of the last operation that are not tensors, positional ones first."""
         args, kwargs = _arguments(self.end)
-        return [it for it in (*args, *kwargs.values()) if not hasattr(it, "_keras_history")]
+        return [argument for argument in (*args, *kwargs.values()) if not hasattr(argument, "_keras_history")]
 
-    def calls(self) -> Iterator[tuple[Layer, list[int]]]:
-        """For each tensor: the operation that computes it, and the numbers of the tensors it takes; 0 is `start`."""
+    def iter_calls(self) -> Iterator[tuple[Layer, list[int]]]:
+        """Yield, for each tensor, the operation that computes it and the numbers of its inputs; 0 is `start`."""
         numbers = {_key(tensor): i for i, tensor in enumerate((self.start, *self.tensors))}
-        return ((_operation(tensor), [numbers[_key(it)] for it in _inputs(tensor)]) for tensor in self.tensors)
+        return ((_operation(tensor), [numbers[_key(source)] for source in _inputs(tensor)]) for tensor in self.tensors)
 
     @property
-    def trains(self) -> str:
-        """The name of a Keras 2 operation called with training=True, which it stays at inference; empty without one.
+    def training_operation(self) -> str:
+        """The name of an operation that is in training mode even at inference; empty without one.
 
-        Keras 3 overrides it.
+        Keras 2 keeps training=True of a call, Keras 3 overrides it.
         """
-        kept = [it for it in self.tensors if _package(_operation(it)) is not keras]
-        return next((_operation(it).name for it in kept if _arguments(it)[1].get("training") is True), "")
+        of_keras_2 = [tensor for tensor in self.tensors if _package(_operation(tensor)) is not keras]
+        return next(
+            (_operation(tensor).name for tensor in of_keras_2 if _arguments(tensor)[1].get("training") is True), ""
+        )
 
-    def function(self) -> Callable[[Any], Any]:
-        """What computes `end` from `start` with Keras' own layers, as at inference."""
+    def build_function(self) -> Callable[[Any], Any]:
+        """Return a function that computes `end` from `start` by the Keras layers, at inference."""
         model = _package(_operation(self.end)).Model(self.start, self.end)
         return lambda x: model(x, training=False)
 
-    def description(self) -> str:
-        """All but weights that decides what is computed: operations, their configurations, and how they are called."""
-        told = []
-        for tensor, (operation, inputs) in zip(self.tensors, self.calls(), strict=True):
-            told.append(
-                f"{kind_of(operation)} {inputs} {_described(_arguments(tensor))} {_described(operation.get_config())}"
-            )
-        return "; ".join(told)
+    def describe(self) -> str:
+        """Describe all but the weights that determines the values: operations, configurations, calls."""
+        return "; ".join(
+            f"{kind_of(operation)} {inputs} {_describe(_arguments(tensor))} {_describe(operation.get_config())}"
+            for tensor, (operation, inputs) in zip(self.tensors, self.iter_calls(), strict=True)
+        )
 
 
-def segments(model: Layer, output: str | None = None) -> list[Segment]:
-    """The segments of a model from its input to its output, or to the one that is named `output`.
+def split_into_segments(model: Layer, output: str | None = None) -> list[Segment]:
+    """Cut a model into segments, from its input to its output or to the one that is named `output`.
 
     Raises UnsupportedLayer for a model that is no graph of layers, was never built, or takes several inputs.
     """
@@ -92,27 +92,28 @@ def segments(model: Layer, output: str | None = None) -> list[Segment]:
         )
     source, end = _single_input(model), _output(model, output)
     order = _ancestors(end)
-    places = {_key(tensor): i for i, tensor in enumerate(order)}
+    positions = {_key(tensor): i for i, tensor in enumerate(order)}
     for tensor in order:
         if not _inputs(tensor) and _key(tensor) != _key(source):
             raise UnsupportedLayer(f"{_operation(tensor).name!r} takes nothing of the model's input {source.name!r}")
-    found, start, reach = [], 0, 0
-    consumed_by = [0] * len(order)
+    segments, start, reach = [], 0, 0
+    last_use = [0] * len(order)
     for i, tensor in enumerate(order):
-        for it in _inputs(tensor):
-            consumed_by[places[_key(it)]] = max(consumed_by[places[_key(it)]], i)
+        for used in _inputs(tensor):
+            position = positions[_key(used)]
+            last_use[position] = max(last_use[position], i)
     for i in range(1, len(order)):
-        reach = max(reach, consumed_by[i - 1])
-        if reach <= i:  # nothing that comes before is read behind it
-            found.append(Segment(order[start], order[i], tuple(order[start + 1 : i + 1])))
+        reach = max(reach, last_use[i - 1])
+        if reach <= i:  # no earlier tensor is used after this one
+            segments.append(Segment(order[start], order[i], tuple(order[start + 1 : i + 1])))
             start = i
-    return found
+    return segments
 
 
-def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """The (height, width, channels) of a model's image, `size` where it takes any.
+def read_input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """Return the (height, width, channels) of a model's input, with `size` where the model takes any.
 
-    UnsupportedLayer for another input, or a size that it does not take.
+    Raises UnsupportedLayer for an input that is no image, or a size that does not fit.
     """
     shape = tuple(_single_input(model).shape[1:])
     if len(shape) != 3 or shape[-1] not in {1, 3}:
@@ -123,7 +124,7 @@ def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int,
     *sides, channels = shape
     if size is None and None in sides:
         raise UnsupportedLayer(f"model {model.name!r} takes images of any size; say which by size=HEIGHTxWIDTH")
-    if size is not None and any(own not in {None, wanted} for own, wanted in zip(sides, size, strict=True)):
+    if size is not None and any(side not in {None, given} for side, given in zip(sides, size, strict=True)):
         raise UnsupportedLayer(
             f"model {model.name!r} takes images of {sides[0]}×{sides[1]}, not of {size[0]}×{size[1]}"
         )
@@ -132,24 +133,24 @@ def input_shape(model: Layer, size: tuple[int, int] | None = None) -> tuple[int,
 
 
 def is_model(operation: Layer) -> bool:
-    """True for a model, which may be nested in another one."""
+    """Return True for a model, which may be nested in another one."""
     return isinstance(operation, tuple(sys.modules[name].Model for name in GENERATIONS if name in sys.modules))
 
 
 def kind_of(operation: Layer) -> str:
-    """The Keras class of an operation, or the name of the TensorFlow function that a Keras 2 layer calls."""
+    """Return the Keras class of an operation, or the name of the TensorFlow function that a Keras 2 layer calls."""
     symbol = getattr(operation, "symbol", None)
     return symbol if isinstance(symbol, str) else type(operation).__name__
 
 
 def is_keras_own(operation: Layer) -> bool:
-    """True for a class of Keras itself; a subclass may compute something else."""
+    """Return True for a class of Keras itself; a subclass may compute something else."""
     return type(operation).__module__.partition(".")[0] in GENERATIONS
 
 
 def _single_input(model: Layer) -> Tensor:
     if len(model.inputs) != 1:
-        names = ", ".join(repr(it.name) for it in model.inputs)
+        names = ", ".join(repr(tensor.name) for tensor in model.inputs)
         raise UnsupportedLayer(
             f"model {model.name!r} takes {len(model.inputs)} inputs ({names}); one that takes an image alone is needed"
         )
@@ -168,7 +169,7 @@ def _output(model: Layer, name: str | None) -> Tensor:
 
 
 def _ancestors(end: Tensor) -> list[Tensor]:
-    """All tensors that `end` is computed from, each behind those it is computed from itself; `end` is the last."""
+    """Return all tensors that `end` depends on, in topological order; `end` is the last."""
     order: list[Tensor] = []
     seen = set()
     stack = [(end, False)]
@@ -179,17 +180,17 @@ def _ancestors(end: Tensor) -> list[Tensor]:
         elif _key(tensor) not in seen:
             seen.add(_key(tensor))
             stack.append((tensor, True))
-            stack += [(it, False) for it in _inputs(tensor)]
+            stack += [(source, False) for source in _inputs(tensor)]
     return order
 
 
 def _operation(tensor: Tensor) -> Layer:
-    return tensor._keras_history[0]  # noqa: SLF001 - how both generations say where a tensor came from
+    return tensor._keras_history[0]  # noqa: SLF001 - where both generations record a tensor's origin
 
 
 def _key(tensor: Tensor) -> tuple[int, int, int]:
-    operation, node, place = tensor._keras_history  # noqa: SLF001
-    return id(operation), node, place
+    operation, node, index = tensor._keras_history  # noqa: SLF001
+    return id(operation), node, index
 
 
 def _node(tensor: Tensor) -> Any:
@@ -209,14 +210,14 @@ def _arguments(tensor: Tensor) -> tuple[Any, Any]:
     return node.arguments.args, node.arguments.kwargs
 
 
-def _described(value: Any) -> str:
-    """The arguments of a call, or a configuration, in words that are the same in every process."""
+def _describe(value: Any) -> str:
+    """Describe a call's arguments or a configuration by a text that is the same in every process."""
     if hasattr(value, "_keras_history"):
         return "tensor"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_described(it)}' for key, it in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {_describe(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_described, value))}]"
+        return f"[{', '.join(map(_describe, value))}]"
     if hasattr(value, "__array__"):
         array = value.__array__()
         return f"{array.dtype}{array.shape}{array.tolist()}"
@@ -224,7 +225,7 @@ def _described(value: Any) -> str:
 
 
 def _package(operation: Layer) -> Any:
-    """The Keras that an operation belongs to, whatever it is a subclass of."""
-    if any(it.__module__.partition(".")[0] == "tf_keras" for it in type(operation).__mro__):
+    """Return the Keras package that an operation, or a base class of it, belongs to."""
+    if any(base.__module__.partition(".")[0] == "tf_keras" for base in type(operation).__mro__):
         return sys.modules["tf_keras"]
     return keras

@@ -1,10 +1,10 @@
-"""What the engine knows of Keras' classes by their names, in both generations. Knows no Keras."""
+"""Names of Keras' classes, of both generations, grouped by what the engine must know of them. Imports no Keras."""
 
 from __future__ import annotations
 
 from typing import Final
 
-AT_TRAINING_ALONE: Final = frozenset({
+TRAINING_ONLY: Final = frozenset({
     "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
     "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast",
     "RandomBrightness", "RandomHue", "RandomSaturation", "RandomColorJitter", "RandomColorDegeneration", "RandomInvert",
@@ -12,9 +12,9 @@ AT_TRAINING_ALONE: Final = frozenset({
     "RandomPerspective", "RandomElasticTransform", "Solarization", "Equalization", "RandAugment", "AugMix", "CutMix",
     "MixUp",
 })  # fmt: skip
-"""Noise and augmentation: the identity at inference."""
+"""Noise and augmentation, which are the identity at inference."""
 
-KEEPS_RANGE: Final = AT_TRAINING_ALONE | {
+RANGE_PRESERVING: Final = TRAINING_ONLY | {
     "ZeroPadding2D", "Cropping2D", "CenterCrop", "Resizing", "Resize", "UpSampling2D", "Reshape", "Permute",
     "Transpose", "RandomCrop", "RandomHeight", "RandomWidth", "AveragePooling2D", "MaxPooling2D", "Concatenate",
     "RepeatVector", "Cast", "SaturateCast", "Clip", "GetItem", "Stack", "Unstack", "Split", "Flip", "ExpandDims",
@@ -26,9 +26,9 @@ KEEPS_RANGE: Final = AT_TRAINING_ALONE | {
     "image.rgb_to_grayscale", "image.resize", "image.central_crop", "image.crop_to_bounding_box",
     "image.pad_to_bounding_box", "image.resize_with_crop_or_pad",
 }  # fmt: skip
-"""What leaves pixels in the range that they have."""
+"""Operations that keep pixels in their range."""
 
-LINEAR: Final = frozenset({
+WITHOUT_HIDDEN_ACTIVATION: Final = frozenset({
     "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense", "EinsumDense",
     "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Normalization", "Rescaling",
@@ -43,4 +43,4 @@ LINEAR: Final = frozenset({
     "reverse", "cast", "expand_dims", "squeeze", "nn.bias_add", "tile", "broadcast_to", "identity", "pad",
     "_operators_.add", "_operators_.getitem",
 })  # fmt: skip
-"""Classes of Keras, and functions that Keras 2 layers call, that hold no activation but the one in their options."""
+"""Classes of Keras, and functions that Keras 2 layers call, with no activation but the one in their options."""

@@ -1,6 +1,6 @@
-"""The rules: what a Keras layer computes, as operations that have a backward pass of their own.
+"""Rules that convert a Keras layer to operations with a written backward pass.
 
-Every rule is written for both generations of Keras, whose layers have the same options but for a few names.
+Every rule serves both generations of Keras, whose layers have the same options except for a few names.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 from convlens.worker.engine import ops
 from convlens.worker.engine.graph import GENERATIONS, Layer, UnsupportedLayer, is_keras_own, kind_of
-from convlens.worker.engine.kinds import AT_TRAINING_ALONE
+from convlens.worker.engine.kinds import TRAINING_ONLY
 
 
 class NoRule(Exception):
-    """A layer, or options of one, that no rule here is written for."""
+    """A layer, or a combination of its options, that no rule covers."""
 
 
-def written(layer: Layer | None) -> list[ops.Op]:
-    """A layer's operations by its rule. Raises NoRule."""
+def convert_layer(layer: Layer | None) -> list[ops.Op]:
+    """Convert a layer by its rule. Raises NoRule."""
     rules = RULES if hasattr(layer, "weights") else OPERATIONS
     rule = rules.get(kind_of(layer)) if is_keras_own(layer) else None
     if rule is None:
@@ -33,18 +33,18 @@ def _weight(variable: Any, default: np.ndarray[Any, Any] | None = None) -> ops.W
     return np.asarray(default if variable is None else variable, np.float32)
 
 
-def _only(layer: Layer, **wanted: object) -> None:
-    """NoRule unless the layer's options are the ones the rule is written for."""
-    if any(getattr(layer, option) != value for option, value in wanted.items()):
+def _require(layer: Layer, **options: object) -> None:
+    """Raise NoRule unless the layer has these options, which the rule is written for."""
+    if any(getattr(layer, option) != value for option, value in options.items()):
         raise NoRule
 
 
 def _activation(layer: Layer) -> list[ops.Op]:
-    """The activation of a layer, which may be a function, a layer itself, or none."""
+    """Convert the activation of a layer, which may be a function, a layer, or None."""
     activation = layer.activation
     if hasattr(activation, "get_config") and hasattr(activation, "weights"):
         try:
-            return written(activation)
+            return convert_layer(activation)
         except NoRule:
             if activation.weights or kind_of(activation) == "PReLU":
                 raise UnsupportedLayer(
@@ -54,23 +54,23 @@ def _activation(layer: Layer) -> list[ops.Op]:
             return [ops.Taped(activation, f"{kind_of(activation)} {activation.get_config()}", hidden=[layer.name])]
     name = "linear" if activation is None else getattr(activation, "__name__", "")
     if activation is not None and activation not in _own_activations(name):
-        raise NoRule  # a function of somebody's own, whatever it is called
+        raise NoRule  # a user's function, which may have the name of one of Keras'
     return ACTIVATIONS[name]() if name in ACTIVATIONS else [ops.Taped(activation, name, hidden=[layer.name])]
 
 
 def is_linear(activation: Any) -> bool:
-    """True for no activation, and for Keras' own that is none."""
+    """Return True for no activation, and for Keras' linear one."""
     return activation is None or activation in _own_activations("linear")
 
 
 def _own_activations(name: str) -> list[Any]:
-    """Keras' own activation of a name, in the generations that are loaded."""
-    packages = [sys.modules[it] for it in GENERATIONS if it in sys.modules]
-    return [it.activations.__dict__[name] for it in packages if name in it.activations.__dict__]
+    """Return Keras' activation of a name, of each generation that is imported."""
+    packages = [sys.modules[name] for name in GENERATIONS if name in sys.modules]
+    return [package.activations.__dict__[name] for package in packages if name in package.activations.__dict__]
 
 
 def _convolution(layer: Layer) -> list[ops.Op]:
-    _only(layer, dilation_rate=(1, 1), groups=1)
+    _require(layer, dilation_rate=(1, 1), groups=1)
     kernel = _weight(layer.kernel)
     bias = _weight(layer.bias, np.zeros(kernel.shape[-1]))
     return [ops.Convolution(kernel, bias, tuple(layer.strides), layer.padding.upper()), *_activation(layer)]
@@ -106,7 +106,7 @@ def _batch_normalization(layer: Layer) -> list[ops.Op]:
 
 
 def _relu(layer: Layer) -> list[ops.Op]:
-    _only(layer, max_value=None, threshold=0.0)
+    _require(layer, max_value=None, threshold=0.0)
     slope = float(layer.negative_slope)
     return [ops.LeakyRelu(slope) if slope else ops.Relu()]
 
@@ -140,7 +140,7 @@ ACTIVATIONS: Final[dict[str, Callable[[], list[ops.Op]]]] = {
     "softmax": lambda: [ops.Probability("softmax")],
     "sigmoid": lambda: [ops.Probability("sigmoid")],
 }
-"""One row an activation, by its Keras name."""
+"""By the Keras name of an activation."""
 
 RULES: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
     "Conv2D": _convolution,
@@ -158,29 +158,29 @@ RULES: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
     "Reshape": _reshape,
     "Rescaling": _rescaling,
     "ZeroPadding2D": _zero_padding,
-    **dict.fromkeys(AT_TRAINING_ALONE, lambda _: [ops.Identity()]),
+    **dict.fromkeys(TRAINING_ONLY, lambda _: [ops.Identity()]),
 }
-"""One row a class of Keras."""
+"""By the Keras class of a layer."""
 
 OPERATIONS: Final[dict[str, Callable[[Layer], list[ops.Op]]]] = {
     "Relu": lambda _: [ops.Relu()],
 }
-"""The same of Keras 3's operations, some of which are called as layers are."""
+"""By the class of a Keras 3 operation; kept apart, since some have a layer's name."""
 
 PROBABILITIES: Final = {
     **dict.fromkeys(("Softmax", "nn.softmax", "nn.softmax_v2", "math.softmax", "compat.v1.nn.softmax"), "softmax"),
     **dict.fromkeys(("Sigmoid", "nn.sigmoid", "math.sigmoid"), "sigmoid"),
 }
-"""Layers, operations and functions that make probabilities, and which."""
+"""Layers, operations and functions that compute probabilities, and by which function."""
 
 
-def probability(layer: Layer, rank: int, arguments: list[Any]) -> ops.Op | None:
-    """A layer, operation or function that makes probabilities of its input's last axis; None for any other.
+def convert_probability(layer: Layer, rank: int, arguments: list[Any]) -> ops.Op | None:
+    """Convert a softmax or sigmoid over the last axis; return None for any other layer, operation or function.
 
-    `rank` is that of its input, `arguments` what it is called with beside it.
+    `rank` is that of its input, `arguments` are those of the call that are not tensors.
     """
     kind = PROBABILITIES.get(kind_of(layer)) if is_keras_own(layer) else None
-    given = [getattr(layer, "axis", None), *arguments]
-    axes = [it for value in given for it in (value if isinstance(value, list | tuple) else [value])]
-    is_last = all(it in {-1, rank - 1} for it in axes if isinstance(it, int) and not isinstance(it, bool))
+    options = [getattr(layer, "axis", None), *arguments]
+    axes = [axis for option in options for axis in (option if isinstance(option, list | tuple) else [option])]
+    is_last = all(axis in {-1, rank - 1} for axis in axes if isinstance(axis, int) and not isinstance(axis, bool))
     return ops.Probability(kind) if kind and is_last else None

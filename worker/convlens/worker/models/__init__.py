@@ -1,1 +1,1 @@
-"""The models a worker serves: where they come from, and what a served model can do."""
+"""The models that a worker serves, and their sources."""

@@ -1,4 +1,4 @@
-"""What a model's input means: how RGB in 0…255 becomes it, and whether that is known or assumed."""
+"""Choose a model's preprocessing: stated, known, or assumed, with the reason."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from convlens.worker.engine.chain import rescaling_layer
+from convlens.worker.engine.chain import find_rescaling_layer
 from convlens.worker.engine.graph import is_model
-from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, from_mean_and_std
 from convlens.worker.models.model_protocol import CUSTOM
 from convlens.worker.models.source import Source
 
@@ -18,34 +18,34 @@ FAMILIES: Final = (
     (r"resnet(50|101|152)v2|mobilenet(v2)?|mobilenetv3(small|large)|inception_(v3|resnet_v2)|xception|nasnet", "tf"),
     (r"densenet(121|169|201)", "torch"),
 )
-"""The names that keras.applications gives its models, and what these were trained with."""
+"""(pattern of keras.applications' model names, the scheme that these were trained with)"""
 
 
 @dataclass(frozen=True, slots=True)
 class InputScheme:
-    """A scheme, and how it came to be chosen."""
+    """A scheme, and why it was chosen."""
 
     name: str
     """A key of PREPROCESS, or custom."""
     preprocess: Preprocess
     is_assumed: bool
     reason: str
-    """For people."""
+    """For the user."""
 
 
 def choose_scheme(source: Source, model: Any, channels: int, known: str | None = None) -> InputScheme:
-    """The scheme of a Keras model: as the settings say, as the file tells (or its loader, by `known`), else assumed."""
-    own = rescaling_layer(model, source.output)
+    """Choose by the settings, else by `known` of the loader, else by the model's own layers, else by an assumption."""
+    rescaling = find_rescaling_layer(model, source.output)
     if source.mean is not None or source.std is not None:
-        stated = standardized(source.mean or (0.0,), source.std or (1.0,))
-        return InputScheme(CUSTOM, stated, False, f"stated by the worker's settings{_on_top(own)}")
+        stated = from_mean_and_std(source.mean or (0.0,), source.std or (1.0,))
+        return InputScheme(CUSTOM, stated, False, f"stated by the worker's settings{_on_top(rescaling)}")
     if source.preprocess is not None:
-        on_top = _on_top(own) if source.preprocess != "none" else ""
+        on_top = _on_top(rescaling) if source.preprocess != "none" else ""
         return _scheme(source.preprocess, False, f"stated by the worker's settings{on_top}")
     if known is not None:
         return _scheme(known, False, "known of these weights")
-    if own:
-        return _scheme("none", False, f"the model's own layer {own!r} rescales the pixels")
+    if rescaling:
+        return _scheme("none", False, f"the model's own layer {rescaling!r} rescales the pixels")
     for name in _names(model):
         for pattern, scheme in FAMILIES:
             if re.match(rf"({pattern})(?![a-z0-9])", name.lower()):
@@ -59,12 +59,12 @@ def _scheme(name: str, is_assumed: bool, reason: str) -> InputScheme:
     return InputScheme(name, PREPROCESS[name], is_assumed, reason)
 
 
-def _on_top(own: str) -> str:
-    return f"; on top of it the model's own layer {own!r} rescales the pixels" if own else ""
+def _on_top(rescaling: str) -> str:
+    return f"; on top of it the model's own layer {rescaling!r} rescales the pixels" if rescaling else ""
 
 
 def _names(model: Any) -> Iterator[str]:
-    """The names of a model and of those nested in it."""
+    """Yield the names of a model and of the models nested in it."""
     yield model.name
     for layer in model.layers:
         if is_model(layer):

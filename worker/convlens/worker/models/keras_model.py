@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from convlens.v1 import model_pb2
-from convlens.worker.engine.graph import UnsupportedLayer, input_shape
+from convlens.worker.engine.graph import UnsupportedLayer, read_input_shape
 from convlens.worker.engine.network import Network
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Map, Plan, Saliency
@@ -19,14 +19,14 @@ from convlens.worker.method_registry import METHODS
 from convlens.worker.models.input_scheme import choose_scheme
 from convlens.worker.models.model_protocol import CUSTOM, ModelUnavailable
 from convlens.worker.models.source import PRECISIONS, Source, read_labels
-from convlens.worker.models.tf32 import TF32, warn_of_slowness
+from convlens.worker.models.tf32 import TF32, warn_if_unsupported
 
 log = logging.getLogger(__name__)
 
-ARTICLE: Final = "block4_conv2"
-"""The deepest layer whose output is looked at in the article that the maps come from."""
+ARTICLE_LAYER: Final = "block4_conv2"
+"""The deepest layer whose activations the article shows that the maps come from."""
 
-# Before any model is built: memory is taken as it is needed.
+# before any model is built: GPU memory is allocated as needed
 for _gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(_gpu, True)
 
@@ -34,8 +34,8 @@ for _gpu in tf.config.list_physical_devices("GPU"):
 class KerasModel:
     """A network and its card.
 
-    `known` is the preprocessing that these weights are known to need. ModelUnavailable where the model cannot be
-    explained, labels do not fit, or the precision does not fit to other models'.
+    `known` is the preprocessing that the weights are known to need. Raises ModelUnavailable where the model cannot be
+    explained, the labels do not fit, or the precision conflicts with another model's.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class KerasModel:
         synthetic: bool = False,
     ) -> None:
         TF32.claim(self, source)
-        warn_of_slowness(source)
+        warn_if_unsupported(source)
         try:
-            *_, channels = input_shape(model, source.size)
+            *_, channels = read_input_shape(model, source.size)
             scheme = choose_scheme(source, model, channels, known)
             self._network = network = Network(
                 model, scheme.preprocess, source.precision, size=source.size, output=source.output
@@ -67,21 +67,22 @@ class KerasModel:
             digest=network.digest,
             input_shape=network.input_shape,
             layers=[
-                model_pb2.Layer(name=it.name, kind=it.kind, shape=it.shape, taped=it.is_taped) for it in network.layers
+                model_pb2.Layer(name=layer.name, kind=layer.kind, shape=layer.shape, taped=layer.is_taped)
+                for layer in network.layers
             ],
             labels=read_labels(source, network.units) or labels or [],
             preprocess=scheme.name,
             preprocess_assumed=scheme.is_assumed,
             preprocess_reason=scheme.reason,
             preprocess_mean=scheme.preprocess.zero if scheme.name == CUSTOM else (),
-            preprocess_std=[1 / it for it in scheme.preprocess.scale] if scheme.name == CUSTOM else (),
+            preprocess_std=[1 / scale for scale in scheme.preprocess.scale] if scheme.name == CUSTOM else (),
             precision=PRECISIONS[source.precision],
             score_layer=network.score_layer,
             cam_layer=network.cam_layer or "",
             synthetic=synthetic,
             has_probability=network.has_probability,
-            methods=sorted(METHODS.keys() - network.unavailable.keys()),
-            unavailable_methods=network.unavailable,
+            methods=sorted(METHODS.keys() - network.unavailable_methods.keys()),
+            unavailable_methods=network.unavailable_methods,
             classes=network.units,
         )
 
@@ -90,19 +91,21 @@ class KerasModel:
         return self._network.run(images, plan, targets)
 
     def warm_up(self) -> None:
-        """Runs each of the common plans once, on pixels as pictures have them, and the last one on float32, too."""
-        began = time.monotonic()
-        *others, four = self._common()
-        for maps, dtype in (*((it, np.uint8) for it in others), (four, np.uint8), (four, np.float32)):
+        """Run each of the common plans once on uint8 pixels, and the last one on float32, too."""
+        started = time.monotonic()
+        plans = self._common_plans()
+        for maps, dtype in (*((maps, np.uint8) for maps in plans), (plans[-1], np.float32)):
             image = np.zeros((1, *self._network.input_shape), dtype)
             plan = Plan(maps, predictions=5 if Plan(maps).targeted else 0)
             self._network.run(image, plan, np.full((1, 1), PREDICTED, np.int32))
-        log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - began)
+        log.info("source=%s warmed up in %.1f s", self.card.source, time.monotonic() - started)
 
-    def _common(self) -> list[tuple[Map, ...]]:
-        """What most jobs ask for: each kind of map by itself, and the four of the article together."""
+    def _common_plans(self) -> list[tuple[Map, ...]]:
+        """Return the maps of the most common jobs: each kind of map by itself, and the article's four together."""
         cam: tuple[Map, ...] = (GradCAM(self.card.cam_layer),) if self.card.cam_layer else ()
-        layer = next((it.name for it in self.card.layers if it.name == ARTICLE), self.card.layers[0].name)
-        both = tuple(Saliency(it) for it in ("vanilla", "guided") if it in self.card.methods)
-        alone: list[tuple[Map, ...]] = [(item,) for item in (*both, *cam, Activation(layer))]
-        return [*alone, (*both, *cam), (*both, *cam, Activation(layer))]
+        layer = next(
+            (layer.name for layer in self.card.layers if layer.name == ARTICLE_LAYER), self.card.layers[0].name
+        )
+        both = tuple(Saliency(method) for method in ("vanilla", "guided") if method in self.card.methods)
+        single: list[tuple[Map, ...]] = [(item,) for item in (*both, *cam, Activation(layer))]
+        return [*single, (*both, *cam), (*both, *cam, Activation(layer))]

@@ -1,4 +1,4 @@
-"""Every kind of source, and who loads it."""
+"""The loader of each kind of source. Each imports its own module, so that null needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from convlens.worker.models.source import Source
 
 
 def load(source: Source) -> ServedModel:
-    """The model itself. ModelUnavailable when it cannot be had."""
-    return KINDS[source.kind](source)
+    """Load the model of a source. Raises ModelUnavailable."""
+    return LOADERS[source.kind](source)
 
 
 def _imagenet(source: Source) -> ServedModel:
@@ -44,11 +44,11 @@ def _null(source: Source) -> ServedModel:
     return null.NullModel(source)
 
 
-KINDS: Final[dict[str, Callable[[Source], ServedModel]]] = {
+LOADERS: Final[dict[str, Callable[[Source], ServedModel]]] = {
     "shapes": _shapes,
     "imagenet": _imagenet,
     "random": _random,
     "file": _file,
     "null": _null,
 }
-"""One row a kind of source. Each imports its own, so that null needs no TensorFlow."""
+"""By Source.kind."""

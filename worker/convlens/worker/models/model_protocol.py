@@ -1,4 +1,4 @@
-"""What the rest of the worker sees of a model: its card, and a pass. Knows no TensorFlow."""
+"""The interface of a served model: its card, and a pass. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ import numpy.typing as npt
 from convlens.v1 import model_pb2
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, standardized
+from convlens.worker.engine.preprocess import PREPROCESS, Preprocess, from_mean_and_std
 
 CUSTOM: Final = "custom"
-"""The name of a preprocessing scheme that the worker's settings give by mean and std."""
+"""The name on the card of a preprocessing scheme that is given by mean and std."""
 
 MAX_REASON: Final = 300
-"""Characters of what another library says of an error."""
-
-
+"""Characters of another library's error message."""
 COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 CALLING: Final = re.compile(r"Exception encountered when calling (?P<what>[^\n]*?)\.?\n+(?P<rest>.*)", re.DOTALL)
-"""How Keras wraps the errors of layers."""
+"""Keras' wrapper of errors in layers."""
 SENTENCE: Final = re.compile(r"(?<=[^.][.!?]) (?=[A-Z`'\"])|\.$")
 
 
 class ModelUnavailable(RuntimeError):
-    """A model that cannot be had: what was tried, why it failed, what to do."""
+    """A model that cannot be served: the message says why, and what to do."""
 
 
-def in_one_sentence(error: BaseException) -> str:
-    """What an exception of Keras or another library says, without its dumps: its first sentence, in one line."""
+def summarize_error(error: BaseException) -> str:
+    """Return the first sentence of an exception of Keras or another library, in one line, without its dumps."""
     text = COLOURS.sub("", str(error)).rpartition("Exception encountered: ")[2]
-    if found := CALLING.match(text):
-        text = f"{found['what']}: {found['rest']}"
-    text = "".join(it if it.isprintable() or it.isspace() else " " for it in text)
+    if wrapped := CALLING.match(text):
+        text = f"{wrapped['what']}: {wrapped['rest']}"
+    text = "".join(character if character.isprintable() or character.isspace() else " " for character in text)
     paragraph = text.strip().split("\n\n", maxsplit=1)[0]
     first = SENTENCE.split(" ".join(paragraph.split()), maxsplit=1)[0].rstrip(".: ")
     if not first:
@@ -48,17 +46,17 @@ class ServedModel(Protocol):
 
     @property
     def card(self) -> model_pb2.Model:
-        """What is published about it; without name and max_batch_size."""
+        """The card to publish, without name and max_batch_size."""
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
-        """One pass over images (N,H,W,3), uint8 or float32 RGB in 0…255, and targets (N,T) in the engine's coding."""
+        """Compute a pass over images (N,H,W,C) in 0…255 and targets (N,T), as engine.network.Network.run does."""
 
     def warm_up(self) -> None:
-        """Compiles what most jobs ask for, so that the first of them does not wait for it."""
+        """Compile the plans of the most common jobs, so that the first job does not wait for it."""
 
 
 def preprocess_of(card: model_pb2.Model) -> Preprocess:
-    """The scheme on a model's card."""
+    """Return the preprocessing scheme of a model's card."""
     if card.preprocess == CUSTOM:
-        return standardized(card.preprocess_mean, card.preprocess_std)
+        return from_mean_and_std(card.preprocess_mean, card.preprocess_std)
     return PREPROCESS[card.preprocess]

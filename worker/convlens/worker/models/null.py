@@ -1,6 +1,6 @@
-"""`null`: a model that computes nothing and returns zeros of VGG16's shapes, to measure everything but the mathematics.
+"""`null`: a model that returns zeros of VGG16's shapes, to measure everything but the computation.
 
-With device_ms=A+B it pretends to be a device that takes A ms a batch and B ms an image. Knows no TensorFlow.
+With device_ms=A+B a pass takes A ms a batch and B ms an image, as on a device. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ UNITS: Final = 1000
 
 
 def _layers() -> dict[str, tuple[str, tuple[int, ...]]]:
-    """VGG16's layers: kind and output shape by name."""
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    """Return VGG16's layers: kind and output shape by name."""
+    layers: dict[str, tuple[str, tuple[int, ...]]] = {}
     for block, (convolutions, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
         size = SIZE >> (block - 1)
         for i in range(1, convolutions + 1):
-            found[f"block{block}_conv{i}"] = ("Conv2D", (size, size, channels))
-        found[f"block{block}_pool"] = ("MaxPooling2D", (size // 2, size // 2, channels))
-    found["flatten"] = ("Flatten", (7 * 7 * 512,))
-    return found | {name: ("Dense", (n,)) for name, n in (("fc1", 4096), ("fc2", 4096), ("predictions", UNITS))}
+            layers[f"block{block}_conv{i}"] = ("Conv2D", (size, size, channels))
+        layers[f"block{block}_pool"] = ("MaxPooling2D", (size // 2, size // 2, channels))
+    layers["flatten"] = ("Flatten", (7 * 7 * 512,))
+    return layers | {name: ("Dense", (n,)) for name, n in (("fc1", 4096), ("fc2", 4096), ("predictions", UNITS))}
 
 
 LAYERS: Final = _layers()
-KEPT: Final = 4 << 20
-"""Zeros that are made once: a device's own memory takes none of the processor's time either."""
+SHARED_ZEROS: Final = 4 << 20
+"""Zeros that are allocated once, since a device would not spend the processor's time on them either."""
 
 
 class NullModel:
-    """Zeros."""
+    """Returns zeros; see ServedModel."""
 
     def __init__(self, source: Source) -> None:
         self._batch_ms, self._image_ms = source.device_ms
-        self._kept = np.full(KEPT, 0, np.float32)
-        self._kept.flags.writeable = False
+        self._shared_zeros = np.full(SHARED_ZEROS, 0, np.float32)
+        self._shared_zeros.flags.writeable = False
         self.card = model_pb2.Model(
             source="null",
             input_shape=(SIZE, SIZE, 3),
@@ -62,28 +62,28 @@ class NullModel:
         )
 
     def run(self, images: npt.NDArray[np.generic], plan: Plan, targets: Ints) -> Outputs:
-        """Zeros, in the time that the pretended device takes."""
+        """Return zeros after the time that the simulated device takes."""
         n = len(images)
-        ends = time.monotonic() + (self._batch_ms + self._image_ms * n) / 1000
+        end = time.monotonic() + (self._batch_ms + self._image_ms * n) / 1000
         maps = {item: self._zeros((n, *self._shape(item, plan))) for item in plan.maps}
         scores = np.zeros(targets.shape, np.float32) if plan.targeted else None
         best = np.zeros((n, min(plan.predictions, UNITS)), np.float32) if plan.predictions else None
         chosen = np.where(targets < -1, -2 - targets, targets).astype(np.int32)
         predicted = None if best is None else np.broadcast_to(np.arange(best.shape[1], dtype=np.int32), best.shape)
         logits = scores if plan.scored_layer is None else None
-        if (left := ends - time.monotonic()) > 0:
-            time.sleep(left)
+        if (remaining := end - time.monotonic()) > 0:
+            time.sleep(remaining)
         return Outputs(maps, chosen if plan.targeted else None, scores, logits, predicted, best, best)
 
     def _zeros(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         size = math.prod(shape)
-        return self._kept[:size].reshape(shape) if size <= KEPT else np.zeros(shape, np.float32)
+        return self._shared_zeros[:size].reshape(shape) if size <= SHARED_ZEROS else np.zeros(shape, np.float32)
 
     def warm_up(self) -> None:
-        """Nothing to compile."""
+        """Do nothing: there is nothing to compile."""
 
     def _shape(self, item: Map, plan: Plan) -> tuple[int, ...]:
-        """A map's shape behind the batch axis."""
+        """Return a map's shape without the batch axis."""
         if isinstance(item, Activation):
             *space, channels = LAYERS[item.layer][1]
             return (*space, len(item.channels) or channels) if item.reduction == "none" else tuple(space)

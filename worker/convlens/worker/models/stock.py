@@ -1,4 +1,4 @@
-"""The stock VGG16 of keras.applications: with its ImageNet weights, with a weights file, or with random weights."""
+"""Load the stock VGG16 of keras.applications, with its ImageNet weights or with random ones."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from convlens.worker.models.source import Source
 
 log = logging.getLogger(__name__)
 
-GIVE_UP_SECONDS: Final = 10.0
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
 WEIGHTS_FILE: Final = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
 LABELS_FILE: Final = "imagenet_class_index.json"
 HOST: Final = "storage.googleapis.com"
-"""Where Keras downloads its applications' files from."""
+"""The host from which Keras downloads its applications' files."""
 LABELS_URL: Final = f"https://{HOST}/download.tensorflow.org/data/imagenet_class_index.json"
 LABELS_MD5: Final = "c2c37ea517e94d9795004a39431a14cb"
 
 
 def imagenet(source: Source) -> KerasModel:
-    """The stock VGG16 from Keras' cache, else downloaded into it; Keras verifies the checksum."""
+    """Load from Keras' cache, or download into it; Keras verifies the checksum. Raises ModelUnavailable."""
     cached = cache_folder() / WEIGHTS_FILE
-    if not cached.exists() and not reachable(HOST):
+    if not cached.exists() and not is_reachable(HOST):
         raise ModelUnavailable(
             f"model {source.name!r}: the ImageNet weights are not at {cached}, and {HOST} cannot be reached within "
-            f"{GIVE_UP_SECONDS:g} s; put the file there, or give another source"
+            f"{CONNECT_TIMEOUT_SECONDS:g} s; put the file there, or give another source"
         )
     try:
         model = keras.applications.VGG16(weights="imagenet")
@@ -46,14 +46,14 @@ def imagenet(source: Source) -> KerasModel:
 
 
 def random(source: Source) -> KerasModel:
-    """The stock VGG16 with seeded He-normal weights: for load tests, never for looking at."""
+    """Load with seeded He-normal weights, for load tests: the maps mean nothing."""
     model = keras.applications.VGG16(weights=None)
     randomise(model, int(source.argument))
     return KerasModel(source, model, "random", "caffe", synthetic=True)
 
 
 def randomise(model: Any, seed: int) -> None:
-    """Gives every kernel He-normal weights and every bias small ones, from `seed` alone."""
+    """Set every kernel to He-normal and every bias to small weights, determined by `seed`."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         weights = layer.get_weights()
@@ -65,30 +65,30 @@ def randomise(model: Any, seed: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Where Keras keeps the files of its applications."""
+    """Return the folder where Keras caches its applications' files."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
-def reachable(host: str) -> bool:
-    """True when `host` takes an HTTPS connection within GIVE_UP_SECONDS, name lookup included."""
-    answered = threading.Event()
+def is_reachable(host: str) -> bool:
+    """Return True when `host` accepts a connection to port 443 within CONNECT_TIMEOUT_SECONDS, DNS lookup included."""
+    connected = threading.Event()
 
     def probe() -> None:
         try:
-            with socket.create_connection((host, 443), GIVE_UP_SECONDS):
-                answered.set()
+            with socket.create_connection((host, 443), CONNECT_TIMEOUT_SECONDS):
+                connected.set()
         except OSError as error:
             log.info("%s cannot be reached: %s", host, error)
 
-    thread = threading.Thread(target=probe, daemon=True)  # a name lookup knows no time limit, so it is left behind
+    thread = threading.Thread(target=probe, daemon=True)  # a DNS lookup has no timeout, so it may outlive this call
     thread.start()
-    thread.join(GIVE_UP_SECONDS)
-    return answered.is_set()
+    thread.join(CONNECT_TIMEOUT_SECONDS)
+    return connected.is_set()
 
 
 def _imagenet_labels() -> list[str]:
-    """The 1000 names; none when they are neither cached nor to be had."""
-    if not (cache_folder() / LABELS_FILE).exists() and not reachable(HOST):
+    """Return the 1000 class names; none when they are neither cached nor can be downloaded."""
+    if not (cache_folder() / LABELS_FILE).exists() and not is_reachable(HOST):
         log.warning("the ImageNet class names cannot be had; results go without labels")
         return []
     path = keras.utils.get_file(LABELS_FILE, LABELS_URL, cache_subdir="models", file_hash=LABELS_MD5)

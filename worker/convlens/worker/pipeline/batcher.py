@@ -111,7 +111,7 @@ class Batcher:
         self._served: dict[str, int] = {}
         self.on_device: tuple[Work, ...] = ()
         """What the device has just now; another tuple for each pass."""
-        self._seen = metrics.Device(model.card.name, Cause)
+        self._seen = metrics.DeviceMetrics(model.card.name, Cause)
         self._changed = threading.Condition()
         self._closing = False
         self._loop = Loop("device", self._round, at_end=self._rest, deadline=deadline)
@@ -212,13 +212,13 @@ class Batcher:
         self.on_device = tuple(batch)
         size = sum(len(work.images) for work in batch)
         taken = min(work.owner.taken for work in batch)
-        began = self._seen.begins(size, cause, taken, (work.since for work in batch))
+        began = self._seen.start_pass(size, cause, taken, (work.since for work in batch))
         try:
             images = batch[0].images if len(batch) == 1 else np.concatenate([work.images for work in batch])
             targets = np.concatenate([work.targets for work in batch])
             outputs = self._model.run(images, batch[0].plan, targets)
         except Exception as error:
-            self._seen.ends()
+            self._seen.end_pass()
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
@@ -226,7 +226,7 @@ class Batcher:
             for work in batch:
                 self._compute([work], cause)
             return
-        took = self._seen.ends()
+        took = self._seen.end_pass()
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
             work.future.set_result(BatchResult(piece, Pass(began - work.since, took, size, cause)))
 

@@ -14,13 +14,13 @@ from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ended, Ledger
 from convlens.worker.engine.outputs import Ints, Outputs
+from convlens.worker.engine.perturbation import Images, run_methods
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.sampling import Images, complete
 from convlens.worker.models.model_protocol import preprocess_of
 from convlens.worker.pipeline.in_flight import InFlightJob
 from convlens.worker.pipeline.outcome import Outcomes
 from convlens.worker.results.header import result_header
-from convlens.worker.results.output_format import FormedTensor
+from convlens.worker.results.output_format import TensorEncoder
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,10 @@ class Committer:
         if job.sampled:
             parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._outcomes.check_wanted(job.claim)
-        outputs = Outputs.joined([replace(it, maps={}) for it in parts])  # maps are large, and written slice by slice
+        # maps are large, and written slice by slice
+        outputs = Outputs.concatenate([replace(it, maps={}) for it in parts])
         tensors = [
-            FormedTensor([it.maps[array] for it in parts], tensor, 2 if tensor.targeted else 1)
+            TensorEncoder([it.maps[array] for it in parts], tensor, 2 if tensor.targeted else 1)
             for tensor, array in zip(job.plan.tensors, job.arrays, strict=True)
         ]
         began = time.monotonic()
@@ -115,7 +116,9 @@ class Committer:
 
         card = job.serving.card
         pixels = job.pixels[number]
-        return complete(first, pixels, job.first, job.sampled, preprocess_of(card), submit, card.max_batch_size, report)
+        return run_methods(
+            first, pixels, job.first, job.sampled, preprocess_of(card), submit, card.max_batch_size, report
+        )
 
 
 def take_computed(jobs: list[InFlightJob]) -> list[InFlightJob]:

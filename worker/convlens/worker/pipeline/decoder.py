@@ -18,10 +18,10 @@ from convlens.jobs.runtime.redis_client import LedgerUnavailable
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
+from convlens.worker.engine.perturbation import plan_passes
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.sampling import split
 from convlens.worker.images import Pixels, Reader
-from convlens.worker.method_registry import engine_value
+from convlens.worker.method_registry import to_requested_array
 from convlens.worker.pipeline.decoder_processes import Decoders
 from convlens.worker.pipeline.in_flight import InFlightJob, Serving
 from convlens.worker.pipeline.outcome import Outcomes
@@ -78,7 +78,7 @@ class Decoder:
         left = len(claim.images)
         release = functools.partial(serving.release, claim)
         decode = functools.partial(self._decode, claim)
-        most_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
+        max_pixels_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
         try:
             if isinstance(data, Exception):
                 raise data
@@ -88,8 +88,8 @@ class Decoder:
             spec = spec_pb2.JobSpec.FromString(claim.spec)
             plan = planned(claim, serving.card)
             targets = np.array(plan.targets, np.int32)
-            arrays = tuple(engine_value(tensor.method) for tensor in plan.tensors)
-            maps, sampled = split(arrays)
+            arrays = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
+            maps, sampled = plan_passes(arrays)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
             job = InFlightJob(claim, serving, plan, arrays, sampled, first)
             height, width, channels = serving.card.input_shape
@@ -100,7 +100,14 @@ class Decoder:
                 rows = slice(start, start + size)
                 began = time.monotonic()
                 pixels = self._reader.read(
-                    spec.images[rows], data[rows], height, width, start, channels, decode, most_here=most_here
+                    spec.images[rows],
+                    data[rows],
+                    height,
+                    width,
+                    start,
+                    channels,
+                    decode,
+                    max_pixels_here=max_pixels_here,
                 )
                 job.decode_seconds += time.monotonic() - began
                 if sampled:

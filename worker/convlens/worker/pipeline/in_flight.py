@@ -11,8 +11,8 @@ from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Claim
 from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2
+from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray
 from convlens.worker.engine.plan import Plan
-from convlens.worker.engine.sampling import Asked, Images, Sampled
 from convlens.worker.pipeline.batcher import Batcher, BatchResult, Pass
 from convlens.worker.pipeline.in_flight_limit import InFlightLimit
 
@@ -40,9 +40,9 @@ class InFlightJob:
     claim: Claim
     serving: Serving
     plan: JobPlan
-    arrays: tuple[Asked, ...]
+    arrays: tuple[RequestedArray, ...]
     """What the engine computes, by tensor of the plan."""
-    sampled: tuple[Sampled, ...]
+    sampled: tuple[PerturbationMethod, ...]
     """Those of them that take passes of their own."""
     first: Plan
     """The pass that all the images take first."""

@@ -1,1 +1,1 @@
-"""How results are written: the output format of the arrays, and the header before them."""
+"""How results are stored: the arrays in their output format, and the header that describes them."""

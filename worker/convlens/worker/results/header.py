@@ -1,4 +1,4 @@
-"""The header of a result: what the arrays are, what each explains, and where the time went."""
+"""The header of a result: its arrays, predictions, what each map explains, and timing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def result_header(
     stored: float,
     worker: str,
 ) -> bytes:
-    """The serialized ResultHeader. Times are seconds."""
+    """Return the serialized ResultHeader. `decoded` and `stored` are seconds."""
     specs = [spec for spec, _ in tensors]
-    largest = max(passes, key=lambda it: it.batch_size)
-    completeness = {spec.name: it for spec, it in tensors if it}
+    largest = max(passes, key=lambda pass_: pass_.batch_size)
+    completeness = {spec.name: of_map for spec, of_map in tensors if of_map}
     header = result_pb2.ResultHeader(
         tensors=specs,
         timing=result_pb2.Timing(
             queued=_duration((record.started or record.created) - record.created),
             decode=_duration(decoded),
-            wait=_duration(sum(it.waited for it in passes) / len(passes)),
-            compute=_duration(sum(it.computed for it in passes)),
+            wait=_duration(sum(pass_.waited for pass_ in passes) / len(passes)),
+            compute=_duration(sum(pass_.computed for pass_ in passes)),
             store=_duration(stored),
             batch_size=largest.batch_size,
             batch_cause=result_pb2.BatchCause.Value(f"BATCH_CAUSE_{largest.cause.name}"),
@@ -52,13 +52,13 @@ def result_header(
         total_bytes=sum(spec.byte_size for spec in specs),
     )
     reports = [header.images.add() for _ in range(record.images)]
-    _predictions(reports, card, outputs)
-    _explanations(reports, plan, card, outputs, completeness)
+    _add_predictions(reports, card, outputs)
+    _add_explanations(reports, plan, card, outputs, completeness)
     return header.SerializeToString()
 
 
-def _predictions(reports: Sequence[result_pb2.ImageReport], card: model_pb2.Model, outputs: Outputs) -> None:
-    """Says what the network took each image for. Fields set one by one take half as long as keywords."""
+def _add_predictions(reports: Sequence[result_pb2.ImageReport], card: model_pb2.Model, outputs: Outputs) -> None:
+    """Add each image's best classes. Fields are set one by one, which takes half as long as keywords."""
     if outputs.predicted is None or outputs.predicted_logits is None:
         return
     best = (outputs.predicted, outputs.predicted_logits, outputs.predicted_probabilities)
@@ -73,42 +73,42 @@ def _predictions(reports: Sequence[result_pb2.ImageReport], card: model_pb2.Mode
                 prediction.probability = probability
 
 
-def _explanations(
+def _add_explanations(
     reports: Sequence[result_pb2.ImageReport],
     plan: JobPlan,
     card: model_pb2.Model,
     outputs: Outputs,
     completeness: Mapping[str, Completeness],
 ) -> None:
-    """Says what the maps of each image explain."""
+    """Add what each map of each image explains."""
     if outputs.targets is None or outputs.scores is None:
         return
-    inner = bool(plan.scored_layer)
-    kind = result_pb2.SCORE_KIND_ACTIVATION if inner else result_pb2.SCORE_KIND_LOGIT
+    is_inner_layer = bool(plan.scored_layer)
+    kind = result_pb2.SCORE_KIND_ACTIVATION if is_inner_layer else result_pb2.SCORE_KIND_LOGIT
     explained = (outputs.targets, outputs.scores, outputs.probabilities)
     rows = [_rows(array, outputs.targets.shape) for array in explained]
     for i, (report, *row) in enumerate(zip(reports, *rows, strict=True)):
-        for tensor in (it for it in plan.tensors if it.targeted):
+        for tensor in filter(lambda tensor: tensor.targeted, plan.tensors):
             for t, (unit, score, probability) in enumerate(zip(*row, strict=True)):
                 explanation = report.explanations.add()
                 explanation.tensor = tensor.name
                 explanation.index = unit
-                explanation.label = "" if inner else _label(card, unit)
+                explanation.label = "" if is_inner_layer else _label(card, unit)
                 explanation.score = score
                 explanation.score_kind = kind
                 if probability is not None and unit >= 0:
                     explanation.probability = probability
                 if tensor.name in completeness:
-                    found = completeness[tensor.name]
-                    explanation.baseline_output = found.baseline_scores[i, t]
-                    explanation.completeness_delta = found.delta[i, t]
+                    of_map = completeness[tensor.name]
+                    explanation.baseline_output = of_map.baseline_scores[i, t]
+                    explanation.completeness_delta = of_map.delta[i, t]
                     difference = abs(explanation.score - explanation.baseline_output)
                     if difference:
                         explanation.completeness_delta_relative = explanation.completeness_delta / difference
 
 
 def _rows(array: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> Any:
-    """An array's rows as Python's own numbers, which messages take several times faster; of no array, None each."""
+    """Convert to Python numbers, which protobuf copies several times faster; without an array, to Nones."""
     return np.full(shape, None).tolist() if array is None else array.tolist()
 
 

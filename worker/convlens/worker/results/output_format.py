@@ -1,4 +1,4 @@
-"""The form a result's arrays are given in: resized, normalised, in fewer bytes; made in slices as it is written."""
+"""Convert a result's arrays to their output format, resized, normalized, narrowed, in slices as they are written."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from zlib_ng import zlib_ng
 from convlens.jobs.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
 from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.outputs import Floats
-from convlens.worker.engine.resize import Resizer, resized
+from convlens.worker.engine.resize import RowResizer, resize
 
 SLICE_BYTES: Final = 8 << 20
-"""Of float32 that are given their form at once."""
+"""Bytes of float32 that are converted at once."""
 
 
-class FormedTensor:
-    """An array as `tensor` promises it, in the parts that passes gave of its images, and what announces it.
+class TensorEncoder:
+    """Encodes an array as `tensor` plans it, from the parts (n,…) that passes gave, and describes it.
 
-    `lead` axes count maps; the rest are one map's.
+    The first `lead` axes of the parts index maps; the others are a map's own.
     """
 
     def __init__(self, parts: Sequence[Floats], tensor: PlannedTensor, lead: int) -> None:
@@ -38,33 +38,33 @@ class FormedTensor:
 
     @property
     def spec(self) -> tensor_pb2.TensorSpec:
-        """What announces it; whole once all slices were drawn."""
+        """The array's description; its checksum, scales and offsets are complete once all slices are consumed."""
         return self._spec
 
     def slices(self) -> Iterator[memoryview]:
-        """Its bytes in order, of few maps or of a part of one at a time."""
+        """Yield the array's bytes in order, of a few maps or of some rows of one at a time."""
         for part in self._parts:
             maps = part.reshape(math.prod(part.shape[: self._lead]), *part.shape[self._lead :])
-            for array in self._formed(maps):
+            for array in self._convert(maps):
                 data = tensors.buffer_of(array)
                 self._spec.crc32 = zlib_ng.crc32(data, self._spec.crc32)
                 yield data
 
-    def _formed(self, maps: Floats) -> Iterator[tensors.Array]:
-        """Maps (M,…) in their form."""
+    def _convert(self, maps: Floats) -> Iterator[tensors.Array]:
+        """Convert maps (M,…) to the output format."""
         form = self._tensor.format
-        placed = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
-        larger = max(1, math.prod(placed), math.prod(maps.shape[1:]))  # maps are copied before they shrink, too
-        together = SLICE_BYTES // (FLOAT_BYTES * larger)
-        if together:
-            for start in range(0, len(maps), together):
-                yield self._encoded(_shaped(maps[start : start + together], form))
+        resized = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
+        larger = max(1, math.prod(resized), math.prod(maps.shape[1:]))  # maps are copied before they shrink, too
+        maps_per_slice = SLICE_BYTES // (FLOAT_BYTES * larger)
+        if maps_per_slice:
+            for start in range(0, len(maps), maps_per_slice):
+                yield self._narrow(_resize_and_normalize(maps[start : start + maps_per_slice], form))
         else:
-            for large in maps:
-                yield from self._in_bands(_Bands(large, form.size))
+            for map_ in maps:
+                yield from self._convert_bands(_Bands(map_, form.size))
 
-    def _encoded(self, maps: Floats) -> tensors.Array:
-        """Whole maps in their datatype."""
+    def _narrow(self, maps: Floats) -> tensors.Array:
+        """Convert whole maps to the output datatype."""
         match self._tensor.format.datatype:
             case tensor_pb2.DATA_TYPE_UINT8:
                 steps, scale, offset = tensors.quantize_maps(maps, 1)
@@ -72,11 +72,11 @@ class FormedTensor:
                 self._spec.offset.extend(offset)
                 return steps
             case tensor_pb2.DATA_TYPE_FP16:
-                return _halves(maps)
+                return _to_fp16(maps)
         return maps
 
-    def _in_bands(self, bands: _Bands) -> Iterator[tensors.Array]:
-        """One map that is, or was, larger than a slice; extremes that its form needs are found in a first round."""
+    def _convert_bands(self, bands: _Bands) -> Iterator[tensors.Array]:
+        """Convert one map larger than a slice; a first iteration finds the extremes that normalization needs."""
         form = self._tensor.format
         normalize: Callable[[Floats], Floats] = _unchanged
         is_quantized = form.datatype == tensor_pb2.DATA_TYPE_UINT8
@@ -93,16 +93,16 @@ class FormedTensor:
             if is_quantized:
                 yield tensors.quantize(values, step, lowest)
             else:
-                yield _halves(values) if form.datatype == tensor_pb2.DATA_TYPE_FP16 else values
+                yield _to_fp16(values) if form.datatype == tensor_pb2.DATA_TYPE_FP16 else values
 
 
 class _Bands:
-    """A large map, resized, a few rows at a time; each round over it makes them anew."""
+    """The bands of rows of a large map, resized; each iteration computes them anew."""
 
-    def __init__(self, large: Floats, size: tuple[int, int] | None) -> None:
-        self._map = large
-        self._resizer = Resizer(large, *size) if size else None
-        shape = (*size, *large.shape[2:]) if size else large.shape
+    def __init__(self, map_: Floats, size: tuple[int, int] | None) -> None:
+        self._map = map_
+        self._resizer = RowResizer(map_, *size) if size else None
+        shape = (*size, *map_.shape[2:]) if size else map_.shape
         self._length = shape[0]
         self._rows = max(1, SLICE_BYTES // (FLOAT_BYTES * math.prod(shape[1:])))
 
@@ -112,10 +112,10 @@ class _Bands:
             yield self._resizer.rows(start, end) if self._resizer else np.ascontiguousarray(self._map[start:end], "<f4")
 
 
-def _shaped(maps: Floats, form: OutputFormat) -> Floats:
-    """Maps (M,…) resized and normalised."""
+def _resize_and_normalize(maps: Floats, form: OutputFormat) -> Floats:
+    """Resize and normalize maps (M,…)."""
     if form.size:
-        maps = _resized(maps, form.size)
+        maps = _resize_maps(maps, form.size)
     if form.normalization != "none":
         rows = maps.reshape(len(maps), -1)
         normalizer = NORMALIZERS[form.normalization]
@@ -123,15 +123,15 @@ def _shaped(maps: Floats, form: OutputFormat) -> Floats:
     return np.ascontiguousarray(maps, "<f4")
 
 
-def _resized(maps: Floats, size: tuple[int, int]) -> Floats:
-    """(M,h,w) or (M,h,w,c), rows and columns resized."""
+def _resize_maps(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Resize (M,h,w) or (M,h,w,c) to `size`."""
     if maps.ndim == 3:
-        return resized(maps, *size)
-    return np.moveaxis(resized(np.moveaxis(maps, -1, 1), *size), 1, -1)
+        return resize(maps, *size)
+    return np.moveaxis(resize(np.moveaxis(maps, -1, 1), *size), 1, -1)
 
 
-def _halves(values: Floats) -> tensors.Array:
-    with np.errstate(over="ignore"):  # infinite, as promised
+def _to_fp16(values: Floats) -> tensors.Array:
+    with np.errstate(over="ignore"):  # infinity where it overflows, as documented
         return values.astype("<f2")
 
 
@@ -140,16 +140,16 @@ def _unchanged(rows: Floats) -> Floats:
 
 
 def _min_max(low: Floats, high: Floats) -> Callable[[Floats], Floats]:
-    return lambda rows: _divided(rows - low, high - low)
+    return lambda rows: _divide(rows - low, high - low)
 
 
 def _max_abs(low: Floats, high: Floats) -> Callable[[Floats], Floats]:
-    return lambda rows: _divided(rows, np.maximum(np.abs(low), np.abs(high)))
+    return lambda rows: _divide(rows, np.maximum(np.abs(low), np.abs(high)))
 
 
-def _divided(rows: Floats, by: Floats) -> Floats:
-    """Zeros where `by` is none."""
-    return np.divide(rows, by, out=np.zeros_like(rows), where=by > 0)
+def _divide(rows: Floats, divisor: Floats) -> Floats:
+    """Divide; 0 where the divisor is 0."""
+    return np.divide(rows, divisor, out=np.zeros_like(rows), where=divisor > 0)
 
 
 NORMALIZERS: Final[dict[str, Callable[[Floats, Floats], Callable[[Floats], Floats]]]] = {
@@ -157,4 +157,4 @@ NORMALIZERS: Final[dict[str, Callable[[Floats, Floats], Callable[[Floats], Float
     "min_max": _min_max,
     "max_abs": _max_abs,
 }
-"""One row a way: what the least and the greatest value of each map make of all of its values."""
+"""By normalization: a function of each map's minimum and maximum that returns the function to apply to its values."""

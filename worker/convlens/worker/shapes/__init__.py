@@ -1,6 +1,6 @@
-"""`shapes`, the small model that ships with the worker: a VGG16 of an eighth of the channels, and the scenes it knows.
+"""`shapes`, the small model that ships with the worker: a VGG16 with an eighth of the channels, and its scenes.
 
-Importing this imports no TensorFlow; `build` and `load` do.
+This package imports no TensorFlow; `shapes.model` does.
 """
 
 from convlens.worker.shapes.scenes import LABELS, SIZE, Scene, draw

@@ -1,8 +1,7 @@
-"""The network of `shapes`: VGG16 with an eighth of its channels, and the weights that ship with the worker."""
+"""The network of `shapes`: VGG16 with an eighth of its channels, and its trained weights (bench/shapes/train.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +16,16 @@ PREPROCESS: Final = "caffe"
 WEIGHTS: Final = Path(__file__).with_name("weights.npz")
 """Each variable by its path in the model, float16."""
 BLOCKS: Final = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
-"""VGG16's five blocks: how many convolutions, of how many channels."""
+"""VGG16's five blocks: (convolutions, channels)."""
 DENSE: Final = 512
 
 
-def convolutions(x: Any, *, normalised: bool = False) -> Any:
-    """VGG16's convolutions and pools on `x`; `normalised` as they are trained, with BatchNorm before each ReLU."""
+def add_convolutions(x: Any, *, normalized: bool = False) -> Any:
+    """Apply VGG16's convolutions and pools to `x`; for training, `normalized` adds BatchNorm before each ReLU."""
     for block, (count, channels) in enumerate(BLOCKS, start=1):
         for i in range(1, count + 1):
             name = f"block{block}_conv{i}"
-            if normalised:
+            if normalized:
                 x = L.Conv2D(channels, 3, padding="same", use_bias=False, name=name)(x)
                 x = L.ReLU()(L.BatchNormalization(name=f"{name}_bn")(x))
             else:
@@ -35,8 +34,8 @@ def convolutions(x: Any, *, normalised: bool = False) -> Any:
     return x
 
 
-def head(x: Any) -> Any:
-    """VGG16's dense layers on the last pool's output."""
+def add_head(x: Any) -> Any:
+    """Apply VGG16's dense layers to the last pool's output."""
     x = L.Flatten(name="flatten")(x)
     x = L.Dense(DENSE, activation="relu", name="fc1")(x)
     x = L.Dense(DENSE, activation="relu", name="fc2")(x)
@@ -44,21 +43,15 @@ def head(x: Any) -> Any:
 
 
 def build() -> keras.Model:
-    """The network with fresh weights: (N,224,224,3), preprocessed, to (N,11) probabilities."""
+    """Return the network with fresh weights: preprocessed (N,224,224,3) to (N,11) probabilities."""
     image = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(image, head(convolutions(image)), name="shapes")
+    return keras.Model(image, add_head(add_convolutions(image)), name="shapes")
 
 
 def load(path: Path = WEIGHTS) -> keras.Model:
-    """The trained network."""
+    """Return the trained network."""
     model = build()
     with np.load(path) as weights:
         for variable in model.weights:
             variable.assign(weights[variable.path].astype(np.float32))
     return model
-
-
-def save(variables: Iterable[Any], path: Path) -> None:
-    """Writes variables where `load` finds them."""
-    weights: dict[str, Any] = {variable.path: variable.numpy().astype(np.float16) for variable in variables}
-    np.savez_compressed(path, **weights)

@@ -1,7 +1,4 @@
-"""What the classes of `shapes` look like: outlines of unit radius, and the patterns of the textured ones.
-
-Knows no pixels' colours and no network: scenes.py paints what is drawn here.
-"""
+"""The classes of `shapes`: outlines of unit radius, and the patterns of the textured classes; scenes.py draws them."""
 
 from __future__ import annotations
 
@@ -13,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 Points: TypeAlias = npt.NDArray[np.float64]
-"""Corners of a closed polygon, (n, 2) as x, y; the outline's circumscribed circle has radius 1 about the origin."""
+"""Corners of a closed polygon, (n,2) as x, y, inscribed in the unit circle."""
 
 RIM = 64
-"""The most corners of an outline's rim; what comes behind them goes round a hole."""
+"""The most corners of an outline's rim; further corners surround a hole."""
 
 
 def _arc(start: float, stop: float, radius: float = 1.0, corners: int = RIM) -> Points:
-    """Points of an arc about the origin; angles in turns."""
+    """Return points of an arc about the origin; angles in turns."""
     angle = np.linspace(start, stop, corners) * math.tau
     return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _regular(corners: int, radii: tuple[float, ...] = (1.0,)) -> Points:
-    """Corners at equal angles, whose radii repeat: a polygon with one radius, a star with two."""
+    """Return corners at equal angles with cyclic radii: a polygon with one radius, a star with two."""
     return _arc(0, 1 - 1 / corners, corners=corners) * np.resize(radii, corners)[:, None]
 
 
@@ -50,7 +47,7 @@ def _arrow() -> Points:
 
 
 def _ring() -> Points:
-    # One closed line, out along a seam and back: the even-odd rule leaves the hole open.
+    # one closed line with a seam: the even-odd rule leaves the hole open
     return np.concatenate([_arc(0, 1), _arc(1, 0, radius=0.42)])
 
 
@@ -64,11 +61,11 @@ SHAPES: dict[str, Callable[[], Points]] = {
     "heart": _heart,
     "arrow": _arrow,
 }
-"""Classes that are told by their outline; they are filled plainly."""
+"""Classes with an outline of their own and a plain fill."""
 
 
 def blob(rng: np.random.Generator) -> Points:
-    """An outline that is none of SHAPES: a smooth, plainly uneven closed curve."""
+    """Return an outline that is none of SHAPES: a smooth, irregular closed curve."""
     angle = np.linspace(0, math.tau, RIM, endpoint=False)
     waves = sum(0.3 / math.sqrt(k) * np.cos(k * angle + rng.uniform(0, math.tau)) for k in (2, 3, 5))
     radius = np.exp(waves)
@@ -92,4 +89,4 @@ TEXTURES: dict[str, Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]],
     "chequers": _chequers,
     "dots": _dots,
 }
-"""Classes that are told by their fill, whatever their outline: phases in radians to where the second colour goes."""
+"""Classes with a pattern of their own and any outline: phases in radians to a mask of the second colour."""

@@ -1,1 +1,1 @@
-"""Methods that look at many variants of an image, one file each; see sampling."""
+"""Perturbation methods, one file each; `perturbation.py` says what a method is and runs them."""

@@ -1,4 +1,4 @@
-"""Integrated gradients: the difference of the score to a baseline's, divided among the pixels."""
+"""Integrated gradients: the score's difference to a baseline, distributed over the pixels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from convlens.worker.engine.outputs import Completeness, Floats
+from convlens.worker.engine.perturbation import MethodResult, Original
 from convlens.worker.engine.plan import REDUCTIONS, Map, Saliency
-from convlens.worker.engine.preprocess import as_channels
-from convlens.worker.engine.sampling import Folded, Subject
+from convlens.worker.engine.preprocess import convert_color
 
 
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """A baseline: the image itself, blurred by a Gaussian of `sigma` pixels."""
+    """A baseline: the image itself, blurred by a Gaussian."""
 
     sigma: float
+    """Pixels."""
 
 
 Baseline = tuple[float, float, float] | Blur
@@ -26,98 +27,99 @@ BLACK_AND_WHITE: tuple[Baseline, ...] = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """From each baseline straight to the image, `steps` midpoints; then the baseline itself."""
+class StraightPath:
+    """`steps` midpoints on the straight line from each baseline to the image, followed by the baseline itself."""
 
     steps: int = 25
     baselines: tuple[Baseline, ...] = BLACK_AND_WHITE
 
     @property
-    def asks(self) -> Map:
-        """The gradient, signed."""
+    def evaluated_map(self) -> Map:
+        """The signed gradient."""
         return Saliency(reduction="none")
 
-    def count(self, subject: Subject) -> int:  # noqa: ARG002
-        """See Variants."""
+    def count(self, original: Original) -> int:  # noqa: ARG002
+        """See Perturbation."""
         return len(self.baselines) * (self.steps + 1)
 
-    def of(self, subject: Subject) -> Iterator[Floats]:
-        """See Variants."""
+    def generate(self, original: Original) -> Iterator[Floats]:
+        """See Perturbation."""
         for baseline in self.baselines:
-            start = baseline_image(baseline, subject.image)
+            start = create_baseline(baseline, original.image)
             for step in range(self.steps):
-                yield start + np.float32((step + 0.5) / self.steps) * (subject.image - start)
+                yield start + np.float32((step + 0.5) / self.steps) * (original.image - start)
             yield start
 
 
-def baseline_image(baseline: Baseline, image: Floats) -> Floats:
-    """(H,W,3) float32."""
+def create_baseline(baseline: Baseline, image: Floats) -> Floats:
+    """Return the baseline of `image` (H,W,C), of the same shape, float32."""
     if isinstance(baseline, Blur):
-        return blurred(image, baseline.sigma)
-    return np.broadcast_to(as_channels(baseline, image.shape[-1]), image.shape)
+        return blur(image, baseline.sigma)
+    return np.broadcast_to(convert_color(baseline, image.shape[-1]), image.shape)
 
 
-def blurred(image: Floats, sigma: float) -> Floats:
-    """(H,W,3) after a Gaussian, cut at 3σ, edges repeated."""
-    reach = int(np.ceil(3 * sigma))
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    taps = (taps / taps.sum()).astype(np.float32)
+def blur(image: Floats, sigma: float) -> Floats:
+    """Blur `image` (H,W,C) by a Gaussian of `sigma` pixels, truncated at 3σ, edges replicated."""
+    radius = int(np.ceil(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        padded = np.pad(image, [(reach, reach) if axis == a else (0, 0) for a in range(3)], mode="edge")
+        padded = np.pad(image, [(radius, radius) if axis == a else (0, 0) for a in range(3)], mode="edge")
         length = image.shape[axis]
-        image = sum((w * padded.take(range(i, i + length), axis) for i, w in enumerate(taps)), np.zeros_like(image))
+        image = sum((w * padded.take(range(i, i + length), axis) for i, w in enumerate(kernel)), np.zeros_like(image))
     return image
 
 
 @dataclass(frozen=True, slots=True)
 class IntegratedGradients:
-    """(x − x′)·∫∂S/∂x along the path from x′ (Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365).
+    """(x − x′)·∫∂S/∂x dα along the straight path from a baseline x′ to the image x, the mean over the baselines.
 
-    The mean over the baselines; (T,H,W), or (T,H,W,3) with reduction none. Midpoints are summed, whose error falls with
-    the square of the steps. Black and white together leave no colour blind, as one baseline is to its own.
+    Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365. The integral is a midpoint sum, whose error falls with
+    the square of the steps. The default baselines are black and white, since one baseline assigns nothing to pixels of
+    its own colour.
+
+    Gives (N,T,H,W) float32, the channels reduced by `reduction`, a key of plan.REDUCTIONS, or (N,T,H,W,C) in RGB order
+    where it is none. `Outputs.completeness` has the error of the sum.
     """
 
-    variants: Path = Path()
+    perturbation: StraightPath = StraightPath()
     reduction: str = "abs_max"
-    needs: tuple[Map, ...] = ()
+    required_maps: tuple[Map, ...] = ()
 
-    def fold(self, subject: Subject) -> PathIntegral:
-        """See Sampled."""
-        return PathIntegral(self.variants, subject, self.reduction)
+    def accumulate(self, original: Original) -> PathIntegral:
+        """See PerturbationMethod."""
+        return PathIntegral(self.perturbation, original, self.reduction)
 
 
 class PathIntegral:
-    """Sums the gradients along each path."""
+    """Integrates the gradients along each path."""
 
-    def __init__(self, path: Path, subject: Subject, reduction: str) -> None:
+    def __init__(self, path: StraightPath, original: Original, reduction: str) -> None:
         self._path = path
-        self._subject = subject
+        self._original = original
         self._reduction = reduction
         self._step = 0
-        self._sum = np.zeros((), np.float64)
-        self._whole = np.zeros((), np.float64)
-        self._ends = np.zeros(subject.scores.shape, np.float64)
+        self._gradient_sum = np.zeros((), np.float64)
+        self._attributions = np.zeros((), np.float64)
+        self._baseline_scores = np.zeros(original.scores.shape, np.float64)
 
-    def add(self, found: Floats, scores: Floats) -> None:
-        """See Fold."""
-        path, subject = self._path, self._subject
+    def add(self, evaluation: Floats, scores: Floats) -> None:
+        """See Accumulator."""
+        path, original = self._path, self._original
         baseline, step = divmod(self._step, path.steps + 1)
         self._step += 1
         if step < path.steps:
-            self._sum = self._sum + found
+            self._gradient_sum = self._gradient_sum + evaluation
             return
-        start = baseline_image(path.baselines[baseline], subject.image)
-        share = np.array(subject.preprocess.scale) / path.steps / len(path.baselines)
-        self._whole = self._whole + self._sum * ((subject.image - start) * share)
-        self._sum = np.zeros((), np.float64)
-        self._ends += scores / len(path.baselines)
+        start = create_baseline(path.baselines[baseline], original.image)
+        weight = np.array(original.preprocess.scale) / path.steps / len(path.baselines)
+        self._attributions = self._attributions + self._gradient_sum * ((original.image - start) * weight)
+        self._gradient_sum = np.zeros((), np.float64)
+        self._baseline_scores += scores / len(path.baselines)
 
-    def attributions(self) -> Floats:
-        """(T,H,W,3), signed."""
-        return self._whole.astype(np.float32)
-
-    def result(self) -> Folded:
-        """See Fold."""
-        delta = self._whole.sum((1, 2, 3)) - (self._subject.scores - self._ends)
-        completeness = Completeness(self._ends.astype(np.float32), delta.astype(np.float32))
-        return Folded(REDUCTIONS[self._reduction](np, self.attributions()), completeness)
+    def result(self) -> MethodResult:
+        """See Accumulator."""
+        delta = self._attributions.sum((1, 2, 3)) - (self._original.scores - self._baseline_scores)
+        completeness = Completeness(self._baseline_scores.astype(np.float32), delta.astype(np.float32))
+        attributions = self._attributions.astype(np.float32)
+        return MethodResult(REDUCTIONS[self._reduction](np, attributions), completeness)

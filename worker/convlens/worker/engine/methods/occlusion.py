@@ -1,4 +1,4 @@
-"""Occlusion sensitivity: what the score loses where the image is covered."""
+"""Occlusion sensitivity: how much the score drops where the image is covered."""
 
 from __future__ import annotations
 
@@ -9,72 +9,74 @@ from math import ceil
 import numpy as np
 
 from convlens.worker.engine.outputs import Floats
+from convlens.worker.engine.perturbation import MethodResult, Original
 from convlens.worker.engine.plan import Map, Score
-from convlens.worker.engine.preprocess import as_channels
-from convlens.worker.engine.sampling import Folded, Subject
+from convlens.worker.engine.preprocess import convert_color
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
-    """A square of `patch` pixels, moved by `stride` and cut off at the edges, in one colour."""
+class SlidingPatch:
+    """A square of one colour that slides over the image, clipped at the edges."""
 
     patch: int
+    """The square's side, pixels."""
     stride: int
+    """Pixels."""
     color: tuple[float, float, float] | None
-    """RGB in 0…255; None: the one that the network's preprocessing makes 0."""
+    """RGB in 0…255; None: the colour that preprocessing maps to 0."""
 
     @property
-    def asks(self) -> Map:
+    def evaluated_map(self) -> Map:
         """Only the score."""
         return Score()
 
-    def count(self, subject: Subject) -> int:
-        """See Variants."""
-        return len(self.squares(subject.image))
+    def count(self, original: Original) -> int:
+        """See Perturbation."""
+        return len(self.list_squares(original.image))
 
-    def squares(self, image: Floats) -> list[tuple[slice, slice]]:
-        """Where the square is, variant by variant."""
-        across = [range(ceil(max(0, side - self.patch) / self.stride) + 1) for side in image.shape[:2]]
-        slices = [[slice(k * self.stride, k * self.stride + self.patch) for k in axis] for axis in across]
+    def list_squares(self, image: Floats) -> list[tuple[slice, slice]]:
+        """Return the rows and columns of each square, row by row."""
+        steps = [range(ceil(max(0, side - self.patch) / self.stride) + 1) for side in image.shape[:2]]
+        slices = [[slice(k * self.stride, k * self.stride + self.patch) for k in axis] for axis in steps]
         return [(rows, columns) for rows in slices[0] for columns in slices[1]]
 
-    def of(self, subject: Subject) -> Iterator[Floats]:
-        """See Variants."""
-        zero = subject.preprocess.zero
-        color = zero if self.color is None else as_channels(self.color, subject.image.shape[-1])
-        for square in self.squares(subject.image):
-            covered = subject.image.copy()
+    def generate(self, original: Original) -> Iterator[Floats]:
+        """See Perturbation."""
+        zero = original.preprocess.zero
+        color = zero if self.color is None else convert_color(self.color, original.image.shape[-1])
+        for square in self.list_squares(original.image):
+            covered = original.image.copy()
             covered[square] = color
             yield covered
 
 
 @dataclass(frozen=True, slots=True)
 class Occlusion:
-    """S(x) − S(x with a square covered), the mean over the squares that cover a pixel: (T,H,W), signed.
+    """S(x) − S(x with a square covered), the mean over the squares that cover a pixel.
 
-    Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901. Squares of 32 pixels in steps of 16 cover every pixel four
-    times but for the edges, in 169 forward passes of 224×224.
+    Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901. Gives (N,T,H,W) float32, signed. The default squares of 32
+    pixels at stride 16 cover a pixel four times except near the edges, in 169 forward passes of 224×224.
     """
 
-    variants: Covered = Covered(32, 16, None)
-    needs: tuple[Map, ...] = ()
+    perturbation: SlidingPatch = SlidingPatch(32, 16, None)
+    required_maps: tuple[Map, ...] = ()
 
-    def fold(self, subject: Subject) -> _Losses:
-        """See Sampled."""
-        return _Losses(self.variants, subject)
+    def accumulate(self, original: Original) -> _ScoreDrops:
+        """See PerturbationMethod."""
+        return _ScoreDrops(self.perturbation, original)
 
 
-class _Losses:
-    def __init__(self, variants: Covered, subject: Subject) -> None:
-        self._scores = subject.scores
-        self._squares = iter(variants.squares(subject.image))
-        self._sum = np.zeros((*subject.scores.shape, *subject.image.shape[:2]))
-        self._count = np.zeros(subject.image.shape[:2])
+class _ScoreDrops:
+    def __init__(self, perturbation: SlidingPatch, original: Original) -> None:
+        self._scores = original.scores
+        self._squares = iter(perturbation.list_squares(original.image))
+        self._sum = np.zeros((*original.scores.shape, *original.image.shape[:2]))
+        self._count = np.zeros(original.image.shape[:2])
 
-    def add(self, found: Floats, scores: Floats) -> None:  # noqa: ARG002
+    def add(self, evaluation: Floats, scores: Floats) -> None:  # noqa: ARG002
         rows, columns = next(self._squares)
         self._sum[:, rows, columns] += (self._scores - scores)[:, None, None]
         self._count[rows, columns] += 1
 
-    def result(self) -> Folded:
-        return Folded((self._sum / self._count).astype(np.float32))
+    def result(self) -> MethodResult:
+        return MethodResult((self._sum / self._count).astype(np.float32))

@@ -8,83 +8,84 @@ from dataclasses import dataclass
 import numpy as np
 
 from convlens.worker.engine.outputs import Floats
+from convlens.worker.engine.perturbation import MethodResult, Original
 from convlens.worker.engine.plan import Activation, Map, Score
-from convlens.worker.engine.resize import resized
-from convlens.worker.engine.sampling import Folded, Subject
+from convlens.worker.engine.resize import resize
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
-    """The image through each channel of a layer, upsampled and scaled to 0…1; flat channels are left out.
+class ChannelMasks:
+    """The image masked by each channel of a layer, upsampled and scaled to 0…1; constant channels are skipped.
 
-    What is masked turns to the colour that the network's preprocessing makes 0.
+    What is masked turns to the colour that preprocessing maps to 0.
     """
 
     layer: str
 
     @property
-    def asks(self) -> Map:
+    def evaluated_map(self) -> Map:
         """Only the score."""
         return Score()
 
-    def live(self, subject: Subject) -> Floats:
-        """(C′,h,w): the channels that are not flat. A layer that has none gives its first one."""
-        channels = subject.maps[Activation(self.layer)].transpose(2, 0, 1)
-        live = channels.max((1, 2)) > channels.min((1, 2))
-        return channels[live] if live.any() else channels[:1]
+    def select_varying_channels(self, original: Original) -> Floats:
+        """Return the channels that are not constant, (C′,h,w); the first one where all are."""
+        channels = original.maps[Activation(self.layer)].transpose(2, 0, 1)
+        varying = channels.max((1, 2)) > channels.min((1, 2))
+        return channels[varying] if varying.any() else channels[:1]
 
-    def count(self, subject: Subject) -> int:
-        """See Variants."""
-        return len(self.live(subject))
+    def count(self, original: Original) -> int:
+        """See Perturbation."""
+        return len(self.select_varying_channels(original))
 
-    def of(self, subject: Subject) -> Iterator[Floats]:
-        """See Variants."""
-        zero = np.asarray(subject.preprocess.zero, np.float32)
-        bare = subject.image - zero
-        for channel in self.live(subject):
+    def generate(self, original: Original) -> Iterator[Floats]:
+        """See Perturbation."""
+        zero = np.asarray(original.preprocess.zero, np.float32)
+        offset = original.image - zero
+        for channel in self.select_varying_channels(original):
             low, high = channel.min(), channel.max()
-            mask = resized((channel - low) / max(high - low, np.float32(1e-30)), *subject.image.shape[:2])
-            yield zero + bare * mask[..., None]
+            mask = resize((channel - low) / max(high - low, np.float32(1e-30)), *original.image.shape[:2])
+            yield zero + offset * mask[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreCAM:
-    """ReLU(Σ_k w_k·A_k), w = softmax over k of S(x through A_k): (T,h,w), or (T,H,W) with `upsampled`.
+    """ReLU(Σ_k w_k·A_k), w = softmax over k of S(x masked by A_k), A_k the channels of `layer`.
 
-    Wang et al., 2020, https://arxiv.org/abs/1910.01279. One forward pass a channel, 512 for VGG16's last convolution.
+    Wang et al., 2020, https://arxiv.org/abs/1910.01279. Gives (N,T,h,w) float32, or (N,T,H,W) with `upsampled`. One
+    forward pass a channel: 512 for VGG16's last convolution.
     """
 
     layer: str
     upsampled: bool = False
 
     @property
-    def variants(self) -> Masked:
-        """See Sampled."""
-        return Masked(self.layer)
+    def perturbation(self) -> ChannelMasks:
+        """See PerturbationMethod."""
+        return ChannelMasks(self.layer)
 
     @property
-    def needs(self) -> tuple[Map, ...]:
+    def required_maps(self) -> tuple[Map, ...]:
         """The layer's activations."""
         return (Activation(self.layer),)
 
-    def fold(self, subject: Subject) -> _Weights:
-        """See Sampled."""
-        return _Weights(self, subject)
+    def accumulate(self, original: Original) -> _ChannelScores:
+        """See PerturbationMethod."""
+        return _ChannelScores(self, original)
 
 
-class _Weights:
-    def __init__(self, method: ScoreCAM, subject: Subject) -> None:
+class _ChannelScores:
+    def __init__(self, method: ScoreCAM, original: Original) -> None:
         self._method = method
-        self._subject = subject
+        self._original = original
         self._scores: list[Floats] = []
 
-    def add(self, found: Floats, scores: Floats) -> None:  # noqa: ARG002
+    def add(self, evaluation: Floats, scores: Floats) -> None:  # noqa: ARG002
         self._scores.append(scores)
 
-    def result(self) -> Folded:
+    def result(self) -> MethodResult:
         scores = np.stack(self._scores, 1).astype(np.float64)
         weights = np.exp(scores - scores.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        live = self._method.variants.live(self._subject)
-        map_ = np.maximum(np.einsum("tk,khw->thw", weights, live), 0).astype(np.float32)
-        return Folded(resized(map_, *self._subject.image.shape[:2]) if self._method.upsampled else map_)
+        channels = self._method.perturbation.select_varying_channels(self._original)
+        map_ = np.maximum(np.einsum("tk,khw->thw", weights, channels), 0).astype(np.float32)
+        return MethodResult(resize(map_, *self._original.image.shape[:2]) if self._method.upsampled else map_)

@@ -1,4 +1,4 @@
-"""SmoothGrad and its kin: moments of the gradient under noise."""
+"""SmoothGrad, SmoothGrad-Squared and VarGrad: moments of the gradient under noise."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from typing import Final
 import numpy as np
 
 from convlens.worker.engine.outputs import Floats
+from convlens.worker.engine.perturbation import MethodResult, Original
 from convlens.worker.engine.plan import REDUCTIONS, Map, Saliency
-from convlens.worker.engine.sampling import Folded, Subject
 
 SEED: Final = 20170612
 
 
 @dataclass(frozen=True, slots=True)
-class Noisy:
-    """`samples` copies with Gaussian noise, σ = `noise` × (max − min) of the image.
+class GaussianNoise:
+    """Copies with Gaussian noise.
 
-    Seeded by the sample's number alone: equal images get equal maps, whoever they share a batch with.
+    The noise of a copy is seeded by its number alone: equal images get equal maps, whatever else is in the batch.
     """
 
     samples: int
     noise: float
+    """σ, as a share of the image's max − min."""
 
     @property
-    def asks(self) -> Map:
-        """The gradient, signed."""
+    def evaluated_map(self) -> Map:
+        """The signed gradient."""
         return Saliency(reduction="none")
 
-    def count(self, subject: Subject) -> int:  # noqa: ARG002
-        """See Variants."""
+    def count(self, original: Original) -> int:  # noqa: ARG002
+        """See Perturbation."""
         return self.samples
 
-    def of(self, subject: Subject) -> Iterator[Floats]:
-        """See Variants."""
-        sigma = np.float32(self.noise * np.ptp(subject.image))
+    def generate(self, original: Original) -> Iterator[Floats]:
+        """See Perturbation."""
+        sigma = np.float32(self.noise * np.ptp(original.image))
         for i in range(self.samples):
-            yield subject.image + sigma * _normal(i, subject.image.shape)
+            yield original.image + sigma * _standard_normal(i, original.image.shape)
 
 
 @functools.lru_cache(maxsize=64)
-def _normal(i: int, shape: tuple[int, ...]) -> Floats:
-    """The noise of sample `i`, σ = 1; 0.6 MB for 224×224."""
+def _standard_normal(i: int, shape: tuple[int, ...]) -> Floats:
+    """Draw the noise of copy `i`, σ = 1; 0.6 MB for 224×224."""
     return np.random.default_rng((SEED, i)).standard_normal(shape, np.float32)
 
 
@@ -56,28 +57,29 @@ MOMENTS: Final[dict[str, Callable[[Floats, Floats], Floats]]] = {
     # Adebayo et al., 2018, https://arxiv.org/abs/1810.03307
     "var_grad": lambda _, variance: variance,
 }
-"""One row a method: what it makes of the mean and the variance of the gradients."""
+"""By method: its map, as a function of the mean and the variance of the gradients."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmoothGrad:
-    """One of MOMENTS, (T,H,W), or (T,H,W,3) with reduction none. 25 samples and noise 0.15 are PAIR's defaults.
+    """A moment, by MOMENTS, of ∂S/∂x over noisy copies of x: E[g], E[g²] or Var[g].
 
-    The signed gradients are averaged, then the channels are reduced.
+    Gives (N,T,H,W) float32, the channels reduced by `reduction`, a key of plan.REDUCTIONS, after averaging the signed
+    gradients; (N,T,H,W,C) in RGB order where it is none. Defaults are those of PAIR's saliency library.
     """
 
-    variants: Noisy = Noisy(25, 0.15)
+    perturbation: GaussianNoise = GaussianNoise(25, 0.15)
     moment: str = "smooth_grad"
     reduction: str = "abs_max"
-    needs: tuple[Map, ...] = ()
+    required_maps: tuple[Map, ...] = ()
 
-    def fold(self, subject: Subject) -> _Moments:  # noqa: ARG002
-        """See Sampled."""
+    def accumulate(self, original: Original) -> _Moments:  # noqa: ARG002
+        """See PerturbationMethod."""
         return _Moments(self)
 
 
 class _Moments:
-    """Welford's mean and variance."""
+    """Welford's running mean and variance."""
 
     def __init__(self, method: SmoothGrad) -> None:
         self._method = method
@@ -85,12 +87,12 @@ class _Moments:
         self._mean: Floats = np.zeros((), np.float32)
         self._squares: Floats = np.zeros((), np.float32)
 
-    def add(self, found: Floats, scores: Floats) -> None:  # noqa: ARG002
+    def add(self, evaluation: Floats, scores: Floats) -> None:  # noqa: ARG002
         self._count += 1
-        off = found - self._mean
-        self._mean = self._mean + off / np.float32(self._count)
-        self._squares = self._squares + off * (found - self._mean)
+        difference = evaluation - self._mean
+        self._mean = self._mean + difference / np.float32(self._count)
+        self._squares = self._squares + difference * (evaluation - self._mean)
 
-    def result(self) -> Folded:
+    def result(self) -> MethodResult:
         moment = MOMENTS[self._method.moment](self._mean, self._squares / np.float32(self._count))
-        return Folded(REDUCTIONS[self._method.reduction](np, moment))
+        return MethodResult(REDUCTIONS[self._method.reduction](np, moment))

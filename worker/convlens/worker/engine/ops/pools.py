@@ -1,4 +1,4 @@
-"""Pooling, over windows and over all of space."""
+"""Pooling over windows and over the whole extent."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from convlens.worker.engine.ops.base import Op, Tensor
 
 
 class MaxPool(Op):
-    """Maximum over windows; the gradient goes to the first largest value of each."""
+    """Maximum over windows; the gradient goes to the first maximum of each."""
 
     def __init__(self, size: tuple[int, int], strides: tuple[int, int], padding: str) -> None:
         self.size, self.strides, self.padding = size, strides, padding
 
     @property
     def disjoint(self) -> bool:
-        """True when no value is in two windows."""
+        """True when the windows do not overlap."""
         return self.strides[0] >= self.size[0] and self.strides[1] >= self.size[1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class AveragePool(Op):
 
 
 class GlobalAverage(Op):
-    """Mean over space, summed in float32."""
+    """Mean over the extent, summed in float32."""
 
     def __init__(self, keep_axes: bool) -> None:
         self.keep_axes = keep_axes
@@ -62,11 +62,11 @@ class GlobalAverage(Op):
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
         area = x.shape[1] * x.shape[2]
-        return tf.broadcast_to(_spread(dy, x) / area, tf.shape(x))
+        return tf.broadcast_to(_as_map(dy, x) / area, tf.shape(x))
 
 
 class GlobalMax(Op):
-    """Maximum over space; equal maxima share the gradient."""
+    """Maximum over the extent; equal maxima share the gradient."""
 
     def __init__(self, keep_axes: bool) -> None:
         self.keep_axes = keep_axes
@@ -75,10 +75,10 @@ class GlobalMax(Op):
         return tf.reduce_max(x, (1, 2), keepdims=self.keep_axes)
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        largest = tf.cast(tf.equal(x, _spread(y, x)), x.dtype)
-        return _spread(dy, x) * largest / tf.reduce_sum(largest, (1, 2), keepdims=True)
+        largest = tf.cast(tf.equal(x, _as_map(y, x)), x.dtype)
+        return _as_map(dy, x) * largest / tf.reduce_sum(largest, (1, 2), keepdims=True)
 
 
-def _spread(pooled: Tensor, x: Tensor) -> Tensor:
-    """A globally pooled value as (N,1,1,C)."""
+def _as_map(pooled: Tensor, x: Tensor) -> Tensor:
+    """Reshape a globally pooled value to (N,1,1,C)."""
     return tf.reshape(pooled, [-1, 1, 1, x.shape[-1]])

@@ -1,4 +1,4 @@
-"""The rectifiers: the one place where the rules of gradients differ."""
+"""Rectifiers: the one place where plain, guided and deconvnet gradients differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECTIFIERS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "guided": lambda dy, y: tf.raw_ops.ReluGrad(gradients=tf.nn.relu(dy), features=y),
     "deconvnet": lambda dy, _: tf.nn.relu(dy),
 }
-"""One row a rule: the gradient below a ReLU from the gradient dy above it and its output y (or input: signs count)."""
+"""By rule: ∂S/∂x of a ReLU, from dy = ∂S/∂y and its output y, or its input, which has the same positive values."""
 
 
 class Relu(Op):
@@ -28,7 +28,7 @@ class Relu(Op):
 
 
 class LeakyRelu(Op):
-    """max(x, αx). vanilla: dx = dy where x > 0, else α·dy. Else as in Relu, which has no slope below zero."""
+    """max(x, αx). vanilla: dx = dy where x > 0, else α·dy; the other rules are those of Relu."""
 
     def __init__(self, slope: float) -> None:
         self.slope = slope

@@ -1,4 +1,4 @@
-"""What has no rule of its own: any differentiable function, with TensorFlow's own gradient."""
+"""Any differentiable function, with TensorFlow's own gradient: the fallback for layers without a rule."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from convlens.worker.engine.ops.base import Op, Tensor, Weights
 class Taped(Op):
     """A layer, or a region of several, as Keras computes it, in float32.
 
-    `function` takes and gives a tensor. `description` and `weights` say all that decides its values, for a digest.
-    `hidden` names the activations inside, whose gradients cannot be anything but their own.
+    `function` maps a tensor to a tensor. `description` and `weights` determine its values, for the digest. `hidden`
+    names the activations inside, which pass plain gradients only.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Taped(Op):
         self.hidden = tuple(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        with tf.name_scope("taped"):  # where layers' names may begin with what no name in a graph begins with
+        with tf.name_scope("taped"):  # since a layer's name may begin with a character that no name in a graph may
             return tf.cast(self._function(tf.cast(x, tf.float32)), tf.float32)
 
     def gradient(self, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        (found,) = tf.gradients(y, x, tf.cast(dy, y.dtype), unconnected_gradients="zero")
-        return tf.cast(found, x.dtype)
+        (gradient,) = tf.gradients(y, x, tf.cast(dy, y.dtype), unconnected_gradients="zero")
+        return tf.cast(gradient, x.dtype)

@@ -1,1 +1,1 @@
-"""Model files, read without running or believing anything in them: formats, configurations, weights, memory."""
+"""Read untrusted model files: formats, configurations, weights, memory; nothing in a file is executed."""

@@ -1,7 +1,7 @@
-"""What a model file's configuration may name: layers, activations, operations. Whatever is not here is refused.
+"""Allow lists for model files: layers, activations, operations. Everything else is refused.
 
-A name belongs here when what it computes is a function of its input and its weights alone: nothing that runs code of
-the file, reads or writes files, calls out, looks up strings or keeps state from call to call.
+A name is allowed when it computes a function of its input and its weights alone: it runs no code of the file, accesses
+no files or network, looks up no strings and keeps no state between calls.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 MODELS: Final = frozenset({"Functional", "Model", "Sequential"})
 WRAPPERS: Final = frozenset({"SpectralNormalization"})
-"""Layers that hold another one, under the key `layer`."""
+"""Layers that wrap another one, under the key `layer`."""
 
 AUGMENTATION: Final = frozenset(
     {
@@ -26,13 +26,13 @@ RANDOM: Final = AUGMENTATION | {
     *("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"),
     *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth"),
 }
-"""The identity wherever a model is not in training."""
+"""Layers that differ in training by randomness alone, so that `training=True` of a call may be dropped."""
 APPLICATIONS: Final = {
     "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
     "LayerScale": "keras.src.applications.convnext",
     "StochasticDepth": "keras.src.applications.convnext",
 }
-"""Layers that Keras 3 has for its applications alone, and where they are."""
+"""Layers that Keras 3 has for its applications alone, with their modules."""
 LAYERS: Final = (
     (RANDOM - APPLICATIONS.keys())
     | WRAPPERS
@@ -52,9 +52,9 @@ LAYERS: Final = (
         *("CenterCrop", "Normalization", "Rescaling", "Resizing"),
     }
 )
-"""Of both generations; a name that only one of them has is unknown to the other."""
+"""Of both generations of Keras; each knows its own names only."""
 RENAMED: Final = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
-"""What early tf.keras called layers."""
+"""Class names of early tf.keras."""
 
 REFUSED: Final = {
     "Lambda": "a model file must not run code; replace it by a Rescaling, Normalization or another of Keras' layers, "
@@ -79,8 +79,8 @@ REFUSED: Final = {
         "that is Keras 1's; load the model by Keras 2.2 and save it again",
     ),
 }
-"""Layers that people do have, why they are refused, and what to do."""
-ASIDE: Final = (
+"""Common layers that are refused: why, and what to do."""
+NOT_ALLOWED: Final = (
     "it is none of Keras' own layers that a model file may have; build it from those, or replace it, and save again"
 )
 
@@ -93,7 +93,7 @@ ACTIVATIONS: Final = frozenset(
     }
 )
 ACTIVATION_LAYERS: Final = frozenset({"ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"})
-"""Layers that may stand where an activation is wanted."""
+"""Layers that may be the activation of another layer."""
 
 INITIALIZERS: Final = frozenset(
     {
@@ -136,7 +136,7 @@ OPERATIONS: Final[dict[str, frozenset[str]]] = {
     "keras.src.ops.image": frozenset({"CropImages", "PadImages", "RGBToGrayscale", "Resize"}),
     "keras.src.ops.linalg": frozenset({"Norm"}),
 }
-"""Keras 3's operations, by the module and class that a file names them by."""
+"""Operations of Keras 3, by the module and class in the file."""
 
 TENSORFLOW: Final = frozenset(
     {
@@ -172,4 +172,4 @@ TENSORFLOW: Final = frozenset(
         ),
     }
 )
-"""TensorFlow's functions that a TFOpLambda or SlicingOpLambda of Keras 2 may name."""
+"""TensorFlow functions that a TFOpLambda or SlicingOpLambda of Keras 2 may call."""

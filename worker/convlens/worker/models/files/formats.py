@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and its name: a model that can be read, or what else people give by mistake."""
+"""Recognize a model file by its first bytes and name, and name what is given by mistake instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Literal
 Format = Literal["archive", "hdf5", "saved_model"]
 
 SUFFIXES: Final = (".keras", ".h5", ".hdf5")
-"""Of model files, in any case."""
+"""Of model files, case-insensitive."""
 SAVE: Final = "load it where it was made and save it whole: model.save('model.keras')"
 REBUILD: Final = "build the same network in Keras, set its weights, and save it as a .keras file"
 HEAD_BYTES: Final = 64
@@ -28,7 +28,7 @@ BY_CONTENT: Final = (
     (b"\x89PNG", "a PNG image, no model"),
     (b"\xff\xd8\xff", "a JPEG image, no model"),
 )
-"""How a file begins, what it is, and what to do."""
+"""(first bytes, what the file is and what to do)"""
 BY_SUFFIX: Final = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt.pt"), f"a model of PyTorch; {REBUILD}"),
     ".onnx": f"a model of ONNX; {REBUILD}",
@@ -45,29 +45,29 @@ BY_SUFFIX: Final = {
     **dict.fromkeys((".caffemodel", ".prototxt"), f"a model of Caffe; {REBUILD}"),
     **dict.fromkeys((".mlmodel", ".mlpackage"), f"a model of Core ML; {REBUILD}"),
 }
-"""What a file is by its name, where its content does not say."""
+"""What a file is and what to do, by its suffix, where its content does not tell."""
 
 
 class NoModel(ValueError):
-    """A file that is no model of Keras: what it is, and what to do."""
+    """A file that is no Keras model; the message says what it is and what to do."""
 
 
 def recognize(path: Path) -> Format:
-    """The format of a model that can be read. NoModel says what else it is; OSError that it cannot be read at all."""
+    """Return the format of a model file. Raises NoModel for any other file, OSError for one that cannot be read."""
     if path.is_dir():
-        return _folder(path)
-    head = _head(path)
+        return _recognize_folder(path)
+    head = _read_head(path)
     if not head:
         raise NoModel("it is empty, perhaps of a download that failed")
     if head.startswith(HDF5):
         return "hdf5"
     if head.startswith(b"PK"):
-        return _zip(path)
+        return _recognize_zip(path)
     if head[4:8] == b"TFL3":
         raise NoModel(f"it is {BY_SUFFIX['.tflite']}")
     stripped = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for begins, what in BY_CONTENT:
-        if stripped.startswith(begins):
+    for prefix, what in BY_CONTENT:
+        if stripped.startswith(prefix):
             raise NoModel(f"it is {what}")
     if path.suffix.lower() in BY_SUFFIX:
         raise NoModel(f"it is {BY_SUFFIX[path.suffix.lower()]}")
@@ -76,34 +76,33 @@ def recognize(path: Path) -> Format:
     raise NoModel("it is no model of Keras; a .keras or .h5 file or a SavedModel folder is needed")
 
 
-def _head(path: Path) -> bytes:
-    """A file's first bytes."""
+def _read_head(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise NoModel("it is neither a file nor a folder")
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
 
 
-def is_path_of_a_model(word: str) -> bool:
-    """True for what is meant as a file or folder, whether it is there or not: by its suffix, or by a slash."""
-    suffix = Path(word).suffix.lower()
-    return suffix in SUFFIXES or suffix in BY_SUFFIX or "/" in word
+def looks_like_path(source: str) -> bool:
+    """Return True for a source that is meant as a file or folder, existing or not: by its suffix, or by a slash."""
+    suffix = Path(source).suffix.lower()
+    return suffix in SUFFIXES or suffix in BY_SUFFIX or "/" in source
 
 
-def _folder(path: Path) -> Format:
-    names = {it.name for it in path.iterdir()}
+def _recognize_folder(path: Path) -> Format:
+    names = {entry.name for entry in path.iterdir()}
     if "saved_model.pb" in names or "saved_model.pbtxt" in names:
         return "saved_model"
     if "config.json" in names and "model.weights.h5" in names:
         raise NoModel("it is a model of Keras 3 saved with zipped=False; save it zipped, as a .keras file")
     if "variables.index" in names:
         raise NoModel("it is the folder of a SavedModel's variables; give the folder above")
-    inside = sorted(it for it in names if Path(it).suffix.lower() in SUFFIXES)
-    there = f"; in it is {', '.join(inside[:3])}" if inside else ""
-    raise NoModel(f"it is a folder without saved_model.pb{there}")
+    models = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+    hint = f"; in it is {', '.join(models[:3])}" if models else ""
+    raise NoModel(f"it is a folder without saved_model.pb{hint}")
 
 
-def _zip(path: Path) -> Format:
+def _recognize_zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -111,9 +110,10 @@ def _zip(path: Path) -> Format:
         raise NoModel("it is a zip archive that is cut short or damaged") from error
     if "config.json" in names:
         return "archive"
-    if any(it.endswith("data.pkl") for it in names):
+    if any(name.endswith("data.pkl") for name in names):
         raise NoModel(f"it is {BY_SUFFIX['.pt']}")
-    if names and all(it.endswith(".npy") for it in names):
+    if names and all(name.endswith(".npy") for name in names):
         raise NoModel(f"it is {BY_SUFFIX['.npz']}")
-    inside = next((it for it in names if Path(it).suffix.lower() in SUFFIXES or it.endswith("saved_model.pb")), None)
-    raise NoModel(f"it is a zip archive{f' of {inside}; unpack it first' if inside else ' without config.json'}")
+    models = (name for name in names if Path(name).suffix.lower() in SUFFIXES or name.endswith("saved_model.pb"))
+    model = next(models, None)
+    raise NoModel(f"it is a zip archive{f' of {model}; unpack it first' if model else ' without config.json'}")

@@ -1,4 +1,4 @@
-"""Keras 3 and Keras 2 (tf_keras), side by side: models from checked configurations, by whichever wrote the file."""
+"""Keras 3 and Keras 2 (tf_keras) side by side: build a model by the generation that wrote its file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from convlens.worker.models.files.config_values import Config
 
 
 class NeverBuilt(ValueError):
-    """A model whose layers have no weights yet, since it never saw an input."""
+    """A model whose layers have no weights yet, since it was never called."""
 
 
 def build(config: Config, generation: int) -> Any:
-    """The model of a configuration that config_check gave, with zeros for weights.
+    """Build the model of a configuration that config_check returned; its weights are zeros.
 
-    Within a graph of TensorFlow no memory is taken for them. NeverBuilt for a Sequential without an input; Keras raises
-    whatever else a configuration that makes no sense makes it trip over.
+    Inside a TensorFlow graph this allocates no weights. Raises NeverBuilt for a Sequential without an input; Keras may
+    raise anything for an inconsistent configuration.
     """
-    config = copy.deepcopy(config)  # Keras takes it apart
+    config = copy.deepcopy(config)  # Keras modifies it
     if generation == 3:
         from keras.src.saving.serialization_lib import ObjectSharingScope
 
@@ -31,27 +31,27 @@ def build(config: Config, generation: int) -> Any:
         import tf_keras
 
         kind = tf_keras.Sequential if config["class_name"] == "Sequential" else tf_keras.Model
-        _bound(config)
+        _limit_passes(config)
         model = kind.from_config(config["config"])
     if not model.built or not getattr(model, "inputs", None):
         raise NeverBuilt("the model was never built: give it an Input as its first layer, and save it again")
     return model
 
 
-def layers(model: Any) -> Iterator[Any]:
-    """Every layer of a model, nested models opened, each once."""
-    return (it for it in model._flatten_layers() if it is not model)  # noqa: SLF001 - the one road of both generations
+def iter_layers(model: Any) -> Iterator[Any]:
+    """Yield every layer of a model, nested models included, each once."""
+    return (layer for layer in model._flatten_layers() if layer is not model)  # noqa: SLF001 - both generations have it
 
 
 def finalize(model: Any) -> None:
-    """Lets layers derive what they keep from their weights, Normalization its mean, once the weights are set."""
-    for layer in layers(model):
+    """Let layers update what they derive from their weights, such as Normalization its mean."""
+    for layer in iter_layers(model):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
 
-def stock_vgg16(classes: int) -> Any:
-    """The VGG16 of keras.applications, with random weights."""
+def build_stock_vgg16(classes: int) -> Any:
+    """Return the VGG16 of keras.applications, with random weights."""
     return keras.applications.VGG16(weights=None, classes=classes)
 
 
@@ -59,15 +59,15 @@ EXTRA_PASSES: Final = 2
 
 
 class _Passes(list[Any]):
-    """The layers of a functional model, which tf_keras goes through until every call is resolved.
+    """The layers of a functional model, with a limit on how often tf_keras may iterate over them.
 
-    One that refers to itself would keep it there for ever; each pass resolves at least one call of a model that makes
-    sense.
+    It iterates until every call is resolved, which a circular model would never be; each iteration resolves at least
+    one call of a consistent model.
     """
 
     def __init__(self, entries: list[Any]) -> None:
         super().__init__(entries)
-        self._left = EXTRA_PASSES + sum(len(it.get("inbound_nodes", ())) for it in entries)
+        self._left = EXTRA_PASSES + sum(len(entry.get("inbound_nodes", ())) for entry in entries)
 
     def __iter__(self) -> Iterator[Any]:
         self._left -= 1
@@ -79,11 +79,11 @@ class _Passes(list[Any]):
         return type(self)(copy.deepcopy(list(self), memo))
 
 
-def _bound(config: Config) -> None:
-    """Puts _Passes in the place of the layers of each functional model."""
+def _limit_passes(config: Config) -> None:
+    """Replace the layers of each functional model by _Passes."""
     entries = config["config"]["layers"]
     for entry in entries:
         if isinstance(entry["config"].get("layers"), list):
-            _bound(entry)
+            _limit_passes(entry)
     if config["class_name"] != "Sequential":
         config["config"]["layers"] = _Passes(entries)

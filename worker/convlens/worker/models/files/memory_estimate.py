@@ -1,4 +1,4 @@
-"""How much memory a model will take, found from its configuration before any weight is made."""
+"""Estimate a model's memory from its configuration, before any weight is allocated."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from convlens.worker.models.files.generations import layers
+from convlens.jobs.request.plan import FLOAT_BYTES
+from convlens.worker.models.files.generations import iter_layers
+from convlens.worker.settings import DEFAULT_BATCH_SIZE
 
-BATCH: Final = 8
-"""Images of the batch that is reckoned with: the default of max_batch_size."""
-FLOAT: Final = 4
-"""Bytes of a number."""
+BATCH: Final = DEFAULT_BATCH_SIZE
+"""Images in the assumed batch."""
 COPIES: Final = 4
-"""How many of the weights there are at once while a model is loaded: the file's, Keras', the engine's."""
-USUAL: Final = 224
-"""The extent that is reckoned with where a model takes any."""
+"""Copies of the weights in memory while a model is loaded: the file's, Keras', the engine's."""
+DEFAULT_SIDE: Final = 224
+"""The assumed height and width where a model takes any."""
 CGROUP: Final = Path("/sys/fs/cgroup")
 V1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 V2: Final = ("memory.max", "memory.current", "inactive_file")
-"""The files of a container's limit and usage, and the cache in its memory.stat."""
+"""Of cgroup v1 and v2: the files of the limit and the usage, and the reclaimable cache in memory.stat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a model needs."""
+    """The memory that a model needs."""
 
     parameters: int
     weights: int
-    """Bytes of the weights while they are loaded, and of the turned kernels that the backward pass reads."""
+    """Bytes of the weights while they are loaded, and of the flipped kernels of the backward pass."""
     activations: int
-    """Bytes that a batch of BATCH images leaves at the layers on its way forward."""
+    """Bytes of all layers' outputs for BATCH images."""
     largest: str
-    """What takes the most of it, for people."""
+    """The largest part, as text."""
 
     @property
     def total(self) -> int:
@@ -45,37 +45,41 @@ class Estimate:
 
 
 def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> Estimate:
-    """Builds the model on a graph, where variables and values are names, and adds up their shapes.
+    """Estimate by building the model in a graph, which allocates nothing, and adding up shapes.
 
-    `size` is the input's (height, width) where the model takes any. Raises as `build` does.
+    `size` is the input's (height, width) where the model takes any. Raises what `build` raises.
     """
-    with tf.Graph().as_default() as graph, tf.name_scope("model"):  # a layer's name may begin as no other may
+    with tf.Graph().as_default() as graph, tf.name_scope("model"):  # the scope allows any layer's name
         model = build()
-        shapes = {it.name: [tuple(w.shape) for w in it.weights] for it in layers(model) if not _is_model(it)}
+        shapes = {
+            layer.name: [tuple(w.shape) for w in layer.weights] for layer in iter_layers(model) if not _is_model(layer)
+        }
         before = len(graph.get_operations())
-        images = [tf.compat.v1.placeholder(tf.float32, _batch(tuple(it.shape), size)) for it in model.inputs]
+        images = [
+            tf.compat.v1.placeholder(tf.float32, _batch_shape(tuple(tensor.shape), size)) for tensor in model.inputs
+        ]
         model(images if len(images) > 1 else images[0], training=False)
-        outputs = _outputs(graph.get_operations()[before:], {it.name for it in layers(model)})
+        outputs = _outputs(graph.get_operations()[before:], {layer.name for layer in iter_layers(model)})
         parameters = sum(math.prod(shape) for shape in {id(w): tuple(w.shape) for w in model.weights}.values())
-    kernels = sum(math.prod(shape) for found in shapes.values() for shape in found if len(shape) == 4)
+    kernels = sum(math.prod(shape) for of_layer in shapes.values() for shape in of_layer if len(shape) == 4)
     by_weights = max(shapes, key=lambda name: sum(map(math.prod, shapes[name])), default="")
     by_output = max(outputs, key=lambda name: math.prod(outputs[name]), default="")
-    weights = FLOAT * sum(map(math.prod, shapes.get(by_weights, ())))
-    output = FLOAT * math.prod(outputs.get(by_output, (0,)))
+    weights = FLOAT_BYTES * sum(map(math.prod, shapes.get(by_weights, ())))
+    output = FLOAT_BYTES * math.prod(outputs.get(by_output, (0,)))
     return Estimate(
         parameters,
-        FLOAT * (COPIES * parameters + kernels),
-        FLOAT * sum(map(math.prod, outputs.values())),
-        f"layer {by_weights!r} has {in_bytes(weights)} of weights"
+        FLOAT_BYTES * (COPIES * parameters + kernels),
+        FLOAT_BYTES * sum(map(math.prod, outputs.values())),
+        f"layer {by_weights!r} has {format_bytes(weights)} of weights"
         if weights > output
-        else f"layer {by_output!r} gives {in_bytes(output)}, "
+        else f"layer {by_output!r} gives {format_bytes(output)}, "
         f"{'×'.join(map(str, outputs[by_output][1:]))} numbers an image, {BATCH} images at once",
     )
 
 
-def available() -> int:
-    """The bytes that this process can still have: of the machine, and of the containers it is in."""
-    found = [_statistics(Path("/proc/meminfo")).get("MemAvailable:", 2**53) * 1024]
+def measure_available() -> int:
+    """Return the bytes that this process can still allocate: of the machine, and of the containers it is in."""
+    limits = [_statistics(Path("/proc/meminfo")).get("MemAvailable:", 2**53) * 1024]
     for line in _lines(Path("/proc/self/cgroup")):
         _, controllers, path = line.split(":", 2)
         if controllers not in {"", "memory"}:
@@ -83,22 +87,22 @@ def available() -> int:
         root = CGROUP / controllers
         own = root / path.lstrip("/")
         for folder in (own, *own.parents):
-            found += _left(folder, *(V1 if controllers else V2))
+            limits += _remaining(folder, *(V1 if controllers else V2))
             if folder == root:
                 break
-    return max(0, min(found))
+    return max(0, min(limits))
 
 
-def _left(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
-    """What a container may still take, caches given up; nothing where it has no limit."""
+def _remaining(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
+    """Return what a container may still allocate, its cache reclaimed; empty where it has no limit."""
     bound, used = (next(iter(_lines(folder / name)), "") for name in (limit, usage))
     if not bound.isdigit() or not used.isdigit():
         return []
     return [int(bound) - int(used) + _statistics(folder / "memory.stat").get(cache, 0)]
 
 
-def in_bytes(count: int) -> str:
-    """A number of bytes, for people."""
+def format_bytes(count: int) -> str:
+    """Format a number of bytes: 1.5 MiB."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if size < 1024:
@@ -111,33 +115,33 @@ def _is_model(layer: Any) -> bool:
     return hasattr(layer, "get_layer")
 
 
-def _batch(shape: tuple[int | None, ...], size: tuple[int, int] | None) -> tuple[int, ...]:
-    """An input's shape with no axis left open."""
+def _batch_shape(shape: tuple[int | None, ...], size: tuple[int, int] | None) -> tuple[int, ...]:
+    """Return an input's shape with every axis known."""
     inner = shape[1:]
     if size and len(inner) == 3 and None in inner[:2]:
         inner = (*size, inner[2])
-    return (BATCH, *(USUAL if axis is None else int(axis) for axis in inner))
+    return (BATCH, *(DEFAULT_SIDE if axis is None else int(axis) for axis in inner))
 
 
 def _outputs(operations: list[Any], names: set[str]) -> dict[str, tuple[int, ...]]:
-    """The largest value that each layer computes from the images, by the layer's path."""
-    found: dict[str, tuple[int, ...]] = {}
-    computed = {it.name for it in operations if it.type == "Placeholder"}
+    """Return the shape of the largest tensor that each layer computes from the images, by the layer's path."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    computed = {operation.name for operation in operations if operation.type == "Placeholder"}
     for operation in operations:
-        if operation.name not in computed and not any(it.op.name in computed for it in operation.inputs):
+        if operation.name not in computed and not any(tensor.op.name in computed for tensor in operation.inputs):
             continue
         computed.add(operation.name)
         path = "/".join(operation.name.split("/")[2:-1]) or operation.name  # without the scope and the model's name
         # Keras 3 enters a layer's scope a second time
-        path = "/".join(it.removesuffix("_1") if it not in names else it for it in path.split("/"))
+        path = "/".join(part if part in names else part.removesuffix("_1") for part in path.split("/"))
         for output in operation.outputs:
             if output.shape.is_fully_defined():
-                found[path] = max(found.get(path, ()), tuple(output.shape), key=math.prod)
-    return found
+                shapes[path] = max(shapes.get(path, ()), tuple(output.shape), key=math.prod)
+    return shapes
 
 
 def _statistics(path: Path) -> dict[str, int]:
-    """The lines of a file of names and numbers; none where it is not to be had."""
+    """Parse a file of names and numbers; empty where it cannot be read."""
     lines = [line.split() for line in _lines(path)]
     return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
 

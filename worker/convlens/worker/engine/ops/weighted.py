@@ -1,4 +1,4 @@
-"""What has weights: convolutions, dense layers, and a factor and offset a channel."""
+"""Operations with weights: convolution, dense, and a scale and offset a channel."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import tensorflow as tf
 
 from convlens.worker.engine.ops.base import Op, Streams, Tensor, Weights
 
-FEW: Final = 4
-"""Channels of which a 2×2 square fills one vector of 16 floats at most."""
+MAX_CHANNELS_OF_SQUARES: Final = 4
+"""The most channels of which 2×2 positions fit one vector of 16 floats."""
 
 
 class Convolution(Op):
     """2-D convolution with bias.
 
-    With stride 1 its gradient is itself a forward convolution, of the kernel flipped in space and transposed in
-    channels: the best-tuned kernel there is. Where that has few outputs, as at an image's three colours, most lanes of
-    a vector would be idle: then each place gives a square of 2×2 pixels, by a kernel that holds four shifted copies.
+    With stride 1 its gradient is itself a forward convolution, by the kernel flipped in space and transposed in
+    channels, which libraries have tuned best. Where that has few output channels, as at an image's three colours, most
+    lanes of a vector register would be idle; then one convolution of stride 2 computes squares of 2×2 positions, by a
+    kernel of four shifted copies. `bench/engine/ratios.py` measures both.
     """
 
     def __init__(self, kernel: Weights, bias: Weights, strides: tuple[int, int], padding: str) -> None:
@@ -38,7 +39,7 @@ class Convolution(Op):
             self._edges = [[0, 0], *edges, [0, 0]]
             symmetric = padding == "SAME" and rows % 2 == 1 and columns % 2 == 1
             self._back_padding: Any = "SAME" if symmetric else self._edges
-            if inputs <= FEW:
+            if inputs <= MAX_CHANNELS_OF_SQUARES:
                 self._squares = tf.constant(_squares(flipped))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Convolution(Op):
 
     def backward(self, dys: Streams, x: Tensor, y: Tensor, rules: Sequence[str]) -> Streams:
         dxs = [self._backward(dy, x) for dy in dys]
-        # a rectifier comes next; behind a bias it becomes a part of the convolution, and no pass of its own
+        # a rectifier comes next, which TensorFlow fuses into the convolution when a bias is in between
         dxs = [
             dx if rule == "vanilla" else tf.nn.bias_add(dx, self._zeros) for dx, rule in zip(dxs, rules, strict=True)
         ]
@@ -62,8 +63,9 @@ class Convolution(Op):
 
 
 class Dense(Op):
-    """x·W + b along the last axis: on a feature map, a convolution of 1×1. Streams are stacked, so that the weights are
-    read once for all of them.
+    """x·W + b along the last axis; on a feature map, a convolution of 1×1.
+
+    Streams are stacked, so that the weights are read once for all of them.
     """
 
     def __init__(self, kernel: Weights, bias: Weights) -> None:
@@ -82,7 +84,7 @@ class Dense(Op):
 
 
 class Affine(Op):
-    """x·a + b along the last axis: batch normalisation at inference, rescaling."""
+    """x·a + b along the last axis: batch normalization at inference, rescaling."""
 
     def __init__(self, scale: Weights, offset: Weights) -> None:
         self.weights = (scale, offset)
@@ -96,14 +98,14 @@ class Affine(Op):
 
 
 def _shaped_as(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (…,C) with the axes of `x` before the last one."""
+    """Reshape rows (…,C) to the leading axes of `x`."""
     return tf.reshape(rows, [-1, *x.shape[1:-1], rows.shape[-1]])
 
 
 def _squares(kernel: Weights) -> Weights:
-    """(h,w,I,O) as (h+1,w+1,I,4·O), which at stride 2 gives squares of `kernel`'s places, for depth_to_space."""
+    """Return the kernel (h+1,w+1,I,4·O) whose outputs at stride 2 are the 2×2 squares of `kernel`'s (h,w,I,O)."""
     rows, columns, inputs, outputs = kernel.shape
-    found = np.zeros((rows + 1, columns + 1, inputs, 2, 2, outputs), np.float32)
+    squares = np.zeros((rows + 1, columns + 1, inputs, 2, 2, outputs), np.float32)
     for i, j in np.ndindex(2, 2):
-        found[i : i + rows, j : j + columns, :, i, j] = kernel
-    return found.reshape(rows + 1, columns + 1, inputs, 4 * outputs)
+        squares[i : i + rows, j : j + columns, :, i, j] = kernel
+    return squares.reshape(rows + 1, columns + 1, inputs, 4 * outputs)

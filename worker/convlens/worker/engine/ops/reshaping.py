@@ -1,4 +1,4 @@
-"""What only moves values about, or lets them be; and the probabilities at the end."""
+"""Operations that rearrange values or keep them, and the probabilities at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convlens.worker.engine.ops.base import Op, Tensor
 
 
 class Pad(Op):
-    """Zeros around the image: ((top, bottom), (left, right))."""
+    """Pad with zeros: ((top, bottom), (left, right))."""
 
     def __init__(self, edges: tuple[tuple[int, int], tuple[int, int]]) -> None:
         self.edges = edges
@@ -24,7 +24,7 @@ class Pad(Op):
 
 
 class Reshape(Op):
-    """Another shape for the same values; flattening, too."""
+    """Reshape or flatten."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -39,7 +39,7 @@ class Reshape(Op):
 
 
 class Identity(Op):
-    """Nothing, as dropout at inference."""
+    """No operation, such as dropout at inference."""
 
     def forward(self, x: Tensor) -> Tensor:
         return tf.identity(x)
@@ -49,7 +49,7 @@ class Identity(Op):
 
 
 class Probability(Op):
-    """The last activation, softmax or sigmoid. Scores are taken before it, so it needs no gradient."""
+    """The softmax or sigmoid at the end. Scores are logits, so it needs no gradient."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -1,0 +1,10 @@
+"""Ids of test parameters."""
+
+from __future__ import annotations
+
+import re
+
+
+def stable(value: object) -> str:
+    """The repr of a parameter without memory addresses, so that tests run in parallel agree on their ids."""
+    return re.sub(r" at 0x\w+", "", repr(value))
