@@ -94,11 +94,11 @@ abuse: install ## attack real processes with ten times the load of `make test` (
 	$(BIN)/python -m pytest tests/abuse --abuse-scale $(or $(SCALE),10) --timeout 3600
 
 FUZZ_SECONDS ?= 60
-FUZZERS := fuzz-images fuzz-codec fuzz-requests
+FUZZERS := fuzz-images fuzz-tensors fuzz-requests
 
 .PHONY: $(FUZZERS)
 
-fuzz: $(FUZZERS) ## fuzz image decoding, the tensor codec and requests (FUZZ_SECONDS=60 each)
+fuzz: $(FUZZERS) ## fuzz image decoding, tensors and requests (FUZZ_SECONDS=60 each)
 
 $(FUZZERS): fuzz-%: install .venv-fuzz/installed
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/seeds.py $* out/$@/seeds

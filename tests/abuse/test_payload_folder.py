@@ -27,7 +27,8 @@ KILLED_WRITER = """if True:
     from pathlib import Path
     from convlens.jobs.payloads.directory import DirectoryPayloads
     store = DirectoryPayloads(Path(sys.argv[1]), time.time)
-    store.put("f" * 32, [bytes(int(sys.argv[2]))], int(sys.argv[2]), 60, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    os.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    store.put("f" * 32, [bytes(int(sys.argv[2]))], 60)
 """
 
 
@@ -144,17 +145,17 @@ def test_who_finds_nothing_to_drop_waits_for_what_another_process_is_dropping(tm
     with small_file_system(tmp_path / "payloads", f"size={SIZE}") as folder, ThreadPoolExecutor(1) as pool:
         cached = ["c" * 32]
 
-        def drop_cached(_size):  # as in Redis: forgotten at once, deleted by whoever asked
+        def evict(_size):  # as in Redis: forgotten at once, deleted by the caller
             names = cached[:]
             cached.clear()
             dropped.set()
             time.sleep(0.3 if names else 0)
             return names
 
-        one, another = (DirectoryPayloads(folder, time.time, drop_cached) for _ in range(2))
-        one.put("c" * 32, [bytes(SIZE - MIB)], SIZE - MIB, 60)
-        first = pool.submit(one.put, "1" * 32, [bytes(2 * MIB)], 2 * MIB, 60)
+        one, another = (DirectoryPayloads(folder, time.time, evict) for _ in range(2))
+        one.put("c" * 32, [bytes(SIZE - MIB)], 60)
+        first = pool.submit(one.put, "1" * 32, [bytes(2 * MIB)], 60)
         assert dropped.wait(10)
-        assert another.put("2" * 32, [bytes(2 * MIB)], 2 * MIB, 60) == first.result(10) == 2 * MIB
+        assert another.put("2" * 32, [bytes(2 * MIB)], 60) == first.result(10) == 2 * MIB
         with pytest.raises(StoreFull):
-            another.put("3" * 32, [bytes(SIZE)], SIZE, 60)
+            another.put("3" * 32, [bytes(SIZE)], 60)

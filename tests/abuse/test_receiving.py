@@ -26,7 +26,7 @@ from secured import client_tls, new_token
 from convlens.client import Client, InvalidArgument, Overloaded, Saliency
 from convlens.client.stubs import Stubs
 from convlens.local.certificates import ensure_certificates
-from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+from convlens.v1 import job_pb2, spec_pb2, tensors, visualization_pb2
 
 LARGE = 60 * MIB
 CHECK = "/grpc.health.v1.Health/Check"
@@ -336,7 +336,7 @@ def test_the_job_of_a_half_open_caller_is_cancelled(service, server, scale):
         worker.send_signal(signal.SIGSTOP)  # so that the job waits
         try:
             with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", OPTIONS) as channel:
-                pixels = spec_pb2.Image(pixels=codec.encode(PHOTO))
+                pixels = spec_pb2.Image(pixels=tensors.encode(PHOTO))
                 spec = spec_pb2.JobSpec(model="other", images=[pixels])
                 spec.visualizations.add().saliency.SetInParent()
                 request = visualization_pb2.VisualizeRequest(spec=spec)

@@ -11,7 +11,7 @@ import pytest
 from neighbours import MIB, Neighbour, redis_bytes, resident
 
 from convlens.client.stubs import Stubs
-from convlens.v1 import codec, job_pb2, spec_pb2
+from convlens.v1 import job_pb2, spec_pb2, tensors
 
 LIMIT = 160 * MIB
 """What a server may have more of after the abuse than before."""
@@ -83,7 +83,7 @@ def test_what_was_refused_is_not_remembered(server, channel, scale):
     call = unary(channel, "VisualizeUnary")
     output = spec_pb2.Output(height=4096, width=4096)
     shown = [spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["block1_conv1"]), output=output)]
-    image = spec_pb2.Image(pixels=codec.encode(photo(1)))
+    image = spec_pb2.Image(pixels=tensors.encode(photo(1)))
 
     def request(number):
         spec = spec_pb2.JobSpec(images=[image], visualizations=shown, predictions=number, model="null")
@@ -101,7 +101,7 @@ def test_nothing_is_stored_that_is_not_counted(service, server, channel, scale):
     long = "0" * (64 << 10)
     before = redis_bytes(service.url)
     for number in range(50 * scale):
-        tensor = codec.encode(photo(number))
+        tensor = tensors.encode(photo(number))
         tensor.name = long
         spec = spec_pb2.JobSpec(
             images=[spec_pb2.Image(pixels=tensor)],

@@ -14,7 +14,7 @@ from unread import Unread
 
 from convlens.client import Client
 from convlens.client.stubs import Stubs
-from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+from convlens.v1 import job_pb2, spec_pb2, tensors, visualization_pb2
 
 BUDGET = 64 * MIB
 READ = "/convlens.v1.JobService/ReadJobResult"
@@ -46,7 +46,7 @@ def job(server):
 
 def activations(channels) -> spec_pb2.JobSpec:
     """One with a result of 200 KiB a channel, from a few bytes."""
-    image = spec_pb2.Image(pixels=codec.encode(np.zeros((8, 8, 3), np.uint8)))
+    image = spec_pb2.Image(pixels=tensors.encode(np.zeros((8, 8, 3), np.uint8)))
     spec = spec_pb2.JobSpec(model="null", images=[image])
     asked = spec.visualizations.add().activations
     asked.layers.append("block1_conv1")

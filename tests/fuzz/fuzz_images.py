@@ -18,7 +18,7 @@ SIDE = 8
 READER = Reader(1 << 20)
 
 
-def once(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     """One file."""
     try:
         pixels = READER.read([spec_pb2.Image(encoded=b"")], [data], SIDE, SIDE)
@@ -30,5 +30,5 @@ def once(data: bytes) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    atheris.Setup(sys.argv, once)
+    atheris.Setup(sys.argv, fuzz_one)
     atheris.Fuzz()

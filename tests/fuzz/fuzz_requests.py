@@ -15,7 +15,7 @@ with atheris.instrument_imports():
 
 import grpc
 
-from convlens.jobs.model_registry import Live
+from convlens.jobs.model_registry import LiveModels
 from convlens.server.settings import ServerSettings
 from convlens.v1 import job_pb2
 from convlens.worker.models.null import NullModel
@@ -24,11 +24,11 @@ from convlens.worker.models.source import parse
 SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
-LIVE = Live({"null": CARD}, {"null": "null"}, ())
+LIVE = LiveModels({"null": CARD}, {"null": "null"}, ())
 READ = make_parser(job_pb2.SubmitJobRequest)
 
 
-def once(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     """One SubmitJobRequest."""
     try:
         request = READ(data)
@@ -50,5 +50,5 @@ def once(data: bytes) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    atheris.Setup(sys.argv, once)
+    atheris.Setup(sys.argv, fuzz_one)
     atheris.Fuzz()

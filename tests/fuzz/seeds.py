@@ -1,4 +1,4 @@
-"""Writes the seeds of a target into a folder: python tests/fuzz/seeds.py images|codec|requests FOLDER."""
+"""Writes the seeds of a target into a folder: python tests/fuzz/seeds.py images|tensors|requests FOLDER."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import hostile
 import numpy as np
 
-from convlens.v1 import codec, job_pb2, spec_pb2, tensor_pb2
+from convlens.v1 import job_pb2, spec_pb2, tensor_pb2, tensors
 
 PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
 
@@ -18,11 +18,11 @@ def images() -> list[bytes]:
     return list(hostile.files().values())
 
 
-def tensors() -> list[bytes]:
+def tensor_messages() -> list[bytes]:
     """Tensors and their announcements, a byte before each says which."""
     arrays = [PIXELS, PIXELS.astype(np.float32), np.float16(1.5).reshape(()), np.zeros((0, 3), np.int64)]
-    whole = [b"\0" + codec.encode(it, "pixels").SerializeToString() for it in arrays]
-    return whole + [b"\1" + codec.describe(it, "saliency").SerializeToString() for it in arrays]
+    whole = [b"\0" + tensors.encode(it, "pixels").SerializeToString() for it in arrays]
+    return whole + [b"\1" + tensors.describe(it, "saliency").SerializeToString() for it in arrays]
 
 
 def requests() -> list[bytes]:
@@ -41,7 +41,7 @@ def requests() -> list[bytes]:
     ):
         spec = spec_pb2.JobSpec(
             model="null",
-            images=[spec_pb2.Image(encoded=hostile.files()["PNG"]), spec_pb2.Image(pixels=codec.encode(PIXELS))],
+            images=[spec_pb2.Image(encoded=hostile.files()["PNG"]), spec_pb2.Image(pixels=tensors.encode(PIXELS))],
             visualizations=[visualization],
             targets=[spec_pb2.Target(top_k=2)],
             scored_layer="predictions",
@@ -56,7 +56,7 @@ def requests() -> list[bytes]:
 def main(kind: str, folder: Path) -> None:
     """One file a seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate({"images": images, "codec": tensors, "requests": requests}[kind]()):
+    for number, seed in enumerate({"images": images, "tensors": tensor_messages, "requests": requests}[kind]()):
         (folder / f"seed-{number:03}").write_bytes(seed)
 
 

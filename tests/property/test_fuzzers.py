@@ -18,8 +18,8 @@ def test_a_fuzzer_takes_its_seeds(fuzzer, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "atheris", SimpleNamespace(instrument_imports=contextlib.nullcontext))
     seeds = runpy.run_path(str(FOLDER / "seeds.py"))
     seeds["main"](fuzzer.stem.removeprefix("fuzz_"), tmp_path)
-    once = runpy.run_path(str(fuzzer))["once"]
+    fuzz_one = runpy.run_path(str(fuzzer))["fuzz_one"]
     files = list(tmp_path.iterdir())
     assert files
     for file in files:
-        once(file.read_bytes())
+        fuzz_one(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Whatever a caller sends: never INTERNAL or UNKNOWN, no traceback, and what is invalid is named by its field."""
+"""Whatever a caller sends: never INTERNAL or UNKNOWN, no traceback, and an invalid field is named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processes import running
 
 from convlens.client import Client, ConvlensError, GradCAM
-from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2, visualization_pb2
+from convlens.v1 import job_pb2, model_pb2, spec_pb2, tensor_pb2, tensors, visualization_pb2
 
 METHODS = {
     method.name: method
@@ -22,7 +22,7 @@ METHODS = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-TOLD_NOTHING = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
+UNEXPLAINED = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
 INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 SECONDS = 2.0
 PIXELS = np.full((8, 8, 3), 7, np.uint8)
@@ -36,7 +36,7 @@ quick = settings(
 
 
 def spec() -> spec_pb2.JobSpec:
-    """A job that is granted, and has every kind of thing in it."""
+    """A valid job with every kind of image, visualization and option."""
     v = spec_pb2.Visualization
     output = spec_pb2.Output(height=4, width=4, normalization=1, datatype=tensor_pb2.DATA_TYPE_UINT8)
     black = spec_pb2.Baseline(color=spec_pb2.Color())
@@ -44,8 +44,8 @@ def spec() -> spec_pb2.JobSpec:
         model="null",
         images=[
             spec_pb2.Image(encoded=hostile.files()["PNG"]),
-            spec_pb2.Image(pixels=codec.encode(PIXELS.astype(np.float32))),
-            spec_pb2.Image(pixels=codec.encode(PIXELS)),
+            spec_pb2.Image(pixels=tensors.encode(PIXELS.astype(np.float32))),
+            spec_pb2.Image(pixels=tensors.encode(PIXELS)),
         ],
         visualizations=[
             v(grad_cam=spec_pb2.GradCam(layer="block4_pool", method=3, size=1)),
@@ -63,7 +63,7 @@ def spec() -> spec_pb2.JobSpec:
 
 
 def changed(**fields) -> spec_pb2.JobSpec:
-    """The same with other fields."""
+    """That job with other fields."""
     other = spec()
     for name in fields:
         other.ClearField(name)
@@ -71,7 +71,7 @@ def changed(**fields) -> spec_pb2.JobSpec:
     return other
 
 
-ALONE = [
+VISUALIZATIONS = [
     spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=9, steps=1, baselines=[spec_pb2.Baseline(blur=2)])),
     spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["block5_pool"])),
     spec_pb2.Visualization(occlusion=spec_pb2.Occlusion(patch=224, stride=224, color=spec_pb2.Color(red=1))),
@@ -81,20 +81,20 @@ ALONE = [
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory, valkey):
-    """A server and a null worker that are asked for little at a time."""
+    """A server with low limits, and a null worker."""
     folder = tmp_path_factory.mktemp("hostile")
-    little = {"max_images": 8, "max_image_pixels": 1_000_000, "max_result_bytes": 4 << 20, "lease": 5}
-    with running(folder, valkey, **little) as service:
+    limits = {"max_images": 8, "max_image_pixels": 1_000_000, "max_result_bytes": 4 << 20, "lease": 5}
+    with running(folder, valkey, **limits) as service:
         service.worker("null=null")
         yield service.server()[1]
 
 
 @pytest.fixture(scope="module")
-def ask(target):
-    """Calls a method with a request and says what came of it: the status, and that nothing else did."""
+def call(target):
+    """Call a method with a request, and return the status."""
     with grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)]) as channel:
 
-        def call(name: str, request) -> status_pb2.Status:
+        def call_method(name: str, request) -> status_pb2.Status:
             method = METHODS[name]
             kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
             make = getattr(channel, kinds[method.client_streaming, method.server_streaming])
@@ -104,8 +104,8 @@ def ask(target):
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             try:
-                answer = stub(iter([request]) if method.client_streaming else request, timeout=SECONDS)
-                parts = list(answer) if method.server_streaming else [answer]
+                response = stub(iter([request]) if method.client_streaming else request, timeout=SECONDS)
+                parts = list(response) if method.server_streaming else [response]
             except grpc.RpcError as error:
                 return rpc_status.from_call(error) or status_pb2.Status(
                     code=error.code().value[0], message=error.details()
@@ -113,18 +113,18 @@ def ask(target):
             errors = [it.error for it in parts if name == "VisualizeStream" and it.HasField("error")]
             return status_pb2.Status.FromString(errors[0].status) if errors else status_pb2.Status()
 
-        yield call
+        yield call_method
 
 
 @pytest.fixture(scope="module")
 def job_id(target):
-    """A job that has a result."""
+    """The id of a job that has a result."""
     with Client(target, timeout=30) as client:
         return client.visualize(PIXELS, [GradCAM()]).job_id
 
 
-def good(name: str, job_id: str):
-    """A request of a method that is granted."""
+def valid_request(name: str, job_id: str):
+    """A valid request of a method."""
     request = GetMessageClass(METHODS[name].input_type)()
     for field, value in {"id": job_id, "name": "null", "page_size": 2, "sequence": 1}.items():
         if field in METHODS[name].input_type.fields_by_name:
@@ -136,10 +136,10 @@ def good(name: str, job_id: str):
     return request
 
 
-def told_well(status: status_pb2.Status) -> None:
-    """The claim of this file about one answer."""
+def assert_helpful(status: status_pb2.Status) -> None:
+    """Assert this file's claim about one status."""
     code = next(it for it in grpc.StatusCode if it.value[0] == status.code)
-    assert code not in TOLD_NOTHING, f"{code}: {status.message}"
+    assert code not in UNEXPLAINED, f"{code}: {status.message}"
     assert "Traceback" not in status.message
     assert 'File "' not in status.message
     assert len(status.message) < 2000
@@ -151,38 +151,38 @@ def told_well(status: status_pb2.Status) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_is_good_is_granted(ask, job_id, name):
+def test_a_valid_request_is_granted(call, job_id, name):
     if name != "DeleteJob":
-        assert not ask(name, good(name, job_id)).code
+        assert not call(name, valid_request(name, job_id)).code
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_field_spoilt_by_each_value(ask, job_id, name):
+def test_each_field_is_spoilt_by_each_value(call, job_id, name):
     if name in {
         "Visualize",
         "VisualizeUnary",
         "VisualizeStream",
-    }:  # the same spec goes through SubmitJob, and there nobody waits
-        cases = [("", it) for _, it in hostile.spoilt(good(name, job_id)) if not it.HasField("spec")]
+    }:  # their spec is spoilt in SubmitJob, which does not wait
+        cases = [("", it) for _, it in hostile.spoilt(valid_request(name, job_id)) if not it.HasField("spec")]
     else:
-        cases = list(hostile.spoilt(good(name, job_id)))
+        cases = list(hostile.spoilt(valid_request(name, job_id)))
     for path, request in cases:
         try:
-            told_well(ask(name, request))
+            assert_helpful(call(name, request))
         except AssertionError as error:
             raise AssertionError(f"{name}, {path}: {str(request)[:2000]}") from error
 
 
-@pytest.mark.parametrize("alone", ALONE, ids=lambda it: it.WhichOneof("method"))
-def test_each_field_of_each_visualization_alone(ask, job_id, alone):
-    request = good("SubmitJob", job_id)
+@pytest.mark.parametrize("visualization", VISUALIZATIONS, ids=lambda it: it.WhichOneof("method"))
+def test_each_field_of_each_visualization_is_spoilt(call, job_id, visualization):
+    request = valid_request("SubmitJob", job_id)
     del request.spec.visualizations[:]
-    request.spec.visualizations.append(alone)
+    request.spec.visualizations.append(visualization)
     del request.spec.images[:2]
-    for path, spoilt in hostile.spoilt(alone):
+    for path, spoilt in hostile.spoilt(visualization):
         request.spec.visualizations[0].CopyFrom(spoilt)
         try:
-            told_well(ask("SubmitJob", request))
+            assert_helpful(call("SubmitJob", request))
         except AssertionError as error:
             raise AssertionError(f"{path}: {str(spoilt)[:2000]}") from error
 
@@ -190,11 +190,11 @@ def test_each_field_of_each_visualization_alone(ask, job_id, alone):
 @pytest.mark.parametrize("name", METHODS)
 @given(data=st.data())
 @quick
-def test_anything_at_all(ask, name, data):
-    told_well(ask(name, data.draw(hostile.messages(METHODS[name].input_type))))
+def test_any_message(call, name, data):
+    assert_helpful(call(name, data.draw(hostile.messages(METHODS[name].input_type))))
 
 
-def test_every_job_that_was_admitted_ended_with_a_reason_that_says_something(target):
+def test_every_admitted_job_ended_without_an_internal_error(target):
     with Client(target, timeout=60) as client:
         for job in client.jobs():
             ended = job if job.state >= job_pb2.JOB_STATE_SUCCEEDED else client.job(job.id).wait()
@@ -202,8 +202,8 @@ def test_every_job_that_was_admitted_ended_with_a_reason_that_says_something(tar
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bytes_that_are_no_message(ask, name):
-    assert ask(name, b"\xff" * 40).code == INVALID
+def test_bytes_that_are_no_message_are_invalid(call, name):
+    assert call(name, b"\xff" * 40).code == INVALID
 
 
 LONG = {
@@ -224,16 +224,16 @@ LONG = {
 
 
 @pytest.mark.parametrize("field", LONG)
-def test_what_is_too_long_is_refused_like_what_is_short(ask, field):
+def test_a_long_value_is_refused_by_its_field(call, field):
     request = LONG[field]
-    status = ask(type(request).__name__.removesuffix("Request"), request)
-    told_well(status)
+    status = call(type(request).__name__.removesuffix("Request"), request)
+    assert_helpful(status)
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
     assert bad.field_violations[0].field == field
 
 
-def test_the_sdk_has_a_typed_error_for_every_answer(target):
+def test_the_sdk_has_a_typed_error_for_every_status(target):
     with Client(target, timeout=20) as client:
         for _ in range(50):  # gRPC draws by lot which trailers of 8 to 16 KiB it takes
             with pytest.raises(ConvlensError):

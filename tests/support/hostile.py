@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from PIL import Image
 
-from convlens.v1.image_formats import FORMATS
+from convlens.v1.file_signatures import FORMATS
 
 F = FieldDescriptor
 MANY = 200

@@ -8,7 +8,7 @@ import numpy as np
 
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2, value_ranges
-from convlens.v1.codec import Array
+from convlens.v1.tensors import Array
 
 ValueRange = tuple[float, float]
 """The values of black and white in a float array: (0, 255), (0, 1) or (-1, 1)."""
@@ -116,7 +116,7 @@ def _check_values(floats: Array, stated: spec_pb2.ValueRange.ValueType) -> None:
     """Raise InvalidArgument for values outside the stated range, or ambiguous ones if none is stated."""
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         low, high = (float(np.float32(bound)) for bound in (floats.min(), floats.max()))
-    if why := value_ranges.refusal(low, high, stated):
+    if why := value_ranges.explain_refusal(low, high, stated):
         raise InvalidArgument(f"{_name(floats)}: {why}", field="images")
 
 

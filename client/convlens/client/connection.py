@@ -18,6 +18,7 @@ from convlens.client.address import parse_address
 from convlens.client.errors import InvalidArgument
 from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT
 from convlens.client.unreachable import Caller
+from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Connection:
         """Return the metadata of a call, with the size of a large request, which the server may then refuse early."""
         if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
             return self.metadata
-        return (*self.metadata, ("convlens-request-bytes", str(len(request))))
+        return (*self.metadata, (REQUEST_BYTES_KEY, str(len(request))))
 
     def mark_reached(self) -> None:
         """Record that the server answers."""
@@ -144,7 +145,7 @@ class Connection:
     def read_trailers(self, trailers: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Read the trailing metadata of a call. Warn, once, if the server's version is too far from this one."""
         self.mark_reached()
-        server = dict(trailers or ()).get("convlens-version")
+        server = dict(trailers or ()).get(VERSION_KEY)
         if self._warned or not isinstance(server, str):
             return
         (major, minor), (its_major, its_minor) = (map(int, version.split(".")[:2]) for version in (VERSION, server))

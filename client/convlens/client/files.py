@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from convlens.client.errors import InvalidArgument
-from convlens.v1.image_formats import is_base64_image
+from convlens.v1.file_signatures import is_base64_image
 
 LONGEST_NAME: Final = 1024
 """Characters; a longer text is more likely an encoded image than a path."""

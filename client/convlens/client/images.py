@@ -19,10 +19,11 @@ import numpy as np
 from convlens.client.arrays import ValueRange, as_array, misplaced_range, range_of_batch, to_pixels, wire_range
 from convlens.client.errors import InvalidArgument
 from convlens.client.files import Readable, read_file, read_path, read_resource
-from convlens.v1 import codec, spec_pb2, value_ranges, visualization_pb2
-from convlens.v1.codec import Array
-from convlens.v1.image_formats import HEAD, PictureError, foreign, open_picture
+from convlens.v1 import spec_pb2, tensors, value_ranges, visualization_pb2
+from convlens.v1.file_signatures import HEAD_BYTES, explain_unsupported
+from convlens.v1.image_formats import PictureError, open_picture
 from convlens.v1.pictures import to_rgb
+from convlens.v1.tensors import Array
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -91,7 +92,7 @@ class SentImage:
     def pixels(self) -> Array | None:
         """The pixels of an array, uint8 or float32 (H,W,3) or (H,W,1), read-only; None for an image file."""
         message = self.message
-        return codec.decode(message.pixels) if message.HasField("pixels") else None
+        return tensors.decode(message.pixels) if message.HasField("pixels") else None
 
     def __repr__(self) -> str:
         return f"<SentImage of {len(self.serialized):,} bytes>"
@@ -204,7 +205,7 @@ def _of_file(data: bytes, name: str = "") -> bytes | Array:
             return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
         except Exception as error:  # NumPy's parser raises whatever a damaged header makes it trip over
             raise InvalidArgument(f"{name}the NumPy file cannot be read: {error}", field="images") from error
-    if why := foreign(data[:HEAD]):
+    if why := explain_unsupported(data[:HEAD_BYTES]):
         raise InvalidArgument(f"{name}{why}", field="images")
     return data
 
@@ -245,9 +246,9 @@ def _packed(content: SentImage | bytes | Array, stated: spec_pb2.ValueRange.Valu
         return SentImage(request.SerializeToString())
     pixels, spanned = to_pixels(content, stated, ALLOWED)
     image = request.spec.images.add(value_range=spanned)
-    image.pixels.datatype = codec.datatype_of(pixels.dtype)
+    image.pixels.datatype = tensors.datatype_of(pixels.dtype)
     image.pixels.shape.extend(pixels.shape)
-    image.pixels.data = bytes(codec.buffer_of(pixels))  # set here, since adding a message would copy it once more
+    image.pixels.data = bytes(tensors.buffer_of(pixels))  # set here, since adding a message would copy it once more
     return SentImage(request.SerializeToString())
 
 
@@ -265,7 +266,7 @@ def picture(image: SentImage) -> PillowImage:
     if message.WhichOneof("source") == "encoded":
         with open_picture(message.encoded) as file:
             return to_rgb(file)
-    pixels = codec.decode(message.pixels)
+    pixels = tensors.decode(message.pixels)
     if pixels.dtype != np.uint8:
         spanning = value_ranges.to_255(pixels.view(np.float32), message.value_range)
         pixels = np.rint(np.clip(spanning, 0, 255)).astype(np.uint8, copy=False)

@@ -8,7 +8,7 @@ from typing import Any
 from convlens.client.errors import DataCorrupted
 from convlens.client.images import SentImage
 from convlens.client.result import Array, Result
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 
 
 class ResponseReader:
@@ -57,10 +57,10 @@ class ResponseReader:
             header = without_data
         self._header = header
         try:
-            self._arrays = [codec.allocate(spec) for spec in header.tensors]
-        except codec.CodecError as error:
+            self._arrays = [tensors.allocate(spec) for spec in header.tensors]
+        except tensors.TensorError as error:
             raise self._corrupted(str(error)) from error
-        self._buffers = [codec.buffer_of(array) for array in self._arrays]
+        self._buffers = [tensors.buffer_of(array) for array in self._arrays]
         self._fill(data)
 
     def add_chunk(self, offset: int, data: bytes) -> None:
@@ -90,8 +90,8 @@ class ResponseReader:
             raise self._corrupted("the result ended early")
         for array, spec in zip(self._arrays, self._header.tensors, strict=True):
             try:
-                codec.verify(array, spec)
-            except codec.CodecError as error:
+                tensors.verify(array, spec)
+            except tensors.TensorError as error:
                 raise self._corrupted(str(error)) from error
         names = [spec.name for spec in self._header.tensors]
         arrays = dict(zip(names, self._arrays, strict=True))

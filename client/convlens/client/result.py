@@ -14,7 +14,7 @@ import numpy as np
 from convlens.client.enum_names import name_of
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import SentImage
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 from convlens.v1.model_pb2 import Precision
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from convlens.client.figures import Sign
 
-Array = codec.Array
+Array = tensors.Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import numbers
 from typing import Any, Final
 
 from convlens.client.errors import InvalidArgument
+from convlens.v1 import conventions
 
-DEFAULT_TIMEOUT: Final = 300.0
+DEFAULT_TIMEOUT: Final = conventions.DEFAULT_TIMEOUT
 """Seconds that a call may take, queueing and retries included, by default."""
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 """Seconds after which a server that was never reached is given up, by default."""

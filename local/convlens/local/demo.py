@@ -15,7 +15,7 @@ from typing import Final
 from PIL import Image
 
 from convlens.client import Activations, Client, GradCAM, Result, Saliency, TopK
-from convlens.jobs.runtime.temporary import held_folder
+from convlens.jobs.runtime.temporary import locked_folder
 from convlens.local.serving import serving
 from convlens.worker.shapes import LABELS, draw
 
@@ -53,7 +53,7 @@ def _compute(client: Client, photos: Sequence[Path], out: Path, *, stock: bool) 
         for photo in photos:
             yield client.visualize(photo, MAPS, model="vgg16"), out / photo.stem
         return
-    with held_folder(Path(tempfile.gettempdir()), "demo") as folder:
+    with locked_folder(Path(tempfile.gettempdir()), "demo") as folder:
         for index in SCENES:
             scene = draw(SEED, index)
             path = folder / f"{LABELS[scene.label]}.png"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
-from convlens.jobs.runtime.temporary import held_folder
+from convlens.jobs.runtime.temporary import locked_folder
 from convlens.local.settings import UpSettings
 from convlens.local.valkey import CONFIG, FILES, is_file_name, is_own_config
 
@@ -48,7 +48,7 @@ class Folders:
 def open_folders(settings: UpSettings) -> Iterator[Folders]:
     """Open the folders for the duration of a `with`. Raises UnusableFolder, also for a data folder in use."""
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(held_folder(Path(tempfile.gettempdir()), "up"))
+        temporary = stack.enter_context(locked_folder(Path(tempfile.gettempdir()), "up"))
         if settings.data_dir is not None:
             data = settings.data_dir.expanduser().resolve()
             lock = stack.enter_context(_locked(data))
@@ -58,7 +58,7 @@ def open_folders(settings: UpSettings) -> Iterator[Folders]:
         data.mkdir(mode=0o700)
         payloads = settings.payload_dir
         if payloads is None and os.access(SHM, os.W_OK):
-            memory = stack.enter_context(held_folder(SHM, "up"))
+            memory = stack.enter_context(locked_folder(SHM, "up"))
             # containers often have 64 MiB, too little for tensors
             if shutil.disk_usage(SHM).free >= settings.max_queued_bytes + settings.max_stored_bytes:
                 payloads = memory

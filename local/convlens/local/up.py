@@ -35,7 +35,7 @@ class NoRedis(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     """Run everything until a signal."""
     settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
-    descriptors.allow_most()
+    descriptors.raise_limit()
     try:
         return asyncio.run(up(settings))
     except UnusableFolder as error:

@@ -1,1 +1,1 @@
-"""The wire of Convlens: generated messages and stubs of the package convlens.v1, and the tensor codec."""
+"""The wire of Convlens: generated messages and stubs of convlens.v1, and what all parts must agree on about them."""

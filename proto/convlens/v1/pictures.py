@@ -1,7 +1,7 @@
-"""What a picture is: how a Pillow image becomes upright 8-bit RGB, whichever way it came in.
+"""Pillow image → upright 8-bit RGB.
 
-The client does so with Pillow images before it sends them and with the photos of figures, the worker with files: one
-function, so that one picture has one meaning. Pillow is imported where it is used: the wire does not depend on it.
+The client converts Pillow images and the photos of figures, the worker files, all by this one function, so that the
+same picture gives the same pixels. Pillow is imported where it is used: the wire does not depend on it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 ORIENTATION: Final = 0x0112
-"""EXIF's tag."""
+"""The EXIF tag."""
 _WHITE_IS_ZERO: Final = (262, 0)
-"""TIFF's tag PhotometricInterpretation, and the value of it that turns the meaning of grey around."""
+"""TIFF's tag PhotometricInterpretation, and its value for grey of which 0 is white."""
 TWELVE_BITS: Final = 1 << 12
 WHITE: Final = 255
 
 
 def check_mode(image: PillowImage) -> None:
-    """PictureError for the modes whose values have no range of their own. Decodes nothing."""
+    """Raise PictureError for a mode that does not say which value is white. Decodes nothing."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         kind = "float" if image.mode == "F" else "32-bit"
         raise PictureError(
@@ -36,21 +36,21 @@ def check_mode(image: PillowImage) -> None:
 
 
 def to_rgb(image: PillowImage) -> PillowImage:
-    """The frame that the image is at, upright, as a Pillow image of mode RGB; `image` is decoded, and else unchanged.
+    """Return the image's current frame, upright, as a Pillow image of mode RGB; `image` is decoded, not changed.
 
-    It is `image` itself where nothing is to be changed: a copy of a large one takes hundreds of megabytes.
+    It is `image` itself where nothing has to be converted: a copy of a large one takes hundreds of megabytes.
 
     EXIF orientation is applied. Palettes are looked up, grey is repeated, CMYK and other colour spaces are converted as
     Pillow does, of 16 bits the upper 8 are kept, and transparency is laid over white, as a viewer shows it (the colour
     under a transparent pixel is whatever the program that wrote it left there). Colour profiles are ignored.
 
-    PictureError for modes F and I, and for 16 bits of which only the lower 12 are used: one cannot know what is white;
-    and for a transparent colour of 16 bits, which cannot be found among 8.
+    Raises PictureError for modes F and I, and for 16 bits of which only the lower 12 are used, since it is unknown what
+    is white; and for a transparent colour of 16 bits, which pixels of 8 bits cannot be compared with.
     """
     check_mode(image)
     _check_transparent_colour(image)
     image.load()
-    if image.mode.startswith("I"):  # I of a PNG, too, which is how older versions of Pillow open 16 bits
+    if image.mode.startswith("I"):  # also I, as which older versions of Pillow open PNGs of 16 bits
         image = _upper_bits(image)
     elif image.mode == "La":
         image = image.convert("LA")
@@ -65,7 +65,7 @@ def to_rgb(image: PillowImage) -> PillowImage:
 
 
 def _check_transparent_colour(image: PillowImage) -> None:
-    """PictureError for RGB of 16 bits with a transparent colour: Pillow reads the upper bits of the pixels alone."""
+    """Raise PictureError for RGB of 16 bits with a transparent colour: Pillow reads 8 bits of the pixels."""
     colour = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > WHITE:
         raise PictureError(
@@ -75,9 +75,9 @@ def _check_transparent_colour(image: PillowImage) -> None:
 
 
 def _with_transparent_grey(image: PillowImage) -> PillowImage:
-    """The image with its transparent level among 0…255, where Pillow leaves it as the file has it.
+    """Return the image with its transparent level scaled to 0…255, as its pixels are.
 
-    Pillow scales the pixels of 1, 2 and 4 bits to 8, not the level: one that no pixel can have is of fewer bits.
+    Pillow scales pixels of 1, 2 and 4 bits to 8, but not this level. Its bits are the fewest that fit all pixels.
     """
     level = image.info.get("transparency")
     if image.mode not in {"1", "L"} or not isinstance(level, int) or not 1 <= level < 1 << 4:
@@ -93,7 +93,7 @@ def _with_transparent_grey(image: PillowImage) -> PillowImage:
 
 
 def _upright(image: PillowImage) -> PillowImage:
-    """Pillow's exif_transpose, without a copy of what is upright."""
+    """Apply the EXIF orientation, as Pillow's exif_transpose does, but without copying an upright image."""
     from PIL.Image import Transpose
 
     method = None
@@ -111,7 +111,7 @@ def _upright(image: PillowImage) -> PillowImage:
 
 
 def _upper_bits(image: PillowImage) -> PillowImage:
-    """16-bit grey as 8 bits, with the EXIF of the image; Pillow's own conversion clips instead of scaling."""
+    """Convert 16-bit grey to its upper 8 bits, keeping EXIF; Pillow's own conversion clips instead of scaling."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint32)

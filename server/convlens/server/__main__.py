@@ -17,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     ignore_warnings()
-    descriptors.allow_most()
-    memory.keep(arenas=1)
-    scheduling.batch()
+    descriptors.raise_limit()
+    memory.keep_freed_blocks(arenas=1)
+    scheduling.use_batch_policy()
     status: int = uvloop.run(serve(settings))
     return status
 

@@ -17,7 +17,7 @@ from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
-from convlens.jobs.runtime.redis_client import FRONT_SECONDS, connect
+from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
 from convlens.server import metrics
 from convlens.server.auth.reloading_file import UnusableFile
 from convlens.server.auth.tls import server_credentials
@@ -55,7 +55,7 @@ class Backend:
     def __init__(self, settings: ServerSettings) -> None:
         """Connect to Redis and open the payload store. UnusableFolder where that is a folder that cannot be used."""
         self.threads = IoThreads(settings.io_threads)
-        self.ledger = Ledger(connect(settings.redis_url, FRONT_SECONDS), settings, settings.bounds)
+        self.ledger = Ledger(connect(settings.redis_url, SERVER_TIMEOUT), settings, settings.bounds)
         self.models = ModelCache(self.ledger, self.threads)
         self.gateway = JobGateway(settings, self.ledger, self.models, self.threads)
         self.waiters = Waiters(self.ledger, self.gateway.read)
@@ -84,7 +84,7 @@ async def serve(settings: ServerSettings) -> int:
     except (UnusableFile, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    checks.log_in_background(STARTUP_CHECKS, ServerDeployment(settings))
+    checks.log_problems(STARTUP_CHECKS, ServerDeployment(settings))
     health = Health(backend.models, backend.threads, backend.ledger)
     server = _make_grpc_server(settings, backend, health, auth)
     probe_server = make_server(options.PROBES)
@@ -110,7 +110,7 @@ async def serve(settings: ServerSettings) -> int:
     await server.start()
     await probe_server.start()
     updating_health = asyncio.create_task(health.run())
-    memory.settle()
+    memory.freeze_objects()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
     await _run_until_stopped(server, probe_server)

@@ -12,10 +12,9 @@ from typing import Final
 
 from cryptography import x509
 
-from convlens.jobs import model_registry
-from convlens.jobs.runtime import deployment
+from convlens.jobs import deployment, model_registry
+from convlens.jobs.deployment import JOB_BYTES, Deployment
 from convlens.jobs.runtime.checks import Check, Level
-from convlens.jobs.runtime.deployment import RECORD_BYTES, Deployment
 from convlens.server.auth.reloading_file import UnusableFile
 from convlens.server.auth.tls import load_certificates
 from convlens.server.auth.tokens import Tokens
@@ -35,15 +34,15 @@ class ServerDeployment(Deployment):
         self.server = settings
 
     @cached_property
-    def live(self) -> model_registry.Live:
+    def live(self) -> model_registry.LiveModels:
         """The models that workers serve."""
-        return model_registry.live(self.redis)
+        return model_registry.read_live_models(self.redis)
 
 
 def memory(deployed: ServerDeployment) -> Iterator[tuple[Level, str]]:
     """Check that the bytes which the bounds admit fit into Redis and the payload folder."""
     settings = deployed.server
-    payloads, records = settings.max_queued_bytes + settings.max_stored_bytes, settings.max_jobs * RECORD_BYTES
+    payloads, records = settings.max_queued_bytes + settings.max_stored_bytes, settings.max_jobs * JOB_BYTES
     admitted = f"max_queued_bytes + max_stored_bytes are {payloads // MIB:,} MiB"
     folder = settings.payload_dir
     if folder and folder.is_dir():

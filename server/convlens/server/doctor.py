@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from pydantic import TypeAdapter, ValidationError
 
-from convlens.jobs.runtime.checks import Finding, Level, examine
+from convlens.jobs.runtime.checks import Finding, Level, run_checks
 from convlens.server.checks import CHECKS, ServerDeployment, check_version
 from convlens.server.settings import ServerSettings
 from convlens.v1 import model_pb2, model_pb2_grpc
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     settings = ServerSettings.from_command_line(PROGRAM, rest)
-    findings = list(examine(CHECKS, ServerDeployment(settings)))
+    findings = list(run_checks(CHECKS, ServerDeployment(settings)))
     if own.server:
         findings += [Finding("server", level, message) for level, message in _check_server(own.server)]
     problems = sum(finding.is_problem for finding in findings)

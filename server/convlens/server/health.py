@@ -57,7 +57,7 @@ class Health:
                 await self._threads.run(self._ledger.redis.ping)
             live = names
         self._model_names |= live
-        failed_loops = background.unwell()
+        failed_loops = background.unhealthy_loops()
         is_ready = not failed_loops and not self.is_draining
         is_serving = is_ready and bool(live)
         if (is_serving, failed_loops) != self._last:

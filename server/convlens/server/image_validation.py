@@ -12,8 +12,14 @@ from PIL.Image import DecompressionBombError
 from convlens.jobs.payloads.store import Data
 from convlens.server.settings import ServerSettings
 from convlens.server.status import invalid_field
-from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
-from convlens.v1.image_formats import LARGE_PIXELS, PictureError, check_scans, decoding_pixels, is_apart, open_picture
+from convlens.v1 import spec_pb2, tensor_pb2, tensors, value_ranges
+from convlens.v1.image_formats import (
+    LARGE_PIXELS,
+    PictureError,
+    check_scans,
+    decoding_pixels,
+    open_picture,
+)
 from convlens.v1.pictures import check_mode
 
 
@@ -32,7 +38,7 @@ def count_pixels(images: Sequence[spec_pb2.Image], contents: Sequence[Data], set
             f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
             "job, or shrink them",
         )
-    has_slow = any(image.HasField("encoded") and is_apart(content) for image, content in pairs)
+    has_slow = any(image.HasField("encoded") and needs_own_process(content) for image, content in pairs)
     return max(pixels, LARGE_PIXELS) if has_slow else pixels
 
 
@@ -95,11 +101,11 @@ def _pixels_size(image: spec_pb2.Image, data: Data, field: str) -> tuple[int, in
     if len(shape) != 3 or shape[-1] not in {1, 3} or min(shape) < 1:
         raise invalid_field(f"{field}.shape", f"is {list(shape)}; allowed: [height, width, 3], [height, width, 1]")
     try:
-        pixels = codec.decode(tensor, data)
-    except codec.CodecError as error:
+        pixels = tensors.decode(tensor, data)
+    except tensors.TensorError as error:
         raise invalid_field(f"{field}.data", str(error)) from None
     if pixels.dtype == np.float32:
         floats = pixels.view(np.float32)
-        if why := value_ranges.refusal(float(floats.min()), float(floats.max()), image.value_range):
+        if why := value_ranges.explain_refusal(float(floats.min()), float(floats.max()), image.value_range):
             raise invalid_field(f"{field}.data", why)
     return int(shape[0]), int(shape[1])

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, cast
 
-from convlens.jobs.model_registry import Live
+from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.queue.admission import Full
 from convlens.jobs.queue.ledger import Ledger, Waiting
 from convlens.jobs.queue.new_job import NewJob, NotSubmitted
@@ -50,7 +50,7 @@ class PendingSubmission:
 
     request: JobRequest
     submission: Submission
-    live: Live
+    live: LiveModels
 
 
 class JobGateway:
@@ -73,7 +73,7 @@ class JobGateway:
         self._leaving: deque[Waiting] = deque()
         """Calls that have left their jobs, to be sent to Redis."""
         self._leave_timer: asyncio.TimerHandle | None = None
-        store_threads = STORE_THREADS if ledger.payloads.waits else 1
+        store_threads = STORE_THREADS if ledger.payloads.may_block else 1
         self._small = Coalescer(self._loop, "submit", self._submit_batch, threads=store_threads)
         self._large = Coalescer(self._loop, "submit-large", self._submit_batch, threads=store_threads, max_batch=1)
 

@@ -22,13 +22,13 @@ class ModelCache:
     def __init__(self, ledger: Ledger, threads: IoThreads) -> None:
         self._ledger = ledger
         self._threads = threads
-        self._live = model_registry.Live({}, {}, ())
+        self._live = model_registry.LiveModels({}, {}, ())
         self._expires = 0.0
-        self._refresh: asyncio.Task[model_registry.Live] | None = None
+        self._refresh: asyncio.Task[model_registry.LiveModels] | None = None
         self.known_names: set[str] = set()
         """Of all models that were ever served."""
 
-    async def get(self) -> model_registry.Live:
+    async def get(self) -> model_registry.LiveModels:
         """Return what is served now. LedgerUnavailable where it has to be read and cannot."""
         if time.monotonic() < self._expires:
             return self._live
@@ -37,8 +37,8 @@ class ModelCache:
             self._refresh.add_done_callback(self._end_refresh)
         return await asyncio.shield(self._refresh)
 
-    async def _read(self) -> model_registry.Live:
-        live = await self._threads.run(model_registry.live, self._ledger.redis)
+    async def _read(self) -> model_registry.LiveModels:
+        live = await self._threads.run(model_registry.read_live_models, self._ledger.redis)
         cached = self._live.models  # an unchanged card stays the same object, by which plans are cached
         models = {name: cached[name] if cached.get(name) == card else card for name, card in live.models.items()}
         self._live = dataclasses.replace(live, models=models)
@@ -46,7 +46,7 @@ class ModelCache:
         self._expires = time.monotonic() + (TTL_SECONDS if models else EMPTY_TTL_SECONDS)
         return self._live
 
-    def _end_refresh(self, refresh: asyncio.Task[model_registry.Live]) -> None:
+    def _end_refresh(self, refresh: asyncio.Task[model_registry.LiveModels]) -> None:
         self._refresh = None
         if not refresh.cancelled():
             refresh.exception()  # marks it as seen where every reader went away

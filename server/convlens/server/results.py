@@ -73,6 +73,6 @@ class ResultReader:
 
     async def _read(self, record: Record, offset: int, length: int) -> Data:
         """Read bytes of a result, in a thread only where the store blocks: a thread costs more than a copy."""
-        if self._ledger.payloads.waits:
+        if self._ledger.payloads.may_block:
             return await self._threads.run(self._ledger.read_result, record, offset, length)
         return self._ledger.read_result(record, offset, length)

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.runtime.settings import JobsSettings, NamedPath
+from convlens.v1.conventions import DEFAULT_TIMEOUT
 
 
 def is_loopback(host: str) -> bool:
@@ -65,7 +66,7 @@ class ServerSettings(JobsSettings):
         description="share of these five, max_calls, max_receiving_bytes and max_sending_bytes that one tenant may use",
     )
     max_timeout: float = Field(3600.0, gt=0, description="longest timeout of a job, in seconds")
-    default_timeout: float = Field(300.0, gt=0, description="timeout of a job that gives none, in seconds")
+    default_timeout: float = Field(DEFAULT_TIMEOUT, gt=0, description="timeout of a job that gives none, in seconds")
     drain_grace: float = Field(20.0, ge=0, description="seconds that running calls have to finish after SIGTERM")
     chunk_bytes: int = Field(1 << 20, ge=1024, le=3 << 20, description="bytes of one chunk of a result")
     stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")

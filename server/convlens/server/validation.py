@@ -10,10 +10,11 @@ from typing import Final
 
 from blake3 import blake3
 
-from convlens.jobs.model_registry import Live
+from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
-from convlens.jobs.request.plan import JobPlan, Plans, make_plan
+from convlens.jobs.request.plan import JobPlan
+from convlens.jobs.request.plan_cache import PlanCache
 from convlens.server.image_validation import count_pixels
 from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
@@ -25,7 +26,7 @@ RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""
 IMAGE_RECORD_BYTES: Final = 330
 """Size of the index entries of each of its images."""
-_PLANS: Final = Plans()
+_PLANS: Final = PlanCache()
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
@@ -62,7 +63,7 @@ class Submission:
 def validate(
     request: JobRequest,
     submission: Submission,
-    live: Live,
+    live: LiveModels,
     settings: ServerSettings,
     known_names: Collection[str] = (),
 ) -> NewJob:
@@ -85,7 +86,7 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # which do not change the result, so are no part of the fingerprint
         spec.ClearField(name)
     spec_bytes = spec.SerializeToString(deterministic=True)
-    plan = _PLANS.get(spec_bytes, card) or make_plan(spec, card)
+    plan = _PLANS.resolve(spec_bytes, card)
     _check_bounds(plan, settings)
     result_bytes = plan.result_bytes + plan.header_bytes
     if submission.is_unary and result_bytes > settings.chunk_bytes:
@@ -94,7 +95,6 @@ def validate(
             f"the result of {plan.result_bytes} bytes is too large for one message of {settings.chunk_bytes}; "
             "Visualize gives it in several",
         )
-    _PLANS.put(spec_bytes, card, plan)
     content = "".join(digest for digest, _ in images).encode() + spec_bytes
     return NewJob(
         id=submission.job_id,
@@ -140,7 +140,7 @@ def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
         )
 
 
-def find_model(name: str, live: Live, field: str, known_names: Collection[str] = ()) -> model_pb2.Model:
+def find_model(name: str, live: LiveModels, field: str, known_names: Collection[str] = ()) -> model_pb2.Model:
     """Return the card of `name`, or of the default model for an empty name.
 
     StatusError NO_WORKERS, which is worth a retry, for a model of `known_names`; MODEL_UNKNOWN for any other.

@@ -58,7 +58,7 @@ class Jobs:
 
     def succeed(self, claim, body=b"body", header=b"header"):
         """Ends it."""
-        return self.ledger.finish([self.ledger.store(claim, [body], len(body), lambda: header)])[0]
+        return self.ledger.finish([self.ledger.store(claim, [body, header], len(body))])[0]
 
     def fail(self, claim, failure):
         """Ends it, too."""

@@ -22,7 +22,7 @@ def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):
     assert (claim.record.state, claim.record.attempts, claim.spec) == (State.RUNNING, 1, b"spec")
     assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
     body = [b"a" * 700_000, memoryview(b"b" * 900_000), b"c" * 1_500_000]
-    assert jobs.ledger.finish([jobs.ledger.store(claim, body, sum(map(len, body)), lambda: b"header")]) == [True]
+    assert jobs.ledger.finish([jobs.ledger.store(claim, [*body, b"header"], sum(map(len, body)))]) == [True]
     record = jobs.get(record)
     assert record.state is State.SUCCEEDED
     assert record.result_bytes == 3_100_000
@@ -105,8 +105,7 @@ def test_a_released_job_is_queued_again_in_its_place_and_the_attempt_is_not_coun
 def test_deadlines_end_queued_and_running_jobs(jobs):
     running, queued = jobs.submit(timeout=0.2), jobs.submit(timeout=0.2)
     claim = jobs.take(running)
-    until(lambda: jobs.reconcile() == {} and jobs.get(running).state is State.EXPIRED)
-    assert jobs.get(queued).state is State.EXPIRED
+    until(lambda: jobs.reconcile() == {} and {jobs.get(it).state for it in (running, queued)} == {State.EXPIRED})
     assert "running" in jobs.get(running).failure.message
     assert "queued" in jobs.get(queued).failure.message
     assert jobs.succeed(claim) is False
@@ -229,7 +228,7 @@ def test_jobs_that_end_together_end_each_for_itself(jobs):
     records = [jobs.submit() for _ in range(4)]
     claims = jobs.claim(jobs=4)
     jobs.ledger.cancel(records[2].id)
-    ends = [jobs.ledger.store(claim, [b"body"], 4, lambda: b"header") for claim in claims[:3]]
+    ends = [jobs.ledger.store(claim, [b"body", b"header"], 4) for claim in claims[:3]]
     assert jobs.ledger.finish([*ends, Ended(claims[3], JobFailure("INTERNAL", "no"))]) == [True, True, False, True]
     found = [jobs.get(record) for record in records]
     assert [it.state for it in found] == [State.SUCCEEDED, State.SUCCEEDED, State.CANCELLED, State.FAILED]

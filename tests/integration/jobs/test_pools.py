@@ -9,25 +9,29 @@ import pytest
 from processes import full, until
 
 from convlens.jobs import model_registry
+from convlens.jobs.pools import pool_of
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.record import State
 from convlens.v1 import model_pb2
 
 CARDS = {digest: model_pb2.Model(name="m", digest=digest) for digest in ("old", "new")}
-OLD, NEW = map(model_registry.pool_of, CARDS.values())
+OLD, NEW = map(pool_of, CARDS.values())
 EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 
 
 @contextlib.contextmanager
 def serving(jobs, digest):
     """A worker of these weights."""
-    herald = model_registry.Herald(jobs.ledger.redis, f"worker-{digest}", [CARDS[digest]], jobs.ledger.settings.lease)
-    herald.start()
+    ledger = jobs.ledger
+    heartbeat = model_registry.RegistrationHeartbeat(
+        ledger.redis, f"worker-{digest}", [CARDS[digest]], ledger.settings.lease
+    )
+    heartbeat.start()
     try:
         yield
     finally:
-        herald.stop()
+        heartbeat.stop()
 
 
 def ended(jobs, record, **options):

@@ -258,7 +258,7 @@ def test_a_result_reported_again_after_its_record_went_counts_still(jobs):
     jobs.ledger.settings.result_ttl = 60.0
     record = jobs.submit(keep=False, **EQUAL)
     claim = jobs.take(record)
-    end = jobs.ledger.store(claim, [b"body"], 4, lambda: b"header")
+    end = jobs.ledger.store(claim, [b"body", b"header"], 4)
     assert jobs.ledger.finish([end]) == [True]
     jobs.leave(record)
     until(lambda: forgotten(jobs, record), 5)

@@ -20,13 +20,13 @@ from processes import durable_valkey, running, until
 from convlens.client import AsyncClient, Client, DataCorrupted, GradCAM, Overloaded, Saliency, Unavailable
 from convlens.client.stubs import Stubs
 from convlens.v1 import (
-    codec,
     job_pb2,
     job_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     result_pb2,
     spec_pb2,
+    tensors,
     visualization_pb2,
     visualization_pb2_grpc,
 )  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_comput
             until(client.models)
             os.kill(valkey._process.pid, signal.SIGSTOP)
             spec = spec_pb2.JobSpec(
-                images=[spec_pb2.Image(pixels=codec.encode(IMAGE))],
+                images=[spec_pb2.Image(pixels=tensors.encode(IMAGE))],
                 visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
             )
             call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
@@ -164,9 +164,11 @@ class Faulty(
         self.request_ids = []
         self.offsets = []
         array = np.arange(3000, dtype=np.float32).reshape(1, 30, 100)
-        self.bytes = bytes(codec.buffer_of(array))
+        self.bytes = bytes(tensors.buffer_of(array))
         self.header = result_pb2.ResultHeader(
-            tensors=[codec.describe(array, "saliency")], images=[result_pb2.ImageReport()], total_bytes=len(self.bytes)
+            tensors=[tensors.describe(array, "saliency")],
+            images=[result_pb2.ImageReport()],
+            total_bytes=len(self.bytes),
         )
 
     def Visualize(self, request, context):

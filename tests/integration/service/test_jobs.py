@@ -23,12 +23,12 @@ from convlens.client import (
     Saliency,
 )  # fmt: skip
 from convlens.client.stubs import Stubs
-from convlens.v1 import codec, job_pb2, spec_pb2, visualization_pb2
+from convlens.v1 import job_pb2, spec_pb2, tensors, visualization_pb2
 
 IMAGE = np.arange(224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(224, 224, 3)
 SPEC = spec_pb2.JobSpec(
     model="null",
-    images=[spec_pb2.Image(pixels=codec.encode(IMAGE[:16, :16].copy()))],
+    images=[spec_pb2.Image(pixels=tensors.encode(IMAGE[:16, :16].copy()))],
     visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
     fresh=True,
 )

@@ -16,7 +16,7 @@ from PIL import Image
 from processes import running, until
 
 from convlens.client import Client, GradCAM, InvalidArgument, Overloaded, Saliency, Unavailable
-from convlens.v1 import codec, job_pb2, model_pb2, spec_pb2, tensor_pb2, visualization_pb2
+from convlens.v1 import job_pb2, model_pb2, spec_pb2, tensor_pb2, tensors, visualization_pb2
 
 PHOTO = (Path(__file__).parents[3] / "examples" / "photos" / "chelsea.png").read_bytes()
 PIXELS = np.zeros((8, 8, 3), np.uint8)
@@ -47,7 +47,7 @@ def activations(**options):
 
 
 def pixels(array, **changes):
-    tensor = codec.encode(array)
+    tensor = tensors.encode(array)
     for name, value in changes.items():
         tensor.ClearField(name)
         tensor.MergeFrom(tensor_pb2.Tensor(**{name: value}))
@@ -78,7 +78,7 @@ def floats(value, value_range):
     return spec
 
 
-TINY = spec_pb2.Image(pixels=codec.encode(PIXELS))
+TINY = spec_pb2.Image(pixels=tensors.encode(PIXELS))
 REFUSED = {
     "spec.images": [changed(images=[]), changed(images=[TINY] * 65)],
     "spec.images[0]": [with_image(), with_image(encoded=bomb())],
@@ -91,7 +91,7 @@ REFUSED = {
     ],
     "spec.images[0].value_range": [
         with_image(encoded=PHOTO, value_range=spec_pb2.VALUE_RANGE_0_1),
-        with_image(pixels=codec.encode(PIXELS), value_range=spec_pb2.VALUE_RANGE_MINUS_1_1),
+        with_image(pixels=tensors.encode(PIXELS), value_range=spec_pb2.VALUE_RANGE_MINUS_1_1),
         floats(1, 99),
     ],
     "spec.images[0].pixels.datatype": [pixels(PIXELS.astype(np.int64)), pixels(PIXELS, datatype=99)],

@@ -12,12 +12,12 @@ from grpc_status import rpc_status
 from processes import until
 
 from convlens.client import AsyncClient, Client, GradCAM, Saliency, TopK
-from convlens.v1 import codec, spec_pb2
+from convlens.v1 import spec_pb2, tensors
 from convlens.v1.job_pb2 import JOB_STATE_CANCELLED, ListJobsRequest
 from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeUnaryRequest
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (30, 20, 3), np.uint8)
-IMAGE = spec_pb2.Image(pixels=codec.encode(PIXELS))
+IMAGE = spec_pb2.Image(pixels=tensors.encode(PIXELS))
 SALIENCY = spec_pb2.Visualization(saliency=spec_pb2.Saliency())
 LARGE = spec_pb2.JobSpec(images=[IMAGE] * 6, visualizations=[SALIENCY])
 

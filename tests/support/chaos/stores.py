@@ -82,7 +82,7 @@ def disk_full(stack: Stack, load: Load) -> None:
     load.strike()
     with _no_room(stack):
         until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))
-        until(lambda: not model_registry.workers(stack.redis))
+        until(lambda: not model_registry.read_live_workers(stack.redis))
         until(lambda: _refused(stack, Unavailable, "REDIS_UNAVAILABLE"))  # and not for want of workers
     job.wait()
 

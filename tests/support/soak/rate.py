@@ -17,7 +17,7 @@ import redis
 from processes import durable_valkey, running
 
 from convlens.client.stubs import Stubs
-from convlens.v1 import codec, spec_pb2, visualization_pb2
+from convlens.v1 import spec_pb2, tensors, visualization_pb2
 
 MIB = 1 << 20
 TICK = 0.02
@@ -43,7 +43,7 @@ class Calls:
     def _request(self) -> bytes:
         """A call like no other: the number is in the image's pixels."""
         pixels = self._pixels + next(self._numbers).to_bytes(8, "little")
-        image = spec_pb2.Image(pixels=codec.encode(np.frombuffer(pixels, np.uint8).reshape(2, 4, 3)))
+        image = spec_pb2.Image(pixels=tensors.encode(np.frombuffer(pixels, np.uint8).reshape(2, 4, 3)))
         maps = [spec_pb2.Visualization(grad_cam=spec_pb2.GradCam())]
         spec = spec_pb2.JobSpec(model="null", images=[image], visualizations=maps)
         request = visualization_pb2.VisualizeUnaryRequest(spec=spec, request_id=str(uuid.uuid4()))

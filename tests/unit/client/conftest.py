@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convlens.client.response import ResponseReader
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 
 
 def announce(arrays, targets=None, count=1, channels=None):
@@ -22,7 +22,7 @@ def announce(arrays, targets=None, count=1, channels=None):
         ],
     )
     header = result_pb2.ResultHeader(
-        tensors=[codec.describe(array, name) for name, array in arrays.items()],
+        tensors=[tensors.describe(array, name) for name, array in arrays.items()],
         images=[report] * count,
         job_id="ab" * 16,
         model="net",
@@ -43,7 +43,7 @@ def whole(arrays, targets=7, images=(), channels=None):
     count = len(next(iter(arrays.values())))
     reader = ResponseReader(images, "r-1")
     reader.add_header(announce(arrays, targets, count, channels))
-    reader.add_chunk(0, b"".join(bytes(codec.buffer_of(array)) for array in arrays.values()))
+    reader.add_chunk(0, b"".join(bytes(tensors.buffer_of(array)) for array in arrays.values()))
     return reader.result()
 
 

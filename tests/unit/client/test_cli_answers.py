@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convlens.client import Prediction, cli
-from convlens.v1 import codec, model_pb2, model_pb2_grpc, result_pb2, visualization_pb2, visualization_pb2_grpc
+from convlens.v1 import model_pb2, model_pb2_grpc, result_pb2, tensors, visualization_pb2, visualization_pb2_grpc
 
 PHOTO = np.zeros((4, 4, 3), np.uint8)
 
@@ -38,8 +38,8 @@ class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.Visual
         header = result_pb2.ResultHeader()
         header.CopyFrom(self.header)
         array = np.zeros((1, 4, 4), np.float32)
-        header.tensors.append(codec.describe(array, "saliency"))
-        header.data = bytes(codec.buffer_of(array))
+        header.tensors.append(tensors.describe(array, "saliency"))
+        header.data = bytes(tensors.buffer_of(array))
         return visualization_pb2.VisualizeUnaryResponse(header=header)
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from convlens.client import DataCorrupted, Explanation, MapExplanation, Prediction
 from convlens.client.response import ResponseReader
-from convlens.v1 import codec, result_pb2
+from convlens.v1 import result_pb2, tensors
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -24,7 +24,7 @@ ARRAYS = {
 
 
 def bytes_of(arrays):
-    return b"".join(bytes(codec.buffer_of(array)) for array in arrays.values())
+    return b"".join(bytes(tensors.buffer_of(array)) for array in arrays.values())
 
 
 @given(
@@ -35,7 +35,7 @@ def test_chunks_may_be_cut_anywhere_even_across_arrays_and_empty_ones(arrays, dr
     data = bytes_of(named)
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
     reader = ResponseReader()
-    reader.add_header(result_pb2.ResultHeader(tensors=[codec.describe(array, name) for name, array in named.items()]))
+    reader.add_header(result_pb2.ResultHeader(tensors=[tensors.describe(array, name) for name, array in named.items()]))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         assert reader.offset == start
         reader.add_chunk(start, data[start:end])

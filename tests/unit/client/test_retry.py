@@ -13,7 +13,7 @@ import pytest
 from convlens.client import Client, DeadlineExceeded, Saliency, Unavailable
 from convlens.client.connection import Connection
 from convlens.client.retry import RetryPolicy
-from convlens.v1 import codec, result_pb2, visualization_pb2, visualization_pb2_grpc
+from convlens.v1 import result_pb2, tensors, visualization_pb2, visualization_pb2_grpc
 
 
 class Failed(grpc.RpcError):
@@ -89,7 +89,7 @@ class OldService(visualization_pb2_grpc.VisualizationServiceServicer):
         if len(self.calls) == 2:
             context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
         array = np.zeros((1, 4, 4), np.float32)
-        header = result_pb2.ResultHeader(tensors=[codec.describe(array, "saliency")], data=array.tobytes())
+        header = result_pb2.ResultHeader(tensors=[tensors.describe(array, "saliency")], data=array.tobytes())
         yield visualization_pb2.VisualizeResponse(header=header)
 
 

@@ -1,4 +1,4 @@
-"""Background loops: no round ends one, what it raises is logged once and counted, and a dead or late one is told of."""
+"""Background loops survive errors, which are logged once and counted; dead and late loops are unhealthy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def errors(name):
 
 
 class Raising:
-    """Rounds that raise this, until told to work."""
+    """Rounds that raise `error` while it is set."""
 
     def __init__(self, error):
         self.error = error
@@ -52,14 +52,14 @@ class Raising:
     [ValueError("x"), UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), IsADirectoryError("lost+found"), KeyError("x"),
      redis.ConnectionError("away"), redis.ResponseError("WRONGTYPE"), ScriptFailed("x.lua"), MemoryError()],
 )  # fmt: skip
-def test_a_round_that_raises_is_logged_once_counted_and_followed_by_others(run, caplog, error):
+def test_an_error_is_logged_once_counted_and_followed_by_other_rounds(run, caplog, error):
     name = f"raising-{type(error).__name__}"
     work = Raising(error)
     loop = run(name, work)
     until(lambda: work.rounds > 5)
     assert errors(name) >= 5
     assert sum(f"loop={name}" in it.getMessage() for it in caplog.records) == 1
-    assert loop.is_well
+    assert loop.is_healthy
     caplog.set_level("INFO")
     work.error = None
     until(lambda: "works again" in caplog.text)
@@ -81,27 +81,27 @@ def test_a_loop_without_interval_pauses_after_a_round_that_raises(run):
     assert work.rounds == 1
 
 
-def test_a_loop_whose_rounds_hang_or_keep_failing_is_late_and_one_that_redis_fails_is_not(run):
+def test_a_loop_that_hangs_or_keeps_failing_is_unhealthy_unless_redis_is_unavailable(run):
     forever = threading.Event()
     run("hanging", forever.wait, deadline=0.2)
     run("failing", Raising(ScriptFailed("x")), deadline=0.2)
-    run("waiting for Redis", Raising(redis.ConnectionError("away")), deadline=0.2)
-    run("well", Raising(None), deadline=0.2)
+    run("without Redis", Raising(redis.ConnectionError("away")), deadline=0.2)
+    run("healthy", Raising(None), deadline=0.2)
     try:
-        until(lambda: background.unwell() == ["hanging", "failing"])
+        until(lambda: background.unhealthy_loops() == ["hanging", "failing"])
     finally:
         forever.set()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_loop_is_unwell_and_a_stopped_one_is_not(run):
+def test_a_dead_loop_is_unhealthy_and_a_stopped_one_is_not(run):
     def exit_thread():
         raise SystemExit
 
     run("dead", exit_thread)
     stopped = run("stopped", Raising(None))
     stopped.stop()
-    until(lambda: background.unwell() == ["dead"])
+    until(lambda: background.unhealthy_loops() == ["dead"])
 
 
 def test_stopping_ends_the_thread_after_its_last_work(run):

@@ -1,4 +1,4 @@
-"""Large blocks come again from memory that is there: counted in pages that the kernel has to bring in."""
+"""Freed large blocks are reused, by the count of page faults."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(first):
+def page_faults(first):
     program = [sys.executable, "-c", PROGRAM.format(first=first)]
     return int(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
-def test_kept_memory_is_not_brought_in_again():
+def test_kept_blocks_take_no_new_page_faults():
     once = BLOCKS * BLOCK // 4096
-    assert faults("memory.keep()") < 3 * once
-    assert faults("") > ROUNDS * once // 2
+    assert page_faults("memory.keep_freed_blocks()") < 3 * once
+    assert page_faults("") > ROUNDS * once // 2

@@ -1,4 +1,4 @@
-"""Threads that wait their turn."""
+"""Threads do not preempt one another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAM = """
 import os, threading
 from convlens.jobs.runtime import scheduling
 os.sched_setscheduler(0, {before}, os.sched_param(0))
-scheduling.batch()
+scheduling.use_batch_policy()
 thread = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))
 thread.start()
 thread.join()
@@ -21,7 +21,7 @@ thread.join()
 
 
 @pytest.mark.parametrize(("before", "after"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
-def test_threads_are_of_the_batch_policy_unless_told_otherwise_before(before, after):
+def test_new_threads_have_the_batch_policy_unless_another_was_set(before, after):
     program = [sys.executable, "-c", PROGRAM.format(before=f"os.{before}")]
     printed = subprocess.run(program, check=True, capture_output=True, text=True).stdout
     assert int(printed) == getattr(os, after)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: those that are read are opened, others are refused by their names."""
+"""Files of the formats that are read are opened, others are refused by the name of their format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from convlens.v1 import image_formats
-from convlens.v1.image_formats import FORMATS, PictureError, decodable, foreign, format_of, open_picture
+from convlens.v1.file_signatures import FORMATS, HEAD_BYTES, explain_unsupported, format_of
+from convlens.v1.image_formats import PictureError, decodable_formats, open_picture
 
 RGB = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
 
@@ -64,48 +65,48 @@ NAMED = {
 
 
 @pytest.mark.parametrize(("name", "data"), [(name, data) for name, several in NAMED.items() for data in several])
-def test_a_file_of_another_format_is_refused_by_its_name_with_what_to_do(name, data):
-    refused = foreign(data[: image_formats.HEAD])
-    assert refused.startswith(f"{name} is no image of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF, JPEG2000, AVIF; ")
-    assert len(refused.partition("; ")[2]) > 5
+def test_a_file_of_another_format_is_refused_by_name_and_with_a_remedy(name, data):
+    message = explain_unsupported(data[:HEAD_BYTES])
+    assert message.startswith(f"{name} is no image of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF, JPEG2000, AVIF; ")
+    assert len(message.partition("; ")[2]) > 5
     with pytest.raises(PictureError, match="is no image of the formats"):
         open_picture(data)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_read_is_known_and_opened(name):
+def test_a_file_of_each_format_is_recognised_and_opened(name):
     data = FILES[name]
     assert format_of(data[:512]) == name.partition(" ")[0]
-    assert foreign(data[:512]) is None
+    assert explain_unsupported(data[:512]) is None
     with open_picture(memoryview(data)) as image:
         assert (image.format, image.size) == (name.partition(" ")[0], (8, 8))
 
 
-def test_bytes_of_no_known_kind_are_left_to_whoever_decodes():
+def test_unrecognised_bytes_are_left_to_the_decoder():
     for data in (b"\x01\x02\x03" * 99, b"\xfe\xff" * 300, b"RIFF\0\0\0\0WAVE", b"\0" * 600):
-        assert foreign(data[:512]) is None
+        assert explain_unsupported(data[:512]) is None
         with pytest.raises(PictureError, match="the bytes are no image of the formats JPEG"):
             open_picture(data)
 
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF", "AVIF"])
-def test_a_file_damaged_at_its_head_is_told_from_one_of_another_format(name):
+def test_a_file_damaged_at_its_beginning_is_refused_as_damaged(name):
     with pytest.raises(PictureError, match=f"the {name} file is damaged, or of a variant that is not read"):
         open_picture(FILES[name][:24] + bytes(200))
 
 
 @pytest.mark.parametrize(("name", "lacking"), [("AVIF", "avif"), ("WEBP", "webp"), ("JPEG2000", "jpg_2000")])
-def test_what_pillow_lacks_is_refused_by_its_name(monkeypatch, name, lacking):
+def test_a_format_that_pillow_lacks_is_refused_by_name(monkeypatch, name, lacking):
     for list_ in ("get_supported_modules", "get_supported_codecs"):
-        found = [it for it in getattr(features, list_)() if it != lacking]
-        monkeypatch.setattr(features, list_, lambda found=found: found)
-    decodable.cache_clear()
+        names = [name for name in getattr(features, list_)() if name != lacking]
+        monkeypatch.setattr(features, list_, lambda names=names: names)
+    decodable_formats.cache_clear()
     try:
-        assert set(FORMATS) - set(decodable()) == {name}
+        assert set(FORMATS) - set(decodable_formats()) == {name}
         with pytest.raises(PictureError, match=f"a {name} picture, which is not decoded here"):
             open_picture(FILES[name])
     finally:
-        decodable.cache_clear()
+        decodable_formats.cache_clear()
 
 
 MANY = 70_000
@@ -149,21 +150,21 @@ def test_no_file_is_opened_as_another_format_than_its_first_bytes_say(name, draw
     try:
         with open_picture(bytes(data)) as image:
             assert image.format in {known, "MPO"}
-    except Exception:  # noqa: BLE001 - whoever opens files takes any error for damage
+    except Exception:  # noqa: BLE001 - callers treat any error as damage
         return
 
 
-def test_what_callers_make_pillow_warn_of_is_not_logged():
+def test_pillows_warnings_are_not_logged():
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x09\0\0\0\xff\xff\0\0"
     jpeg = encode("JPEG", exif=exif)
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with open_picture(jpeg) as image:
             image.getexif()
-        assert heard
-        heard.clear()
+        assert caught
+        caught.clear()
         image_formats.ignore_warnings()
         with open_picture(jpeg) as image:
             image.getexif()
         warnings.warn("another's", stacklevel=1)
-    assert [str(it.message) for it in heard] == ["another's"]
+    assert [str(it.message) for it in caught] == ["another's"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convlens.v1 import spec_pb2
-from convlens.v1.value_ranges import RANGES, UNMISTAKABLE, refusal, to_255
+from convlens.v1.value_ranges import RANGES, UNMISTAKABLE, explain_refusal, to_255
 
 UNSAID = spec_pb2.VALUE_RANGE_UNSPECIFIED
 
@@ -20,15 +20,15 @@ def test_every_range_of_the_wire_can_be_stated():
 @pytest.mark.parametrize("stated", RANGES.items(), ids=str)
 def test_a_stated_range_takes_what_lies_in_it_and_nothing_else(stated):
     (black, white), number = stated
-    assert refusal(black, white, number) is None
-    assert refusal(white, white, number) is None
+    assert explain_refusal(black, white, number) is None
+    assert explain_refusal(white, white, number) is None
     for low, high in ((black - 0.01, white), (black, white + 0.01), (math.nan, math.nan), (black, math.inf)):
-        assert f"within {black}…{white}, found" in refusal(low, high, number)
+        assert f"within {black}…{white}, found" in explain_refusal(low, high, number)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (0, UNMISTAKABLE), (3, 3)])
 def test_without_a_range_only_what_can_be_nothing_else_is_0_to_255(low, high):
-    assert refusal(low, high, UNSAID) is None
+    assert explain_refusal(low, high, UNSAID) is None
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_without_a_range_only_what_can_be_nothing_else_is_0_to_255(low, high):
     ],
 )
 def test_what_may_be_meant_otherwise_is_refused_with_the_remedy(low, high, remedy):
-    assert remedy in refusal(low, high, UNSAID)
+    assert remedy in explain_refusal(low, high, UNSAID)
 
 
 def test_what_spans_255_is_left_as_it_is():
@@ -66,13 +66,13 @@ def test_floats_that_are_whole_numbers_are_the_bytes_that_they_were_made_of():
         (levels / np.float32(255), spec_pb2.VALUE_RANGE_0_1),
         (np.float32(levels / 127.5 - 1), spec_pb2.VALUE_RANGE_MINUS_1_1),
     ):
-        found = to_255(floats, stated)
-        assert found.dtype == np.uint8
-        assert found.tolist() == levels.tolist()
+        scaled = to_255(floats, stated)
+        assert scaled.dtype == np.uint8
+        assert scaled.tolist() == levels.tolist()
     assert to_255(np.array([3, 4.01], np.float32), UNSAID).dtype == np.float32
 
 
 def test_a_refused_value_is_said_in_the_digits_that_make_it_wrong():
-    assert "found 0…255.0001" in refusal(0, float(np.float32(255.0001)), UNSAID)
-    assert "found 0…1.000001;" in refusal(0, float(np.float32(1.000001)), spec_pb2.VALUE_RANGE_0_1)
-    assert "found 0…65535;" in refusal(0, 65535, UNSAID)
+    assert "found 0…255.0001" in explain_refusal(0, float(np.float32(255.0001)), UNSAID)
+    assert "found 0…1.000001;" in explain_refusal(0, float(np.float32(1.000001)), spec_pb2.VALUE_RANGE_0_1)
+    assert "found 0…65535;" in explain_refusal(0, 65535, UNSAID)

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convlens.v1 import codec, spec_pb2
-from convlens.v1.image_formats import FORMATS
+from convlens.v1 import spec_pb2, tensors
+from convlens.v1.file_signatures import FORMATS
 from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
 
 HEIGHT, WIDTH = 37, 53
@@ -51,7 +51,7 @@ def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3, valu
 
 def described(array):
     """Pixels as a worker gets them: the tensor without its data, and these."""
-    tensor = codec.encode(np.asarray(array))
+    tensor = tensors.encode(np.asarray(array))
     data = tensor.data
     tensor.ClearField("data")
     return spec_pb2.Image(pixels=tensor), data
@@ -292,7 +292,7 @@ def test_consecutive_pixels_of_one_buffer_are_not_copied():
     pack = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
     buffer = b"before" + pack.tobytes() + b"behind"
     size = pack[0].nbytes
-    image = spec_pb2.Image(pixels=codec.encode(pack[0]))
+    image = spec_pb2.Image(pixels=tensors.encode(pack[0]))
     views = [memoryview(buffer)[6 + i * size :][:size] for i in range(4)]
 
     def read_all(*data):

@@ -9,8 +9,8 @@ import pytest
 from zlib_ng import zlib_ng
 
 from convlens.jobs.request.methods import LayerOutput
-from convlens.jobs.request.plan import Form, PlannedTensor
-from convlens.v1 import codec, tensor_pb2
+from convlens.jobs.request.plan import OutputFormat, PlannedTensor
+from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.resize import RowResizer, resize
 from convlens.worker.results import output_format
 
@@ -25,7 +25,7 @@ def encode(parts, form, shape, lead=1):
     data = b"".join(map(bytes, encoder.slices()))
     assert len(data) == encoder.spec.byte_size
     assert zlib_ng.crc32(data) == encoder.spec.crc32
-    return np.frombuffer(data, codec.dtype_of(form.datatype)).reshape(shape), encoder.spec
+    return np.frombuffer(data, tensors.dtype_of(form.datatype)).reshape(shape), encoder.spec
 
 
 @pytest.mark.parametrize("datatype", [FP32, FP16, UINT8])
@@ -35,7 +35,7 @@ def encode(parts, form, shape, lead=1):
 def test_slices_give_what_the_whole_array_gives(monkeypatch, datatype, normalization, size, shape, lead):
     parts = [NOISE.standard_normal((n, *shape[1:])).astype(np.float32) for n in (2, 1)]
     resized = (*shape[:lead], *(size or shape[lead : lead + 2]), *shape[lead + 2 :])
-    form = Form(size, normalization, datatype)
+    form = OutputFormat(size, normalization, datatype)
     whole, whole_spec = encode(parts, form, resized, lead)
     monkeypatch.setattr(output_format, "SLICE_BYTES", 4096)  # less than a map has
     sliced, spec = encode(parts, form, resized, lead)
@@ -50,7 +50,7 @@ def test_slices_give_what_the_whole_array_gives(monkeypatch, datatype, normaliza
 @pytest.mark.parametrize("normalization", ["none", "min_max", "max_abs"])
 def test_a_constant_map_is_constant_in_slices(monkeypatch, normalization):
     monkeypatch.setattr(output_format, "SLICE_BYTES", 4096)
-    actual, spec = encode([np.zeros((1, 64, 64), np.float32)], Form(None, normalization, UINT8), (1, 64, 64))
+    actual, spec = encode([np.zeros((1, 64, 64), np.float32)], OutputFormat(None, normalization, UINT8), (1, 64, 64))
     assert not actual.any()
     assert list(spec.scale) == [0]
 
@@ -66,7 +66,7 @@ def test_bands_are_parts_of_the_whole():
 def test_encoding_takes_the_memory_of_a_slice_or_two():
     """64 MiB of uint8 are 256 of float32, of which never more than some slices are there."""
     tensor = PlannedTensor(
-        "map", LayerOutput("layer", ()), (1, 1024, 1024, 64), False, Form((1024, 1024), "min_max", UINT8)
+        "map", LayerOutput("layer", ()), (1, 1024, 1024, 64), False, OutputFormat((1024, 1024), "min_max", UINT8)
     )
     encoder = output_format.TensorEncoder([np.ones((1, 56, 56, 64), np.float32)], tensor, 1)
     tracemalloc.start()
@@ -81,7 +81,7 @@ def test_encoding_takes_the_memory_of_a_slice_or_two():
 def test_shrinking_maps_takes_a_slice_or_two(channels):
     """Of 147 MiB of maps, which are copied before each becomes a pixel; of 192 channels, one is more than a slice."""
     count = 3072 // channels
-    tensor = PlannedTensor("map", LayerOutput("layer", ()), (count, 1, 1, channels), False, Form((1, 1)))
+    tensor = PlannedTensor("map", LayerOutput("layer", ()), (count, 1, 1, channels), False, OutputFormat((1, 1)))
     encoder = output_format.TensorEncoder([np.ones((count, 112, 112, channels), np.float32)], tensor, 1)
     tracemalloc.start()
     try:

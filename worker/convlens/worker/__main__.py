@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from convlens.jobs import model_registry
+from convlens.jobs.deployment import CHECKS, Deployment
 from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.pools import pool_of
 from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
-from convlens.jobs.runtime.deployment import CHECKS, Deployment
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
@@ -49,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     ignore_warnings()
-    descriptors.allow_most()
-    memory.keep()
-    scheduling.batch()
+    descriptors.raise_limit()
+    memory.keep_freed_blocks()
+    scheduling.use_batch_policy()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
     with temporary_files("worker"):
         return _run(settings)
@@ -75,7 +76,8 @@ def _run(settings: WorkerSettings) -> int:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
     leases = LeaseRenewer(ledger)
-    herald = model_registry.Herald(ledger.redis, name, [it.card for it in serving], settings.lease, refused)
+    cards = [it.card for it in serving]
+    heartbeat = model_registry.RegistrationHeartbeat(ledger.redis, name, cards, settings.lease, refused)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
@@ -93,17 +95,17 @@ def _run(settings: WorkerSettings) -> int:
     leases.start()
     events.start()
     consumers.start()
-    checks.log_in_background(CHECKS, Deployment(settings))
+    checks.log_problems(CHECKS, Deployment(settings))
     watchdog = Watchdog(ledger, leases, consumers, {it.pool: it.batcher for it in serving}, settings)
     watchdog.start()
 
     def ready() -> None:
-        herald.start()
-        memory.settle()
+        heartbeat.start()
+        memory.freeze_objects()
         print(f"ready: worker {name} models={','.join(it.card.name for it in serving)}", flush=True)
 
     def stop() -> None:
-        herald.withdraw()
+        heartbeat.withdraw()
         consumers.stop()
 
     try:
@@ -112,7 +114,7 @@ def _run(settings: WorkerSettings) -> int:
             app, Inspection(leases, serving), name, [it.pool for it in serving], consumers, threads, ready, stop
         )
     finally:
-        herald.stop()
+        heartbeat.stop()
         consumers.close()
         events.stop()
         for it in serving:
@@ -149,7 +151,7 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         limit = InFlightLimit(BATCHES_IN_FLIGHT * settings.max_batch_size)
         slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
         batcher = Batcher(model, settings.max_batch_size, slowest)
-        found = Serving(model_registry.pool_of(model.card), model.card, batcher, limit)
+        found = Serving(pool_of(model.card), model.card, batcher, limit)
         serving[source.name] = found
         log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
     return list(serving.values()), refused

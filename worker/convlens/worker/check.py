@@ -15,7 +15,7 @@ def main() -> int:
     """Return 0 when the worker with the name in the settings, or by default any worker of this host, is registered."""
     settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
     try:
-        workers = model_registry.workers(connect(settings.redis_url))
+        workers = model_registry.read_live_workers(connect(settings.redis_url))
     except LedgerUnavailable as error:
         print(f"redis cannot be reached: {error}", file=sys.stderr)
         return 1

@@ -33,13 +33,13 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from convlens.v1 import codec, spec_pb2, tensor_pb2, value_ranges
+from convlens.v1 import spec_pb2, tensor_pb2, tensors, value_ranges
 from convlens.v1.image_formats import (
     SLOW_PIXELS,
     ManyReadsError,
     PictureError,
     check_scans,
-    is_apart,
+    needs_own_process,
     open_picture,
 )
 from convlens.v1.pictures import check_mode, to_rgb
@@ -196,7 +196,7 @@ def read_image(
         case "encoded":
             if image.value_range not in _BYTE_RANGES:
                 raise ImageUnreadableError("value_range is for float pixels; image files are in 0…255")
-            if max_pixels_here is not None and is_apart(data):
+            if max_pixels_here is not None and needs_own_process(data):
                 raise SlowImageError
             _decode(data, into, max_pixels, max_pixels_here)
         case "pixels":
@@ -275,8 +275,8 @@ def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
 def _decode_pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels:
     """Check a tensor of pixels and scale it to 0…255; (height,width,3) or (height,width,1)."""
     try:
-        array = codec.decode(image.pixels, data)
-    except codec.CodecError as error:
+        array = tensors.decode(image.pixels, data)
+    except tensors.TensorError as error:
         raise ImageUnreadableError(f"the pixel tensor is malformed: {error}") from error
     if array.ndim != 3 or array.shape[2] not in {1, 3}:
         raise ImageUnreadableError(
@@ -289,7 +289,7 @@ def _decode_pixels(image: spec_pb2.Image, data: Data, max_pixels: int) -> Pixels
         return array.view(np.uint8)
     if array.dtype == np.float32:
         pixels = array.view(np.float32)
-        if reason := value_ranges.refusal(float(pixels.min()), float(pixels.max()), image.value_range):
+        if reason := value_ranges.explain_refusal(float(pixels.min()), float(pixels.max()), image.value_range):
             raise ImageUnreadableError(reason)
         return value_ranges.to_255(pixels, image.value_range)
     raise ImageUnreadableError(f"pixels must be uint8 or float32, not {array.dtype}")

@@ -1,7 +1,7 @@
-"""A folder that nobody but this user may look into, used by a descriptor rather than by its path.
+"""A folder that no other user may enter, used by a descriptor rather than by its path.
 
-Whatever becomes of the path, and whatever is put into the folder, nothing elsewhere is read, written or deleted: names
-are relative to the descriptor, and symbolic links are not followed. Knows nothing of what is in the folder.
+If the path is moved or replaced, or others put links into the folder, still nothing elsewhere is read, written or
+deleted: names are relative to the descriptor, and symbolic links are not followed. Knows nothing of the contents.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OTHERS: Final = 0o077
 _SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - those that are refused
-"""What the whole machine uses, also where it is empty and root asks for it."""
+"""Folders of the whole machine, refused also where they are empty and this user is root."""
 
 
 class UnusableFolder(RuntimeError):
-    """A folder that cannot be used: which one, why, and what to do."""
+    """A folder that cannot be used; the message says which one, why, and what to do."""
 
 
 class OwnFolder:
-    """An open folder, closed once nothing refers to this object any more. `fd` is for the dir_fd arguments of os."""
+    """An open folder, closed with the last reference to this object. `fd` is for the dir_fd arguments of os."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class OwnFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens the folder at `path`, made if it is not there. UnusableFolder where it is not this user's to use."""
+        """Open the folder at `path`, made if it does not exist. Raises UnusableFolder where it is not this user's."""
         try:
             if path.is_symlink():
                 raise UnusableFolder(f"{path} is a symbolic link; give the folder that it leads to")
@@ -58,7 +58,7 @@ class OwnFolder:
         return folder
 
     def subfolder(self, name: str) -> OwnFolder:
-        """Opens the folder `name` in this one, made if it is not there. OSError."""
+        """Open the folder `name` in this one, made if it does not exist. Raises OSError."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self.fd)
         folder = OwnFolder(self.path / name, os.open(name, _FLAGS, dir_fd=self.fd))
@@ -66,36 +66,36 @@ class OwnFolder:
         return folder
 
     def close_to_others(self) -> None:
-        """Takes the permissions of other users, and says so where they had some. OSError."""
+        """Remove the permissions of other users, and log it where they had some. Raises OSError."""
         mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
         if mode & _OTHERS:
             os.fchmod(self.fd, 0o700)
             log.warning("%s was open to other users (mode %o): it is 700 now", self.path, mode)
 
     def is_replaced(self) -> bool:
-        """True where another folder has this one's path: it was moved away, or something is mounted over it."""
+        """Return whether another folder has this one's path: it was moved, or something is mounted over it."""
         try:
-            found, own = os.stat(self.path, follow_symlinks=False), os.fstat(self.fd)
+            at_path, own = os.stat(self.path, follow_symlinks=False), os.fstat(self.fd)
         except OSError:
             return False
-        return stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
+        return stat.S_ISDIR(at_path.st_mode) and (at_path.st_dev, at_path.st_ino) != (own.st_dev, own.st_ino)
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """What is in the folder; nothing in one that was removed."""
+        """List the folder within a `with`; an empty list where it was removed."""
         try:
-            file = os.open(".", _FLAGS, dir_fd=self.fd)  # threads that shared one would share its place in the list
+            file = os.open(".", _FLAGS, dir_fd=self.fd)  # a descriptor that threads share has one position for all
         except FileNotFoundError:
             yield iter(())
             return
         try:
-            with os.scandir(file) as found:
-                yield found
+            with os.scandir(file) as entries:
+                yield entries
         finally:
             os.close(file)
 
     def create(self, name: str) -> int:
-        """A new file, opened for writing, in the place of whatever file has its name. OSError."""
+        """Open a new file for writing, in the place of one that has its name. Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
             return os.open(name, flags, 0o600, dir_fd=self.fd)
@@ -104,12 +104,12 @@ class OwnFolder:
             return os.open(name, flags, 0o600, dir_fd=self.fd)
 
     def is_removed(self) -> bool:
-        """True once the folder was deleted; another of the same path is not this one."""
+        """Return whether the folder was deleted; another of the same path is not this one."""
         return os.fstat(self.fd).st_nlink == 0
 
 
 def is_own_file(status: os.stat_result) -> bool:
-    """True for a file as this service makes them: this user's, closed to others, under one name only."""
+    """Return whether a file is as this service makes them: this user's, closed to others, without a second link."""
     return (
         stat.S_ISREG(status.st_mode)
         and status.st_uid == os.geteuid()

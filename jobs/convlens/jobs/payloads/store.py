@@ -1,208 +1,85 @@
-"""Payloads: images in, tensors out, as raw bytes under a name. One small interface, and the store in Redis.
+"""The protocol of a payload store, its errors, and the names that payloads have.
 
-A payload lives for a while and is then gone. Names are drawn by the ledger: 32 hexadecimal digits, which letters,
-digits and hyphens may follow. The other store is a folder (directory_payloads.py).
+A payload is written once, read at any offset, and gone after its time to live. How to add a store: see __init__.py.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
-import redis
-
-from convlens.jobs.queue import keys
-from convlens.jobs.runtime.redis_client import for_large_values
-
-CHUNK: Final = 1 << 18
-"""Bytes of one chunk in Redis."""
-PART_BYTES: Final = 64 * CHUNK
-"""Of a body that are drawn before they are written."""
+BATCH_BYTES: Final = 16 << 20
+"""Bytes that a store draws of a payload before it writes them."""
+BATCH_PARTS: Final = 1024
+"""Parts of a batch at most: Linux' IOV_MAX."""
 
 Data = bytes | memoryview
-Place = tuple[str, int, int]
-"""A payload's name, an offset in it, and a length."""
+ByteRange = tuple[str, int, int]
+"""A payload's name, an offset in it and a length, both in bytes."""
+
+_NAME: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{24}-[0-9A-Za-z-]{1,128}")
+"""A bundle of images, or a result: the token of the claim that made it."""
 
 
 class PayloadGone(LookupError):
-    """A payload that is not there, or not whole, or not what was written."""
+    """A payload that has expired, was deleted, or is shorter than the range read."""
 
 
 class StoreFull(RuntimeError):
-    """The store has no room for a payload."""
+    """The store has no space for a payload."""
 
 
 class PayloadStore(Protocol):
-    """Where payloads live."""
+    """Where payloads live. Thread-safe; processes that are given the same place share their payloads."""
 
-    @property
-    def waits(self) -> bool:
-        """False where they are in this machine's memory: reading never waits for anything."""
+    may_block: bool
+    """False where payloads are in this machine's memory, so that reading waits for nothing."""
 
-    def put(
-        self,
-        name: str,
-        body: Iterable[Data],
-        size: int,
-        ttl: float,
-        end: Callable[[], Data] = bytes,
-        *,
-        reserved: bool = True,
-    ) -> int:
-        """Writes a payload for `ttl` seconds; its bytes. StoreFull.
+    def put(self, name: str, parts: Iterable[Data], ttl: float, *, reserved: bool = True) -> int:
+        """Write a payload that lives `ttl` seconds, and return its size in bytes. Raises StoreFull.
 
-        The body, of `size` bytes, is drawn as it is written: no more than PART_BYTES and one buffer of it are held at
-        once. `end` is asked for what comes behind the body once that is written. One that had its room `reserved` is
-        written though the store is full, so that work under way can end.
+        Parts are drawn as they are written: no more than BATCH_BYTES and one part are held at once. `reserved` says
+        that admission counted these bytes beforehand: they are written beyond a soft limit, so that a job under way
+        can end.
         """
 
-    def read(self, name: str, offset: int, length: int) -> Data:
-        """`length` bytes from `offset` on. PayloadGone when they are not all there."""
-
-    def read_many(self, wanted: Sequence[Place]) -> Sequence[Data | None]:
-        """What read() gives of each place, in one go; None for what is gone."""
-
-    def delete(self, names: Sequence[str]) -> None:
-        """Forgets payloads; names that are not there are no error."""
-
-    def sweep(self) -> None:
-        """Deletes what has outlived its time, where the store does not do it by itself."""
-
-
-_SET: Final = """#!lua flags=allow-oom
-return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"""
-
-
-class RedisPayloads:
-    """Payloads in Redis, in chunks of 256 KiB with a TTL each."""
-
-    waits = True
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._redis = for_large_values(client)
-        self._set = self._redis.register_script(_SET)
-
-    def put(
-        self,
-        name: str,
-        body: Iterable[Data],
-        size: int,  # noqa: ARG002 - chunks need no room of their own
-        ttl: float,
-        end: Callable[[], Data] = bytes,
-        *,
-        reserved: bool = True,
-    ) -> int:
-        """See PayloadStore. So many chunks a round trip bound the memory."""
-        written = 0
-        life = max(1, int(ttl * 1000))
-        chunks = enumerate(_chunks(itertools.chain(body, _later(end))))
-        while some := [
-            (keys.payload(name, number), chunk) for number, chunk in itertools.islice(chunks, PART_BYTES // CHUNK)
-        ]:
-            written += sum(len(chunk) for _, chunk in some)
-            try:
-                with self._redis.pipeline(transaction=False) as pipe:
-                    for key, chunk in some:
-                        pipe.set(key, chunk, px=life)
-                    pipe.execute()
-            except redis.OutOfMemoryError as error:
-                if not reserved:
-                    raise StoreFull("Redis is full (maxmemory)") from error
-                for key, chunk in some:
-                    self._set([key], [chunk, life])
-        return written
+    def read_many(self, ranges: Sequence[ByteRange]) -> list[Data | None]:
+        """Return the bytes of each range, all read in one round trip; None where they are not all there."""
 
     def read(self, name: str, offset: int, length: int) -> Data:
-        """See PayloadStore."""
+        """Return `length` bytes from `offset` on. Raises PayloadGone where they are not all there."""
         (data,) = self.read_many([(name, offset, length)])
-        return there(data, name)
-
-    def read_many(self, wanted: Sequence[Place]) -> list[Data | None]:
-        """See PayloadStore. Each chunk is fetched once; whole ones are sent by Valkey without a copy."""
-        pieces = [list(_pieces(*place)) for place in wanted]
-        spans: dict[str, tuple[int, int]] = {}
-        for key, start, end in itertools.chain.from_iterable(pieces):
-            low, high = spans.get(key, (start, end))
-            spans[key] = min(low, start), max(high, end)
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key, (low, high) in spans.items():
-                if (low, high) == (0, CHUNK):
-                    pipe.get(key)
-                else:
-                    pipe.getrange(key, low, high - 1)
-            answers = pipe.execute(raise_on_error=False)
-        chunks = {key: _chunk(answer) for key, answer in zip(spans, answers, strict=True)}
-        found = [
-            _joined([chunks[key][start - spans[key][0] : end - spans[key][0]] for key, start, end in parts])
-            for parts in pieces
-        ]
-        return [data if len(data) == length else None for data, (_, _, length) in zip(found, wanted, strict=True)]
+        if data is None:
+            raise PayloadGone(f"payload {name} is gone, or is not as long as it was")
+        return data
 
     def delete(self, names: Sequence[str]) -> None:
-        """See PayloadStore. Chunks are found by counting until one is not there."""
-        numbers = range(8)
-        while names:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.unlink(*(keys.payload(name, number) for number in numbers))
-                found = pipe.execute()
-            names = [name for name, count in zip(names, found, strict=True) if count == len(numbers)]
-            numbers = range(numbers.stop, 8 * numbers.stop)
+        """Delete payloads; a name that does not exist is no error."""
 
     def sweep(self) -> None:
-        """Nothing: Redis expires its keys itself."""
+        """Delete expired payloads, where the store does not do so by itself. One server calls this every second."""
 
 
-def _chunk(answer: bytes | Exception | None) -> memoryview:
-    """A chunk as Redis gives it; empty where there is none, or a key of another type."""
-    if isinstance(answer, Exception):
-        if not str(answer).startswith("WRONGTYPE"):
-            raise answer
-        answer = None
-    return memoryview(answer or b"")
+def is_payload_name(name: str) -> bool:
+    """Return whether `name` is one that the queue gives to payloads: safe as a file's name and in a key."""
+    return _NAME.fullmatch(name) is not None
 
 
-def there(data: Data | None, name: str) -> Data:
-    """`data`, when there is any. PayloadGone."""
-    if data is None:
-        raise gone(name)
-    return data
+def in_batches(parts: Iterable[Data]) -> Iterator[list[memoryview]]:
+    """Yield the parts as views of bytes, BATCH_BYTES or slightly more at a time.
 
-
-def gone(name: str) -> PayloadGone:
-    """The error of a payload that is not there."""
-    return PayloadGone(f"payload {name} is gone, or is not as long as it was")
-
-
-def _later(end: Callable[[], Data]) -> Iterator[Data]:
-    yield end()
-
-
-def _pieces(name: str, offset: int, length: int) -> Iterator[tuple[str, int, int]]:
-    """The chunks that have a place: the key of each, and from where to where."""
-    for number in range(offset // CHUNK, -(-(offset + length) // CHUNK)):
-        start, end = (min(max(0, it - number * CHUNK), CHUNK) for it in (offset, offset + length))
-        yield keys.payload(name, number), start, end
-
-
-def _chunks(buffers: Iterable[Data]) -> Iterator[Data]:
-    """The buffers' bytes in pieces of CHUNK, copied only where a piece spans several buffers. Never none."""
-    pieces: list[memoryview] = []
-    room = CHUNK
-    empty = True
-    for buffer in buffers:
-        view = memoryview(buffer).cast("B")
-        while len(view) >= room:
-            yield _joined([*pieces, view[:room]])
-            view = view[room:]
-            pieces, room, empty = [], CHUNK, False
-        if view:
-            pieces.append(view)
-            room -= len(view)
-    if pieces or empty:
-        yield _joined(pieces)
-
-
-def _joined(pieces: list[memoryview]) -> Data:
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    The list is cleared before the next parts are drawn, so that no two batches are in memory.
+    """
+    batch: list[memoryview] = []
+    size = 0
+    for part in parts:
+        view = memoryview(part).cast("B")
+        batch.append(view)
+        size += len(view)
+        if size >= BATCH_BYTES or len(batch) == BATCH_PARTS:
+            yield batch
+            batch.clear()
+            size = 0
+    if batch:
+        yield batch

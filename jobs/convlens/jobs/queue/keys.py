@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-PREFIX: Final = "convlens:"
+from convlens.jobs.runtime.redis_client import KEY_PREFIX as PREFIX
+
 LOAD: Final = PREFIX + "load"
 """Hash: what is held, in all and for each tenant."""
 NOTICES: Final = PREFIX + "notices"
@@ -30,11 +31,6 @@ POISONED: Final = PREFIX + "poisoned"
 """List: the latest entries that were set aside since nobody can read them: kind, entry, why."""
 POISONED_INBOX: Final = PREFIX + "poisoned-inbox"
 """List: those that scripts set aside and nobody has reported yet."""
-
-
-def payload(name: str, chunk: int) -> str:
-    """String: one chunk of a payload."""
-    return f"{PREFIX}payload:{name}:{chunk}"
 
 
 def card(pool: str) -> str:

@@ -7,18 +7,17 @@ first final state wins, and every script is safe to replay. Sync and thread-safe
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import redis
 
-from convlens.jobs.model_registry import model_of
-from convlens.jobs.payloads.directory import open_store
-from convlens.jobs.payloads.store import Data, PayloadGone, StoreFull
+from convlens.jobs.payloads import open_store
+from convlens.jobs.payloads.store import Data, PayloadGone, StoreFull, is_payload_name
+from convlens.jobs.pools import model_of
 from convlens.jobs.queue import keys, poison
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.queue.new_job import NewJob, NotSubmitted, Pack, new_waiter, submitted, words
@@ -43,9 +42,6 @@ _SHED: Final = 200
 
 Waiting = tuple[str, str]
 """A job's id, and the name by which somebody waits for it."""
-
-PAYLOAD_NAME: Final = re.compile("[0-9A-Za-z-]+")
-"""What the payloads' names look like that the ledger draws."""
 
 
 class JobLive(RuntimeError):
@@ -169,7 +165,7 @@ class Ledger:
                 try:
                     if pack.body:
                         ttl = job.timeout + self.settings.result_ttl
-                        self.payloads.put(pack.name, pack.body, pack.size, ttl, reserved=False)
+                        self.payloads.put(pack.name, pack.body, ttl, reserved=False)
                 except StoreFull as error:
                     found[i] = error
                 else:
@@ -341,22 +337,11 @@ class Ledger:
         """Tells how much of the job is done, 0…1. False when it is not the caller's any more."""
         return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
 
-    def store(self, claim: Claim, body: Iterable[Data], size: int, header: Callable[[], bytes]) -> Ended:
-        """Writes a result of `size` bytes, and what is to be said of it. StoreFull; the job is still the caller's.
-
-        The body is drawn part by part, as it is written; `header` is asked for once all of it is.
-        """
-        header_size = 0
-
-        def end() -> bytes:
-            nonlocal header_size
-            told = header()
-            header_size = len(told)
-            return told
-
+    def store(self, claim: Claim, parts: Iterable[Data], size: int) -> Ended:
+        """Write a result: `size` bytes of arrays, then its header. Raises StoreFull; the job is still the caller's."""
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        written = self.payloads.put(claim.token, body, size, ttl, end)
-        return Ended(claim, None, written - header_size, header_size)
+        written = self.payloads.put(claim.token, parts, ttl)
+        return Ended(claim, None, size, written - size)
 
     def finish(self, ends: Sequence[Ended]) -> list[bool]:
         """Closes records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""
@@ -425,7 +410,7 @@ class Ledger:
 
     def _dispose(self, names: Sequence[str]) -> None:
         """Deletes payloads that Redis says nobody needs; what is no payload's name is set aside."""
-        good = [name for name in names if PAYLOAD_NAME.fullmatch(name)]
+        good = [name for name in names if is_payload_name(name)]
         self.payloads.delete(good)
         for name in set(names).difference(good):
             poison.set_aside(self.redis, "garbage", name.encode(), "is no payload's name")
@@ -453,6 +438,6 @@ def _claim(job_id: str, fields: Mapping[bytes, bytes]) -> Claim:
     """The claim that a job's hash makes; ValueError, LookupError or TypeError for a damaged one."""
     images = tuple(StoredImage(*image) for image in json.loads(fields[b"images"]))
     for it in images:
-        if not PAYLOAD_NAME.fullmatch(it.payload) or it.offset < 0 or it.size < 0:
+        if not is_payload_name(it.payload) or it.offset < 0 or it.size < 0:
             raise ValueError(f"image of {it.size} bytes at {it.offset} of payload {it.payload!r}")
     return Claim(Record.parse(job_id, fields), fields[b"spec"], images)

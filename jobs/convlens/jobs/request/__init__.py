@@ -1,1 +1,1 @@
-"""What a request asks of a model, resolved against the model card. Knows no Redis."""
+"""A request's JobSpec, resolved against the model card it names: see resolve.py. Knows no Redis."""

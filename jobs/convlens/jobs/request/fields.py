@@ -1,10 +1,17 @@
-"""What is wrong with a field of a request: the error that names it, and the checks that several fields share."""
+"""SpecError, which names the field of a request that is at fault, and the checks that several fields share."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from convlens.v1.enums import short_name
+
+if TYPE_CHECKING:
+    from convlens.v1.enums import WireEnum
+
+LISTED_NAMES: Final = 40
+"""Names that a message lists at most."""
 
 
 class SpecError(ValueError):
@@ -16,43 +23,29 @@ class SpecError(ValueError):
         self.description = description
 
 
-def counted(number: int, field: str, most: int) -> int:
-    """`number`, when it is in 1…`most`."""
-    if not 1 <= number <= most:
-        raise SpecError(field, f"is {number}; allowed: 1…{most}")
+def check_range(number: int, field: str, largest: int) -> int:
+    """Return `number`. Raises SpecError unless it is in 1…`largest`."""
+    if not 1 <= number <= largest:
+        raise SpecError(field, f"is {number}; allowed: 1…{largest}")
     return number
 
 
-def named(enum: Any, value: int, field: str) -> str:
-    """The name of an enum's value as the house has it: SALIENCY_METHOD_GUIDED is guided, unspecified is empty.
+def enum_name(enum: WireEnum[Any], value: int, field: str) -> str:
+    """Return the short name of an enum's value, empty for UNSPECIFIED.
 
-    SpecError for a number that the enum has no name for (a newer client's, perhaps).
+    Raises SpecError for a value that the enum does not have, such as a newer client's.
     """
-    name = _names(enum).get(value)
+    name = short_name(enum, value)
     if name is None:
         raise SpecError(field, f"is {value}; allowed: {', '.join(enum.keys()[1:])}")
     return name
 
 
-@functools.cache
-def _names(enum: Any) -> dict[int, str]:
-    """By number."""
-    name = lowered(enum)
-    return {number: name(word) if number else "" for word, number in enum.items()}
+def unknown_layer(field: str, layer: str, model: str, layers: Collection[str]) -> SpecError:
+    """Return the error for a layer that the model does not have."""
+    return SpecError(field, f"no layer {layer!r} in model {model!r}; allowed: {join_names(layers)}")
 
 
-def lowered(enum: Any) -> Callable[[str], str]:
-    """SALIENCY_METHOD_GUIDED to guided."""
-    prefix = enum.keys()[0].removesuffix("UNSPECIFIED")
-    return lambda name: name.removeprefix(prefix).lower()
-
-
-def no_layer(field: str, layer: str, model: str, layers: Collection[str]) -> SpecError:
-    """What is raised for the name of a layer that is not there."""
-    return SpecError(field, f"no layer {layer!r} in model {model!r}; allowed: {listed(layers)}")
-
-
-def listed(names: Collection[str]) -> str:
-    """Names for an error message, not endlessly many."""
-    shown = list(names)[:40]
-    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+def join_names(names: Collection[str]) -> str:
+    """Join names for an error message, cut after LISTED_NAMES."""
+    return ", ".join(list(names)[:LISTED_NAMES]) + (", …" if len(names) > LISTED_NAMES else "")

@@ -1,7 +1,6 @@
-"""Targets by label: the unit that a label of a model card names.
+"""Targets by label: label → index of the unit that has it on the model card.
 
-Knows a card's labels and nothing of jobs. ImageNet's labels are such as golden_retriever, or synonyms with commas:
-"tench, Tinca tinca".
+ImageNet's labels are such as golden_retriever, or synonyms with commas: "tench, Tinca tinca".
 """
 
 from __future__ import annotations
@@ -14,32 +13,32 @@ from typing import Final
 
 from convlens.jobs.request.fields import SpecError
 
-NEAREST: Final = 6
-"""Labels that an error suggests."""
-LONGEST: Final = 200
-"""Characters of a label that is compared with others, since comparing takes the product of their lengths."""
+MAX_SUGGESTIONS: Final = 6
+"""Labels that an error message suggests, at most."""
+MAX_LABEL: Final = 200
+"""Characters of a label that is compared with others: the time it takes is the product of their lengths."""
 
 
 class Labels:
-    """The labels of a model, by unit; those of its classes alone."""
+    """The labels of a model's classes, by unit."""
 
     def __init__(self, labels: Sequence[str], model: str) -> None:
         self._labels = labels
         self._model = model
         exact: dict[str, list[int]] = defaultdict(list)
-        whole: dict[str, list[int]] = defaultdict(list)
-        parts: dict[str, list[int]] = defaultdict(list)
+        folded: dict[str, list[int]] = defaultdict(list)
+        synonyms: dict[str, list[int]] = defaultdict(list)
         for unit, label in enumerate(labels):
             exact[label].append(unit)
-            whole[_folded(label)].append(unit)
-            for part in {_folded(part) for part in label.split(",")}:
-                parts[part].append(unit)
-        self._exact, self._whole, self._parts = exact, whole, parts
+            folded[_folded(label)].append(unit)
+            for synonym in {_folded(synonym) for synonym in label.split(",")}:
+                synonyms[synonym].append(unit)
+        self._exact, self._folded, self._synonyms = exact, folded, synonyms
 
     def unit(self, label: str, field: str) -> int:
-        """The unit named `label`: exactly, else in any case and with spaces for `_` and `-`, else as one of synonyms.
+        """Return the unit labelled `label`: exactly, else but for case and `_` and `-` for spaces, else as a synonym.
 
-        SpecError of `field` where none has that label, naming the nearest, or where several have it.
+        Raises SpecError where no unit has that label, with the most similar ones, or where several have it.
         """
         if not self._labels:
             raise SpecError(
@@ -48,40 +47,41 @@ class Labels:
                 "labels=FILE",
             )
         folded = _folded(label)
-        for found in (self._exact.get(label), self._whole.get(folded), self._parts.get(folded)):
-            if found and len(found) == 1:
-                return found[0]
-            if found:
+        for units in (self._exact.get(label), self._folded.get(folded), self._synonyms.get(folded)):
+            if units and len(units) == 1:
+                return units[0]
+            if units:
+                indices = self._with_indices(units)
                 raise SpecError(
-                    field,
-                    f"is {_quoted(label)}, which {len(found)} classes are called; give an index: {self._listed(found)}",
+                    field, f"is {_quoted(label)}, which {len(units)} classes are called; give an index: {indices}"
                 )
-        nearest = self._nearest(folded)
-        known = f"the nearest: {self._listed(nearest)}" if nearest else "GetModel lists those there are"
+        similar = self._similar(folded)
+        known = f"the nearest: {self._with_indices(similar)}" if similar else "GetModel lists those there are"
         number = "; a class index is to be given as a number" if label.strip().isdecimal() else ""
         raise SpecError(field, f"no label {_quoted(label)} in model {self._model!r}; {known}{number}")
 
-    def _nearest(self, folded: str) -> list[int]:
-        """The units whose labels contain the words of `folded`, then those spelt much like it."""
-        if not folded or len(folded) > LONGEST:
+    def _similar(self, folded: str) -> list[int]:
+        """Return units whose labels contain `folded`, then those spelt much like it, then those that share a part."""
+        if not folded or len(folded) > MAX_LABEL:
             return []
-        names = self._parts
-        containing = [unit for name, units in names.items() if folded in name for unit in units]
-        alike = [unit for name in difflib.get_close_matches(folded, names, NEAREST) for unit in names[name]]
-        words = {word for word in folded.split() if len(word) > 2}
-        sharing = [unit for name, units in names.items() if words & set(name.split()) for unit in units]
-        return list(dict.fromkeys([*containing, *alike, *sharing]))[:NEAREST]
+        synonyms = self._synonyms
+        containing = [unit for name, units in synonyms.items() if folded in name for unit in units]
+        close = difflib.get_close_matches(folded, synonyms, MAX_SUGGESTIONS)
+        alike = [unit for name in close for unit in synonyms[name]]
+        terms = {term for term in folded.split() if len(term) > 2}
+        sharing = [unit for name, units in synonyms.items() if terms & set(name.split()) for unit in units]
+        return list(dict.fromkeys([*containing, *alike, *sharing]))[:MAX_SUGGESTIONS]
 
-    def _listed(self, units: Sequence[int]) -> str:
-        """Labels with their indices, not endlessly many."""
-        shown = [f"{self._labels[unit]}: {unit}" for unit in units[: 2 * NEAREST]]
+    def _with_indices(self, units: Sequence[int]) -> str:
+        """List labels with their indices for an error message, cut where there are many."""
+        shown = [f"{self._labels[unit]}: {unit}" for unit in units[: 2 * MAX_SUGGESTIONS]]
         return ", ".join(shown) + (", …" if len(units) > len(shown) else "")
 
 
 def _folded(label: str) -> str:
-    """Without what people type differently: case, and `_`, `-` and spaces between words."""
+    """Return a label without what people type differently: case, and `_`, `-` and spaces between its parts."""
     return re.sub(r"[\s_-]+", " ", label).strip().casefold()
 
 
 def _quoted(label: str) -> str:
-    return repr(label if len(label) <= LONGEST else f"{label[:LONGEST]}…")
+    return repr(label if len(label) <= MAX_LABEL else f"{label[:MAX_LABEL]}…")

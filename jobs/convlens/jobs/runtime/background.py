@@ -1,7 +1,7 @@
 """Background threads, all of one guarded kind.
 
-A loop survives whatever one of its rounds raises, logs and counts it, and knows when it last did its work, so that
-health can tell when one is dead or late. Knows nothing of what the loops do.
+A loop survives whatever one of its rounds raises, logs and counts it, and records when it last succeeded, so that
+health checks detect a dead or late one.
 """
 
 from __future__ import annotations
@@ -20,58 +20,58 @@ from convlens.jobs.runtime.redis_client import is_unavailable
 log = logging.getLogger(__name__)
 
 DEADLINE: Final = 60.0
-"""Seconds without a good round after which a loop is late: longer than Redis' time limits with all retries."""
+"""Seconds without a successful round after which a loop is late: longer than Redis' time limits with all retries."""
 PAUSE: Final = 1.0
-"""Seconds after a round that failed, of a loop without an interval."""
+"""Seconds between a failed round and the next, of a loop without an interval."""
 REPEAT: Final = 60.0
-"""Seconds after which the same error is logged again."""
+"""Seconds until the same error is logged again."""
 
 _ERRORS: Final = Counter("convlens_background_errors", "Rounds of background loops that failed.", ["loop"])
 
 
 class Rounds:
-    """The outcomes of a loop's rounds. Redis being away is no fault of the loop: such a round is not missed."""
+    """The outcomes of a loop's rounds. A round that fails while Redis is unavailable does not make the loop late."""
 
     def __init__(self, name: str, deadline: float = DEADLINE) -> None:
         self.name = name
         self._deadline = deadline
         self._errors = _ERRORS.labels(name)
         self._logged: dict[tuple[type[Exception], str], float] = {}
-        """When an error was logged last, by its type and where it was raised."""
-        self._failed = 0
-        """Rounds that failed since the last good one."""
-        self._done = time.monotonic()
+        """When an error was logged last, by type and origin."""
+        self._failures = 0
+        """Failed rounds since the last successful one."""
+        self._last_success = time.monotonic()
 
-    def begin(self) -> None:
-        """Counts the time to the first round from now on."""
-        self._done = time.monotonic()
+    def start(self) -> None:
+        """Count the time to the first round from now on."""
+        self._last_success = time.monotonic()
 
     @property
     def is_late(self) -> bool:
-        """True when its last good round is longer ago than the deadline."""
-        return time.monotonic() - self._done > self._deadline
+        """Whether the last successful round is longer ago than the deadline."""
+        return time.monotonic() - self._last_success > self._deadline
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Runs one round; suppresses, logs and counts what it raises."""
+        """Run one round; suppress, log and count what it raises."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - the next round comes whatever happened in this one
-            self._failed += 1
+        except Exception as error:  # noqa: BLE001 - the loop goes on whatever a round raises
+            self._failures += 1
             self._errors.inc()
             self._log(error)
             if is_unavailable(error):
-                self._done = time.monotonic()
+                self._last_success = time.monotonic()
         else:
-            if self._failed:
-                log.info("loop=%s works again after %d failed rounds", self.name, self._failed)
-            self._failed = 0
-            self._done = time.monotonic()
+            if self._failures:
+                log.info("loop=%s works again after %d failed rounds", self.name, self._failures)
+            self._failures = 0
+            self._last_success = time.monotonic()
 
     @property
     def has_failed(self) -> bool:
-        """True when the latest round failed."""
-        return self._failed > 0
+        """Whether the latest round failed."""
+        return self._failures > 0
 
     def _log(self, error: Exception) -> None:
         now = time.monotonic()
@@ -88,7 +88,7 @@ class Rounds:
 class Loop:
     """A thread that calls `work` every `interval` seconds until it is stopped, then `at_end` once.
 
-    Where the interval is 0, `work` waits for something by itself, for a second at most: so the loop is seen to run.
+    With an interval of 0 `work` blocks by itself, for a second at most, so that the loop is not late.
     """
 
     def __init__(
@@ -109,24 +109,24 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
-    def is_well(self) -> bool:
-        """False when the thread has ended by itself, or is late."""
+    def is_healthy(self) -> bool:
+        """Whether the thread runs and is not late."""
         return self._thread.is_alive() and not self._rounds.is_late
 
     def start(self) -> None:
-        """Starts the thread; from now on it is one of those that unwell() looks at."""
-        self._rounds.begin()
+        """Start the thread; from now on unhealthy_loops() checks it."""
+        self._rounds.start()
         self._thread.start()
         _started.append(self)
 
     def request_stop(self) -> None:
-        """Has the thread end after the round under way; returns at once."""
+        """Let the thread end after the round under way; returns at once."""
         if self in _started:
             _started.remove(self)
         self._stop.set()
 
     def stop(self) -> None:
-        """Ends the thread and waits for its end."""
+        """End the thread and wait for it."""
         self.request_stop()
         if self._thread.is_alive():
             self._thread.join()
@@ -143,13 +143,13 @@ class Loop:
 _started: list[Loop] = []
 
 
-def unwell() -> list[str]:
-    """The names of this process' loops that are dead or late, though nobody stopped them."""
-    return [loop.name for loop in list(_started) if not loop.is_well]
+def unhealthy_loops() -> list[str]:
+    """Return the names of this process' loops that are dead or late, but for those that were stopped."""
+    return [loop.name for loop in list(_started) if not loop.is_healthy]
 
 
 def _origin(error: Exception) -> str:
-    """Where an exception was raised: file and line."""
+    """Return file and line where an exception was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Checks of how a service is set up: what a check is, how a table of them is run, and how its findings are logged."""
+"""Checks of a deployment: what a check is, how a table of checks is run, and how the findings are logged."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Level(StrEnum):
 
     OK = "ok"
     UNKNOWN = "unknown"
-    """It could not be checked: not permitted, or not to be had from here."""
+    """It could not be checked: not permitted, or not reachable from here."""
     WARNING = "warning"
-    """It works now, and will not for ever, or not under load."""
+    """It works now, but not for long, or not under load."""
     ERROR = "error"
     """A promise does not hold, or nothing works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found, for people: the fact with its numbers, and the remedy where it is a problem."""
+    """What a check reports to people: the fact with its numbers, and the remedy where it is a problem."""
 
     check: str
     level: Level
@@ -38,16 +38,16 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
-        """Whether somebody should do something."""
+        """Whether an operator should act."""
         return self.level in {Level.WARNING, Level.ERROR}
 
 
 Check = Callable[[S], Iterable[tuple[Level, str]]]
-"""Gives a level and a message for each thing that it looks at; nothing where it does not apply."""
+"""Yields a level and a message for each thing that it checks; nothing where it does not apply."""
 
 
-def examine(table: Mapping[str, Check[S]], subject: S) -> Iterator[Finding]:
-    """The findings of each check of a table, by its name."""
+def run_checks(table: Mapping[str, Check[S]], subject: S) -> Iterator[Finding]:
+    """Yield the findings of all checks of a table; one that cannot be run is UNKNOWN."""
     for name, check in table.items():
         try:
             for level, message in check(subject):
@@ -56,11 +56,11 @@ def examine(table: Mapping[str, Check[S]], subject: S) -> Iterator[Finding]:
             yield Finding(name, Level.UNKNOWN, f"cannot be checked: {error}")
 
 
-def log_in_background(table: Mapping[str, Check[S]], subject: S) -> None:
-    """Logs the problems that a table of checks finds, once, from a thread that nobody waits for."""
+def log_problems(table: Mapping[str, Check[S]], subject: S) -> None:
+    """Run a table of checks once in a background thread, and log the problems."""
 
     def run() -> None:
-        for finding in examine(table, subject):
+        for finding in run_checks(table, subject):
             if finding.is_problem:
                 level = logging.ERROR if finding.level is Level.ERROR else logging.WARNING
                 log.log(level, "check=%s %s", finding.check, finding.message)

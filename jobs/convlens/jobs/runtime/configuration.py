@@ -1,6 +1,6 @@
-"""The TOML file and the CONVLENS_* variables: what may be in them. A name that no part knows is an error.
+"""The TOML file and the CONVLENS_* variables: the names that they may have. Any other name is an error.
 
-A mistyped name must not leave a setting at its default: a server whose `tokens` is misspelt would let everybody in.
+A mistyped name must not leave a setting at its default: a server whose `tokens` is misspelt would admit everybody.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ SETTINGS: Final = frozenset({
     "servers", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share", "tls_cert", "tls_client_ca", "tls_dir",
     "tls_key", "tokens", "tombstone_ttl", "workers", "working_bytes",
 })  # fmt: skip
-"""The settings of server, worker and `convlens up` together: one file is for all three, though each reads only its own,
-and none can import all the others. A test compares."""
+"""The settings of server, worker and `convlens up`, which share one file, though each reads its own settings only. None
+of the three can import the others, so they are repeated here; a test compares."""
 
 _OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"})
-"""Variables that are no settings of these: the file's name, and those of the client's command line."""
+"""Other variables: the file's name, and those of the client's command line."""
 _COMPOSE_VARIABLES: Final = frozenset({"secrets"})
-"""Variables of the compose files alone, which may be exported in a shell that starts other things, too."""
+"""Variables of the compose files, which may be exported in a shell that starts other commands, too."""
 _SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")
-"""What Kubernetes sets for each of its services, also for one whose name begins with convlens."""
+"""Variables that Kubernetes sets for each service, so also for one whose name begins with convlens."""
 
 
 class WrongConfiguration(ValueError):
-    """A file or variable that cannot be what was meant: which, why, and the nearest name that is allowed."""
+    """A wrong file or variable; the message says which, why, and the most similar name that is allowed."""
 
 
 def read_file(own: Iterable[str]) -> dict[str, Any]:
-    """The settings `own` that the TOML file named by CONVLENS_CONFIG has; none where the variable is not set."""
+    """Return the settings `own` of the TOML file named by CONVLENS_CONFIG. Raises WrongConfiguration."""
     name = os.environ.get(FILE_VARIABLE)
     if name is None:
         return {}
@@ -58,24 +58,24 @@ def read_file(own: Iterable[str]) -> dict[str, Any]:
     known = SETTINGS | set(own)
     for key, value in content.items():
         if key not in known:
-            remedy = "settings are not in tables" if isinstance(value, dict) else _nearest(key, known)
+            remedy = "settings are not in tables" if isinstance(value, dict) else _suggest(key, known)
             raise WrongConfiguration(f"{name}: unknown key {key!r}; {remedy}")
     return {key: content[key] for key in own if key in content}
 
 
 def check_variables(variables: Mapping[str, str], own: Iterable[str]) -> None:
-    """Raises WrongConfiguration for a CONVLENS_* variable that no part of Convlens reads."""
+    """Raise WrongConfiguration for a CONVLENS_* variable that no part of Convlens reads."""
     known = SETTINGS | set(own)
     for variable in sorted(variables):
         name = variable.upper().removeprefix(PREFIX)
         if name == variable.upper() or name.lower() in known | _OTHER_VARIABLES | _COMPOSE_VARIABLES:
             continue
         if not _SERVICE_LINK.search(name):
-            raise WrongConfiguration(f"unknown variable {variable}; {_nearest(name.lower(), known, PREFIX)}")
+            raise WrongConfiguration(f"unknown variable {variable}; {_suggest(name.lower(), known, PREFIX)}")
 
 
-def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint at what may have been meant."""
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=1, cutoff=0.5)
-    meant = f"{prefix}{near[0].upper() if prefix else near[0]}" if near else ""
-    return f"did you mean {meant}? --help lists all settings" if meant else "--help lists all settings"
+def _suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Suggest the setting that may have been meant."""
+    similar = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=1, cutoff=0.5)
+    hint = f"did you mean {prefix}{similar[0].upper() if prefix else similar[0]}? " if similar else ""
+    return hint + "--help lists all settings"

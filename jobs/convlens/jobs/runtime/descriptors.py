@@ -1,16 +1,16 @@
-"""Files and connections that a process may have open."""
+"""The limit of file descriptors: each connection and open file takes one."""
 
 from __future__ import annotations
 
 import resource
 from typing import Final
 
-MOST: Final = 1 << 20
-"""Where there is no hard limit."""
+DEFAULT_LIMIT: Final = 1 << 20
+"""The soft limit where there is no hard one."""
 
 
-def allow_most() -> None:
-    """Raises the soft limit, often 1,024, to the hard one: each connection is a descriptor."""
+def raise_limit() -> None:
+    """Raise the soft limit, often 1,024, to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = MOST if hard == resource.RLIM_INFINITY else hard
+    soft = DEFAULT_LIMIT if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

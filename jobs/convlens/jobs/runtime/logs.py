@@ -1,4 +1,4 @@
-"""Logs: one line an event on stderr, as key=value pairs that a machine can read, too."""
+"""Logs on stderr: one line for each event, with key=value pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def configure(level: str) -> None:
-    """Sends the log to stderr from `level` on."""
+    """Log to stderr from `level` on, with UTC timestamps."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),

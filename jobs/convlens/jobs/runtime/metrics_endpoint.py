@@ -1,4 +1,4 @@
-"""Where a process tells Prometheus of itself. Knows no metric: each module that has some makes them."""
+"""The HTTP endpoint that Prometheus scrapes. Metrics are defined in the modules that they are of."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ log = logging.getLogger(__name__)
 
 
 def serve(address: str) -> None:
-    """Answers scrapes at HOST:PORT from a thread, for as long as the process lives; nothing for an empty address.
+    """Serve metrics at HOST:PORT from a background thread; do nothing for an empty address.
 
-    Port 0 picks a free one, and the log says which. OSError when something else listens there.
+    Port 0 picks a free one, which is logged. Raises OSError where the port is in use.
     """
     if not address:
         return

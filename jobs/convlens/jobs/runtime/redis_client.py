@@ -1,4 +1,4 @@
-"""The one way to a Redis client: time limits and retries, so that nothing waits for ever on a half-open socket."""
+"""Redis clients, all with the same time limits and retries, so that nothing waits for ever on a half-open socket."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.connection import PythonRespSerializer
 from redis.retry import Retry
 
+KEY_PREFIX: Final = "convlens:"
+"""What every key of the service begins with."""
 LedgerUnavailable = redis.RedisError
-"""What any call to the ledger may raise while Redis cannot be reached; callers need no Redis of their own for it."""
+"""What any call to the queue may raise while Redis is unavailable; callers need not import redis for it."""
 
-_PASSING: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
-"""What Redis answers for a while: it cannot write, is not the master, is starting."""
+_TEMPORARY: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
+"""Errors of a Redis that cannot write now, is not the master, or is starting."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True when Redis cannot be reached, or refuses for a while what it would do at another time."""
+    """Return whether Redis cannot be reached, or refuses temporarily."""
     if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.OutOfMemoryError | redis.ReadOnlyError):
         return True
-    return isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING)
+    return isinstance(error, redis.ResponseError) and str(error).startswith(_TEMPORARY)
 
 
 class RedisClock:
-    """Seconds since the epoch as Redis counts them: asked once a minute, counted on by a clock that never jumps."""
+    """Redis' time, read once a minute and extrapolated by the monotonic clock."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._ahead = 0.0
-        self._until = -math.inf
+        self._offset = 0.0
+        self._valid_until = -math.inf
 
     def __call__(self) -> float:
-        """Now. LedgerUnavailable when Redis cannot be asked."""
+        """Return seconds since the epoch. Raises LedgerUnavailable."""
         now = time.monotonic()
-        if now >= self._until:
+        if now >= self._valid_until:
             seconds, micros = self._redis.time()
-            self._ahead = seconds + micros / 1e6 - now
-            self._until = now + 60
-        return now + self._ahead
+            self._offset = seconds + micros / 1e6 - now
+            self._valid_until = now + 60
+        return now + self._offset
 
 
-_COPIED: Final = 6000
-"""Bytes of a value that is put together with what is around it; redis-py's own number."""
-FRONT_SECONDS: Final = 2.0
-"""What a front waits for Redis, since a caller waits with it, and asks again. It never waits in a blocking command."""
+_COPIED_BYTES: Final = 6000
+"""Values up to this size are copied into one buffer with the command; redis-py's own default."""
+SERVER_TIMEOUT: Final = 2.0
+"""Seconds for a server's commands, since a caller waits for each. A server uses no blocking commands."""
 
 
-def connect(url: str, seconds: float = 5.0) -> redis.Redis:
-    """A thread-safe client of `url`: so many seconds a command, three quick retries. It connects at the first command.
+def connect(url: str, timeout: float = 5.0) -> redis.Redis:
+    """Return a thread-safe client of `url`: `timeout` seconds a command, three retries. The first command connects.
 
-    A retry may send a command twice, so every script of the ledger is safe to replay.
+    A retry may send a command twice, so every script of the queue is idempotent.
     """
     return redis.Redis.from_url(
         url,
-        socket_timeout=seconds,
+        socket_timeout=timeout,
         socket_connect_timeout=2.0,
         socket_keepalive=True,
         health_check_interval=15,
@@ -66,12 +68,9 @@ def connect(url: str, seconds: float = 5.0) -> redis.Redis:
 
 
 def for_large_values(client: redis.Redis) -> redis.Redis:
-    """A client of the same Redis that sends large values uncopied, where hiredis' packer copies each of them.
-
-    That one is better for all else.
-    """
+    """Return a client of the same Redis that sends large values uncopied; hiredis' packer, faster otherwise, copies."""
     pool = client.connection_pool
-    packer = PythonRespSerializer(_COPIED, client.get_encoder().encode)
+    packer = PythonRespSerializer(_COPIED_BYTES, client.get_encoder().encode)
     return redis.Redis(
         connection_pool=redis.ConnectionPool(
             connection_class=pool.connection_class, **pool.connection_kwargs, command_packer=packer

@@ -1,7 +1,7 @@
-"""How the kernel shares busy processors among the threads of servers and workers.
+"""The kernel's scheduling policy for the threads of servers and workers.
 
-Calls pass through a dozen threads, and a woken one usually interrupts who runs on its processor: mostly the very thread
-that would have more for it to do in a moment (docs/plane.md).
+A call passes through a dozen threads. By default a thread that wakes up preempts the one that runs, often the very
+thread that would have given it more to do in a moment.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 
 
-def batch() -> None:
-    """Has every thread of this process, once woken, wait for a free processor or the end of another's slice.
+def use_batch_policy() -> None:
+    """Set SCHED_BATCH for all threads, so that one that wakes up does not preempt another; new threads inherit it.
 
-    Those that are started later inherit it. Where the kernel is Linux, allows it, and was not told of another policy
-    before.
+    Does nothing where the kernel is not Linux, forbids it, or another policy was set before.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):

@@ -23,9 +23,9 @@ from redis.connection import parse_url
 from convlens.jobs.runtime.configuration import WrongConfiguration, check_variables, read_file
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
-"""What a rediss:// URL may name files by."""
-NO_WORD: Final = "\0"
-"""What means None on a command line: nothing that can be on one. By default "null" would, and turn off what guards."""
+"""Options of a rediss:// URL that name files."""
+NONE_STRING: Final = "\0"
+"""What means None on a command line: nothing that can occur there. The default, "null", would turn off tokens."""
 
 _REDIS_OPTIONS: Final = frozenset({
     "client_name", "health_check_interval", "max_connections", "protocol", "retry_on_timeout", "socket_connect_timeout",
@@ -34,19 +34,19 @@ _REDIS_OPTIONS: Final = frozenset({
 _REDIS_TLS_OPTIONS: Final = frozenset({
     *REDIS_FILES, "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password",
 })  # fmt: skip
-"""What a URL may say behind its question mark. Others are unknown to the client, break its answers, or are not read by
+"""Options of a URL behind its question mark. Others are unknown to the client, break its replies, or are not read by
 Celery, which would then use another database or no password."""
 
 
-def _named(value: object) -> object:
-    """Refuses an empty path, which would mean the working directory: most likely a variable that has no value."""
+def _refuse_empty(value: object) -> object:
+    """Refuse an empty path, most likely from a variable without a value: it would mean the working directory."""
     if value == "":
         raise ValueError("is set but empty; name a file or folder, or leave the setting out")
     return value
 
 
 def _check_redis_url(url: str) -> None:
-    """Raises ValueError for a path or an option of a Redis URL that would be ignored or fail at the first command."""
+    """Raise ValueError for a path or option of a Redis URL that would be ignored or fail at the first command."""
     parts = urlsplit(url)
     if not re.fullmatch(r"(/\d*)?", parts.path):
         raise ValueError("has a path that is no number of a database, such as /0")
@@ -67,13 +67,13 @@ def _check_redis_url(url: str) -> None:
             raise ValueError(f"{name}: there is no {path}, or it may not be read")
 
 
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda it: str(it).upper())]
-NamedPath = Annotated[Path, BeforeValidator(_named)]
-"""The path of a file or folder; never empty."""
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
+NamedPath = Annotated[Path, BeforeValidator(_refuse_empty)]
+"""A path that is not empty."""
 
 
 class JobsSettings(BaseSettings):
-    """Where jobs live and how long. Flags win over variables, variables over the file named by CONVLENS_CONFIG."""
+    """The settings that server and worker share. Flags take precedence over variables, these over the TOML file."""
 
     model_config = SettingsConfigDict(env_prefix="CONVLENS_", cli_kebab_case=True, cli_implicit_flags=True)
 
@@ -83,16 +83,14 @@ class JobsSettings(BaseSettings):
         description="folder for images and tensors alone, empty at first or made, shared by servers and workers of one "
         "user; none: they live in Redis",
     )
-    lease: float = Field(15.0, gt=0, description="seconds a worker may be silent before its jobs go to another")
-    max_attempts: int = Field(3, ge=1, description="times a job is begun before it is FAILED")
+    lease: float = Field(15.0, gt=0, description="seconds without a heartbeat after which jobs go to another worker")
+    max_attempts: int = Field(3, ge=1, description="times a job is started before it is FAILED")
     result_ttl: float = Field(3600.0, gt=0, description="seconds a result is kept after its job ended")
     answered_ttl: float = Field(
-        60.0,
-        ge=0,
-        description="seconds that the id of a job that nobody asked to keep is known after its last caller left",
+        60.0, ge=0, description="seconds that the id of a job not kept is known after its last caller left"
     )
     tombstone_ttl: float = Field(86400.0, ge=0, description="seconds an expired job's id is remembered after that")
-    reconcile_interval: float = Field(1.0, gt=0, description="seconds between two looks for lost messages and workers")
+    reconcile_interval: float = Field(1.0, gt=0, description="seconds between searches for lost messages and workers")
     metrics_address: str = Field(
         "", pattern=r"^(.+:\d+)?$", description="a plaintext HOST:PORT that answers Prometheus and nothing else; port 0"
         " picks a free one, which the log tells; none: no such"
@@ -101,23 +99,23 @@ class JobsSettings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _readable(cls, url: str) -> str:
-        """Refuses, without repeating it, a URL that a client could not read, or that names files that are not there."""
+    def _check_url(cls, url: str) -> str:
+        """Refuse, without repeating it, a URL that a client could not read, or that names missing files."""
         if url == cls.model_fields["redis_url"].default:
             return url
         try:
             parts = urlsplit(url)
-            good = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+            is_valid = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
         except ValueError:
-            good = False
-        if not good:
+            is_valid = False
+        if not is_valid:
             raise ValueError("is no redis:// or rediss:// URL; a password has / as %2F, # as %23, ? as %3F, @ as %40")
         _check_redis_url(url)
         return url
 
     @classmethod
     def from_command_line(cls, program: str, argv: list[str]) -> Self:
-        """The settings of a command line; a wrong one ends the process with a message that names it."""
+        """Return the settings of a command line. A wrong one ends the process with status 2 and a message."""
         source = CliSettingsSource[Any](
             cls,
             cli_prog_name=program,
@@ -125,7 +123,7 @@ class JobsSettings(BaseSettings):
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_hide_none_type=True,
-            cli_parse_none_str=NO_WORD,
+            cli_parse_none_str=NONE_STRING,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         try:

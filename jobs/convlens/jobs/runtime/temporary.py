@@ -1,7 +1,6 @@
-"""Folders for temporary files that are deleted also when the process that made them is killed: by the next that starts.
+"""Folders for temporary files. One that a killed process left is deleted by the next process that starts.
 
-A process holds a lock on its folder, which the system takes back however the process ends. So a folder of this kind
-that nobody holds is a leftover.
+A process locks its folder, and the kernel unlocks it however the process ends. So an unlocked folder is a leftover.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from pathlib import Path
 from typing import Final
 
 _NAME: Final = re.compile(r"convlens-[a-z]+-[0-9a-f]{12}")
-"""Of these folders alone: what others have called convlens-something is theirs, payload folders among it."""
+"""Only folders of such names are deleted; other names that begin with convlens- are other people's."""
 
 
 @contextlib.contextmanager
-def held_folder(parent: Path, kind: str) -> Iterator[Path]:
-    """A new folder in `parent` for the length of a `with`, `kind` in its name; leftovers there are deleted first."""
+def locked_folder(parent: Path, kind: str) -> Iterator[Path]:
+    """Make a folder in `parent` for the length of a `with`, with `kind` in its name; leftovers are deleted first."""
     for old in parent.iterdir():
         if _NAME.fullmatch(old.name):
-            with contextlib.suppress(OSError), _locked(old):  # another user's, or held
+            with contextlib.suppress(OSError), _locked(old):  # another user's, or locked
                 shutil.rmtree(old, ignore_errors=True)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         while True:
             folder = parent / f"convlens-{kind}-{secrets.token_hex(6)}"
             folder.mkdir(mode=0o700)
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken for a leftover before it was locked
-                held.enter_context(_locked(folder))
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # deleted as a leftover before it was locked
+                locks.enter_context(_locked(folder))
                 folder.stat()
                 break
         try:
@@ -44,9 +43,9 @@ def held_folder(parent: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_files(kind: str) -> Iterator[None]:
-    """Has all temporary files of this process and its libraries in a held folder for the length of a `with`."""
+    """Keep all temporary files of this process and its libraries in a locked folder for the length of a `with`."""
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
-    with held_folder(Path(tempfile.gettempdir()), kind) as folder:
+    with locked_folder(Path(tempfile.gettempdir()), kind) as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
         try:
             yield
@@ -60,7 +59,7 @@ def temporary_files(kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder of this user's. OSError where it is another's, or held."""
+    """Lock a folder for the length of a `with`. Raises OSError where it is another user's, or locked."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.fstat(file).st_uid != os.geteuid():

@@ -13,13 +13,14 @@ from grpc_status import rpc_status
 from convlens.server import metrics
 from convlens.server.requests import make_parser
 from convlens.server.status import to_status_error
+from convlens.v1.conventions import VERSION_KEY
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Lets services raise exceptions, and aborts their calls with the status of each."""
 
     def __init__(self, version: str) -> None:
-        self._metadata = (("convlens-version", version),)
+        self._metadata = ((VERSION_KEY, version),)
 
     async def intercept_service(
         self,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 from typing import Final
 
+from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Ended, Ledger
 from convlens.worker.engine.outputs import Ints, Outputs
@@ -81,17 +81,18 @@ class Committer:
         ]
         began = time.monotonic()
 
-        def header() -> bytes:
+        def draw_parts() -> Iterator[Data]:
+            for tensor in tensors:
+                yield from tensor.slices()
             explained = [
                 (it.spec, outputs.completeness.get(array)) for it, array in zip(tensors, job.arrays, strict=True)
             ]
-            return result_header(
+            yield result_header(
                 job.claim.record, job.serving.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
                 time.monotonic() - began, self._worker,
             )  # fmt: skip
 
-        slices = itertools.chain.from_iterable(it.slices() for it in tensors)
-        return self._ledger.store(job.claim, slices, job.plan.result_bytes, header)
+        return self._ledger.store(job.claim, draw_parts(), job.plan.result_bytes)
 
     def _sample(self, job: InFlightJob, number: int, first: Outputs) -> Outputs:
         """Run what takes passes of its own of a piece, and report the job's progress once a second."""

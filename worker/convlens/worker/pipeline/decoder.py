@@ -12,7 +12,8 @@ import numpy as np
 from convlens.jobs.payloads.store import Data, PayloadGone
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.ledger import Claim, Ledger
-from convlens.jobs.request.plan import JobPlan, Plans
+from convlens.jobs.request.plan import JobPlan
+from convlens.jobs.request.plan_cache import PlanCache
 from convlens.jobs.runtime.redis_client import LedgerUnavailable
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
@@ -25,12 +26,12 @@ from convlens.worker.pipeline.decoder_processes import Decoders
 from convlens.worker.pipeline.in_flight import InFlightJob, Serving
 from convlens.worker.pipeline.outcome import Outcomes
 
-_PLANS: Final = Plans()
+_PLANS: Final = PlanCache()
 
 
 def planned(claim: Claim, card: model_pb2.Model) -> JobPlan:
     """What a job asks of its model, resolved. SpecError."""
-    return _PLANS.planned(claim.spec, card)
+    return _PLANS.resolve(claim.spec, card)
 
 
 class Decoder:

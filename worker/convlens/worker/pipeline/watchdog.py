@@ -90,7 +90,7 @@ class Watchdog:
             if self._on_device[pool].look(work) >= limit:
                 jobs = sorted({it.owner.name for it in work})
                 self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
-        unwell = background.unwell()
+        unwell = background.unhealthy_loops()
         if self._unwell.look(unwell) >= UNWELL_SECONDS:
             self._end(f"loops={','.join(unwell)} are dead or late")
         faulthandler.dump_traceback_later(limit, exit=True)  # should a call not even let this thread run

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from zlib_ng import zlib_ng
 
-from convlens.jobs.request.plan import FLOAT_BYTES, Form, PlannedTensor
-from convlens.v1 import codec, tensor_pb2
+from convlens.jobs.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
+from convlens.v1 import tensor_pb2, tensors
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import RowResizer, resize
 
@@ -30,7 +30,7 @@ class TensorEncoder:
         self._lead = lead
         self._spec = tensor_pb2.TensorSpec(
             name=tensor.name,
-            datatype=tensor.form.datatype,
+            datatype=tensor.format.datatype,
             shape=tensor.shape,
             byte_size=tensor.byte_size,
             channels=tensor.channels,
@@ -46,13 +46,13 @@ class TensorEncoder:
         for part in self._parts:
             maps = part.reshape(math.prod(part.shape[: self._lead]), *part.shape[self._lead :])
             for array in self._convert(maps):
-                data = codec.buffer_of(array)
+                data = tensors.buffer_of(array)
                 self._spec.crc32 = zlib_ng.crc32(data, self._spec.crc32)
                 yield data
 
-    def _convert(self, maps: Floats) -> Iterator[codec.Array]:
+    def _convert(self, maps: Floats) -> Iterator[tensors.Array]:
         """Convert maps (M,…) to the output format."""
-        form = self._tensor.form
+        form = self._tensor.format
         resized = (*form.size, *maps.shape[3:]) if form.size else maps.shape[1:]
         larger = max(1, math.prod(resized), math.prod(maps.shape[1:]))  # maps are copied before they shrink, too
         maps_per_slice = SLICE_BYTES // (FLOAT_BYTES * larger)
@@ -63,11 +63,11 @@ class TensorEncoder:
             for map_ in maps:
                 yield from self._convert_bands(_Bands(map_, form.size))
 
-    def _narrow(self, maps: Floats) -> codec.Array:
+    def _narrow(self, maps: Floats) -> tensors.Array:
         """Convert whole maps to the output datatype."""
-        match self._tensor.form.datatype:
+        match self._tensor.format.datatype:
             case tensor_pb2.DATA_TYPE_UINT8:
-                steps, scale, offset = codec.quantized(maps, 1)
+                steps, scale, offset = tensors.quantize_maps(maps, 1)
                 self._spec.scale.extend(scale)
                 self._spec.offset.extend(offset)
                 return steps
@@ -75,9 +75,9 @@ class TensorEncoder:
                 return _to_fp16(maps)
         return maps
 
-    def _convert_bands(self, bands: _Bands) -> Iterator[codec.Array]:
+    def _convert_bands(self, bands: _Bands) -> Iterator[tensors.Array]:
         """Convert one map larger than a slice; a first iteration finds the extremes that normalization needs."""
-        form = self._tensor.form
+        form = self._tensor.format
         normalize: Callable[[Floats], Floats] = _unchanged
         is_quantized = form.datatype == tensor_pb2.DATA_TYPE_UINT8
         if is_quantized or form.normalization != "none":
@@ -85,13 +85,13 @@ class TensorEncoder:
             low, high = extremes[0].min(), extremes[1].max()
             normalize = NORMALIZERS[form.normalization](low, high)
             if is_quantized:
-                step, lowest = codec.steps_between(*normalize(np.array([low, high], np.float32)))
+                step, lowest = tensors.scale_and_offset(*normalize(np.array([low, high], np.float32)))
                 self._spec.scale.append(float(step))
                 self._spec.offset.append(float(lowest))
         for band in bands:
             values = normalize(band)
             if is_quantized:
-                yield codec.quantize(values, step, lowest)
+                yield tensors.quantize(values, step, lowest)
             else:
                 yield _to_fp16(values) if form.datatype == tensor_pb2.DATA_TYPE_FP16 else values
 
@@ -112,7 +112,7 @@ class _Bands:
             yield self._resizer.rows(start, end) if self._resizer else np.ascontiguousarray(self._map[start:end], "<f4")
 
 
-def _resize_and_normalize(maps: Floats, form: Form) -> Floats:
+def _resize_and_normalize(maps: Floats, form: OutputFormat) -> Floats:
     """Resize and normalize maps (M,…)."""
     if form.size:
         maps = _resize_maps(maps, form.size)
@@ -130,7 +130,7 @@ def _resize_maps(maps: Floats, size: tuple[int, int]) -> Floats:
     return np.moveaxis(resize(np.moveaxis(maps, -1, 1), *size), 1, -1)
 
 
-def _to_fp16(values: Floats) -> codec.Array:
+def _to_fp16(values: Floats) -> tensors.Array:
     with np.errstate(over="ignore"):  # infinity where it overflows, as documented
         return values.astype("<f2")
 

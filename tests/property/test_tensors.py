@@ -1,4 +1,4 @@
-"""Whatever a tensor's message says: an array that goes back to the same bytes, or CodecError."""
+"""Whatever a tensor's message says: an array that goes back to the same bytes, or TensorError."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlens.v1 import codec, tensor_pb2
+from convlens.v1 import tensor_pb2, tensors
 
 SMALL = 1 << 20
 quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
 
-def there_and_back(tensor):
+def assert_round_trip(tensor):
     try:
-        array = codec.decode(tensor)
-    except codec.CodecError:
+        array = tensors.decode(tensor)
+    except tensors.TensorError:
         return
     assert array.shape == tuple(tensor.shape)
-    again = codec.encode(array, tensor.name)
+    again = tensors.encode(array, tensor.name)
     assert again == tensor
 
 
 @given(hostile.messages(tensor_pb2.Tensor.DESCRIPTOR))
 @quick
-def test_any_tensor(tensor):
-    there_and_back(tensor)
+def test_any_tensor_is_decoded_or_refused(tensor):
+    assert_round_trip(tensor)
 
 
 @given(st.lists(st.sampled_from([1, 2, 3, 2**31, 2**62, 2**63 - 1, -1]), max_size=8), st.sampled_from([1, 2, 3, 4]))
 @quick
-def test_shapes_whose_product_no_machine_has(shape, datatype):
+def test_shapes_whose_product_no_machine_has_are_refused(shape, datatype):
     size = math.prod(shape) % 4096
-    there_and_back(tensor_pb2.Tensor(datatype=datatype, shape=shape, data=bytes(size)))
+    assert_round_trip(tensor_pb2.Tensor(datatype=datatype, shape=shape, data=bytes(size)))
 
 
 @given(hostile.messages(tensor_pb2.TensorSpec.DESCRIPTOR))
 @quick
-def test_any_announcement(spec):
+def test_any_spec_is_allocated_or_refused(spec):
     if spec.byte_size > SMALL:
         return
     try:
-        array = codec.allocate(spec)
-    except codec.CodecError:
+        array = tensors.allocate(spec)
+    except tensors.TensorError:
         return
     assert array.nbytes == spec.byte_size
 
@@ -58,14 +58,14 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("shape", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_impossible_tensors(shape):
+def test_tensors_of_impossible_shapes_are_refused(shape):
     size = 8 * math.prod(shape)
-    there_and_back(tensor_pb2.Tensor(datatype=tensor_pb2.DATA_TYPE_INT64, shape=shape, data=bytes(size)))
+    assert_round_trip(tensor_pb2.Tensor(datatype=tensor_pb2.DATA_TYPE_INT64, shape=shape, data=bytes(size)))
 
 
 @pytest.mark.parametrize("shape", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_impossible_announcements(shape):
+def test_specs_of_impossible_shapes_are_refused(shape):
     size = 8 * math.prod(shape)
     spec = tensor_pb2.TensorSpec(datatype=tensor_pb2.DATA_TYPE_INT64, shape=shape, byte_size=size)
-    with pytest.raises(codec.CodecError):
-        codec.allocate(spec)
+    with pytest.raises(tensors.TensorError):
+        tensors.allocate(spec)

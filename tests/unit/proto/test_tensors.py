@@ -1,4 +1,4 @@
-"""The tensor codec: bit for bit both ways, and nothing that does not fit gets through."""
+"""Arrays and tensors: bit for bit both ways, and nothing that does not fit gets through."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from convlens.v1 import codec, tensor_pb2
+from convlens.v1 import tensor_pb2, tensors
 
 DTYPES = ["<f4", "<f2", "u1", "<i8"]
 
 
 @given(st.sampled_from(DTYPES).flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0))))
 def test_a_round_trip_changes_no_bit(array):
-    back = codec.decode(tensor_pb2.Tensor.FromString(codec.encode(array, "x").SerializeToString()))
+    back = tensors.decode(tensor_pb2.Tensor.FromString(tensors.encode(array, "x").SerializeToString()))
     assert back.dtype == array.dtype
     assert back.shape == array.shape
     assert back.tobytes() == array.tobytes()
 
 
 def test_decoding_copies_nothing():
-    tensor = codec.encode(np.arange(6, dtype=np.float32).reshape(2, 3))
-    assert not codec.decode(tensor).flags.owndata
+    tensor = tensors.encode(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert not tensors.decode(tensor).flags.owndata
 
 
 def test_a_transposed_array_is_sent_row_major():
     array = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    np.testing.assert_array_equal(codec.decode(codec.encode(array)), array)
+    np.testing.assert_array_equal(tensors.decode(tensors.encode(array)), array)
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", "<i4", "?"])
 def test_what_the_wire_does_not_have_is_refused_by_name(dtype):
-    with pytest.raises(codec.CodecError, match="cannot be sent"):
-        codec.encode(np.zeros(2, dtype))
+    with pytest.raises(tensors.TensorError, match="cannot be sent"):
+        tensors.encode(np.zeros(2, dtype))
 
 
 @pytest.mark.parametrize(
@@ -49,23 +49,23 @@ def test_what_the_wire_does_not_have_is_refused_by_name(dtype):
 )
 def test_bytes_that_make_no_array_are_refused(change, message):
     fields = {"datatype": tensor_pb2.DATA_TYPE_FP32, "shape": [2], "data": b"\0" * 8} | change
-    with pytest.raises(codec.CodecError, match=message):
-        codec.decode(tensor_pb2.Tensor(**fields))
+    with pytest.raises(tensors.TensorError, match=message):
+        tensors.decode(tensor_pb2.Tensor(**fields))
 
 
 def test_an_announced_array_is_verified_by_its_checksum():
     array = np.arange(5, dtype=np.float32)
-    spec = codec.describe(array, "x")
-    arrived = codec.allocate(spec)
-    codec.buffer_of(arrived)[:] = bytes(codec.buffer_of(array))
-    codec.verify(arrived, spec)
+    spec = tensors.describe(array, "x")
+    arrived = tensors.allocate(spec)
+    tensors.buffer_of(arrived)[:] = bytes(tensors.buffer_of(array))
+    tensors.verify(arrived, spec)
     arrived[3] += 1
-    with pytest.raises(codec.CodecError, match="CRC-32"):
-        codec.verify(arrived, spec)
+    with pytest.raises(tensors.TensorError, match="CRC-32"):
+        tensors.verify(arrived, spec)
 
 
 def test_an_announcement_that_contradicts_itself_is_refused():
-    spec = codec.describe(np.zeros(4, np.float32), "x")
+    spec = tensors.describe(np.zeros(4, np.float32), "x")
     spec.byte_size = 17
-    with pytest.raises(codec.CodecError, match="17"):
-        codec.allocate(spec)
+    with pytest.raises(tensors.TensorError, match="17"):
+        tensors.allocate(spec)

@@ -1,72 +1,19 @@
-"""The plan of a job: names, shapes and sizes of what it asks for; what a model cannot do is refused by its field."""
+"""JobSpec + card → plan: names, shapes and sizes of the arrays; what the model cannot do is refused by its field."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+from specs import CARD, LAYERS, activations, color, grad_cam, occlusion, plan_of, saliency, target, with_output
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.jobs.request.fields import SpecError
 from convlens.jobs.request.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.request.plan import ALL_UNITS, PREDICTED, REMEMBERED, SMALL_SPEC, Plans, make_plan
+from convlens.jobs.request.resolve import resolve
+from convlens.jobs.request.targets import ALL_UNITS, PREDICTED
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
-
-LAYERS = {
-    "c1": ("Conv2D", (32, 48, 6)),
-    "p1": ("MaxPooling2D", (16, 24, 6)),
-    "c2": ("Conv2D", (16, 24, 8)),
-    "c3": ("Conv2D", (16, 24, 8)),
-    "gap": ("GlobalAveragePooling2D", (8,)),
-    "fc": ("Dense", (10,)),
-}
-CARD = model_pb2.Model(
-    name="net",
-    input_shape=(32, 48, 3),
-    layers=[model_pb2.Layer(name=n, kind=kind, shape=shape) for n, (kind, shape) in LAYERS.items()],
-    score_layer="fc",
-    cam_layer="c3",
-    methods=[*SALIENCY_METHODS, *CAM_METHODS],
-)
-
-
-def saliency(method=0, reduction=0, **options):
-    return spec_pb2.Visualization(saliency=spec_pb2.Saliency(method=method, reduction=reduction, **options))
-
-
-def grad_cam(layer="", size=0, method=0, signed=False):
-    return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer=layer, size=size, method=method, signed=signed))
-
-
-def activations(*layers, channels=(), reduction=0):
-    options = spec_pb2.Activations(layers=layers, channels=channels, reduction=reduction)
-    return spec_pb2.Visualization(activations=options)
-
-
-def occlusion(**options):
-    return spec_pb2.Visualization(occlusion=spec_pb2.Occlusion(**options))
-
-
-def color(red):
-    return {"color": {"red": red}}
-
-
-def formed(visualization, **output):
-    visualization.output.CopyFrom(spec_pb2.Output(**output))
-    return visualization
-
-
-def target(**kind):
-    if "indices" in kind:
-        kind["indices"] = spec_pb2.UnitIndices(values=kind["indices"])
-    return spec_pb2.Target(**kind)
-
-
-def make(*visualizations, images=2, targets=(), **fields):
-    spec = spec_pb2.JobSpec(visualizations=visualizations, targets=targets, **fields)
-    spec.images.extend(spec_pb2.Image() for _ in range(images))
-    return make_plan(spec, CARD)
-
+from convlens.worker.engine import plan as engine_plan
 
 SMOOTH, PATH, XRAI = (SALIENCY_METHODS[name] for name in ("smooth_grad", "integrated_gradients", "xrai"))
 GUIDED, SIGNED, UPSAMPLED = (
@@ -104,12 +51,12 @@ ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "name", "shape", "targeted"), ARRAYS)
+@pytest.mark.parametrize(("visualization", "name", "shape", "targeted"), ARRAYS)
 @pytest.mark.parametrize(
     ("targets", "axis"), [([], ()), ([target(index=3)], ()), ([target(top_k=4)], (4,)), ([target(indices=[2])], (1,))]
 )
-def test_an_array_has_the_name_and_the_shape_that_are_promised(asked, name, shape, targeted, targets, axis):
-    plan = make(asked, targets=targets)
+def test_an_array_has_its_name_and_shape(visualization, name, shape, targeted, targets, axis):
+    plan = plan_of(visualization, targets=targets)
     (tensor,) = plan.tensors
     whole = (2, *(axis if targeted else ()), *shape)
     assert (tensor.name, tensor.shape, tensor.targeted) == (name, whole, targeted)
@@ -117,13 +64,13 @@ def test_an_array_has_the_name_and_the_shape_that_are_promised(asked, name, shap
     assert plan.target_axis == bool(axis)
 
 
-def test_there_is_an_array_of_every_method():
-    assert {asked.WhichOneof("method") for asked, *_ in ARRAYS} == set(METHODS)
+def test_every_method_yields_an_array():
+    assert {visualization.WhichOneof("method") for visualization, *_ in ARRAYS} == set(METHODS)
     assert set(METHODS) == {field.name for field in spec_pb2.Visualization.DESCRIPTOR.oneofs[0].fields}
 
 
-def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
-    plan = make(grad_cam(), activations("c2", "p1", channels=[1]), saliency(), images=3)
+def test_arrays_are_in_the_order_of_the_request_and_add_up():
+    plan = plan_of(grad_cam(), activations("c2", "p1", channels=[1]), saliency(), images=3)
     assert [it.name for it in plan.tensors] == ["grad_cam", "activations/c2", "activations/p1", "saliency"]
     assert plan.result_bytes == 3 * 4 * (16 * 24 * 3 + 32 * 48)
     assert plan.tensors[1].method == LayerOutput("c2", (1,))
@@ -147,7 +94,7 @@ def test_arrays_stand_in_the_order_they_are_asked_for_and_add_up():
     ],
 )
 def test_targets_are_resolved_for_each_image(targets, codes, axis):
-    plan = make(saliency(), targets=targets)
+    plan = plan_of(saliency(), targets=targets)
     assert plan.targets == tuple(codes)
     assert plan.target_axis is axis
 
@@ -165,19 +112,19 @@ def test_targets_are_resolved_for_each_image(targets, codes, axis):
         ([saliency()], {"predictions": 1000, "scored_layer": "c2"}, 1000),
     ],
 )
-def test_predictions_are_as_many_as_asked_for_or_as_come_for_free(visualizations, fields, predictions):
-    assert make(*visualizations, **fields).predictions == predictions
+def test_predictions_are_as_many_as_requested_else_five_where_logits_are_reached(visualizations, fields, predictions):
+    assert plan_of(*visualizations, **fields).predictions == predictions
 
 
-def test_an_inner_scored_layer_has_its_channels_as_units_and_bounds_grad_cam():
-    plan = make(saliency(), grad_cam("p1"), targets=[target(index=7)], scored_layer="c2")
+def test_an_inner_scored_layer_has_its_channels_as_units():
+    plan = plan_of(saliency(), grad_cam("p1"), targets=[target(index=7)], scored_layer="c2")
     assert plan.scored_layer == "c2"
-    assert make(saliency(), scored_layer="fc").scored_layer == ""
+    assert plan_of(saliency(), scored_layer="fc").scored_layer == ""
     with pytest.raises(SpecError, match="is 8; allowed: 0…7"):
-        make(saliency(), targets=[target(index=8)], scored_layer="c2")
+        plan_of(saliency(), targets=[target(index=8)], scored_layer="c2")
 
 
-WRONG = [
+WRONG_FIELDS = [
     ({"scored_layer": "conv9"}, "spec.scored_layer", "no layer 'conv9' in model 'net'; allowed: c1, p1, c2, c3, "),
     ({"targets": [target()] * 3}, "spec.targets", "has 3 for 2 images; allowed: none, one, or one an image"),
     ({"targets": [target(index=10)]}, "spec.targets[0].index", "is 10; allowed: 0…9"),
@@ -220,11 +167,11 @@ WRONG = [
     (occlusion(patch=33), "spec.visualizations[1].occlusion.patch", "is 33; allowed: 1…32"),
     (occlusion(patch=8, stride=9), "spec.visualizations[1].occlusion.stride", "is 9; allowed: 1…8"),
     (occlusion(color={"red": -1}), "spec.visualizations[1].occlusion.color", "each in 0…255"),
-    (formed(grad_cam(), height=9), "spec.visualizations[1].output.width", "is 0; allowed: 1…4096"),
-    (formed(grad_cam(), height=4097, width=3), "spec.visualizations[1].output.height", "is 4097; allowed: 1…4096"),
-    (formed(grad_cam(), datatype=4), "spec.visualizations[1].output.datatype", "allowed: DATA_TYPE_FP32"),
-    (formed(grad_cam(), normalization=9), "spec.visualizations[1].output.normalization", "NORMALIZATION_MIN_MAX"),
-    (formed(activations("fc"), height=3, width=3), "spec.visualizations[1].output.height", "no extent in space"),
+    (with_output(grad_cam(), height=9), "spec.visualizations[1].output.width", "is 0; allowed: 1…4096"),
+    (with_output(grad_cam(), height=4097, width=3), "spec.visualizations[1].output.height", "is 4097; allowed: 1…4096"),
+    (with_output(grad_cam(), datatype=4), "spec.visualizations[1].output.datatype", "allowed: DATA_TYPE_FP32"),
+    (with_output(grad_cam(), normalization=9), "spec.visualizations[1].output.normalization", "NORMALIZATION_MIN_MAX"),
+    (with_output(activations("fc"), height=3, width=3), "spec.visualizations[1].output.height", "no extent in space"),
 ]  # fmt: skip
 
 
@@ -232,7 +179,7 @@ def test_a_square_too_small_for_a_large_image_is_refused_with_both_numbers():
     card = model_pb2.Model(name="n", input_shape=(224, 224, 3), layers=CARD.layers, score_layer="fc")
     spec = spec_pb2.JobSpec(visualizations=[occlusion(patch=2, stride=1)], images=[spec_pb2.Image()])
     with pytest.raises(SpecError, match="49729 squares an image; allowed: 10000"):
-        make_plan(spec, card)
+        resolve(spec, card)
 
 
 def test_a_method_that_the_workers_lack_is_refused_with_those_they_have():
@@ -241,23 +188,25 @@ def test_a_method_that_the_workers_lack_is_refused_with_those_they_have():
     card.methods.remove("xrai")
     spec = spec_pb2.JobSpec(visualizations=[saliency(XRAI)], images=[spec_pb2.Image()])
     with pytest.raises(SpecError, match="is xrai, which the workers of 'net' lack; allowed: vanilla, guided") as caught:
-        make_plan(spec, card)
+        resolve(spec, card)
     assert "xrai," not in caught.value.description.partition("allowed")[2]
 
 
-def test_the_form_decides_shape_and_bytes():
-    one, other = make(
-        formed(saliency(reduction=SIGNED), height=5, width=7, datatype=tensor_pb2.DATA_TYPE_FP16),
-        formed(activations("c1", channels=[1, 2]), height=3, width=3, datatype=tensor_pb2.DATA_TYPE_UINT8),
+def test_the_output_format_decides_shape_and_bytes():
+    one, other = plan_of(
+        with_output(saliency(reduction=SIGNED), height=5, width=7, datatype=tensor_pb2.DATA_TYPE_FP16),
+        with_output(activations("c1", channels=[1, 2]), height=3, width=3, datatype=tensor_pb2.DATA_TYPE_UINT8),
     ).tensors
     assert (one.shape, one.byte_size) == ((2, 5, 7, 3), 2 * 5 * 7 * 3 * 2)
     assert (other.shape, other.byte_size) == ((2, 3, 3, 2), 2 * 3 * 3 * 2)
 
 
-@pytest.mark.parametrize(("change", "field", "text"), WRONG, ids=[f"{i}-{it[1]}" for i, it in enumerate(WRONG)])
-def test_what_cannot_be_granted_is_refused_by_its_field_and_with_what_is_allowed(change, field, text):
+@pytest.mark.parametrize(
+    ("change", "field", "text"), WRONG_FIELDS, ids=[f"{i}-{it[1]}" for i, it in enumerate(WRONG_FIELDS)]
+)
+def test_a_wrong_field_is_named_with_what_is_allowed(change, field, text):
     with pytest.raises(SpecError) as caught:
-        make(saliency(), **change) if isinstance(change, dict) else make(saliency(), change)
+        plan_of(saliency(), **change) if isinstance(change, dict) else plan_of(saliency(), change)
     assert caught.value.field == field
     assert text in caught.value.description
     assert str(caught.value) == f"{field}: {caught.value.description}"
@@ -266,134 +215,25 @@ def test_what_cannot_be_granted_is_refused_by_its_field_and_with_what_is_allowed
 @pytest.mark.parametrize("layer", ["c2", "c3", "fc"])
 def test_grad_cam_is_only_below_the_scored_layer(layer):
     with pytest.raises(SpecError, match=r"not below the scored layer 'c2'; allowed: c1, p1$"):
-        make(grad_cam(layer), scored_layer="c2")
+        plan_of(grad_cam(layer), scored_layer="c2")
 
 
 def test_a_long_list_of_layers_is_cut_in_a_message():
     layers = [model_pb2.Layer(name=f"c{i}", kind="Conv2D", shape=(4, 4, 1)) for i in range(90)]
     card = model_pb2.Model(name="deep", input_shape=(4, 4, 3), layers=layers, score_layer="c89")
     with pytest.raises(SpecError, match=r"allowed: c0, .*, c39, …$"):
-        make_plan(spec_pb2.JobSpec(scored_layer="x", images=[spec_pb2.Image()]), card)
-
-
-def test_what_was_planned_is_remembered_for_its_card_alone():
-    spec = spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()])
-    other = model_pb2.Model()
-    other.CopyFrom(CARD)
-    other.layers[0].shape[-1] += 1
-    plans = Plans()
-    first = plans.planned(spec.SerializeToString(), CARD)
-    assert first == make_plan(spec, CARD)
-    assert plans.planned(spec.SerializeToString(), CARD) is first
-    assert plans.planned(spec.SerializeToString(), other) == make_plan(spec, other) != first
-    spec.images.add()
-    assert plans.planned(spec.SerializeToString(), CARD) == make_plan(spec, CARD) != first
-
-
-def test_few_plans_of_small_specs_are_remembered():
-    plans = Plans()
-    plan = make_plan(spec_pb2.JobSpec(visualizations=[activations("c1")], images=[spec_pb2.Image()]), CARD)
-    plans.put(bytes(SMALL_SPEC + 1), CARD, plan)
-    assert plans.get(bytes(SMALL_SPEC + 1), CARD) is None
-    specs = [str(i).encode() for i in range(REMEMBERED + 1)]
-    for spec in specs:
-        plans.put(spec, CARD, plan)
-    assert [plans.get(spec, CARD) for spec in (specs[0], specs[1], specs[-1])] == [None, plan, plan]
+        resolve(spec_pb2.JobSpec(scored_layer="x", images=[spec_pb2.Image()]), card)
 
 
 def test_working_bytes_are_the_arrays_and_a_copy_of_the_largest_map_that_is_resized():
     images = [spec_pb2.Image(), spec_pb2.Image()]
-    whole, resized = activations("c1"), formed(activations("c1", "c2"), height=1, width=1)
+    whole, resized = activations("c1"), with_output(activations("c1", "c2"), height=1, width=1)
     c1, c2 = (4 * math.prod(LAYERS[name][1]) for name in ("c1", "c2"))
-    held = [
-        make_plan(spec_pb2.JobSpec(images=images, visualizations=[it]), CARD).working_bytes for it in (whole, resized)
+    working = [
+        resolve(spec_pb2.JobSpec(images=images, visualizations=[it]), CARD).working_bytes for it in (whole, resized)
     ]
-    assert held == [2 * c1, 2 * (c1 + c2) + max(c1, c2)]
+    assert working == [2 * c1, 2 * (c1 + c2) + max(c1, c2)]
 
 
-# --- targets by label ---
-
-IMAGENET = [
-    "tench, Tinca tinca", "golden_retriever", "Labrador_retriever", "crane", "maillot", "Maillot",
-    "flat-coated retriever", "maillot, tank suit", "crane", "Egyptian cat",
-]  # fmt: skip
-
-
-def labelled(*targets, labels=IMAGENET, images=1, **fields):
-    card = model_pb2.Model()
-    card.CopyFrom(CARD)
-    card.labels[:] = labels
-    spec = spec_pb2.JobSpec(visualizations=[saliency()], targets=targets, **fields)
-    spec.images.extend(spec_pb2.Image() for _ in range(images))
-    return make_plan(spec, card)
-
-
-def several(*labels):
-    return target(labels=spec_pb2.UnitLabels(values=labels))
-
-
-@pytest.mark.parametrize(
-    ("label", "unit"),
-    [
-        ("golden_retriever", 1),
-        ("golden retriever", 1),
-        ("Golden-Retriever", 1),
-        (" GOLDEN   retriever ", 1),
-        ("flat coated_retriever", 6),
-        ("maillot", 4),
-        ("Maillot", 5),
-        ("tench", 0),
-        ("tinca tinca", 0),
-        ("tench, Tinca tinca", 0),
-        ("Tank Suit", 7),
-        ("egyptian cat", 9),
-    ],
-)
-def test_a_label_is_its_unit_in_any_spelling_that_is_not_ambiguous(label, unit):
-    plan = labelled(target(label=label))
-    assert (plan.targets, plan.target_axis) == (((unit,),), False)
-
-
-def test_labels_are_targets_one_an_image_and_several_an_image():
-    plan = labelled(target(label="tench"), target(index=4), images=2)
-    assert (plan.targets, plan.target_axis) == (((0,), (4,)), False)
-    plan = labelled(several("maillot", "tench"), images=2)
-    assert (plan.targets, plan.target_axis) == (((4, 0),) * 2, True)
-
-
-@pytest.mark.parametrize(
-    ("targets", "fields", "field", "message"),
-    [
-        ([target(label="crane")], {}, "[0].label", r"'crane', which 2 classes .* an index: crane: 3, crane: 8"),
-        ([target(label="MAILLOT")], {}, "[0].label", "an index: maillot: 4, Maillot: 5"),
-        ([target(label="retriever")], {}, "[0].label", "no label 'retriever' in model 'net'; the nearest: golden_ret"),
-        ([target(label="retriever")], {}, "[0].label", ": 1, Labrador_retriever: 2, flat-coated retriever: 6$"),
-        ([target(label="goldn retreiver")], {}, "[0].label", "the nearest: golden_retriever: 1"),
-        ([target(label="tabby cat")], {}, "[0].label", "the nearest: Egyptian cat: 9"),
-        ([target(label="xylophone")], {}, "[0].label", "no label 'xylophone' in model 'net'; GetModel lists those"),
-        ([target(label="")], {}, "[0].label", "no label ''"),
-        ([target(label="7")], {}, "[0].label", "a class index is to be given as a number"),
-        ([target(label="x" * 300)], {}, "[0].label", "no label 'x{200}…'"),
-        ([target(index=1), target(label="dog")], {"images": 2}, "[1].label", "no label 'dog'"),
-        ([several("tench", "dog")], {}, "[0].labels.values[1]", "no label 'dog'"),
-        ([several("tench", "Tench")], {}, "[0].labels", "names a unit twice"),
-        ([several()], {}, "[0].labels", "is empty; name at least one unit"),
-        ([target(label="tench")], {"labels": []}, "[0].label", "model 'net' has no labels; give a class index"),
-        ([target(label="tench")], {"scored_layer": "c2"}, "[0].label", "the units of the scored layer 'c2' have none"),
-        ([several("tench"), several("crane", "maillot")], {"images": 2}, "[1].labels.values[0]", "which 2 classes"),
-    ],
-)  # fmt: skip
-def test_a_label_that_is_none_or_several_is_refused_with_what_there_is(targets, fields, field, message):
-    with pytest.raises(SpecError, match=message) as caught:
-        labelled(*targets, **fields)
-    assert caught.value.field == f"spec.targets{field}"
-
-
-def test_one_sigmoid_unit_is_two_classes_with_a_label_each():
-    card = model_pb2.Model(
-        name="net", input_shape=[8, 8, 3], score_layer="p", labels=["cat", "dog"], classes=2, methods=["vanilla"],
-        layers=[model_pb2.Layer(name="p", kind="Dense", shape=[1])],
-    )  # fmt: skip
-    for given, unit in ((target(index=1), 1), (target(label="cat"), 0), (target(label="Dog"), 1)):
-        spec = spec_pb2.JobSpec(images=[spec_pb2.Image()], visualizations=[saliency()], targets=[given])
-        assert make_plan(spec, card).targets == ((unit,),)
+def test_targets_have_the_codes_of_the_engine():
+    assert (ALL_UNITS, PREDICTED) == (engine_plan.ALL_UNITS, engine_plan.PREDICTED)
