@@ -18,6 +18,7 @@ from convlens.v1.image_formats import (
     PictureError,
     check_scans,
     decoding_pixels,
+    needs_own_process,
     open_picture,
 )
 from convlens.v1.pictures import check_mode

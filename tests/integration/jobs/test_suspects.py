@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from convlens.jobs.queue.celery import worker_app
+from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.record import State
 from convlens.worker.pipeline import claiming
@@ -46,7 +48,8 @@ def test_what_was_given_back_is_no_suspect(jobs):
 def claimer(jobs):
     """Of a worker, and its leases."""
     leases = LeaseRenewer(jobs.ledger)
-    return Claimer(jobs.ledger, leases, "w1"), leases
+    events = JobEvents(worker_app(jobs.ledger.settings.redis_url, remote_control=False), "w1", is_on=False)
+    return Claimer(jobs.ledger, leases, events, "w1"), leases
 
 
 def ids(claimer, pool="m"):
