@@ -11,8 +11,8 @@ from typing import Final
 
 from bench.plane.client import tiny
 from convlens.jobs.queue.admission import Bounds
-from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.queue.new_job import NewJob
+from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.settings import JobsSettings
@@ -27,7 +27,7 @@ SECONDS: Final = 3600.0
 
 def main(url: str, model: str, jobs: int) -> None:
     """Queue the jobs, a hundred at a time."""
-    ledger = Ledger(connect(url), JobsSettings(redis_url=url))
+    producer = Producer(connect(url), JobsSettings(redis_url=url))
     image = tiny()
     visualizations = [spec_pb2.Visualization(saliency=spec_pb2.Saliency())]
     spec = spec_pb2.JobSpec(model=model, images=[spec_pb2.Image()], visualizations=visualizations).SerializeToString()
@@ -41,7 +41,7 @@ def main(url: str, model: str, jobs: int) -> None:
             )
             for name in names[first : first + 100]
         ]  # fmt: skip
-        ledger.submit(some, BOUNDS)
+        producer.submit(some, BOUNDS)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bulk import open_ledger, submit
+from bulk import open_queue, submit
 from neighbours import Neighbour
 from processes import until
 
@@ -24,21 +24,21 @@ def service(start_service):
 
 @pytest.mark.parametrize("end", ["cancel", "leave", "expire"])
 def test_each_costs_redis_the_same_and_others_hardly_wait(service, end):
-    ledger = open_ledger(service.url)
+    queue = open_queue(service.url)
     timeout = 3.0 if end == "expire" else 600.0
-    records = submit(ledger, JOBS, fingerprint=end, images=[(end, b"image")], timeout=timeout)
+    records = submit(queue, JOBS, fingerprint=end, images=[(end, b"image")], timeout=timeout)
     with Neighbour(service.target) as neighbour:
-        before = ledger.redis.info("commandstats")["cmdstat_evalsha"]["usec"]
+        before = queue.redis.info("commandstats")["cmdstat_evalsha"]["usec"]
         match end:
             case "cancel":
                 for record in records:
-                    ledger.cancel(record.id)
+                    queue.cancel(record.id)
             case "leave":
                 for first in range(0, JOBS, 64):
-                    ledger.leave([(it.id, it.waiter) for it in records[first : first + 64]])
-        until(lambda: not ledger.redis.exists("convlens:deadlines"))
-        took = ledger.redis.info("commandstats")["cmdstat_evalsha"]["usec"] - before
-    assert all(ledger.get(it.id).state.final for it in records[::100])
+                    queue.leave([(it.id, it.waiter) for it in records[first : first + 64]])
+        until(lambda: not queue.redis.exists("convlens:deadlines"))
+        took = queue.redis.info("commandstats")["cmdstat_evalsha"]["usec"] - before
+    assert all(queue.get(it.id).state.final for it in records[::100])
     assert took / JOBS < MICROSECONDS
     assert neighbour.slowest < 2  # a second, where the machine is not busy with other tests
     assert not neighbour.errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from bulk import open_ledger, submit
+from bulk import open_queue, submit
 from neighbours import Neighbour
 
 from convlens.client import Client
@@ -19,10 +19,10 @@ def service(start_service):
     service = start_service(max_jobs=2 * JOBS)
     service.worker("null=null")
     service.target = service.server()[1]
-    ledger = open_ledger(service.url)
-    service.cancelled = submit(ledger, 1)[0].id
-    ledger.cancel(service.cancelled)
-    submit(ledger, JOBS - 1, keep=True)
+    queue = open_queue(service.url)
+    service.cancelled = submit(queue, 1)[0].id
+    queue.cancel(service.cancelled)
+    submit(queue, JOBS - 1, keep=True)
     return service
 
 

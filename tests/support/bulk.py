@@ -1,10 +1,11 @@
-"""Very many jobs in a short time: submitted to the ledger itself, many by one script."""
+"""Very many jobs in a short time: submitted to the queue itself, many by one script."""
 
 from __future__ import annotations
 
 import uuid
 
-from convlens.jobs.queue.ledger import Ledger
+from all_queue import Queue
+
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority, Record
 from convlens.jobs.runtime.redis_client import connect
@@ -15,12 +16,12 @@ POOL = "nobody"
 """The pool of a model that no worker serves: its jobs wait."""
 
 
-def open_ledger(url: str, **settings: object) -> Ledger:
-    """The ledger of a service, held to a server's default bounds."""
-    return Ledger(connect(url), JobsSettings(redis_url=url, **settings), ServerSettings().bounds)
+def open_queue(url: str, **settings: object) -> Queue:
+    """The queue of a service, held to a server's default bounds."""
+    return Queue(connect(url), JobsSettings(redis_url=url, **settings), ServerSettings().bounds)
 
 
-def submit(ledger: Ledger, number: int, **changes: object) -> list[Record]:
+def submit(queue: Queue, number: int, **changes: object) -> list[Record]:
     """Queues so many jobs of one small image, each unlike any other unless the changes make them equal."""
     records = []
     for first in range(0, number, 100):
@@ -33,5 +34,5 @@ def submit(ledger: Ledger, number: int, **changes: object) -> list[Record]:
                 "reserved": 100, "timeout": 600.0, "keep": False,
             }  # fmt: skip
             jobs.append(NewJob(**fields | changes))
-        records += ledger.submit(jobs)
+        records += queue.submit(jobs)
     return records

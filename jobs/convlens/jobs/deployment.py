@@ -49,14 +49,14 @@ class Deployment:
 
     @property
     def redis(self) -> redis.Redis:
-        """A client. Raises LedgerUnavailable once Redis could not be reached."""
+        """A client. Raises RedisUnavailable once Redis could not be reached."""
         if self.failure:
             raise self.failure
         return self._redis
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """Redis' INFO. Raises LedgerUnavailable where it cannot be reached, or its user may not read it."""
+        """Redis' INFO. Raises RedisUnavailable where it cannot be reached, or its user may not read it."""
         return dict(self.redis.info())
 
     def config(self, name: str) -> str | None:

@@ -44,7 +44,7 @@ class LiveModels:
 def read_live_models(client: redis.Redis) -> LiveModels:
     """Return what live workers serve, and what they refuse to.
 
-    Raises LedgerUnavailable also while Redis refuses writes, since workers cannot renew their cards then.
+    Raises RedisUnavailable also while Redis refuses writes, since workers cannot renew their cards then.
     """
     client.ping()  # which is refused then, too
     now = _now(client)

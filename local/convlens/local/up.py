@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.runtime import descriptors
-from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
+from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, client_flags, ensure_certificates
 from convlens.local.children import Child, ChildFailed
@@ -152,7 +152,7 @@ def _check_redis(url: str) -> None:
     """Raise NoRedis when no Redis answers at `url`."""
     try:
         connect(url).ping()
-    except LedgerUnavailable as error:
+    except RedisUnavailable as error:
         raise NoRedis(
             f"no Redis or Valkey answers at the --redis-url given: {error}; start it, or leave the flag out"
         ) from error

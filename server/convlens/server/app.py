@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.maintenance import Maintenance
+from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
@@ -55,12 +56,12 @@ class Backend:
     def __init__(self, settings: ServerSettings) -> None:
         """Connect to Redis and open the payload store. UnusableFolder where that is a folder that cannot be used."""
         self.threads = IoThreads(settings.io_threads)
-        self.ledger = Ledger(connect(settings.redis_url, SERVER_TIMEOUT), settings, settings.bounds)
-        self.models = ModelCache(self.ledger, self.threads)
-        self.gateway = JobGateway(settings, self.ledger, self.models, self.threads)
-        self.waiters = Waiters(self.ledger, self.gateway.read)
-        self.results = ResultReader(self.ledger, self.threads, settings.chunk_bytes)
-        self._reconciler = Reconciler(self.ledger)
+        self.producer = Producer(connect(settings.redis_url, SERVER_TIMEOUT), settings, settings.bounds)
+        self.models = ModelCache(self.producer, self.threads)
+        self.gateway = JobGateway(settings, self.producer, self.models, self.threads)
+        self.waiters = Waiters(self.producer, self.gateway.read)
+        self.results = ResultReader(self.producer, self.threads, settings.chunk_bytes)
+        self._reconciler = Reconciler(Maintenance(self.producer.redis, settings, settings.bounds))
 
     def start(self) -> None:
         """Subscribe to notifications and start the reconciler."""
@@ -85,7 +86,7 @@ async def serve(settings: ServerSettings) -> int:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     checks.log_problems(STARTUP_CHECKS, ServerDeployment(settings))
-    health = Health(backend.models, backend.threads, backend.ledger)
+    health = Health(backend.models, backend.threads, backend.producer)
     server = _make_grpc_server(settings, backend, health, auth)
     probe_server = make_server(options.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probe_server)
@@ -102,7 +103,7 @@ async def serve(settings: ServerSettings) -> int:
         return 1
     REGISTRY.register(
         metrics.QueueCollector(
-            backend.ledger, settings.bounds, lambda: backend.models.known_names, lambda: health.is_draining
+            backend.producer, settings.bounds, lambda: backend.models.known_names, lambda: health.is_draining
         )
     )
     backend.start()

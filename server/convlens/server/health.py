@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.producer import Producer
 from convlens.jobs.runtime import background
 from convlens.jobs.runtime.background import Rounds
 from convlens.server.health_service import HealthService
@@ -32,12 +32,12 @@ SERVICES: Final = tuple(
 class Health:
     """Updates the status of "", of the three services, and of "model/NAME" for each model that was ever served."""
 
-    def __init__(self, models: ModelCache, threads: IoThreads, ledger: Ledger) -> None:
+    def __init__(self, models: ModelCache, threads: IoThreads, producer: Producer) -> None:
         self.servicer = HealthService()
         self.is_draining = False
         self._models = models
         self._threads = threads
-        self._ledger = ledger
+        self._producer = producer
         self._model_names: set[str] = set()
         self._last: tuple[bool, list[str]] | None = None
         self._rounds = Rounds("health")
@@ -54,7 +54,7 @@ class Health:
         with self._rounds.guard():
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 names = set((await self._models.get()).models)
-                await self._threads.run(self._ledger.redis.ping)
+                await self._threads.run(self._producer.redis.ping)
             live = names
         self._model_names |= live
         failed_loops = background.unhealthy_loops()

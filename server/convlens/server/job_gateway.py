@@ -17,10 +17,10 @@ from typing import Final, cast
 
 from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.queue.admission import Full
-from convlens.jobs.queue.ledger import Ledger, Waiting
 from convlens.jobs.queue.new_job import NewJob, NotSubmitted
+from convlens.jobs.queue.producer import Producer, Waiting
 from convlens.jobs.queue.record import Record, State
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.server import metrics, responses
 from convlens.server.auth.principal import Caller
 from convlens.server.coalescer import Coalescer
@@ -59,12 +59,12 @@ class JobGateway:
     def __init__(
         self,
         settings: ServerSettings,
-        ledger: Ledger,
+        producer: Producer,
         models: ModelCache,
         threads: IoThreads,
     ) -> None:
         self._settings = settings
-        self._ledger = ledger
+        self._producer = producer
         self._models = models
         self._threads = threads
         self._loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ class JobGateway:
         self._leaving: deque[Waiting] = deque()
         """Calls that have left their jobs, to be sent to Redis."""
         self._leave_timer: asyncio.TimerHandle | None = None
-        store_threads = STORE_THREADS if ledger.payloads.may_block else 1
+        store_threads = STORE_THREADS if producer.payloads.may_block else 1
         self._small = Coalescer(self._loop, "submit", self._submit_batch, threads=store_threads)
         self._large = Coalescer(self._loop, "submit-large", self._submit_batch, threads=store_threads, max_batch=1)
 
@@ -110,8 +110,8 @@ class JobGateway:
                 rejected[place] = to_status_error(error).without_traceback()
         results: Iterator[Record | Exception]
         try:
-            results = map(self._complete, self._ledger.submit(jobs, self._pop_leaving()))
-        except LedgerUnavailable as error:  # jobs whose calls could not leave end at their deadlines
+            results = map(self._complete, self._producer.submit(jobs, self._pop_leaving()))
+        except RedisUnavailable as error:  # jobs whose calls could not leave end at their deadlines
             results = itertools.repeat(error)
         return [rejected.get(place) or next(results) if pending else None for place, pending in enumerate(batch)]
 
@@ -175,7 +175,7 @@ class JobGateway:
     async def join(self, job_id: str, caller: Caller) -> Record:
         """Become a waiter of an existing job. StatusError when there is none that the caller may see."""
         record = await self.get(job_id, caller)
-        joined: Record | None = await self._threads.run(self._ledger.join, record)
+        joined: Record | None = await self._threads.run(self._producer.join, record)
         if joined is None:
             raise unknown_job(job_id)
         return joined
@@ -191,7 +191,7 @@ class JobGateway:
 
     async def read(self, job_id: str) -> Record:
         """Return the record of any tenant's job. StatusError when there is none."""
-        record: Record | None = await self._threads.run(self._ledger.get, job_id)
+        record: Record | None = await self._threads.run(self._producer.get, job_id)
         if record is None:
             raise unknown_job(job_id)
         return record
@@ -199,10 +199,10 @@ class JobGateway:
     async def list_jobs(
         self, size: int, before: int | None, state: State | None, tenant: str | None
     ) -> tuple[list[job_pb2.Job], int | None]:
-        """Return up to `size` jobs, newest first, and where the next page begins: see Ledger.page."""
+        """Return up to `size` jobs, newest first, and where the next page begins: see Producer.page."""
 
         def read_page() -> tuple[list[job_pb2.Job], int | None]:
-            records, after = self._ledger.page(size, before, state, tenant)
+            records, after = self._producer.page(size, before, state, tenant)
             return [responses.job(record) for record in records], after
 
         return await self._loop.run_in_executor(self._list_thread, read_page)
@@ -210,9 +210,9 @@ class JobGateway:
     async def cancel(self, job_id: str, caller: Caller) -> Record:
         """End a job; return its record."""
         record = await self.get(job_id, caller)
-        ended: Record | None = await self._threads.run(self._ledger.cancel, record.id)
+        ended: Record | None = await self._threads.run(self._producer.cancel, record.id)
         return ended or record
 
     async def delete(self, job_id: str, caller: Caller) -> None:
-        """Delete an ended job and its result. JobLive when it has not ended."""
-        await self._threads.run(self._ledger.delete, await self.get(job_id, caller))
+        """Delete an ended job and its result. JobNotFinished when it has not ended."""
+        await self._threads.run(self._producer.delete, await self.get(job_id, caller))

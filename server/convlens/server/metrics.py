@@ -14,8 +14,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from convlens.jobs.queue.admission import Bounds
-from convlens.jobs.queue.ledger import Ledger
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.queue.producer import Producer
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class QueueCollector(Collector):
     """Reads queue lengths and usage from Redis, with their bounds. All servers export the same values."""
 
     def __init__(
-        self, ledger: Ledger, bounds: Bounds, models: Callable[[], Collection[str]], draining: Callable[[], bool]
+        self, producer: Producer, bounds: Bounds, models: Callable[[], Collection[str]], draining: Callable[[], bool]
     ) -> None:
         """`models` returns the names of models that are exported even if no job waits for them."""
-        self._ledger = ledger
+        self._producer = producer
         self._bounds = bounds
         self._models = models
         self._draining = draining
@@ -69,8 +69,8 @@ class QueueCollector(Collector):
         """Yield the metrics; without Redis only that it is down."""
         yield _gauge("convlens_server_draining", "1 while the server takes no more calls.", float(self._draining()))
         try:
-            stats = self._ledger.standing()
-        except LedgerUnavailable as error:
+            stats = self._producer.stats()
+        except RedisUnavailable as error:
             log.warning("redis: %s", error)
             yield _gauge("convlens_redis_up", "1 while Redis answers.", 0)
             return

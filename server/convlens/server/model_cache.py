@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from convlens.jobs import model_registry
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.producer import Producer
 from convlens.server.io_threads import IoThreads
 
 TTL_SECONDS: Final = 1.0
@@ -19,8 +19,8 @@ EMPTY_TTL_SECONDS: Final = 0.05
 class ModelCache:
     """The models that live workers serve, at most TTL_SECONDS old. Concurrent readers share one read of Redis."""
 
-    def __init__(self, ledger: Ledger, threads: IoThreads) -> None:
-        self._ledger = ledger
+    def __init__(self, producer: Producer, threads: IoThreads) -> None:
+        self._producer = producer
         self._threads = threads
         self._live = model_registry.LiveModels({}, {}, ())
         self._expires = 0.0
@@ -29,7 +29,7 @@ class ModelCache:
         """Of all models that were ever served."""
 
     async def get(self) -> model_registry.LiveModels:
-        """Return what is served now. LedgerUnavailable where it has to be read and cannot."""
+        """Return what is served now. RedisUnavailable where it has to be read and cannot."""
         if time.monotonic() < self._expires:
             return self._live
         if self._refresh is None:
@@ -38,7 +38,7 @@ class ModelCache:
         return await asyncio.shield(self._refresh)
 
     async def _read(self) -> model_registry.LiveModels:
-        live = await self._threads.run(model_registry.read_live_models, self._ledger.redis)
+        live = await self._threads.run(model_registry.read_live_models, self._producer.redis)
         cached = self._live.models  # an unchanged card stays the same object, by which plans are cached
         models = {name: cached[name] if cached.get(name) == card else card for name, card in live.models.items()}
         self._live = dataclasses.replace(live, models=models)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from convlens.jobs.payloads.store import Data, PayloadGone
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.record import Record, State
 from convlens.server.io_threads import IoThreads
 from convlens.server.status import ended_without_result, result_expired
@@ -22,8 +22,8 @@ R = TypeVar("R")
 class ResultReader:
     """Reads results from the payload store, in chunks of a size."""
 
-    def __init__(self, ledger: Ledger, threads: IoThreads, chunk_bytes: int) -> None:
-        self._ledger = ledger
+    def __init__(self, producer: Producer, threads: IoThreads, chunk_bytes: int) -> None:
+        self._producer = producer
         self._threads = threads
         self._chunk_bytes = chunk_bytes
 
@@ -73,6 +73,6 @@ class ResultReader:
 
     async def _read(self, record: Record, offset: int, length: int) -> Data:
         """Read bytes of a result, in a thread only where the store blocks: a thread costs more than a copy."""
-        if self._ledger.payloads.may_block:
-            return await self._threads.run(self._ledger.read_result, record, offset, length)
-        return self._ledger.read_result(record, offset, length)
+        if self._producer.payloads.may_block:
+            return await self._threads.run(self._producer.read_result, record, offset, length)
+        return self._producer.read_result(record, offset, length)

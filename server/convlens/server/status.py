@@ -12,12 +12,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from convlens.jobs.payloads.store import PayloadGone, StoreFull
 from convlens.jobs.queue.admission import Full
-from convlens.jobs.queue.ledger import JobLive
 from convlens.jobs.queue.new_job import RequestIdReused
+from convlens.jobs.queue.producer import JobNotFinished
 from convlens.jobs.queue.record import JobFailure, Record, State
 from convlens.jobs.queue.scripts import ScriptFailed
 from convlens.jobs.request.fields import SpecError
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.server.reasons import Reason, code_of
 
 log = logging.getLogger(__name__)
@@ -144,9 +144,9 @@ def to_status_error(error: Exception) -> StatusError:
             return StatusError(Reason.STORE_FULL, str(error), retry_after=RETRY_SECONDS)
         case PayloadGone():
             return StatusError(Reason.PAYLOAD_GONE, str(error))
-        case JobLive():
+        case JobNotFinished():
             return StatusError(Reason.JOB_NOT_ENDED, str(error))
-        case LedgerUnavailable() if not isinstance(error, ScriptFailed):
+        case RedisUnavailable() if not isinstance(error, ScriptFailed):
             log.warning("redis: %s", error)
             return StatusError(Reason.REDIS_UNAVAILABLE, "the job store cannot be reached just now")
         case _:

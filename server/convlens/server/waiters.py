@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Final
 
 from convlens.jobs.queue import keys, poison
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.record import Record, State
 from convlens.jobs.queue.subscriber import Subscriber
 
@@ -54,12 +54,12 @@ class Subscription:
 class Waiters:
     """All calls of this server that wait for jobs."""
 
-    def __init__(self, ledger: Ledger, read: Callable[[str], Awaitable[Record]]) -> None:
+    def __init__(self, producer: Producer, read: Callable[[str], Awaitable[Record]]) -> None:
         """`read` returns the record of a job id."""
         self._loop = asyncio.get_running_loop()
         self._read = read
         self._subscriptions: dict[str, set[Subscription]] = {}
-        self._subscriber = Subscriber(ledger.redis, keys.NOTICES, self._on_message)
+        self._subscriber = Subscriber(producer.redis, keys.NOTICES, self._on_message)
 
     def start(self) -> None:
         """Subscribe, in a thread."""

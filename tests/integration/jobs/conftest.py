@@ -1,4 +1,4 @@
-"""A ledger on a real Valkey, over each payload store."""
+"""A queue on a real Valkey, over each payload store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import dataclasses
 import uuid
 
 import pytest
+from all_queue import Queue
 from processes import until
 
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.admission import Bounds
-from convlens.jobs.queue.ledger import Ended, Ledger
+from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.queue.scripts import Scripts
@@ -21,12 +22,12 @@ BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=
 
 
 class Jobs:
-    """A ledger, and the shortest ways to say what tests say often."""
+    """A queue, and the shortest ways to say what tests say often."""
 
     bounds = BOUNDS
 
-    def __init__(self, ledger):
-        self.ledger = ledger
+    def __init__(self, queue):
+        self.queue = queue
 
     def new(self, **changes) -> NewJob:
         """A job unlike any other."""
@@ -40,15 +41,15 @@ class Jobs:
 
     def submit(self, job=None, bounds=None, **changes):
         """Queue a job; its record. Raises the error of one that is not queued."""
-        self.ledger.bounds = dataclasses.replace(self.bounds, **(bounds or {}))
-        (record,) = self.ledger.submit([job or self.new(**changes)])
+        self.queue.bounds = dataclasses.replace(self.bounds, **(bounds or {}))
+        (record,) = self.queue.submit([job or self.new(**changes)])
         if isinstance(record, Exception):
             raise record
         return record
 
     def claim(self, worker="w1", pool="m", jobs=1):
         """The next jobs' claims, where each has two images."""
-        return self.ledger.claim(pool, worker, 2 * jobs, jobs).jobs
+        return self.queue.claim(pool, worker, 2 * jobs, jobs).jobs
 
     def take(self, record, worker="w1"):
         """The claim of just this job; it must be the next one."""
@@ -58,30 +59,30 @@ class Jobs:
 
     def succeed(self, claim, body=b"body", header=b"header"):
         """Ends it."""
-        return self.ledger.finish([self.ledger.store(claim, [body, header], len(body))])[0]
+        return self.queue.finish([self.queue.store(claim, [body, header], len(body))])[0]
 
     def fail(self, claim, failure):
         """Ends it, too."""
-        return self.ledger.finish([Ended(claim, failure)])[0]
+        return self.queue.finish([Completion(claim, failure)])[0]
 
     def reconcile(self):
         """Look once; how many messages were missing, by pool."""
-        return self.ledger.reconcile()
+        return self.queue.reconcile()
 
     def reconcile_until(self, state, *records):
         """Look until all of these jobs are in a state."""
         until(lambda: (self.reconcile(), all(self.get(it).state is state for it in records))[1])
 
     def get(self, record):
-        return self.ledger.get(record.id)
+        return self.queue.get(record.id)
 
     def leave(self, *records):
         """Those who got the records wait no longer."""
-        self.ledger.leave([(record.id, record.waiter) for record in records])
+        self.queue.leave([(record.id, record.waiter) for record in records])
 
     def load(self):
-        """What the ledger counts as held, without zeros."""
-        held = self.ledger.redis.hgetall(keys.LOAD)
+        """What the queue counts as held, without zeros."""
+        held = self.queue.redis.hgetall(keys.LOAD)
         return {name.decode(): int(value) for name, value in held.items() if int(value)}
 
 
@@ -109,7 +110,7 @@ class SentTwice(Scripts):
 @pytest.fixture(params=["redis", "directory", "sent-twice"])
 def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
     if request.param == "sent-twice":
-        monkeypatch.setattr("convlens.jobs.queue.ledger.Scripts", SentTwice)
+        monkeypatch.setattr("convlens.jobs.queue.client.Scripts", SentTwice)
     settings = JobsSettings(
         redis_url=redis_url,
         payload_dir=tmp_path if request.param == "directory" else None,
@@ -120,4 +121,4 @@ def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
         answered_ttl=0.3,
         reconcile_interval=0.1,
     )
-    return Jobs(Ledger(connect(redis_url), settings, BOUNDS))
+    return Jobs(Queue(connect(redis_url), settings, BOUNDS))

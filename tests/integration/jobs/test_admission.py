@@ -24,7 +24,7 @@ def test_each_bound_refuses_the_job_that_would_pass_it_until_there_is_room(jobs,
     assert not refused.value.never
     assert refused.value.retry_after > 0
     assert jobs.load() == before
-    jobs.ledger.cancel(first.id)
+    jobs.queue.cancel(first.id)
     jobs.submit(bounds=bound)
 
 
@@ -40,15 +40,15 @@ def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(jobs):
     with pytest.raises(Full, match="tenant 'a'"):
         jobs.submit(tenant="a", bounds=bounds)
     jobs.submit(tenant="b", bounds=bounds)
-    jobs.ledger.cancel(first.id)
+    jobs.queue.cancel(first.id)
     jobs.submit(tenant="a", bounds=bounds)
 
 
 def test_everything_is_given_back_however_a_job_ends(jobs):
     ends = [
-        lambda r: jobs.ledger.cancel(r.id),
+        lambda r: jobs.queue.cancel(r.id),
         lambda r: jobs.fail(jobs.take(r), JobFailure("INTERNAL", "no")),
-        lambda r: jobs.succeed(jobs.take(r)) and jobs.ledger.delete(r),
+        lambda r: jobs.succeed(jobs.take(r)) and jobs.queue.delete(r),
     ]
     for end in ends:
         end(jobs.submit(tenant="a"))
@@ -58,12 +58,12 @@ def test_everything_is_given_back_however_a_job_ends(jobs):
 def test_the_faster_jobs_end_the_sooner_a_refused_caller_comes_again(jobs):
     def refused_after(ended):
         for _ in range(ended):
-            jobs.ledger.cancel(jobs.submit().id)
+            jobs.queue.cancel(jobs.submit().id)
         held = [jobs.submit(bounds={"jobs": 10}) for _ in range(10)]
         with pytest.raises(Full) as refused:
             jobs.submit(bounds={"jobs": 10})
         for record in held:
-            jobs.ledger.cancel(record.id)
+            jobs.queue.cancel(record.id)
         return refused.value.retry_after
 
     slow = refused_after(1)
@@ -81,7 +81,7 @@ def test_a_tenant_that_asks_faster_than_its_rate_is_told_when_to_come_again(jobs
     assert jobs.load() == before
     jobs.submit(tenant="b", bounds=rate, cost=12)
     jobs.submit(bounds=rate, cost=12)
-    jobs.ledger.cancel(big.id)  # what was asked for is not given back
+    jobs.queue.cancel(big.id)  # what was asked for is not given back
     time.sleep(refused.value.retry_after)  # the very thing that is promised
     jobs.submit(tenant="a", bounds=rate, cost=1)
 

@@ -16,18 +16,18 @@ EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 
 def payloads(jobs) -> int:
     """How many there are, of images and results."""
-    folder = jobs.ledger.settings.payload_dir
+    folder = jobs.queue.settings.payload_dir
     return (
         sum(it.is_file() for it in folder.iterdir())
         if folder
-        else len(list(jobs.ledger.redis.scan_iter("convlens:payload:*")))
+        else len(list(jobs.queue.redis.scan_iter("convlens:payload:*")))
     )
 
 
 def next_millisecond(jobs) -> None:
     """Returns once Redis' clock, as the scripts read it, has moved."""
-    seconds, micros = jobs.ledger.redis.time()
-    until(lambda: jobs.ledger.redis.time() >= (seconds, micros // 1000 * 1000 + 1000))
+    seconds, micros = jobs.queue.redis.time()
+    until(lambda: jobs.queue.redis.time() >= (seconds, micros // 1000 * 1000 + 1000))
 
 
 def test_equal_images_are_stored_once_while_a_job_needs_them(jobs):
@@ -35,11 +35,11 @@ def test_equal_images_are_stored_once_while_a_job_needs_them(jobs):
     second = jobs.submit(images=[("d2", b"other"), ("d1", b"image")])
     assert payloads(jobs) == 2
     assert jobs.load()["image_bytes"] == 10
-    jobs.ledger.cancel(first.id)
-    jobs.ledger.collect_garbage()
-    assert jobs.ledger.read_images([jobs.take(second)]) == [[b"other", b"image"]]
-    jobs.ledger.cancel(second.id)
-    jobs.ledger.collect_garbage()
+    jobs.queue.cancel(first.id)
+    jobs.queue.collect_garbage()
+    assert jobs.queue.read_images([jobs.take(second)]) == [[b"other", b"image"]]
+    jobs.queue.cancel(second.id)
+    jobs.queue.collect_garbage()
     assert payloads(jobs) == 0
     assert jobs.load() == {}
 
@@ -48,10 +48,10 @@ def test_images_that_came_together_are_held_until_the_last_of_them_is_not_needed
     several = jobs.submit(images=[("a", b"aaa"), ("b", b"bb"), ("c", b"c")])
     one = jobs.submit(images=[("b", b"bb"), ("d", b"dd")])
     jobs.succeed(jobs.take(several))
-    jobs.ledger.collect_garbage()
+    jobs.queue.collect_garbage()
     assert jobs.load()["image_bytes"] == 8
-    assert jobs.ledger.read_images([jobs.take(one)]) == [[b"bb", b"dd"]]
-    jobs.ledger.cancel(one.id)
+    assert jobs.queue.read_images([jobs.take(one)]) == [[b"bb", b"dd"]]
+    jobs.queue.cancel(one.id)
     assert "image_bytes" not in jobs.load()
 
 
@@ -63,31 +63,31 @@ def test_an_image_whose_payload_would_be_gone_too_soon_is_stored_again(jobs):
     assert jobs.load()["image_bytes"] == 27
     third = jobs.submit(images=EQUAL["images"], timeout=900.0)
     assert payloads(jobs) == 2
-    jobs.ledger.cancel(short.id)
-    jobs.ledger.collect_garbage()
+    jobs.queue.cancel(short.id)
+    jobs.queue.collect_garbage()
     assert jobs.load()["image_bytes"] == 16
-    jobs.ledger.cancel(long.id)
-    assert jobs.ledger.read_images([jobs.take(third)]) == [[b"first", b"second"]]
-    jobs.ledger.cancel(third.id)
-    jobs.ledger.collect_garbage()
+    jobs.queue.cancel(long.id)
+    assert jobs.queue.read_images([jobs.take(third)]) == [[b"first", b"second"]]
+    jobs.queue.cancel(third.id)
+    jobs.queue.collect_garbage()
     assert payloads(jobs) == 0
     assert jobs.load() == {}
-    assert not jobs.ledger.redis.exists(keys.IMAGES)
+    assert not jobs.queue.redis.exists(keys.IMAGES)
 
 
 def test_an_image_that_goes_while_it_is_asked_for_again_is_stored_again(jobs, monkeypatch):
     first = jobs.submit(**EQUAL)
-    put = jobs.ledger.payloads.put
+    put = jobs.queue.payloads.put
 
     def late(*args, **options):
         monkeypatch.undo()
-        jobs.ledger.cancel(first.id)
-        jobs.ledger.collect_garbage()
+        jobs.queue.cancel(first.id)
+        jobs.queue.collect_garbage()
         return put(*args, **options)
 
-    monkeypatch.setattr(jobs.ledger.payloads, "put", late)
+    monkeypatch.setattr(jobs.queue.payloads, "put", late)
     second = jobs.submit(images=[*EQUAL["images"], ("d3", b"third")])
-    assert jobs.ledger.read_images([jobs.take(second)]) == [[b"first", b"second", b"third"]]
+    assert jobs.queue.read_images([jobs.take(second)]) == [[b"first", b"second", b"third"]]
     assert jobs.load()["image_bytes"] == 16
     assert payloads(jobs) == 1
 
@@ -98,13 +98,13 @@ def test_an_equal_request_is_answered_by_the_result_that_is_there(jobs):
     second = jobs.submit(**EQUAL)
     assert second.id != first.id
     assert (second.state, second.cached) == (State.SUCCEEDED, True)
-    assert jobs.ledger.read_result(second, 0, 6) == b"result"
+    assert jobs.queue.read_result(second, 0, 6) == b"result"
     assert jobs.load() == {"result_bytes": 12}
-    jobs.ledger.delete(first)
-    jobs.ledger.collect_garbage()
-    assert jobs.ledger.read_result(second, 0, 6) == b"result"
-    jobs.ledger.delete(second)
-    jobs.ledger.collect_garbage()
+    jobs.queue.delete(first)
+    jobs.queue.collect_garbage()
+    assert jobs.queue.read_result(second, 0, 6) == b"result"
+    jobs.queue.delete(second)
+    jobs.queue.collect_garbage()
     assert payloads(jobs) == 0
     assert jobs.load() == {}
 
@@ -114,7 +114,7 @@ def test_a_fresh_request_is_computed_all_the_same(jobs):
     fresh = jobs.submit(**EQUAL, fresh=True)
     assert fresh.state is State.QUEUED
     jobs.succeed(jobs.take(fresh), b"newer")
-    assert jobs.ledger.read_result(jobs.submit(**EQUAL), 0, 5) == b"newer"
+    assert jobs.queue.read_result(jobs.submit(**EQUAL), 0, 5) == b"newer"
 
 
 def test_a_request_like_one_under_way_waits_for_it(jobs):
@@ -126,7 +126,7 @@ def test_a_request_like_one_under_way_waits_for_it(jobs):
     jobs.succeed(claim, b"result")
     for other in map(jobs.get, others):
         assert (other.state, other.cached) == (State.SUCCEEDED, True)
-        assert jobs.ledger.read_result(other, 0, 6) == b"result"
+        assert jobs.queue.read_result(other, 0, 6) == b"result"
     assert jobs.load() == {"result_bytes": 12}
 
 
@@ -135,20 +135,20 @@ def test_who_follows_tells_the_state_and_the_progress_of_whom_it_follows(jobs):
     assert jobs.get(second).state is State.QUEUED
     claim = jobs.take(first)
     third = jobs.submit(**EQUAL)
-    jobs.ledger.progress(claim, 0.25)
+    jobs.queue.progress(claim, 0.25)
     fourth = jobs.submit(**EQUAL)
     told = [(it.state, it.progress, it.started) for it in map(jobs.get, (first, second, third, fourth))]
     assert told == [(State.RUNNING, 0.25, claim.record.started)] * 4
-    jobs.ledger.release(claim)
+    jobs.queue.release(claim)
     assert [jobs.get(it).state for it in (first, second, third, fourth)] == [State.QUEUED] * 4
     jobs.take(first)
-    jobs.ledger.cancel(first.id)
+    jobs.queue.cancel(first.id)
     assert [jobs.get(it).state for it in (second, third, fourth)] == [State.QUEUED] * 3
     claim = jobs.take(second)
-    jobs.ledger.progress(claim, 0.5)
+    jobs.queue.progress(claim, 0.5)
     assert [(it.state, it.progress) for it in map(jobs.get, (second, third))] == [(State.RUNNING, 0.5)] * 2
-    jobs.ledger.cancel(third.id)
-    jobs.ledger.progress(claim, 0.75)
+    jobs.queue.cancel(third.id)
+    jobs.queue.progress(claim, 0.75)
     assert (jobs.get(third).state, jobs.get(third).progress) == (State.CANCELLED, 0.0)  # it has none of its own
     jobs.succeed(claim)
     assert jobs.get(fourth).state is State.SUCCEEDED
@@ -174,9 +174,9 @@ def test_where_a_worker_is_lost_its_followers_wait_again(jobs):
 
 def test_where_the_first_one_is_cancelled_the_next_takes_its_place(jobs):
     first, second, third = (jobs.submit(**EQUAL) for _ in range(3))
-    jobs.ledger.cancel(first.id)
+    jobs.queue.cancel(first.id)
     claim = jobs.take(second)
-    assert jobs.ledger.read_images([claim]) == [[b"first", b"second"]]
+    assert jobs.queue.read_images([claim]) == [[b"first", b"second"]]
     jobs.succeed(claim)
     assert jobs.get(third).state is State.SUCCEEDED
     assert jobs.get(first).state is State.CANCELLED
@@ -204,8 +204,8 @@ def test_an_answered_callers_result_goes_when_its_room_is_needed_and_a_kept_one_
     jobs.submit(bounds={"result_bytes": 1000}, reserved=500)
     assert jobs.load()["result_bytes"] == 906
     assert "cached_bytes" not in jobs.load()
-    assert jobs.ledger.read_result(jobs.get(kept), 0, 1) == b"r"
-    jobs.ledger.collect_garbage()
+    assert jobs.queue.read_result(jobs.get(kept), 0, 1) == b"r"
+    jobs.queue.collect_garbage()
     assert payloads(jobs) == 2  # the kept one's, and the images of the job that waits
 
 
@@ -219,10 +219,10 @@ def test_no_more_than_a_share_of_the_results_is_cached_the_latest(jobs):
     assert jobs.load()["cached_bytes"] == 4 * 406
     jobs.submit(bounds={"result_bytes": 4000}, reserved=1)
     assert jobs.load()["cached_bytes"] == 406
-    jobs.ledger.collect_garbage()
+    jobs.queue.collect_garbage()
     with pytest.raises(PayloadGone):
-        jobs.ledger.read_result(jobs.get(records[2]), 0, 1)
-    assert jobs.ledger.read_result(jobs.get(records[3]), 0, 1) == b"r"
+        jobs.queue.read_result(jobs.get(records[2]), 0, 1)
+    assert jobs.queue.read_result(jobs.get(records[3]), 0, 1) == b"r"
 
 
 def test_cached_results_are_dropped_on_demand_the_oldest_first(jobs):
@@ -235,12 +235,12 @@ def test_cached_results_are_dropped_on_demand_the_oldest_first(jobs):
         jobs.leave(record)
         cached.append(jobs.get(record))
         next_millisecond(jobs)
-    jobs.ledger.collect_garbage()
+    jobs.queue.collect_garbage()
     size = len(b"bodyheader")
     assert jobs.load()["cached_bytes"] == 3 * size
-    assert jobs.ledger.drop_cached(size + 1) == [cached[0].result, cached[1].result]
+    assert jobs.queue.evict_cached(size + 1) == [cached[0].result, cached[1].result]
     assert jobs.load()["cached_bytes"] == size
-    assert jobs.ledger.drop_cached(1000) == [cached[2].result]
-    assert jobs.ledger.drop_cached(1000) == []
+    assert jobs.queue.evict_cached(1000) == [cached[2].result]
+    assert jobs.queue.evict_cached(1000) == []
     assert jobs.load() == {"result_bytes": size}
-    assert jobs.ledger.read_result(jobs.get(kept), 0, 4) == b"body"
+    assert jobs.queue.read_result(jobs.get(kept), 0, 4) == b"body"

@@ -60,7 +60,7 @@ def test_jobs_of_many_passes_are_taken_only_by_who_has_a_thread_for_them(jobs):
     after = jobs.submit(tenant="other")
 
     def taken(allowed):
-        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, allowed).jobs]
+        return [it.record.id for it in jobs.queue.claim("m", "w1", 1000, allowed).jobs]
 
     assert sorted(taken(0)) == sorted([one.id, after.id])
     assert taken(0) == []
@@ -73,8 +73,8 @@ def test_a_job_that_was_passed_over_turns_nothing_back(jobs):
     jobs.submit(cost=50)
     for _ in range(30):
         jobs.submit(tenant="busy")
-    jobs.ledger.claim("m", "w1", 40, 0)
-    jobs.ledger.claim("m", "w1", 2, 1)
+    jobs.queue.claim("m", "w1", 40, 0)
+    jobs.queue.claim("m", "w1", 2, 1)
     for _ in range(10):
         jobs.submit(tenant="late")
     taken = Counter(it.tenant for it in order(jobs, 10))
@@ -100,7 +100,7 @@ def test_huge_images_and_many_passes_have_threads_of_their_own(jobs):
     many, huge = jobs.submit(cost=50), jobs.submit(pixels=64_000_000, cost=6)
 
     def taken(*allowed):
-        return [it.record.id for it in jobs.ledger.claim("m", "w1", 1000, *allowed).jobs]
+        return [it.record.id for it in jobs.queue.claim("m", "w1", 1000, *allowed).jobs]
 
     assert taken(0, 0) == []
     assert taken(0, 1) == [huge.id]

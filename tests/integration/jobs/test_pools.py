@@ -23,9 +23,9 @@ EQUAL = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
 @contextlib.contextmanager
 def serving(jobs, digest):
     """A worker of these weights."""
-    ledger = jobs.ledger
+    queue = jobs.queue
     heartbeat = model_registry.RegistrationHeartbeat(
-        ledger.redis, f"worker-{digest}", [CARDS[digest]], ledger.settings.lease
+        queue.redis, f"worker-{digest}", [CARDS[digest]], queue.settings.lease
     )
     heartbeat.start()
     try:
@@ -36,7 +36,7 @@ def serving(jobs, digest):
 
 def ended(jobs, record, **options):
     """Has the reconciler look until the job has ended; its reason."""
-    until(lambda: jobs.ledger.reconcile(**options) is None or jobs.get(record).state.final)
+    until(lambda: jobs.queue.reconcile(**options) is None or jobs.get(record).state.final)
     return jobs.get(record).failure.reason
 
 
@@ -47,7 +47,7 @@ def test_a_worker_takes_jobs_of_its_own_weights_alone(jobs):
     assert jobs.claim(pool="m") == []
     (claim,) = jobs.claim(pool=OLD, jobs=9)
     assert claim.record == jobs.get(old)
-    jobs.ledger.release(claim)
+    jobs.queue.release(claim)
     assert jobs.claim(pool=NEW) == []
     assert len(jobs.claim(pool=OLD)) == 1
 
@@ -59,14 +59,14 @@ def test_equal_requests_share_results_only_of_the_same_weights(jobs):
     assert jobs.submit(pool=NEW, **EQUAL).leader == new.id
     jobs.succeed(jobs.take(new), b"new")
     for pool, body in ((OLD, b"old"), (NEW, b"new")):
-        assert jobs.ledger.read_result(jobs.submit(pool=pool, **EQUAL), 0, 3) == body
+        assert jobs.queue.read_result(jobs.submit(pool=pool, **EQUAL), 0, 3) == body
 
 
 def test_the_result_of_deleted_jobs_answers_nobody(jobs):
     for pool in (OLD, NEW):
         record = jobs.submit(pool=pool, **EQUAL)
         jobs.succeed(jobs.take(record))
-        jobs.ledger.delete(record)
+        jobs.queue.delete(record)
         assert jobs.submit(pool=pool, **EQUAL).state is State.QUEUED
 
 
@@ -75,7 +75,7 @@ def test_a_repeated_request_finds_its_job_whatever_is_served_meanwhile(jobs):
     jobs.succeed(jobs.take(jobs.submit(job)), b"old")
     again = jobs.submit(id=job.id, pool=NEW, **EQUAL)
     assert (again.state, again.pool) == (State.SUCCEEDED, OLD)
-    assert jobs.ledger.read_result(again, 0, 3) == b"old"
+    assert jobs.queue.read_result(again, 0, 3) == b"old"
 
 
 def test_jobs_whose_weights_gave_way_to_others_end_and_are_made_anew_by_the_same_request(jobs):
@@ -103,7 +103,7 @@ def test_all_jobs_of_all_callers_end_a_bounded_number_at_a_time(jobs):
         for record in records:
             assert ended(jobs, record, limit=5) == "MODEL_CHANGED"
     assert jobs.load() == {}
-    assert jobs.ledger.standing().queues == {}
+    assert jobs.queue.stats().queues == {}
 
 
 def test_a_lost_workers_job_whose_weights_nobody_serves_ends_too(jobs):
@@ -117,9 +117,9 @@ def test_a_job_that_runs_is_left_to_its_worker(jobs):
     record = jobs.submit(pool=OLD)
     claim = jobs.take(record)
     with serving(jobs, "new"):
-        ends = time.monotonic() + 3 * jobs.ledger.settings.lease
+        ends = time.monotonic() + 3 * jobs.queue.settings.lease
         while time.monotonic() < ends:
-            assert jobs.ledger.renew([claim]) == set()
+            assert jobs.queue.renew([claim]) == set()
             jobs.reconcile()
             time.sleep(0.05)
         assert jobs.succeed(claim)
@@ -130,7 +130,7 @@ def test_a_worker_that_restarts_within_a_lease_is_waited_for(jobs):
     with serving(jobs, "new"):
         for _ in range(3):
             jobs.reconcile()
-            time.sleep(0.6 * jobs.ledger.settings.lease)
+            time.sleep(0.6 * jobs.queue.settings.lease)
             with serving(jobs, "old"):
                 jobs.reconcile()
         assert jobs.get(record).state is State.QUEUED
@@ -142,7 +142,7 @@ def test_jobs_wait_while_the_model_is_served_by_nobody_or_by_their_own_weights(j
     with serving(jobs, served) if served else contextlib.nullcontext(), serving(jobs, "new"):
         jobs.reconcile()
     with serving(jobs, served) if served else contextlib.nullcontext():
-        ends = time.monotonic() + 3 * jobs.ledger.settings.lease
+        ends = time.monotonic() + 3 * jobs.queue.settings.lease
         while time.monotonic() < ends:
             jobs.reconcile()
             time.sleep(0.05)
@@ -159,7 +159,7 @@ def test_jobs_of_another_model_are_no_concern_of_a_change(jobs):
 
 def test_jobs_end_in_a_full_redis_too(jobs):
     record = jobs.submit(pool=OLD)
-    with full(jobs.ledger.redis), serving(jobs, "new"):
+    with full(jobs.queue.redis), serving(jobs, "new"):
         assert ended(jobs, record) == "MODEL_CHANGED"
 
 
@@ -169,13 +169,13 @@ def test_what_waits_for_a_model_is_what_waits_for_all_of_its_weights(jobs):
     for _ in range(2):
         jobs.submit(pool=NEW)
     jobs.submit(model="n")
-    queues = jobs.ledger.standing().queues
+    queues = jobs.queue.stats().queues
     assert {model: number for model, (number, _) in queues.items()} == {"m": 3, "n": 1}
     assert queues["m"][1] >= 0.05
 
 
 def test_lost_messages_go_to_the_queue_of_the_weights_again(jobs):
     jobs.submit(pool=OLD)
-    jobs.ledger.redis.delete(keys.messages(OLD))
+    jobs.queue.redis.delete(keys.messages(OLD))
     assert jobs.reconcile() == {OLD: 1}
-    assert jobs.ledger.redis.llen(keys.messages(OLD)) == 1
+    assert jobs.queue.redis.llen(keys.messages(OLD)) == 1

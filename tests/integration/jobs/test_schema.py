@@ -30,15 +30,15 @@ def busy(jobs):
     jobs.succeed(jobs.take(answered))
     jobs.leave(answered)
     claimed = jobs.take(jobs.submit())
-    jobs.ledger.progress(claimed, 0.5)
-    jobs.ledger.release(claimed)
+    jobs.queue.progress(claimed, 0.5)
+    jobs.queue.release(claimed)
     jobs.claim()
     for _ in range(2):
         jobs.submit(keep=False, **equal)
     jobs.submit(cost=50)
     jobs.submit(pixels=64_000_000, cost=6)
-    jobs.ledger.cancel(jobs.submit(tenant="t").id)
-    return jobs.ledger.redis
+    jobs.queue.cancel(jobs.submit(tenant="t").id)
+    return jobs.queue.redis
 
 
 def test_every_key_is_of_a_row_and_of_its_type(busy):

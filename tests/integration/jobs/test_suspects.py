@@ -22,7 +22,7 @@ def suspects(jobs):
 
 
 def claimed(jobs, *, is_idle):
-    found = jobs.ledger.claim("m", "w1", 1000, is_idle=is_idle)
+    found = jobs.queue.claim("m", "w1", 1000, is_idle=is_idle)
     return [it.record.id for it in found.jobs], found.suspect_waits
 
 
@@ -40,16 +40,16 @@ def test_a_worker_that_is_not_idle_gets_nothing_that_is_behind_a_suspect(jobs, s
 
 def test_what_was_given_back_is_no_suspect(jobs):
     record = jobs.submit()
-    assert jobs.ledger.release(jobs.take(record))
+    assert jobs.queue.release(jobs.take(record))
     assert claimed(jobs, is_idle=False) == ([record.id], False)
 
 
 @pytest.fixture
 def claimer(jobs):
     """Of a worker, and its leases."""
-    leases = LeaseRenewer(jobs.ledger)
-    events = JobEvents(worker_app(jobs.ledger.settings.redis_url, remote_control=False), "w1", is_on=False)
-    return Claimer(jobs.ledger, leases, events, "w1"), leases
+    leases = LeaseRenewer(jobs.queue)
+    events = JobEvents(worker_app(jobs.queue.settings.redis_url, remote_control=False), "w1", is_on=False)
+    return Claimer(jobs.queue, leases, events, "w1"), leases
 
 
 def ids(claimer, pool="m"):

@@ -122,4 +122,5 @@ def test_flower_shows_workers_and_how_each_job_ended(service, client):
             return {job: tasks[job]["state"] for job in expected if job in tasks}
 
         until(lambda: shown() == expected, 30)
-        assert {it["name"] for it in fetch("/api/tasks").values()} == {"convlens.visualize"}
+        tasks = fetch("/api/tasks")
+        assert {tasks[job]["name"] for job in expected} == {"convlens.visualize"}

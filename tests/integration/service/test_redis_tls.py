@@ -9,7 +9,7 @@ from tls_front import tls_in_front
 
 from convlens.client import Client, GradCAM
 from convlens.jobs.queue.celery import celery_app
-from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
+from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local.certificates import ensure_certificates
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)
@@ -67,7 +67,7 @@ def test_a_redis_that_is_not_to_be_trusted_is_not_talked_to(tmp_path, port, made
         }[why]
     )
     if part == "ledger":
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(RedisUnavailable):
             connect(url).ping()
     else:
         with pytest.raises(Exception, match=r"(?i)ssl|certificate|connection"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from all_queue import Queue
 
-from convlens.jobs.queue.ledger import Ledger
-from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
+from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.server.io_threads import IoThreads
 from convlens.server.model_cache import ModelCache
 from convlens.server.settings import ServerSettings
@@ -22,7 +22,7 @@ async def threads():
 
 def cache_at(url: str, threads: IoThreads) -> ModelCache:
     settings = ServerSettings(redis_url=url)
-    return ModelCache(Ledger(connect(url, 1.0), settings, settings.bounds), threads)
+    return ModelCache(Queue(connect(url, 1.0), settings, settings.bounds), threads)
 
 
 async def test_concurrent_readers_share_one_read(redis_url, threads):
@@ -43,4 +43,4 @@ async def test_a_failure_reaches_every_reader_and_is_not_cached(threads):
     cache = cache_at("redis://127.0.0.1:1/0", threads)
     for _ in range(2):
         errors = await asyncio.gather(*(cache.get() for _ in range(3)), return_exceptions=True)
-        assert all(isinstance(error, LedgerUnavailable) for error in errors)
+        assert all(isinstance(error, RedisUnavailable) for error in errors)

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from convlens.jobs.queue.scripts import ScriptFailed
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.server.status import to_status_error
 
 
@@ -19,4 +19,4 @@ def test_a_redis_error_is_unavailable(error):
 def test_a_failing_script_is_internal_and_handled_like_an_unavailable_redis_by_background_loops():
     error = ScriptFailed("submit.lua: no such thing")
     assert to_status_error(error).code is grpc.StatusCode.INTERNAL
-    assert isinstance(error, LedgerUnavailable)
+    assert isinstance(error, RedisUnavailable)

@@ -16,8 +16,8 @@ from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.pools import pool_of
 from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
+from convlens.jobs.queue.consumer import JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(settings: WorkerSettings) -> int:
     """Serves the models there are; the exit status."""
     try:
-        ledger = Ledger(connect(settings.redis_url), settings)
+        queue = JobConsumer(connect(settings.redis_url), settings)
     except UnusableFolder as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
@@ -75,18 +75,18 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    leases = LeaseRenewer(ledger)
+    leases = LeaseRenewer(queue)
     cards = [it.card for it in serving]
-    heartbeat = model_registry.RegistrationHeartbeat(ledger.redis, name, cards, settings.lease, refused)
+    heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
-    outcomes = Outcomes(ledger, leases, events)
+    outcomes = Outcomes(queue, leases, events)
     consumers = Consumers(
-        ledger,
-        Claimer(ledger, leases, events, name),
-        Decoder(ledger, leases, outcomes, Reader(settings.max_image_pixels), decoders),
-        Committer(ledger, leases, outcomes, name),
+        queue,
+        Claimer(queue, leases, events, name),
+        Decoder(queue, leases, outcomes, Reader(settings.max_image_pixels), decoders),
+        Committer(queue, leases, outcomes, name),
         outcomes,
         serving,
         settings.consumers,
@@ -96,7 +96,7 @@ def _run(settings: WorkerSettings) -> int:
     events.start()
     consumers.start()
     checks.log_problems(CHECKS, Deployment(settings))
-    watchdog = Watchdog(ledger, leases, consumers, {it.pool: it.batcher for it in serving}, settings)
+    watchdog = Watchdog(queue, leases, consumers, {it.pool: it.batcher for it in serving}, settings)
     watchdog.start()
 
     def ready() -> None:

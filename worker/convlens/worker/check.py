@@ -7,7 +7,7 @@ import re
 import sys
 
 from convlens.jobs import model_registry
-from convlens.jobs.runtime.redis_client import LedgerUnavailable, connect
+from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.worker.settings import WorkerSettings
 
 
@@ -16,7 +16,7 @@ def main() -> int:
     settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
     try:
         workers = model_registry.read_live_workers(connect(settings.redis_url))
-    except LedgerUnavailable as error:
+    except RedisUnavailable as error:
         print(f"redis cannot be reached: {error}", file=sys.stderr)
         return 1
     matching = sorted(worker for worker in workers if _matches(worker, settings.name))

@@ -40,6 +40,11 @@ class Bounds:
         """Of results that nobody waits for and no job keeps; few, for Redis and its files to stay small."""
         return int(self.result_bytes * CACHE)
 
+    @property
+    def of_cache(self) -> tuple[int, int, int]:
+        """What cached results are held to: see trim_cache in lua/lib/results.lua."""
+        return self.cached_bytes, self.result_bytes, self.known_jobs
+
 
 _NAMES: Final = {
     "jobs": ("max_jobs", "jobs queued or running"),

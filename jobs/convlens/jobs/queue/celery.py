@@ -18,8 +18,8 @@ from celery.exceptions import SecurityWarning
 from celery.worker.control import inspect_command
 
 from convlens.jobs.queue import keys
+from convlens.jobs.queue.consumer import Claim
 from convlens.jobs.queue.kombu_transport import TASK
-from convlens.jobs.queue.ledger import Claim
 from convlens.jobs.runtime.settings import JobsSettings
 
 

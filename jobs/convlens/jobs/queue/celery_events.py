@@ -15,8 +15,8 @@ from celery import Celery
 from celery.utils.nodenames import default_nodename
 from kombu import Connection
 
+from convlens.jobs.queue.consumer import Claim
 from convlens.jobs.queue.kombu_transport import TASK
-from convlens.jobs.queue.ledger import Claim
 from convlens.jobs.queue.record import JobFailure
 from convlens.jobs.runtime.background import Loop
 
@@ -57,7 +57,7 @@ class JobEvents:
 
     def succeeded(self, claim: Claim) -> None:
         """A job's result is stored."""
-        self._add("task-succeeded", claim, result="None", runtime=time.monotonic() - claim.taken)
+        self._add("task-succeeded", claim, result="None", runtime=time.monotonic() - claim.claimed_at)
 
     def failed(self, claim: Claim, failure: JobFailure) -> None:
         """A job ended FAILED."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from convlens.jobs.queue import keys
-from convlens.jobs.queue.ledger import Claim, Ledger
+from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.record import State
 from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.background import Loop
@@ -22,12 +22,12 @@ class LeaseRenewer:
     the notification arrives, else from the next renewal on.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, queue: JobConsumer) -> None:
+        self._queue = queue
         self._claims: dict[str, Claim] = {}
         self._lock = threading.Lock()
-        self._loop = Loop("leases", self._renew, ledger.settings.lease / 3)
-        self._ends = Subscriber(ledger.redis, keys.ENDED, self._on_end)
+        self._loop = Loop("leases", self._renew, queue.settings.lease / 3)
+        self._ends = Subscriber(queue.redis, keys.ENDED, self._on_end)
         self._dropped = threading.Condition(self._lock)
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class LeaseRenewer:
 
     def _renew(self) -> None:
         claims = self.held()
-        lost = self._ledger.renew(claims) if claims else set()
+        lost = self._queue.renew(claims) if claims else set()
         for claim in claims:
             if claim.record.id in lost:
                 log.info("job=%s is no longer this worker's", claim.record.id)

@@ -1,4 +1,4 @@
-"""What a front asks the ledger to queue, how submit.lua is told of it, and what it answers."""
+"""A job to be queued, the arguments of submit.lua for it, and how its replies are read."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NotSubmitted = Full | StoreFull | RequestIdReused
 
 
 def new_waiter() -> str:
-    """A name for one who waits, unlike any other."""
+    """Return a unique name for a waiter."""
     return secrets.token_urlsafe(9)
 
 
@@ -75,8 +75,8 @@ class Pack:
                 self.body.append(data)
 
 
-def words(job: NewJob, pack: Pack) -> dict[str, Any]:
-    """What submit.lua is told of a job; its `nonce` names this very call, and whoever waits with it."""
+def script_args(job: NewJob, pack: Pack) -> dict[str, Any]:
+    """The arguments of submit.lua for a job; `nonce` identifies this very call, and its waiter."""
     return {
         "id": job.id, "nonce": new_waiter(), "model": job.model, "pool": job.pool,
         "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
@@ -87,21 +87,21 @@ def words(job: NewJob, pack: Pack) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def submitted(job: NewJob, nonce: str, outcome: bytes, told: Sequence[bytes]) -> Record | NotSubmitted | None:
-    """What submit.lua answered of a job; None where one of its images is gone."""
+def parse_outcome(job: NewJob, nonce: str, outcome: bytes, details: Sequence[bytes]) -> Record | NotSubmitted | None:
+    """What submit.lua replied for a job; None where one of its images is gone."""
     waiter = "" if job.keep else nonce
     match outcome:
         case b"GONE":
             return None
         case b"FULL":
-            return Full.from_script(told)
+            return Full.from_script(details)
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
         case b"CREATED":
-            flow, created, deadline, position = told
+            flow, created, deadline, position = details
             return Record(
                 id=job.id, state=State.QUEUED, model=job.model, tenant=job.tenant, flow=flow.decode(),
                 priority=job.priority, images=len(job.images), request_id=job.request_id, created=int(created) / 1000,
                 deadline=int(deadline) / 1000, position=int(position), waiter=waiter,
             )  # fmt: skip
-    return replace(Record.parse(job.id, hash_fields(told)), waiter=waiter)
+    return replace(Record.parse(job.id, hash_fields(details)), waiter=waiter)

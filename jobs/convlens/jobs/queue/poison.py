@@ -58,5 +58,5 @@ def report_set_aside(client: redis.Redis) -> None:
         if line is None:
             break
         kind, _, rest = line.partition(b" ")
-        report(kind.decode() if kind in _KINDS else "other", rest, "by a script of the ledger")
+        report(kind.decode() if kind in _KINDS else "other", rest, "by a script of the queue")
     client.ltrim(keys.POISONED, -MOST, -1)

@@ -8,18 +8,18 @@ from __future__ import annotations
 import logging
 import uuid
 
-from convlens.jobs.queue.ledger import Ledger
+from convlens.jobs.queue.maintenance import Maintenance
 from convlens.jobs.runtime.background import Loop
 
 log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Loops that look after the ledger, and after payloads that nobody needs, every `reconcile_interval`."""
+    """Loops that look after the maintenance, and after payloads that nobody needs, every `reconcile_interval`."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._interval = interval = ledger.settings.reconcile_interval
+    def __init__(self, maintenance: Maintenance) -> None:
+        self._maintenance = maintenance
+        self._interval = interval = maintenance.settings.reconcile_interval
         self._name = uuid.uuid4().hex
         self._is_elected = False
         self._audited: bytes | str = "+inf"
@@ -41,17 +41,17 @@ class Reconciler:
 
     def _reconcile(self) -> None:
         self._is_elected = False
-        self._is_elected = self._ledger.elect(self._name, 5 * self._interval + 5)
+        self._is_elected = self._maintenance.elect(self._name, 5 * self._interval + 5)
         if not self._is_elected:
             return
-        for pool, messages in self._ledger.reconcile().items():
+        for pool, messages in self._maintenance.reconcile().items():
             log.info("pool=%s %d messages were missing", pool, messages)
-        self._audited = self._ledger.audit(self._audited)
-        self._ledger.report_poisoned()
+        self._audited = self._maintenance.audit(self._audited)
+        self._maintenance.report_poisoned()
 
     def _collect_garbage(self) -> None:
         if self._is_elected:
-            self._ledger.collect_garbage()
+            self._maintenance.collect_garbage()
 
     def _step_down(self) -> None:
-        self._ledger.elect(self._name, 0)
+        self._maintenance.elect(self._name, 0)

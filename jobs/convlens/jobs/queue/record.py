@@ -1,4 +1,4 @@
-"""A job's record: the values that the ledger returns. Knows nothing of Redis."""
+"""A job's record: the values that the queue returns. Knows nothing of Redis."""
 
 from __future__ import annotations
 

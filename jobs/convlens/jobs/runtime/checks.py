@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def run_checks(table: Mapping[str, Check[S]], subject: S) -> Iterator[Finding]:
         try:
             for level, message in check(subject):
                 yield Finding(name, level, message)
-        except (LedgerUnavailable, OSError) as error:
+        except (RedisUnavailable, OSError) as error:
             yield Finding(name, Level.UNKNOWN, f"cannot be checked: {error}")
 
 

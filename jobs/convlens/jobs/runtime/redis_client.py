@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 KEY_PREFIX: Final = "convlens:"
 """What every key of the service begins with."""
-LedgerUnavailable = redis.RedisError
+RedisUnavailable = redis.RedisError
 """What any call to the queue may raise while Redis is unavailable; callers need not import redis for it."""
 
 _TEMPORARY: Final = ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
@@ -36,7 +36,7 @@ class RedisClock:
         self._valid_until = -math.inf
 
     def __call__(self) -> float:
-        """Return seconds since the epoch. Raises LedgerUnavailable."""
+        """Return seconds since the epoch. Raises RedisUnavailable."""
         now = time.monotonic()
         if now >= self._valid_until:
             seconds, micros = self._redis.time()

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-from convlens.jobs.queue.ledger import JobLive
+from convlens.jobs.queue.producer import JobNotFinished
 from convlens.jobs.queue.record import State
 from convlens.server import responses
 from convlens.server.auth.principal import current_caller
@@ -94,7 +94,9 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         """Stream a result's header and its bytes from an offset on."""
         record = await self._gateway.get(check_job_id(request.id), current_caller())
         if not record.state.final:
-            raise JobLive(f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED")
+            raise JobNotFinished(
+                f"job {record.id} is {record.state.name}; its result can be read once it has SUCCEEDED"
+            )
         offset = check_offset(request.offset, record.result_bytes)
         sending = CallSendBudget(self._send_budget, context)
         parts = self._results.responses(record, sending, job_pb2.ReadJobResultResponse, offset)

@@ -12,8 +12,8 @@ import time
 from typing import Final, NamedTuple
 
 from convlens.jobs.queue.celery_events import JobEvents
+from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Claim, Ledger
 
 ALONE_SECONDS: Final = 5.0
 """For so long others wait until the worker is idle for a suspect, and until the suspect has ended; then they go on."""
@@ -30,8 +30,8 @@ class Claimed(NamedTuple):
 class Claimer:
     """One consumer claims at a time. What is claimed is held by the leases."""
 
-    def __init__(self, ledger: Ledger, leases: LeaseRenewer, events: JobEvents, worker: str) -> None:
-        self._ledger = ledger
+    def __init__(self, queue: JobConsumer, leases: LeaseRenewer, events: JobEvents, worker: str) -> None:
+        self._queue = queue
         self._leases = leases
         self._events = events
         self._worker = worker
@@ -41,7 +41,7 @@ class Claimer:
         self._since = 0.0
 
     def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> Claimed:
-        """As Ledger.claim(); nothing while a suspect is computed, or is to be."""
+        """As JobConsumer.claim(); nothing while a suspect is computed, or is to be."""
         with self._lock:
             held = self._leases.held()
             now = time.monotonic()
@@ -51,7 +51,7 @@ class Claimer:
             elif self._suspect_pool not in {None, pool} or any(_is_alone(claim, now) for claim in held):
                 is_paused = True
                 images = many = huge = 0
-            claims = self._ledger.claim(pool, self._worker, images, many, huge, permit=permit, is_idle=not held)
+            claims = self._queue.claim(pool, self._worker, images, many, huge, permit=permit, is_idle=not held)
             for claim in claims.jobs:
                 self._leases.hold(claim)
                 self._events.claimed(claim)
@@ -64,7 +64,7 @@ class Claimer:
     def give_back(self, pool: str, permit: str | None) -> None:
         """Claim nothing, and give back the message that was popped."""
         if permit is not None:
-            self._ledger.claim(pool, self._worker, 0, 0, 0, permit=permit)
+            self._queue.claim(pool, self._worker, 0, 0, 0, permit=permit)
 
     def wait_for_change(self, seconds: float) -> None:
         """Wait until a job of this worker ends, for so many seconds."""
@@ -73,4 +73,4 @@ class Claimer:
 
 def _is_alone(claim: Claim, now: float) -> bool:
     """True for a suspect that was claimed a short while ago."""
-    return claim.record.attempts > 1 and now - claim.taken < ALONE_SECONDS
+    return claim.record.attempts > 1 and now - claim.claimed_at < ALONE_SECONDS

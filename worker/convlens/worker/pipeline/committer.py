@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 from convlens.jobs.payloads.store import Data
+from convlens.jobs.queue.consumer import Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Ended, Ledger
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.perturbation import Images, run_methods
 from convlens.worker.engine.plan import Plan
@@ -31,8 +31,8 @@ MOST_TOGETHER: Final = 16
 class Committer:
     """Ends jobs under way; `worker` is the name that their results give."""
 
-    def __init__(self, ledger: Ledger, leases: LeaseRenewer, outcomes: Outcomes, worker: str) -> None:
-        self._ledger = ledger
+    def __init__(self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, worker: str) -> None:
+        self._queue = queue
         self._leases = leases
         self._outcomes = outcomes
         self._worker = worker
@@ -45,7 +45,7 @@ class Committer:
             if ended:
                 stored.append((job, ended))
         try:
-            counted = self._ledger.finish([ended for _, ended in stored])
+            counted = self._queue.finish([ended for _, ended in stored])
         except Exception as error:  # noqa: BLE001 - whatever it is, their leases would be renewed for ever
             for job, _ in stored:
                 self._outcomes.left(job.claim, error)
@@ -58,14 +58,14 @@ class Committer:
                 self._outcomes.abandoned(job.claim)
             self._leases.drop(job.claim)
 
-    def _report(self, job: InFlightJob, ended: Ended) -> None:
+    def _report(self, job: InFlightJob, ended: Completion) -> None:
         self._outcomes.succeeded(job.claim, ended.result_bytes)
         log.info(
             "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.serving.card.name,
             job.images, len(job.passes), max(it.batch_size for it in job.passes),
         )  # fmt: skip
 
-    def _store(self, job: InFlightJob) -> Ended:
+    def _store(self, job: InFlightJob) -> Completion:
         """Wait for a job's passes, put its arrays together, and store them."""
         results = [piece.result() for piece in job.pieces]
         job.passes += [it.took for it in results]
@@ -92,7 +92,7 @@ class Committer:
                 time.monotonic() - began, self._worker,
             )  # fmt: skip
 
-        return self._ledger.store(job.claim, draw_parts(), job.plan.result_bytes)
+        return self._queue.store(job.claim, draw_parts(), job.plan.result_bytes)
 
     def _sample(self, job: InFlightJob, number: int, first: Outputs) -> Outputs:
         """Run what takes passes of its own of a piece, and report the job's progress once a second."""
@@ -112,7 +112,7 @@ class Committer:
             nonlocal reported
             if time.monotonic() - reported >= 1:
                 reported = time.monotonic()
-                self._ledger.progress(job.claim, (number + share) / len(job.pixels))
+                self._queue.progress(job.claim, (number + share) / len(job.pixels))
 
         card = job.serving.card
         pixels = job.pixels[number]

@@ -18,9 +18,9 @@ from contextlib import nullcontext
 from typing import Final
 
 from convlens.jobs.queue import keys
-from convlens.jobs.queue.ledger import Claim, Ledger
+from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer, take_computed
 from convlens.worker.pipeline.decoder import Decoder, planned
@@ -44,7 +44,7 @@ class Consumers:
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: JobConsumer,
         claimer: Claimer,
         decoder: Decoder,
         committer: Committer,
@@ -53,7 +53,7 @@ class Consumers:
         most: int,
         working: Budget,
     ) -> None:
-        self.ledger = ledger
+        self.queue = queue
         self.claimer = claimer
         self.decoder = decoder
         self.committer = committer
@@ -67,7 +67,7 @@ class Consumers:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._at_list = {pool: threading.Lock() for pool in self._models}
-        self._new_flows = Subscriber(ledger.redis, keys.NEW_FLOWS, self._on_new_flow)
+        self._new_flows = Subscriber(queue.redis, keys.NEW_FLOWS, self._on_new_flow)
 
     @property
     def is_stopping(self) -> bool:
@@ -110,7 +110,7 @@ class Consumers:
         with self._turn_at_list(model.pool) as has_turn:
             if not (has_turn and model.limit.wait(IDLE_SECONDS)):
                 return None
-            kind = self.ledger.next_message(model.pool, kinds, IDLE_SECONDS)
+            kind = self.queue.next_message(model.pool, kinds, IDLE_SECONDS)
         if kind is not None:
             with self._lock:
                 self.messages += 1
@@ -161,7 +161,7 @@ class Consumer:
                         permit = self._consumers.next_message(self._model, self._free_kinds())
                         if permit is None and not is_busy:
                             return
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", self._model.card.name, error)
         finally:
             while self._in_flight:
@@ -221,7 +221,7 @@ class Consumer:
                 if self._consumers.is_stopping or self._is_extra:
                     return
                 claims = self._claimer.claim(self._model.pool, 0, many, huge).jobs
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", self._model.card.name, error)
 
     def _compute_one(self, claim: Claim) -> None:
@@ -237,5 +237,5 @@ class Consumer:
         try:
             with self._consumers.working.taken(plan.working_bytes) if is_many else nullcontext():
                 self._consumers.committer.commit(self._consumers.decoder.start(self._model, [claim]))
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             outcomes.left(claim, error)

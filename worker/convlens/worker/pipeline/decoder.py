@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from convlens.jobs.payloads.store import Data, PayloadGone
+from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Claim, Ledger
 from convlens.jobs.request.plan import JobPlan
 from convlens.jobs.request.plan_cache import PlanCache
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
@@ -38,9 +38,9 @@ class Decoder:
     """Images that take long to decode are decoded by `processes`, all others in the calling thread."""
 
     def __init__(
-        self, ledger: Ledger, leases: LeaseRenewer, outcomes: Outcomes, reader: Reader, processes: Decoders
+        self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, reader: Reader, processes: Decoders
     ) -> None:
-        self._ledger = ledger
+        self._queue = queue
         self._leases = leases
         self._outcomes = outcomes
         self._reader = reader
@@ -65,8 +65,8 @@ class Decoder:
     def _fetch(self, claims: Sequence[Claim]) -> list[list[Data] | Exception]:
         """The images of each; in the place of those that cannot be read, for another reason than Redis, the error."""
         try:
-            return [*self._ledger.read_images(claims)]
-        except LedgerUnavailable:
+            return [*self._queue.read_images(claims)]
+        except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - ends the job it belongs to
             if len(claims) == 1:

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from convlens.jobs.queue import keys
+from convlens.jobs.queue.consumer import Claim
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Claim
 from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2
 from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from convlens.jobs.payloads.store import PayloadGone, StoreFull
 from convlens.jobs.queue.celery_events import JobEvents
+from convlens.jobs.queue.consumer import Claim, Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Claim, Ended, Ledger
 from convlens.jobs.queue.record import JobFailure
 from convlens.jobs.request.fields import SpecError
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker import metrics
 from convlens.worker.images import UnreadableAtError
 from convlens.worker.pipeline.batcher import Abandoned, Owner
@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Outcomes:
     """Runs the steps of jobs, and ends those whose steps fail."""
 
-    def __init__(self, ledger: Ledger, leases: LeaseRenewer, events: JobEvents) -> None:
-        self._ledger = ledger
+    def __init__(self, queue: JobConsumer, leases: LeaseRenewer, events: JobEvents) -> None:
+        self._queue = queue
         self._leases = leases
         self._events = events
 
@@ -40,7 +40,7 @@ class Outcomes:
             return step()
         except Abandoned:
             self.abandoned(claim)
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             self.left(claim, error)
         except Exception as error:  # noqa: BLE001 - reported to the caller, and logged where unforeseen
             self._fail(claim, error)
@@ -55,7 +55,9 @@ class Outcomes:
     def owner(self, claim: Claim) -> Owner:
         """Whose work a job's passes are, for the batcher."""
         record = claim.record
-        return Owner(record.flow, lambda: not self._leases.is_lost(claim), claim.taken, record.id, record.attempts > 1)
+        return Owner(
+            record.flow, lambda: not self._leases.is_lost(claim), claim.claimed_at, record.id, record.attempts > 1
+        )
 
     def succeeded(self, claim: Claim, result_bytes: int) -> None:
         """Count a job whose result is stored."""
@@ -83,8 +85,8 @@ class Outcomes:
         else:
             log.info("job=%s reason=%s %s", claim.record.id, failure.reason, failure.message)
         try:
-            self._ledger.finish([Ended(claim, failure)])
-        except LedgerUnavailable as unavailable:
+            self._queue.finish([Completion(claim, failure)])
+        except RedisUnavailable as unavailable:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from convlens.jobs.queue.consumer import JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.queue.ledger import Ledger
 from convlens.jobs.runtime import background
 from convlens.jobs.runtime.background import Loop
-from convlens.jobs.runtime.redis_client import LedgerUnavailable
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.batcher import Batcher
 from convlens.worker.pipeline.consumer import Consumers
 from convlens.worker.settings import WorkerSettings
@@ -54,13 +54,13 @@ class Watchdog:
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: JobConsumer,
         leases: LeaseRenewer,
         consumers: Consumers,
         batchers: Mapping[str, Batcher],  # by pool
         settings: WorkerSettings,
     ) -> None:
-        self._ledger = ledger
+        self._queue = queue
         self._leases = leases
         self._consumers = consumers
         self._batchers = batchers
@@ -106,8 +106,8 @@ class Watchdog:
             return None
         taken = self._consumers.messages
         try:
-            return (taken,) if self._ledger.messages(self._batchers) else None
-        except LedgerUnavailable as error:
+            return (taken,) if self._queue.messages(self._batchers) else None
+        except RedisUnavailable as error:
             log.info("the queues cannot be seen: %s", error)
             return None
 
@@ -118,7 +118,7 @@ class Watchdog:
         try:
             for claim in self._leases.held():
                 if claim.record.id not in guilty:
-                    self._ledger.release(claim)
-        except LedgerUnavailable as error:
+                    self._queue.release(claim)
+        except RedisUnavailable as error:
             log.warning("jobs are left to their leases: %s", error)
         os._exit(HUNG)

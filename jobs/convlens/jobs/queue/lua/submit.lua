@@ -1,6 +1,6 @@
 #!lua
 -- Writes records, or finds the earlier ones of the same ids. Without flags: refused when Redis is full.
--- ARGV: the jobs, who leaves which, and what holds for all of them as JSON (see Ledger.submit), then the jobs' specs. Returns
+-- ARGV: the jobs, who leaves which, and what holds for all of them as JSON (see Producer.submit), then the jobs' specs. Returns
 -- for each job the outcome, the names of payloads that nobody needs, then what is told of it: mostly the record. Outcomes:
 -- CREATED, with flow, created, deadline, position; FOLLOWS (an equal
 -- job under way), ANSWERED (by an equal one's result), EXISTS (the id), AGAIN (this very call came before), REUSED (the id, by

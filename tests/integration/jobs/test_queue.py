@@ -1,4 +1,4 @@
-"""The ledger's promises, on a real Valkey, over both payload stores."""
+"""What the queue promises about jobs, on a real Valkey, over each payload store."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from processes import full, until
 
 from convlens.jobs.payloads.store import PayloadGone
 from convlens.jobs.queue.admission import Full
-from convlens.jobs.queue.ledger import Ended, JobLive
+from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import RequestIdReused
+from convlens.jobs.queue.producer import JobNotFinished
 from convlens.jobs.queue.record import JobFailure, State
 
 
@@ -20,16 +21,16 @@ def test_a_job_runs_through_its_life_and_its_result_is_what_was_written(jobs):
     assert jobs.get(record).position == 0
     claim = jobs.take(record)
     assert (claim.record.state, claim.record.attempts, claim.spec) == (State.RUNNING, 1, b"spec")
-    assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
+    assert jobs.queue.read_images([claim]) == [[b"image", b"bytes"]]
     body = [b"a" * 700_000, memoryview(b"b" * 900_000), b"c" * 1_500_000]
-    assert jobs.ledger.finish([jobs.ledger.store(claim, [*body, b"header"], sum(map(len, body)))]) == [True]
+    assert jobs.queue.finish([jobs.queue.store(claim, [*body, b"header"], sum(map(len, body)))]) == [True]
     record = jobs.get(record)
     assert record.state is State.SUCCEEDED
     assert record.result_bytes == 3_100_000
-    assert jobs.ledger.read_result(record, 3_100_000, record.header_size) == b"header"
-    assert jobs.ledger.read_result(record, 0, 3_100_000) == b"".join(map(bytes, body))
-    assert jobs.ledger.read_result(record, 699_999, 3) == b"abb"
-    assert jobs.ledger.read_result(record, 1_048_570, 20) == b"b" * 20
+    assert jobs.queue.read_result(record, 3_100_000, record.header_size) == b"header"
+    assert jobs.queue.read_result(record, 0, 3_100_000) == b"".join(map(bytes, body))
+    assert jobs.queue.read_result(record, 699_999, 3) == b"abb"
+    assert jobs.queue.read_result(record, 1_048_570, 20) == b"b" * 20
 
 
 def test_only_one_worker_gets_a_job_however_many_messages_there_are(jobs):
@@ -42,9 +43,9 @@ def test_only_one_worker_gets_a_job_however_many_messages_there_are(jobs):
 def test_a_claim_takes_no_more_than_asked_but_one_job_whatever_its_images(jobs):
     for _ in range(4):
         jobs.submit()
-    assert len(jobs.ledger.claim("m", "w1", 1).jobs) == 1
-    assert len(jobs.ledger.claim("m", "w1", 5).jobs) == 2
-    assert len(jobs.ledger.claim("m", "w1", 5).jobs) == 1
+    assert len(jobs.queue.claim("m", "w1", 1).jobs) == 1
+    assert len(jobs.queue.claim("m", "w1", 5).jobs) == 2
+    assert len(jobs.queue.claim("m", "w1", 5).jobs) == 1
 
 
 def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_nothing(jobs):
@@ -55,9 +56,9 @@ def test_a_silent_workers_job_goes_to_another_and_the_late_answer_counts_for_not
     assert second.record.attempts == 2
     assert jobs.succeed(late, b"wrong") is False
     assert jobs.fail(late, JobFailure("INTERNAL", "late")) is False
-    assert jobs.ledger.renew([late, second]) == {record.id}
+    assert jobs.queue.renew([late, second]) == {record.id}
     assert jobs.succeed(second, b"right")
-    assert jobs.ledger.read_result(jobs.get(record), 0, 5) == b"right"
+    assert jobs.queue.read_result(jobs.get(record), 0, 5) == b"right"
 
 
 def test_renewed_leases_are_not_taken_away(jobs):
@@ -65,7 +66,7 @@ def test_renewed_leases_are_not_taken_away(jobs):
     claim = jobs.take(record)
     end = time.monotonic() + 0.9
     while time.monotonic() < end:
-        assert jobs.ledger.renew([claim]) == set()
+        assert jobs.queue.renew([claim]) == set()
         assert jobs.reconcile() == {}
         time.sleep(0.05)
     assert jobs.get(record).state is State.RUNNING
@@ -95,7 +96,7 @@ def test_a_released_job_is_queued_again_in_its_place_and_the_attempt_is_not_coun
     first, second = jobs.submit(), jobs.submit()
     claim = jobs.take(first)
     assert jobs.get(second).position == 0
-    assert jobs.ledger.release(claim)
+    assert jobs.queue.release(claim)
     record = jobs.get(first)
     assert (record.state, record.attempts) == (State.QUEUED, 0)
     assert jobs.get(record).position == 0
@@ -117,23 +118,23 @@ def test_cancel_ends_live_jobs_and_leaves_ended_ones(jobs):
     claim = jobs.take(running)
     jobs.succeed(jobs.take(done))
     for record, state in ((queued, State.CANCELLED), (running, State.CANCELLED), (done, State.SUCCEEDED)):
-        assert jobs.ledger.cancel(record.id).state is state
-    assert jobs.ledger.cancel("0" * 32) is None
-    assert jobs.ledger.renew([claim]) == {running.id}
+        assert jobs.queue.cancel(record.id).state is state
+    assert jobs.queue.cancel("0" * 32) is None
+    assert jobs.queue.renew([claim]) == {running.id}
     assert jobs.claim() == []
 
 
 def test_the_last_waiter_to_leave_cancels_a_job_that_nobody_keeps(jobs):
     job = jobs.new(keep=False)
     record = jobs.submit(job)
-    other = jobs.ledger.join(record)
+    other = jobs.queue.join(record)
     jobs.leave(record, record)
     assert jobs.get(record).state is State.QUEUED
     jobs.leave(other)
     assert jobs.get(record).failure.reason == "ABANDONED"
     assert jobs.submit(job).state is State.QUEUED
     kept = jobs.submit()
-    jobs.leave(jobs.ledger.join(kept))
+    jobs.leave(jobs.queue.join(kept))
     assert jobs.get(kept).state is State.QUEUED
 
 
@@ -145,7 +146,7 @@ def test_a_repeated_request_finds_its_job_and_a_different_one_is_refused(jobs):
         jobs.submit(jobs.new(id=job.id))
     claim = jobs.take(record)
     assert jobs.claim() == []
-    assert jobs.ledger.read_images([claim]) == [[b"image", b"bytes"]]
+    assert jobs.queue.read_images([claim]) == [[b"image", b"bytes"]]
 
 
 def test_an_expired_result_is_gone_but_its_id_is_remembered(jobs):
@@ -154,9 +155,9 @@ def test_an_expired_result_is_gone_but_its_id_is_remembered(jobs):
 
     def gone():
         jobs.reconcile()
-        jobs.ledger.collect_garbage()
+        jobs.queue.collect_garbage()
         try:
-            jobs.ledger.read_result(jobs.get(record), 0, 1)
+            jobs.queue.read_result(jobs.get(record), 0, 1)
         except PayloadGone:
             return True
         return False
@@ -170,39 +171,39 @@ def test_an_expired_result_is_gone_but_its_id_is_remembered(jobs):
 
 def test_deleted_jobs_are_unknown_and_their_payloads_go(jobs):
     record = jobs.submit()
-    with pytest.raises(JobLive):
-        jobs.ledger.delete(record)
+    with pytest.raises(JobNotFinished):
+        jobs.queue.delete(record)
     claim = jobs.take(record)
     jobs.succeed(claim)
     record = jobs.get(record)
-    jobs.ledger.delete(record)
+    jobs.queue.delete(record)
     assert jobs.get(record) is None
-    jobs.ledger.collect_garbage()
+    jobs.queue.collect_garbage()
     with pytest.raises(PayloadGone):
-        jobs.ledger.read_result(record, 0, 1)
-    assert jobs.ledger.read_images([claim]) == [[]]
+        jobs.queue.read_result(record, 0, 1)
+    assert jobs.queue.read_images([claim]) == [[]]
 
 
 def test_jobs_are_listed_newest_first_in_pages(jobs):
     records = [jobs.submit() for _ in range(5)]
-    jobs.ledger.cancel(records[2].id)
+    jobs.queue.cancel(records[2].id)
     newest = [record.id for record in reversed(records)]
-    first, token = jobs.ledger.page(2, None, None)
-    rest, end = jobs.ledger.page(10, token, None)
+    first, token = jobs.queue.page(2, None, None)
+    rest, end = jobs.queue.page(10, token, None)
     assert [r.id for r in first + rest] == newest
     assert end is None
-    assert [r.id for r in jobs.ledger.page(10, None, State.CANCELLED)[0]] == [records[2].id]
+    assert [r.id for r in jobs.queue.page(10, None, State.CANCELLED)[0]] == [records[2].id]
 
 
 def test_a_tenants_list_has_its_own_jobs_alone(jobs):
     own, _ = jobs.submit(tenant="a"), jobs.submit(tenant="b")
-    assert [record.id for record in jobs.ledger.page(10, None, None, "a")[0]] == [own.id]
-    assert len(jobs.ledger.page(10, None, None)[0]) == 2
+    assert [record.id for record in jobs.queue.page(10, None, None, "a")[0]] == [own.id]
+    assert len(jobs.queue.page(10, None, None)[0]) == 2
 
 
 def test_scripts_survive_a_redis_that_forgot_them(jobs):
     jobs.submit()
-    jobs.ledger.redis.script_flush()
+    jobs.queue.redis.script_flush()
     assert jobs.submit().state is State.QUEUED
 
 
@@ -212,7 +213,7 @@ def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
     twin = {"fingerprint": "f", "images": [("d1", b"first"), ("d2", b"second")]}
     large = jobs.new(reserved=1 << 30)
     asked = [jobs.new(**twin), large, jobs.new(id=earlier.id), jobs.new(**twin), earlier]
-    queued, full, reused, follows, same = jobs.ledger.submit(asked)
+    queued, full, reused, follows, same = jobs.queue.submit(asked)
     assert (queued.state, queued.leader) == (State.QUEUED, "")
     assert isinstance(full, Full)
     assert isinstance(reused, RequestIdReused)
@@ -221,31 +222,31 @@ def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
     assert jobs.get(large) is None
     assert jobs.load()["jobs"] == 3
     assert jobs.load()["image_bytes"] == 21
-    assert jobs.ledger.submit([]) == []
+    assert jobs.queue.submit([]) == []
 
 
 def test_jobs_that_end_together_end_each_for_itself(jobs):
     records = [jobs.submit() for _ in range(4)]
     claims = jobs.claim(jobs=4)
-    jobs.ledger.cancel(records[2].id)
-    ends = [jobs.ledger.store(claim, [b"body", b"header"], 4) for claim in claims[:3]]
-    assert jobs.ledger.finish([*ends, Ended(claims[3], JobFailure("INTERNAL", "no"))]) == [True, True, False, True]
+    jobs.queue.cancel(records[2].id)
+    ends = [jobs.queue.store(claim, [b"body", b"header"], 4) for claim in claims[:3]]
+    assert jobs.queue.finish([*ends, Completion(claims[3], JobFailure("INTERNAL", "no"))]) == [True, True, False, True]
     found = [jobs.get(record) for record in records]
     assert [it.state for it in found] == [State.SUCCEEDED, State.SUCCEEDED, State.CANCELLED, State.FAILED]
-    assert [bytes(jobs.ledger.read_result(it, 0, 4)) for it in found[:2]] == [b"body", b"body"]
+    assert [bytes(jobs.queue.read_result(it, 0, 4)) for it in found[:2]] == [b"body", b"body"]
     assert jobs.load() == {"result_bytes": 20}
     with pytest.raises(PayloadGone):
-        jobs.ledger.payloads.read(claims[2].token, 0, 1)
-    assert jobs.ledger.finish([]) == []
+        jobs.queue.payloads.read(claims[2].token, 0, 1)
+    assert jobs.queue.finish([]) == []
 
 
 def test_one_front_reconciles_and_another_once_it_stepped_down_or_fell_silent_also_over_a_full_redis(jobs):
-    assert jobs.ledger.elect("f1", 60)
-    assert not jobs.ledger.elect("f2", 60)
-    jobs.ledger.elect("f2", 0)
-    with full(jobs.ledger.redis):
-        assert jobs.ledger.elect("f1", 60)
-        jobs.ledger.elect("f1", 0)
-        assert jobs.ledger.elect("f2", 0.1)
-        until(lambda: jobs.ledger.elect("f3", 60))
-    assert not jobs.ledger.elect("f1", 60)
+    assert jobs.queue.elect("f1", 60)
+    assert not jobs.queue.elect("f2", 60)
+    jobs.queue.elect("f2", 0)
+    with full(jobs.queue.redis):
+        assert jobs.queue.elect("f1", 60)
+        jobs.queue.elect("f1", 0)
+        assert jobs.queue.elect("f2", 0.1)
+        until(lambda: jobs.queue.elect("f3", 60))
+    assert not jobs.queue.elect("f1", 60)

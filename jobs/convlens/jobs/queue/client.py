@@ -1,0 +1,52 @@
+"""What the parts of the queue share: a connection, the scripts, the payload store, and how payloads are disposed of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import redis
+
+from convlens.jobs.payloads import open_store
+from convlens.jobs.payloads.store import is_payload_name
+from convlens.jobs.queue import poison
+from convlens.jobs.queue.scripts import Scripts
+from convlens.jobs.runtime.settings import JobsSettings
+
+_EVICTED: Final = 200
+"""Cached results, and tombstones, that are evicted at once."""
+
+
+class QueueClient:
+    """A client of the queue, thread-safe. Raises RedisUnavailable, and UnusableFolder for a bad payload_dir.
+
+    Execution is at least once, the visible outcome exactly once: a job is claimed with a secret token and a lease, the
+    first final state wins, and every script is safe to repeat.
+    """
+
+    def __init__(self, client: redis.Redis, settings: JobsSettings) -> None:
+        self.redis = client
+        self.settings = settings
+        self.payloads = open_store(client, settings.payload_dir, self.evict_cached)
+        self._run = Scripts(client)
+
+    @property
+    def _ttls(self) -> tuple[int, int]:
+        return int(self.settings.result_ttl * 1000), int(self.settings.answered_ttl * 1000)
+
+    def evict_cached(self, size: int) -> list[str]:
+        """Forget cached results of about `size` bytes, the oldest first; return the payloads that may be deleted."""
+        return [name.decode(errors="replace") for name in self._run("drop_cached", size)]
+
+    def _evict(self) -> bool:
+        """Forget some cached results, tombstones and answered jobs; False when there are no more of them."""
+        dropped, unused = self._run("shed", _EVICTED)
+        self._dispose([name.decode(errors="replace") for name in unused])
+        return bool(dropped)
+
+    def _dispose(self, names: Sequence[str]) -> None:
+        """Delete payloads that are not needed any more; what is no payload's name is set aside."""
+        valid = [name for name in names if is_payload_name(name)]
+        self.payloads.delete(valid)
+        for name in set(names).difference(valid):
+            poison.set_aside(self.redis, "garbage", name.encode(), "is no payload's name")
