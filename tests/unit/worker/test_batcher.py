@@ -78,9 +78,9 @@ def test_what_waits_becomes_one_batch_in_order_of_age(batcher, model):
     assert finish(batcher, model) == [[3, 1, 2]]
     assert [got(it) for it in futures] == [[3], [1], [2]]
     done = futures[1][0].result()
-    assert done.took.batch_size == 3
+    assert done.statistics.batch_size == 3
     assert done.outputs.targets.tolist() == [[1]]
-    assert done.took.waited > 0
+    assert done.statistics.waited > 0
 
 
 def test_a_lone_piece_is_taken_at_once_and_alone(model):
@@ -148,7 +148,7 @@ def test_of_a_batch_that_fails_only_the_guilty_work_fails(batcher, model):
     assert got(futures[2]) == [3]
     with pytest.raises(ValueError, match="poisoned"):
         futures[1][0].result(SECONDS)
-    assert futures[0][0].result().took.batch_size == 1
+    assert futures[0][0].result().statistics.batch_size == 1
 
 
 def test_after_a_failure_the_device_goes_on(batcher, model):

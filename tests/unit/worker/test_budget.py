@@ -17,7 +17,7 @@ def test_what_is_held_together_stays_within_it():
 
     def hold(amount):
         nonlocal held, most
-        with budget.taken(amount):
+        with budget.reserve(amount):
             with lock:
                 held += min(amount, 10)
                 most = max(most, held)
@@ -35,10 +35,10 @@ def test_a_large_amount_is_not_overtaken_for_ever():
 
     def take(amount):
         waiting.append(amount)
-        with budget.taken(amount):
+        with budget.reserve(amount):
             order.append(amount)
 
-    with ThreadPoolExecutor(2) as threads, budget.taken(5):
+    with ThreadPoolExecutor(2) as threads, budget.reserve(5):
         threads.submit(take, 10)
         until(lambda: waiting == [10] and len(budget._waiting) == 1)
         threads.submit(take, 1)
@@ -50,9 +50,9 @@ def test_a_large_amount_is_not_overtaken_for_ever():
 def test_it_is_given_back_after_an_error():
     budget = Budget(1)
     for _ in range(2):
-        with contextlib.suppress(ZeroDivisionError), budget.taken(1):
+        with contextlib.suppress(ZeroDivisionError), budget.reserve(1):
             raise ZeroDivisionError
-    with budget.taken(5):
+    with budget.reserve(5):
         pass
-    with pytest.raises(ZeroDivisionError), budget.taken(1):
+    with pytest.raises(ZeroDivisionError), budget.reserve(1):
         raise ZeroDivisionError

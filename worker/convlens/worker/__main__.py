@@ -68,7 +68,7 @@ def _run(settings: WorkerSettings) -> int:
     name = settings.name or f"{platform.node()}-{os.getpid()}"
     serving, refused = load_models(settings)
     if not serving:
-        log.error("none of the models can be served: %s", "; ".join(it.reason for it in refused))
+        log.error("none of the models can be served: %s", "; ".join(model.reason for model in refused))
         return 1
     try:
         metrics_endpoint.serve(settings.metrics_address)
@@ -76,7 +76,7 @@ def _run(settings: WorkerSettings) -> int:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
     leases = LeaseRenewer(queue)
-    cards = [it.card for it in serving]
+    cards = [model.card for model in serving]
     heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
     decoders = Decoders(settings.decoders, settings.max_image_pixels)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
@@ -96,13 +96,13 @@ def _run(settings: WorkerSettings) -> int:
     events.start()
     consumers.start()
     checks.log_problems(CHECKS, Deployment(settings))
-    watchdog = Watchdog(queue, leases, consumers, {it.pool: it.batcher for it in serving}, settings)
+    watchdog = Watchdog(queue, leases, consumers, {model.pool: model.batcher for model in serving}, settings)
     watchdog.start()
 
     def ready() -> None:
         heartbeat.start()
         memory.freeze_objects()
-        print(f"ready: worker {name} models={','.join(it.card.name for it in serving)}", flush=True)
+        print(f"ready: worker {name} models={','.join(model.card.name for model in serving)}", flush=True)
 
     def stop() -> None:
         heartbeat.withdraw()
@@ -111,14 +111,14 @@ def _run(settings: WorkerSettings) -> int:
     try:
         threads = settings.consumers * len(serving)
         return run_worker(
-            app, Inspection(leases, serving), name, [it.pool for it in serving], consumers, threads, ready, stop
+            app, Inspection(leases, serving), name, [model.pool for model in serving], consumers, threads, ready, stop
         )
     finally:
         heartbeat.stop()
         consumers.close()
         events.stop()
-        for it in serving:
-            it.batcher.close()
+        for model in serving:
+            model.batcher.close()
         leases.stop()
         watchdog.stop()
         decoders.close()
@@ -151,9 +151,9 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         limit = InFlightLimit(BATCHES_IN_FLIGHT * settings.max_batch_size)
         slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
         batcher = Batcher(model, settings.max_batch_size, slowest)
-        found = Serving(pool_of(model.card), model.card, batcher, limit)
-        serving[source.name] = found
-        log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, found.pool)
+        served = Serving(pool_of(model.card), model.card, batcher, limit)
+        serving[source.name] = served
+        log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, served.pool)
     return list(serving.values()), refused
 
 
@@ -163,7 +163,7 @@ def _refused(word: str, source: Source | None, reason: str) -> model_pb2.Refused
     if source:
         path = source.kind == "file"
         origin = Path(source.argument).name if path else f"{source.kind}:{source.argument}".rstrip(":")
-    name, origin, reason = (it.encode(errors="replace").decode() for it in (name[:64], origin[:256], reason))
+    name, origin, reason = (text.encode(errors="replace").decode() for text in (name[:64], origin[:256], reason))
     return model_pb2.RefusedModel(name=name, source=origin, reason=reason)
 
 

@@ -68,21 +68,21 @@ class Full(RuntimeError):
         """Seconds in which there will be room: as jobs end now, or by the tenant's rate."""
 
     @classmethod
-    def from_script(cls, told: Sequence[bytes]) -> Full:
+    def from_script(cls, details: Sequence[bytes]) -> Full:
         """What submit.lua answers: what, ":tenant", held, wanted, allowed, live jobs, jobs that end in a second.
 
         Of a rate: "rate", ":tenant", the rate, the milliseconds until it admits more.
         """
-        what, tenant = told[0].decode(), told[1].decode().removeprefix(":")
+        what, tenant = details[0].decode(), details[1].decode().removeprefix(":")
         if what == "rate":
-            rate, wait = float(told[2]), float(told[3]) / 1000
+            rate, wait = float(details[2]), float(details[3]) / 1000
             message = f"tenant {tenant!r} may ask for {rate:g} images × passes a second, and for more in {wait:.3g} s"
             return cls("tenant_rate", tenant, message, wait)
         limit, unit = _NAMES[what]
-        held, wanted, allowed, jobs, rate = map(float, told[2:])
+        held, requested, allowed, jobs, rate = map(float, details[2:])
         least, most = WAIT_SECONDS
-        share = max(SHARE, (held + wanted - allowed) / max(held, 1))
+        share = max(SHARE, (held + requested - allowed) / max(held, 1))
         wait = min(most, max(least, share * jobs / rate)) if rate > 0 else 1.0
         whose = f"tenant {tenant!r} has" if tenant else "there are"
-        message = f"{whose} {held:.0f} {unit}, and this job's {wanted:.0f} would pass the {allowed:.0f} admitted"
-        return cls(limit, tenant, message, wait, never=wanted > allowed)
+        message = f"{whose} {held:.0f} {unit}, and this job's {requested:.0f} would pass the {allowed:.0f} admitted"
+        return cls(limit, tenant, message, wait, never=requested > allowed)

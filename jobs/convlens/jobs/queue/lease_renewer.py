@@ -67,8 +67,8 @@ class LeaseRenewer:
         with self._lock:
             return self._claims.get(claim.record.id) is not claim
 
-    def _on_end(self, words: Sequence[str]) -> None:
-        job_id, state, *_ = words
+    def _on_end(self, message: Sequence[str]) -> None:
+        job_id, state, *_ = message
         if State(int(state)).final:
             with self._lock:
                 self._claims.pop(job_id, None)

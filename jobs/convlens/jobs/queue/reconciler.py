@@ -1,6 +1,6 @@
 """The reconciler: delivers again what lost its message or its worker, and ends what lost its weights or its time.
 
-One front at a time does it, elected in Redis; the others stand by.
+One server at a time does it, elected in Redis; the others stand by.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Loops that look after the maintenance, and after payloads that nobody needs, every `reconcile_interval`."""
+    """Loops that run the maintenance of the queue and delete unused payloads, every `reconcile_interval`."""
 
     def __init__(self, maintenance: Maintenance) -> None:
         self._maintenance = maintenance
@@ -30,12 +30,12 @@ class Reconciler:
         )
 
     def start(self) -> None:
-        """Begins."""
+        """Begin."""
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
-        """Ends the threads and lets another front take over at once."""
+        """End the threads and let another server take over at once."""
         for loop in self._loops:
             loop.stop()
 

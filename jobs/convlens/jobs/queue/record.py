@@ -155,9 +155,9 @@ class Record:
             position=number(b"position") if b"position" in fields else None,
         )
 
-    def succeeded(self, words: Sequence[str]) -> Record:
+    def succeeded(self, details: Sequence[str]) -> Record:
         """The record as a notice tells it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
-        result, *numbers = words
+        result, *numbers = details
         body, header, cached, ended, expires = map(int, numbers)
         return replace(
             self,

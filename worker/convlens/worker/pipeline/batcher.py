@@ -1,7 +1,7 @@
-"""Feeds a model's device: whatever waits when the device comes free, and can share a pass, is the next batch.
+"""Feeds a model's device: whatever waits when the device becomes free, and can share a pass, is the next batch.
 
-No timer: under load batches are full, and an idle device begins at once. Flows take turns: the next batch is begun by
-the flow that had least of the device lately. Knows arrays and plans; no jobs, no wire.
+There is no timer: under load batches are full, and an idle device starts at once. Flows take turns: the first work of a
+batch is that of the flow that had the least of the device lately. Knows arrays and plans; no jobs, no wire.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Abandoned(RuntimeError):
-    """Work that nobody waited for any more when its turn came."""
+    """Work whose job had ended when its turn came."""
 
 
 class Cause(enum.StrEnum):
@@ -38,17 +38,17 @@ class Cause(enum.StrEnum):
     FULL = "full"
     NOTHING_WAITED = "nothing_waited"
     OTHER_PLAN = "other_plan"
-    """All else that waited wanted another plan."""
+    """Everything else that waited had another plan."""
     NO_ROOM = "no_room"
-    """What waited and wanted the same had more images than there was room left for."""
+    """What waited with the same plan had more images than fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What is told of a pass of a piece of work."""
+    """The statistics of a pass of a piece of work."""
 
     waited: float
-    """Seconds until the device took it."""
+    """Seconds until its batch started."""
     computed: float
     """Seconds that its batch took on the device."""
     batch_size: int
@@ -59,10 +59,10 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a piece of work."""
+    """The outputs of a piece of work."""
 
     outputs: Outputs
-    took: Pass
+    statistics: Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +71,19 @@ class Owner:
 
     flow: str
     """Whose turn it takes."""
-    wanted: Callable[[], bool]
-    """Asked when its turn comes; False drops it."""
-    taken: float
-    """When it came to this process, by time.monotonic()."""
+    is_wanted: Callable[[], bool]
+    """Called when its turn comes; False drops it."""
+    claimed_at: float
+    """When this process claimed it, by time.monotonic()."""
     name: str = ""
-    """What it is called in the log."""
+    """Its name in the log."""
     alone: bool = False
     """True: the device may have hung on it before; it shares no pass."""
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """Images that want the same plan."""
+    """Images with one plan."""
 
     images: npt.NDArray[np.generic]
     """(n,H,W,3), n no more than the largest batch."""
@@ -104,17 +104,17 @@ class Batcher:
     """One model, one device, one thread. A batch never has more than `max_batch_size` images."""
 
     def __init__(self, model: ServedModel, max_batch_size: int, deadline: float = math.inf) -> None:
-        """With no batch taken or ended for `deadline` seconds it counts as late."""
+        """With no batch started or ended for `deadline` seconds the thread counts as late."""
         self._model = model
         self._max = max_batch_size
         self._waiting: list[Work] = []
         self._served: dict[str, int] = {}
         self.on_device: tuple[Work, ...] = ()
-        """What the device has just now; another tuple for each pass."""
-        self._seen = metrics.DeviceMetrics(model.card.name, Cause)
+        """The work on the device now; another tuple for each pass."""
+        self._metrics = metrics.DeviceMetrics(model.card.name, Cause)
         self._changed = threading.Condition()
         self._closing = False
-        self._loop = Loop("device", self._round, at_end=self._rest, deadline=deadline)
+        self._loop = Loop("device", self._round, at_end=self._compute_rest, deadline=deadline)
         self._loop.start()
 
     def submit(
@@ -123,23 +123,23 @@ class Batcher:
         targets: Ints,
         plan: Plan,
         owner: Owner,
-        done: Callable[[int], object] = lambda _: None,
+        on_done: Callable[[int], object] = lambda _: None,
     ) -> list[Future[BatchResult]]:
-        """Queues images in pieces of a batch at most; one future a piece, in order. Each may raise Abandoned.
+        """Queue images in pieces of at most a batch; return one future a piece, in order. Each may raise Abandoned.
 
-        `done` is told the images of each piece once the device is through with them.
+        `on_done` is called with the number of images of each piece once the device is through with them.
         """
         cuts = [slice(i, i + self._max) for i in range(0, len(images), self._max)]
         works = [Work(images[cut], targets[cut], plan, owner) for cut in cuts]
         for work in works:
-            work.future.add_done_callback(functools.partial(_tell, done, len(work.images)))
+            work.future.add_done_callback(functools.partial(_call_back, on_done, len(work.images)))
         with self._changed:
             self._waiting += works
             self._changed.notify()
         return [work.future for work in works]
 
     def close(self) -> None:
-        """Computes what waits, then ends the thread."""
+        """Compute what waits, then end the thread."""
         with self._changed:
             self._closing = True
             self._loop.request_stop()
@@ -147,13 +147,13 @@ class Batcher:
         self._loop.stop()
 
     def _round(self) -> None:
-        """Computes the next batch, for which it waits a second. Whatever happens, each of its works has an outcome."""
-        if found := self._next():
-            batch, cause = found
+        """Compute the next batch, for which it waits a second. Whatever happens, each of its works has an outcome."""
+        if next_batch := self._next():
+            batch, cause = next_batch
             try:
-                wanted = [work for work in batch if self._claim(work)]
-                if wanted:
-                    self._compute(wanted, cause)
+                still_wanted = [work for work in batch if self._check_wanted(work)]
+                if still_wanted:
+                    self._compute(still_wanted, cause)
             except Exception as error:
                 for work in batch:
                     if not work.future.done():
@@ -162,8 +162,8 @@ class Batcher:
             finally:
                 self.on_device = ()
 
-    def _rest(self) -> None:
-        """Computes what still waits."""
+    def _compute_rest(self) -> None:
+        """Compute what still waits."""
         while self._waiting:
             self._round()
 
@@ -173,23 +173,23 @@ class Batcher:
             if not self._waiting and not self._closing:
                 self._changed.wait(1.0)
             batch: list[Work] = []
-            room = self._max
+            free = self._max
             rest: list[Work] = []
-            for work in self._in_turn():
-                if len(work.images) <= room and (not batch or work.shares_pass(batch[0])):
+            for work in self._in_fair_order():
+                if len(work.images) <= free and (not batch or work.shares_pass(batch[0])):
                     batch.append(work)
-                    room -= len(work.images)
+                    free -= len(work.images)
                 else:
                     rest.append(work)
             self._waiting = rest
             for work in batch:
                 self._served[work.owner.flow] = self._served.get(work.owner.flow, 0) + len(work.images)
-            return (batch, _cause(batch, rest, room)) if batch else None
+            return (batch, _cause(batch, rest, free)) if batch else None
 
-    def _in_turn(self) -> list[Work]:
+    def _in_fair_order(self) -> list[Work]:
         """What waits, the oldest work of the flow that was served least first, then all in order of age.
 
-        A flow that comes anew was served as much as the least of the others, and goes before it.
+        A newly active flow counts as served as much as the least served of the others, and goes before it.
         """
         flows = dict.fromkeys(work.owner.flow for work in self._waiting)
         if len(flows) < 2:
@@ -202,8 +202,9 @@ class Batcher:
         return sorted(self._waiting, key=lambda work: work.owner.flow != turn)
 
     @staticmethod
-    def _claim(work: Work) -> bool:
-        if work.owner.wanted():
+    def _check_wanted(work: Work) -> bool:
+        """True where the work is still wanted; else its future raises Abandoned."""
+        if work.owner.is_wanted():
             return True
         work.future.set_exception(Abandoned("the job ended before its turn on the device came"))
         return False
@@ -211,14 +212,14 @@ class Batcher:
     def _compute(self, batch: list[Work], cause: Cause) -> None:
         self.on_device = tuple(batch)
         size = sum(len(work.images) for work in batch)
-        taken = min(work.owner.taken for work in batch)
-        began = self._seen.start_pass(size, cause, taken, (work.since for work in batch))
+        claimed_at = min(work.owner.claimed_at for work in batch)
+        began = self._metrics.start_pass(size, cause, claimed_at, (work.since for work in batch))
         try:
             images = batch[0].images if len(batch) == 1 else np.concatenate([work.images for work in batch])
             targets = np.concatenate([work.targets for work in batch])
             outputs = self._model.run(images, batch[0].plan, targets)
         except Exception as error:
-            self._seen.end_pass()
+            self._metrics.end_pass()
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
@@ -226,19 +227,19 @@ class Batcher:
             for work in batch:
                 self._compute([work], cause)
             return
-        took = self._seen.end_pass()
+        took = self._metrics.end_pass()
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
             work.future.set_result(BatchResult(piece, Pass(began - work.since, took, size, cause)))
 
 
-def _cause(batch: list[Work], rest: list[Work], room: int) -> Cause:
-    """Why `batch`, with room for so many images left, goes without `rest`."""
-    if not room:
+def _cause(batch: list[Work], rest: list[Work], free: int) -> Cause:
+    """Why `batch`, with so many places free, does not include `rest`."""
+    if not free:
         return Cause.FULL
     if not rest:
         return Cause.NOTHING_WAITED
     return Cause.NO_ROOM if any(work.shares_pass(batch[0]) for work in rest) else Cause.OTHER_PLAN
 
 
-def _tell(done: Callable[[int], object], images: int, _: Future[BatchResult]) -> None:
-    done(images)
+def _call_back(on_done: Callable[[int], object], images: int, _: Future[BatchResult]) -> None:
+    on_done(images)

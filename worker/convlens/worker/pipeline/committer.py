@@ -62,21 +62,21 @@ class Committer:
         self._outcomes.succeeded(job.claim, ended.result_bytes)
         log.info(
             "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.serving.card.name,
-            job.images, len(job.passes), max(it.batch_size for it in job.passes),
+            job.images, len(job.passes), max(a_pass.batch_size for a_pass in job.passes),
         )  # fmt: skip
 
     def _store(self, job: InFlightJob) -> Completion:
         """Wait for a job's passes, put its arrays together, and store them."""
         results = [piece.result() for piece in job.pieces]
-        job.passes += [it.took for it in results]
-        parts = [it.outputs for it in results]
+        job.passes += [result.statistics for result in results]
+        parts = [result.outputs for result in results]
         if job.sampled:
             parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._outcomes.check_wanted(job.claim)
         # maps are large, and written slice by slice
-        outputs = Outputs.concatenate([replace(it, maps={}) for it in parts])
+        outputs = Outputs.concatenate([replace(part, maps={}) for part in parts])
         tensors = [
-            TensorEncoder([it.maps[array] for it in parts], tensor, 2 if tensor.targeted else 1)
+            TensorEncoder([part.maps[array] for part in parts], tensor, 2 if tensor.targeted else 1)
             for tensor, array in zip(job.plan.tensors, job.arrays, strict=True)
         ]
         began = time.monotonic()
@@ -85,7 +85,8 @@ class Committer:
             for tensor in tensors:
                 yield from tensor.slices()
             explained = [
-                (it.spec, outputs.completeness.get(array)) for it, array in zip(tensors, job.arrays, strict=True)
+                (tensor.spec, outputs.completeness.get(array))
+                for tensor, array in zip(tensors, job.arrays, strict=True)
             ]
             yield result_header(
                 job.claim.record, job.serving.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
@@ -103,7 +104,7 @@ class Committer:
 
             def outputs() -> Outputs:
                 result = piece.result()
-                job.passes.append(result.took)
+                job.passes.append(result.statistics)
                 return result.outputs
 
             return outputs
@@ -123,7 +124,7 @@ class Committer:
 
 def take_computed(jobs: list[InFlightJob]) -> list[InFlightJob]:
     """Wait for the first job whose last piece is computed, and take out all of these, MOST_TOGETHER at most."""
-    wait([it.pieces[-1] for it in jobs], return_when=FIRST_COMPLETED)
-    computed = [it for it in jobs if it.pieces[-1].done()][:MOST_TOGETHER]
-    jobs[:] = [it for it in jobs if it not in computed]
+    wait([job.pieces[-1] for job in jobs], return_when=FIRST_COMPLETED)
+    computed = [job for job in jobs if job.pieces[-1].done()][:MOST_TOGETHER]
+    jobs[:] = [job for job in jobs if job not in computed]
     return computed

@@ -39,7 +39,7 @@ LARGE_KINDS: Final = keys.KINDS[1:]
 class Consumers:
     """The consumer threads of a worker, `most` for a model. Called with a pool and a kind of list for each message.
 
-    A message beyond these, of which Celery has taken so many as there are threads, is worked off by itself.
+    For a message beyond these an extra consumer starts, which returns as soon as its jobs have ended.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Consumers:
         self.working = working
         self.messages = 0
         """How many have been taken from lists."""
-        self._models = {it.pool: it for it in models}
+        self._models = {model.pool: model for model in models}
         self._most = most
         self._active = dict.fromkeys(self._models, 0)
         self._lock = threading.Lock()
@@ -126,8 +126,8 @@ class Consumers:
             if has_turn:
                 lock.release()
 
-    def _on_new_flow(self, words: Sequence[str]) -> None:
-        if model := self._models.get(words[0]):
+    def _on_new_flow(self, message: Sequence[str]) -> None:
+        if model := self._models.get(message[0]):
             model.limit.overcommit()
 
 
@@ -213,7 +213,7 @@ class Consumer:
     def _compute_large(self, claim: Claim) -> None:
         """Compute a large job, then others of its kind as long as there are any."""
         kind = claim.record.kind
-        many, huge = (int(kind == it) for it in LARGE_KINDS)
+        many, huge = (int(kind == large) for large in LARGE_KINDS)
         claims = [claim]
         try:
             while claims:
@@ -235,7 +235,7 @@ class Consumer:
             return
         is_many = claim.record.kind == "many"
         try:
-            with self._consumers.working.taken(plan.working_bytes) if is_many else nullcontext():
+            with self._consumers.working.reserve(plan.working_bytes) if is_many else nullcontext():
                 self._consumers.committer.commit(self._consumers.decoder.start(self._model, [claim]))
         except RedisUnavailable as error:
             outcomes.left(claim, error)

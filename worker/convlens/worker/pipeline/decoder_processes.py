@@ -53,12 +53,12 @@ class Decoders:
         An image with which a process is killed is tried once more: that may have been another's fault.
         """
         request = (image.SerializeToString(), bytes(data), into.shape, into.dtype.str, self._max_pixels)
-        found = self._answer(request)
-        if found is None:
+        reply = self._answer(request)
+        if reply is None:
             raise ImageUnreadableError("decoding the image took more memory than there is; shrink it")
-        if isinstance(found, str):
-            raise ImageUnreadableError(found)
-        into[:] = np.frombuffer(found, into.dtype).reshape(into.shape)
+        if isinstance(reply, str):
+            raise ImageUnreadableError(reply)
+        into[:] = np.frombuffer(reply, into.dtype).reshape(into.shape)
 
     def _answer(self, request: Any) -> bytes | str | None:
         process = self._idle.get()
@@ -66,8 +66,8 @@ class Decoders:
             for _ in range(2):
                 if process is None or process.poll() is not None:
                     process = self._starter.submit(_start).result()
-                if found := _answer(process, request):
-                    return found
+                if reply := _answer(process, request):
+                    return reply
             return None
         finally:
             self._idle.put(process)
@@ -101,7 +101,7 @@ def _answer(process: subprocess.Popen[bytes], request: Any) -> bytes | str | Non
     try:
         pickle.dump(request, requests)
         requests.flush()
-        found: bytes | str = pickle.load(answers)  # noqa: S301 - of this very module
+        reply: bytes | str = pickle.load(answers)  # noqa: S301 - of this very module
     except (OSError, EOFError, pickle.UnpicklingError):
         process.kill()
         if process.wait() == -signal.SIGXCPU:
@@ -109,7 +109,7 @@ def _answer(process: subprocess.Popen[bytes], request: Any) -> bytes | str | Non
         return f"decoding the image took more than {WALL_SECONDS:g} s; send it again" if is_late.is_set() else None
     finally:
         limit.cancel()
-    return found
+    return reply
 
 
 def _end_with_worker() -> None:

@@ -78,6 +78,11 @@ class Inspection:
     def models(self) -> list[dict[str, str]]:
         """Name, source, pool and list of each model."""
         return [
-            {"name": it.card.name, "source": it.card.source, "pool": it.pool, "list": keys.messages(it.pool)}
-            for it in self.serving
+            {
+                "name": model.card.name,
+                "source": model.card.source,
+                "pool": model.pool,
+                "list": keys.messages(model.pool),
+            }
+            for model in self.serving
         ]

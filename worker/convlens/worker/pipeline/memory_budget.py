@@ -18,7 +18,7 @@ class Budget:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def taken(self, amount: int) -> Iterator[None]:
+    def reserve(self, amount: int) -> Iterator[None]:
         """Waits for that much and holds it; more than there is in all is all that there is."""
         amount = min(amount, self._total)
         turn = object()

@@ -88,7 +88,7 @@ class Watchdog:
         for pool, batcher in self._batchers.items():
             work = batcher.on_device
             if self._on_device[pool].look(work) >= limit:
-                jobs = sorted({it.owner.name for it in work})
+                jobs = sorted({item.owner.name for item in work})
                 self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
         unwell = background.unhealthy_loops()
         if self._unwell.look(unwell) >= UNWELL_SECONDS:
@@ -104,9 +104,9 @@ class Watchdog:
         """How many messages have been taken so far, while more wait and a thread is free; else None."""
         if self._consumers.is_stopping or not self._consumers.has_free_thread:
             return None
-        taken = self._consumers.messages
+        consumed = self._consumers.messages
         try:
-            return (taken,) if self._queue.messages(self._batchers) else None
+            return (consumed,) if self._queue.messages(self._batchers) else None
         except RedisUnavailable as error:
             log.info("the queues cannot be seen: %s", error)
             return None

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- A worker says that it serves a model for a while more, also to a full Redis: else every front would take it for gone. ARGV:
+-- Registers a worker for a model for a while more, also in a full Redis: else every server would take it for gone. ARGV:
 -- worker, pool, card, ttl, how long a pool is remembered that nobody serves, how many are. Returns the pool that new jobs go to,
 -- then pool, worker pairs: the other pools of the model that are served, and a worker of each. Scores are seconds.
 --
