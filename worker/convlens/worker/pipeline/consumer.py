@@ -155,11 +155,11 @@ class Consumer:
                     return
                 if not self._in_flight and not has_more:
                     while permit is None:
-                        is_busy = bool(self._busy_kinds())
+                        free = self._free_kinds()
                         if self._is_extra or self._consumers.is_stopping:
                             return
-                        permit = self._consumers.next_message(self._model, self._free_kinds())
-                        if permit is None and not is_busy:
+                        permit = self._consumers.next_message(self._model, free)
+                        if permit is None and len(free) == len(keys.KINDS):
                             return
         except RedisUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", self._model.card.name, error)
@@ -167,25 +167,21 @@ class Consumer:
             while self._in_flight:
                 self._consumers.committer.commit(take_computed(self._in_flight))
 
-    def _busy_kinds(self) -> list[str]:
-        return [kind for kind, job in self._large.items() if not job.done()]
-
     def _free_kinds(self) -> list[str]:
-        busy = self._busy_kinds()
-        return [kind for kind in keys.KINDS if kind not in busy]
+        """The kinds of jobs that may be started: all but those of large jobs under way."""
+        return [kind for kind in keys.KINDS if kind not in self._large or self._large[kind].done()]
 
     def _claim(self, permit: str | None) -> bool:
         """Claim as many jobs as may be in flight and start them; True when there may be more of them.
 
         Waits until some may, or a job in flight is to be committed. Large ones do not count: others go on meanwhile.
         """
-        limit = self._model.limit
-        busy = self._busy_kinds()
-        many, huge = (int(kind not in busy) for kind in LARGE_KINDS)
+        free = self._free_kinds()
+        many, huge = (int(kind in free) for kind in LARGE_KINDS)
         if self._consumers.is_stopping:
             self._claimer.give_back(self._model.pool, permit)
             return False
-        with limit.reserve(lambda: any(job.is_computed for job in self._in_flight)) as reservation:
+        with self._model.limit.reserve(lambda: any(job.is_computed for job in self._in_flight)) as reservation:
             if not reservation.images:
                 return True
             claims = self._claimer.claim(self._model.pool, reservation.images, many, huge, permit)
@@ -195,10 +191,11 @@ class Consumer:
             if claim.record.is_large:
                 self._large[claim.record.kind] = self._apart.submit(self._compute_large, claim)
         self._in_flight += self._consumers.decoder.start(self._model, small)
-        if claims.is_blocked and not self._in_flight:
-            self._claimer.wait_for_change(IDLE_SECONDS)
-            return True
-        return claims.is_blocked or reservation.used >= reservation.images
+        if claims.is_blocked:  # what is in flight ends first, and then what others have
+            if not self._in_flight:
+                self._claimer.wait_for_change(IDLE_SECONDS)
+            return not self._in_flight
+        return reservation.used >= reservation.images
 
     def _commit(self, has_more: bool) -> None:
         """Commit what is computed; all in flight where nothing else is to be done, or too much is in flight."""
