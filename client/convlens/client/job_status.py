@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final, Literal, Self
 
-from convlens.client.enum_names import name_of, numbers_by_name
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import job_pb2, spec_pb2
+from convlens.v1.enums import short_name, values_by_name
 
 StateName = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 
@@ -93,7 +93,7 @@ class JobStatus:
         error = JobErrorInfo(job.error.reason, job.error.message, job.error.field) if job.HasField("error") else None
         return cls(
             id=job.id, state=JobState(job.state), model=job.model, images=job.images,
-            priority=name_of(spec_pb2.Priority, job.priority), attempts=job.attempts,
+            priority=short_name(spec_pb2.Priority, job.priority) or "", attempts=job.attempts,
             queue_position=job.queue_position if job.HasField("queue_position") else None, progress=job.progress,
             result_bytes=job.result_bytes, result_expired=job.result_expired, error=error, request_id=job.request_id,
             cached=job.cached, **times,
@@ -113,7 +113,7 @@ def _time(job: job_pb2.Job, field: str) -> datetime | None:
 
 def state_number(name: str | None) -> job_pb2.JobState.ValueType:
     """Return a state on the wire, UNSPECIFIED (all of them) for None. InvalidArgument for an unknown name."""
-    states = numbers_by_name(job_pb2.JobState)
+    states = values_by_name(job_pb2.JobState)
     if name and name.lower() not in states:
         raise InvalidArgument(f"no state {name!r}; allowed: {', '.join(states)}", field="state")
     number: job_pb2.JobState.ValueType = states[name.lower()] if name else job_pb2.JOB_STATE_UNSPECIFIED

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from google.protobuf.duration_pb2 import Duration
 
-from convlens.client.enum_names import name_of
 from convlens.v1 import model_pb2
+from convlens.v1.enums import short_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class ModelCard:
     def from_message(cls, model: model_pb2.Model) -> Self:
         """Return the card that a Model message states."""
         values = _plain_fields(cls, model)
-        values["precision"] = name_of(model_pb2.Precision, model.precision)
+        values["precision"] = short_name(model_pb2.Precision, model.precision) or ""
         values["layers"] = tuple(
             Layer(layer.name, layer.kind, tuple(layer.shape), layer.taped) for layer in model.layers
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
-from convlens.client.enum_names import numbers_by_name
 from convlens.client.errors import InvalidArgument
 from convlens.v1 import spec_pb2, tensor_pb2
+from convlens.v1.enums import values_by_name
 
 
 class Visualization(Protocol):
@@ -32,10 +32,10 @@ Normalization = Literal["none", "min_max", "max_abs"]
 DType = Literal["float32", "float16", "uint8"]
 ColorName = Literal["black", "white", "gray"]
 
-SALIENCY_METHODS: Final = numbers_by_name(spec_pb2.SaliencyMethod)
-CAM_METHODS: Final = numbers_by_name(spec_pb2.CamMethod)
-REDUCTIONS: Final = numbers_by_name(spec_pb2.ChannelReduction)
-NORMALIZATIONS: Final = numbers_by_name(spec_pb2.Normalization)
+SALIENCY_METHODS: Final = values_by_name(spec_pb2.SaliencyMethod)
+CAM_METHODS: Final = values_by_name(spec_pb2.CamMethod)
+REDUCTIONS: Final = values_by_name(spec_pb2.ChannelReduction)
+NORMALIZATIONS: Final = values_by_name(spec_pb2.Normalization)
 DTYPES: Final = {
     "float32": tensor_pb2.DATA_TYPE_FP32,
     "float16": tensor_pb2.DATA_TYPE_FP16,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from convlens.client.enum_names import name_of
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import SentImage
 from convlens.v1 import result_pb2, tensors
+from convlens.v1.enums import short_name
 from convlens.v1.model_pb2 import Precision
 
 if TYPE_CHECKING:
@@ -262,7 +262,8 @@ def _optional(message: Any, field: str) -> float | None:
 def _timing(header: result_pb2.ResultHeader) -> Timing:
     times = header.timing
     seconds = {name: getattr(times, name).ToNanoseconds() / 1e9 for name in _DURATIONS}
-    cause, precision = name_of(result_pb2.BatchCause, times.batch_cause), name_of(Precision, header.precision)
+    cause = short_name(result_pb2.BatchCause, times.batch_cause) or ""
+    precision = short_name(Precision, header.precision) or ""
     return Timing(
         **seconds, batch_size=times.batch_size, batch_cause=cause, worker=times.worker, precision=precision
     )  # fmt: skip

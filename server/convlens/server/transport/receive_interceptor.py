@@ -26,9 +26,8 @@ from convlens.server.requests import LARGE_BYTES, malformed_request
 from convlens.server.status import StatusError, invalid_field
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full
 from convlens.v1 import job_pb2, visualization_pb2
+from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
 
-SIZE_METADATA: Final = "convlens-request-bytes"
-"""The metadata by which a unary call announces the size of its request."""
 PUBLIC_SHARE: Final = 16
 """Calls that need no token may be one in so many of max_calls."""
 _WITH_IMAGES: Final = frozenset(
@@ -84,7 +83,7 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
     """The outermost interceptor: its handlers read requests and pass them to the handlers of the others."""
 
     def __init__(self, version: str, budget: ReceiveBudget, limiter: CallLimiter, max_request_bytes: int) -> None:
-        self._metadata = (("convlens-version", version),)
+        self._metadata = ((VERSION_KEY, version),)
         self._budget = budget
         self._limiter = limiter
         self._max_request_bytes = max_request_bytes
@@ -216,5 +215,5 @@ async def _read_message(context: Any, outcome: asyncio.Future[Any]) -> bytes:
 
 def _announced_size(metadata: Any) -> int:
     """Return the size that the metadata announce; 0 when they announce none, or no number."""
-    value = next((value for name, value in metadata or () if name == SIZE_METADATA), "")
+    value = next((value for name, value in metadata or () if name == REQUEST_BYTES_KEY), "")
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19 else 0
