@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from neighbours import MIB, Neighbour, redis_bytes, resident
+from neighbours import MIB, Neighbour, resident, stored_bytes
 
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2, spec_pb2, tensors
 
 LIMIT = 160 * MIB
 """What a server may have more of after the abuse than before."""
+
+UNKNOWN_FIELD = b"\xfa\x7f\x80\x80\x04" + bytes(64 << 10)
+"""A field of 64 KiB with the number 2047, which no message has."""
 
 
 @pytest.fixture(scope="module")
@@ -96,23 +99,35 @@ def test_what_was_refused_is_not_remembered(server, channel, scale):
 
 
 def test_nothing_is_stored_that_is_not_counted(service, server, channel, scale):
-    """Ids, names and fields of 64 KiB beside an image of 48 bytes: dropped, or refused."""
+    """A name of 64 KiB beside an image of 48 bytes is not stored; unknown fields and ids of this size are refused."""
     stubs = Stubs(channel)
-    long = "0" * (64 << 10)
-    before = redis_bytes(service.url)
-    for number in range(50 * scale):
+
+    def submit(number, name="", unknown=b"", request_id=""):
         tensor = tensors.encode(photo(number))
-        tensor.name = long
+        tensor.name = name
         spec = spec_pb2.JobSpec(
             images=[spec_pb2.Image(pixels=tensor)],
             visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
             model="null",
         )
-        stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec))
-    for filler in ("urn:", "{", "-"):
-        request_id = filler * (16 << 10) + uuid.uuid4().hex
+        spec.MergeFromString(unknown)
+        return stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec, request_id=request_id)).job.id
+
+    def stored_by(numbers, **filler):
+        """Bytes that jobs with this filler store, results included."""
+        before = stored_bytes(service.url)
+        for job in [submit(number, **filler) for number in numbers]:
+            for state in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(id=job)):
+                last = state
+            assert last.job.state == job_pb2.JOB_STATE_SUCCEEDED
+        return stored_bytes(service.url) - before
+
+    count = 50 * scale
+    usual = stored_by(range(count))
+    named = stored_by(range(count, 2 * count), name="0" * (64 << 10))
+    assert named < usual + count * 4096
+    ids = [filler * (16 << 10) + uuid.uuid4().hex for filler in ("urn:", "{", "-")]
+    for refused in ({"unknown": UNKNOWN_FIELD}, *({"request_id": request_id} for request_id in ids)):
         with pytest.raises(grpc.RpcError) as caught:
-            stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec, request_id=request_id))
+            submit(0, **refused)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    results = 224 * 224 * 4
-    assert redis_bytes(service.url) - before < 50 * scale * (results + 16384)

@@ -36,10 +36,10 @@ def _status(process, name) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
-def redis_bytes(url) -> int:
-    """Bytes that Redis holds."""
+def stored_bytes(url) -> int:
+    """Bytes that all keys in Redis take; unlike `used_memory`, without what Redis needs for connections and scripts."""
     with redis.Redis.from_url(url) as client:
-        return client.info("memory")["used_memory"]
+        return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(count=1000))
 
 
 class Neighbour:

@@ -122,6 +122,19 @@ def test_bytes_count_until_the_request_is_garbage_and_free_memory_is_returned_la
     asyncio.run(run())
 
 
+def test_free_memory_is_returned_after_large_requests_that_were_held_for_no_time(budget, trimmed):
+    async def run():
+        made, _ = budget()
+        read = start_read(made, "one")
+        made.end_read(read)
+        assert made.check(read, 2 * MIB) is None
+        async with asyncio.timeout(5):
+            while not trimmed:
+                await enforced()
+
+    asyncio.run(run())
+
+
 def test_a_request_without_images_is_rejected_once_it_exceeds_its_limit(budget):
     async def run():
         made, counts = budget()

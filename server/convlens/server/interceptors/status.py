@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from convlens.server import metrics
 from convlens.server.requests import make_parser
-from convlens.server.status import to_status_error
+from convlens.server.status import StatusError, to_status_error
 from convlens.v1.conventions import VERSION_KEY
 
 
@@ -52,9 +52,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                     del request  # frees its images once they are stored
                     response = await running
                 except Exception as error:  # noqa: BLE001 - mapped to a status
-                    return await self._abort(context, error, outcome)
-                outcome.code = "OK"
-                return response
+                    rejection = to_status_error(error).without_traceback()
+                else:
+                    outcome.code = "OK"
+                    return response
+                return await self._abort(context, rejection, outcome)
 
         return call
 
@@ -71,14 +73,17 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                         async for response in responses:
                             yield response
                             del response  # frees it before the next one is made
-                    outcome.code = "OK"
                 except Exception as error:  # noqa: BLE001 - as above
-                    await self._abort(context, error, outcome)
+                    rejection = to_status_error(error).without_traceback()
+                else:
+                    outcome.code = "OK"
+                    return
+                await self._abort(context, rejection, outcome)
 
         return call
 
-    async def _abort(self, context: Any, error: Exception, outcome: metrics.CallOutcome) -> None:
-        status_error = to_status_error(error)
-        outcome.code = status_error.code.name
-        status = rpc_status.to_status(status_error.to_status())
+    async def _abort(self, context: Any, error: StatusError, outcome: metrics.CallOutcome) -> None:
+        """End the call; outside of any `except`, since gRPC keeps the exception raised here in a reference cycle."""
+        outcome.code = error.code.name
+        status = rpc_status.to_status(error.to_status())
         await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))

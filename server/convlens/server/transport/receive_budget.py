@@ -37,7 +37,7 @@ SLOW_BYTES: Final = 16 << 10
 """Bytes per second."""
 BURST_BYTES: Final = 16 << 20
 BURST_SECONDS: Final = 1.0
-"""Free memory is returned to the kernel this long after BURST_BYTES were held."""
+"""Free memory is returned to the kernel this long after BURST_BYTES were held, or a request of over SMALL_BYTES."""
 
 
 class Connection:
@@ -167,6 +167,9 @@ class ReceiveBudget:
     def check(self, read: Read, size: int) -> StatusError | None:
         """Count a complete message; return why it is rejected, or None."""
         read.connection.deliver(size)
+        if size > SMALL_BYTES:
+            self._burst = time.monotonic()
+            self._enforce_within(INTERVAL_SECONDS)
         if size > read.limit:
             return request_too_large(size, read.limit)
         if size <= PLAIN_BYTES or size <= read.announced:

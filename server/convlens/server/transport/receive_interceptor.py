@@ -38,8 +38,10 @@ _WITH_IMAGES: Final = frozenset(
     if "spec" in method.input_type.fields_by_name
 )
 
-_CallScope = Callable[[Any], contextlib.AbstractAsyncContextManager[None]]
-"""Makes the scope of a call from its context: see ReceiveInterceptor._call_scope()."""
+_Count = Callable[[], contextlib.AbstractContextManager[None]]
+"""Counts a call for the duration of a `with`."""
+_Reader = Callable[[Any], Awaitable[Any]]
+"""Reads the request, or makes the iterator of a stream's, from the context of a call."""
 
 
 class NoRequest(Exception):
@@ -102,7 +104,7 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, handler: Any, method: str) -> Any:
         behavior = handler.unary_unary or handler.unary_stream or handler.stream_stream
         deserialize = handler.request_deserializer or bytes
-        scope = functools.partial(self._call_scope, method, not handler.unary_unary)
+        is_public = not method.startswith("/convlens.")
 
         async def read(context: Any) -> Any:
             """Return what `behavior` takes: the request, or an iterator of a stream's."""
@@ -110,29 +112,44 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
                 return self._read_stream(method, deserialize, context)
             return await self._read(method, deserialize, context)
 
+        def count() -> contextlib.AbstractContextManager[None]:
+            return self._limiter.count(current_tenant(), is_public=is_public, is_stream=not handler.unary_unary)
+
         if handler.unary_unary:
-            call = self._wrap_coroutine(scope, behavior, read)
+            call = self._wrap_coroutine(method, count, behavior, read)
             return grpc.stream_unary_rpc_method_handler(call, None, handler.response_serializer)
         wrap = self._wrap_coroutine if inspect.iscoroutinefunction(behavior) else self._wrap_generator
-        return grpc.stream_stream_rpc_method_handler(wrap(scope, behavior, read), None, handler.response_serializer)
+        call = wrap(method, count, behavior, read)
+        return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
-    def _wrap_coroutine(self, scope: _CallScope, behavior: Callable[..., Any], read: Callable[[Any], Any]) -> Any:
+    def _wrap_coroutine(self, method: str, count: _Count, behavior: Callable[..., Any], read: _Reader) -> Any:
         """Wrap a method that returns one response, or writes its responses to the context."""
 
         async def call(_requests: Any, context: Any) -> Any:
-            async with scope(context):
-                return await behavior(await read(context), context)
+            try:
+                with count():
+                    return await behavior(await read(context), context)
+            except (NoRequest, StatusError) as error:
+                rejection = _to_rejection(error)
+            return await self._abort(method, context, rejection)
 
         return call
 
-    def _wrap_generator(self, scope: _CallScope, behavior: Callable[..., Any], read: Callable[[Any], Any]) -> Any:
+    def _wrap_generator(self, method: str, count: _Count, behavior: Callable[..., Any], read: _Reader) -> Any:
         """Wrap a method that yields its responses."""
 
         async def call(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            async with scope(context), aclosing(behavior(await read(context), context)) as responses:
-                async for response in responses:
-                    yield response
-                    del response  # frees it before the next one is made
+            try:
+                with count():
+                    async with aclosing(behavior(await read(context), context)) as responses:
+                        async for response in responses:
+                            yield response
+                            del response  # frees it before the next one is made
+            except (NoRequest, StatusError) as error:
+                rejection = _to_rejection(error)
+            else:
+                return
+            await self._abort(method, context, rejection)
 
         return call
 
@@ -146,19 +163,8 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
             yield request
             del request  # else it lives until the next one comes
 
-    @contextlib.asynccontextmanager
-    async def _call_scope(self, method: str, is_stream: bool, context: Any) -> AsyncIterator[None]:
-        """Count a call while it runs, and abort it with the status of a StatusError."""
-        try:
-            is_public = not method.startswith("/convlens.")
-            with self._limiter.count(current_tenant(), is_public=is_public, is_stream=is_stream):
-                yield
-        except NoRequest:
-            await self._abort(method, context, invalid_field("request", "is missing; allowed: one message"))
-        except StatusError as error:
-            await self._abort(method, context, error)
-
     async def _abort(self, method: str, context: Any, error: StatusError) -> None:
+        """End the call; outside of any `except`, since gRPC keeps the exception raised here in a reference cycle."""
         with metrics.observe_call(method.rpartition(".")[2]) as outcome:
             outcome.code = error.code.name
             status = rpc_status.to_status(error.to_status())
@@ -190,6 +196,13 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
             raise malformed_request(data) from None
         self._budget.hold(read, len(data), request)
         return request
+
+
+def _to_rejection(error: NoRequest | StatusError) -> StatusError:
+    """Return the status that a call ends with, without the frames that hold its request."""
+    if isinstance(error, NoRequest):
+        return invalid_field("request", "is missing; allowed: one message")
+    return error.without_traceback()
 
 
 async def _read_message(context: Any, outcome: asyncio.Future[Any]) -> bytes:
