@@ -38,7 +38,7 @@ def test_a_result_is_made_in_slices(service, scale):
         for job in jobs:
             job.wait()
         grown = peak(worker) - before
-    assert grown < 128 * MIB, f"{grown / MIB:.0f} MiB"
+    assert grown < 128 * MIB * min(scale, 4), f"{grown / MIB:.0f} MiB"  # the worker makes four at once
     assert not neighbour.errors
     assert neighbour.slowest < 3  # 1 s on a machine that nothing else keeps busy
     until(lambda: resident(worker) < before + 80 * MIB)  # of which the allocator may keep 64
