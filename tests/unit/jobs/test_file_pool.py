@@ -1,4 +1,4 @@
-"""FilePool: deleted payloads' files are used again, by one writer each, and the pool is bounded."""
+"""FilePool: files of deleted payloads are reused, each by one writer, and the pool is bounded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pooled_files(folder):
     return sorted((folder / ".spares").iterdir())
 
 
-def test_a_deleted_payloads_file_is_used_again_and_holds_what_was_written_last(store, tmp_path):
+def test_a_deleted_payloads_file_is_reused_and_holds_what_was_written_last(store, tmp_path):
     store.put(OLD, [b"o" * 5000], 60)
     inode = (tmp_path / OLD).stat().st_ino
     store.delete([OLD, numbered(1)])
@@ -47,7 +47,7 @@ def test_a_payload_of_another_size_leaves_a_pooled_file_alone(store, tmp_path):
     assert len(pooled_files(tmp_path)) == 1
 
 
-def test_payloads_of_more_than_a_batch_share_pooled_files(store, tmp_path):
+def test_payloads_of_more_than_a_batch_reuse_pooled_files(store, tmp_path):
     large = [bytes(BATCH_BYTES), b"large"]
     store.put(LARGE, large, 60)
     inode = (tmp_path / LARGE).stat().st_ino
@@ -87,17 +87,17 @@ def test_threads_share_a_store(store, tmp_path):
     assert 1 <= len(pooled_files(tmp_path)) <= 8
 
 
-def test_reading_a_file_that_is_used_again_meanwhile_is_payload_gone(store, tmp_path, monkeypatch):
+def test_reading_a_file_that_is_reused_meanwhile_raises_payload_gone(store, tmp_path, monkeypatch):
     store.put(OLD, [b"o" * 5000], 60)
     pread = os.pread
 
-    def late(*args):
+    def replace_and_read(*args):
         store.delete([OLD])
         store.put(NEW, [b"a" * 5000], 60)
         return pread(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pread", late)
+        patched.setattr(os, "pread", replace_and_read)
         with pytest.raises(PayloadGone):
             store.read(OLD, 0, 5000)
     assert store.read(NEW, 0, 5000) == b"a" * 5000
@@ -126,7 +126,7 @@ def test_the_file_pool_is_bounded_in_files(store, tmp_path):
     for i in range(4000):
         stores[i % 4].delete([numbered(i)])
     assert 100 < len(pooled_files(tmp_path)) <= file_pool.MAX_FILES + 4 * file_pool.MAX_FILES // file_pool.SHARE
-    assert {it.name for it in tmp_path.iterdir()} == {".spares"}
+    assert {path.name for path in tmp_path.iterdir()} == {".spares"}
 
 
 def test_payloads_are_written_and_deleted_when_the_pools_folder_is_gone(store, tmp_path):
