@@ -84,7 +84,7 @@ async def test_every_timeout_is_validated_before_anything_is_sent(kind, call, ti
     assert caught.value.field == ("connect_timeout" if "connect" in call else "timeout")
 
 
-def test_without_a_limit_grpc_is_given_no_deadline():
+def test_without_a_limit_a_call_has_no_deadline():
     connection = Connection("localhost:1", None, None)
     assert RetryPolicy(connection, math.inf).remaining() is None
     assert RetryPolicy(connection, 5.0).remaining() == pytest.approx(5.0, abs=0.5)

@@ -177,7 +177,7 @@ def test_a_path_that_is_no_regular_file_does_not_block_and_changes_nothing(file,
 
 
 @pytest.mark.parametrize("cut", ["empty", "a comment", "an entry less"])
-def test_a_file_cut_short_keeps_its_tokens_until_it_stays_so(file, cut, caplog):
+def test_a_file_cut_short_keeps_its_tokens_until_it_has_settled(file, cut, caplog):
     one, two = new_token(file, "acme", "read"), new_token(file, "globex", "read")
     tokens = Tokens(file)
     whole = file.read_text()
