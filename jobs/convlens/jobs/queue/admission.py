@@ -40,10 +40,12 @@ class Bounds:
         """Of results that nobody waits for and no job keeps; few, for Redis and its files to stay small."""
         return int(self.result_bytes * CACHE)
 
-    @property
-    def of_cache(self) -> tuple[int, int, int]:
-        """What cached results are held to: see trim_cache in lua/lib/results.lua."""
-        return self.cached_bytes, self.result_bytes, self.known_jobs
+    def script_args(self) -> dict[str, int]:
+        """The option `bounds` of scripts."""
+        return {
+            "jobs": self.jobs, "image_bytes": self.image_bytes, "result_bytes": self.result_bytes,
+            "cached_bytes": self.cached_bytes, "known_jobs": self.known_jobs, "pixels": self.pixels,
+        }  # fmt: skip
 
 
 _NAMES: Final = {
@@ -55,7 +57,7 @@ _NAMES: Final = {
 }
 
 
-class Full(RuntimeError):
+class AdmissionRejected(RuntimeError):
     """A job that there is no room for just now."""
 
     def __init__(self, limit: str, tenant: str, message: str, retry_after: float, *, never: bool = False) -> None:
@@ -68,7 +70,7 @@ class Full(RuntimeError):
         """Seconds in which there will be room: as jobs end now, or by the tenant's rate."""
 
     @classmethod
-    def from_script(cls, details: Sequence[bytes]) -> Full:
+    def from_script(cls, details: Sequence[bytes]) -> AdmissionRejected:
         """What submit.lua answers: what, ":tenant", held, wanted, allowed, live jobs, jobs that end in a second.
 
         Of a rate: "rate", ":tenant", the rate, the milliseconds until it admits more.

@@ -1,7 +1,7 @@
 """Celery, all of it: the app and its options, and the worker that consumes.
 
 A message is a permit, not an order: who gets one claims jobs in the fair order of the queue, which that of messages
-cannot be (see lua/lib/delivery.lua). Extra messages find nothing to do, the reconciler puts missing ones back, and
+cannot be (see lua/lib/messages.lua). Extra messages find nothing to do, the reconciler puts missing ones back, and
 kombu's own bookkeeping of unacknowledged messages is off.
 
 `celery -A convlens.jobs.queue.celery inspect …` and Flower find the app as `app`, at the Redis of the settings.

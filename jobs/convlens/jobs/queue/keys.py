@@ -6,12 +6,12 @@ from typing import Final
 
 from convlens.jobs.runtime.redis_client import KEY_PREFIX as PREFIX
 
-LOAD: Final = PREFIX + "load"
+USAGE: Final = PREFIX + "usage"
 """Hash: what is held, in all and for each tenant."""
 NOTICES: Final = PREFIX + "notices"
 """Channel: "JOB STATE" at each change of state, and for SUCCEEDED what the record says of the result."""
 ENDED: Final = PREFIX + "ended"
-"""Channel: the same for CANCELLED and EXPIRED alone, which workers are to hear of."""
+"""Channel: the same for CANCELLED and EXPIRED alone, which workers need to know."""
 NEW_FLOWS: Final = PREFIX + "new-flows"
 """Channel: the name of a pool in which a flow became active while others have jobs waiting."""
 KINDS: Final = ("", "many", "huge")
@@ -21,16 +21,16 @@ IMAGES: Final = PREFIX + "images"
 GARBAGE: Final = PREFIX + "garbage"
 """List: payloads nobody needs any more."""
 POOLS: Final = PREFIX + "pools"
-"""Sorted set: the pools, by when the last word of their workers expires."""
+"""Sorted set: the pools, by when their workers' registration expires."""
 SINCE: Final = PREFIX + "pools-since"
 """Sorted set: the same, by when they were first served."""
 REFUSED: Final = PREFIX + "refused"
-"""Sorted set: serialized RefusedModels, by when their worker's word expires."""
+"""Sorted set: serialized RefusedModels, by when their worker's registration expires."""
 
 POISONED: Final = PREFIX + "poisoned"
-"""List: the latest entries that were set aside since nobody can read them: kind, entry, why."""
+"""List: the latest quarantined entries: kind, entry, reason."""
 POISONED_INBOX: Final = PREFIX + "poisoned-inbox"
-"""List: those that scripts set aside and nobody has reported yet."""
+"""List: those that scripts quarantined and nobody has reported yet."""
 
 
 def card(pool: str) -> str:
@@ -39,7 +39,7 @@ def card(pool: str) -> str:
 
 
 def serving(pool: str) -> str:
-    """Sorted set: the workers of a pool, by when their word expires."""
+    """Sorted set: the workers of a pool, by when their registration expires."""
     return f"{PREFIX}serving:{pool}"
 
 

@@ -1,6 +1,6 @@
 """kombu's Redis transport, which gives Celery no message that would end its worker.
 
-One that is not as lua/lib/delivery.lua makes them is dropped and reported before Celery sees it: most such end Celery's
+One that is not as lua/lib/messages.lua makes them is dropped and reported before Celery sees it: most such end Celery's
 worker, and others would wait in it for ever.
 """
 

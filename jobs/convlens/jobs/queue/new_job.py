@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convlens.jobs.payloads.store import Data, StoreFull
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.record import Priority, Record, State, hash_fields
 
 
@@ -51,7 +51,7 @@ class NewJob:
     request_id: str = ""
 
 
-NotSubmitted = Full | StoreFull | RequestIdReused
+NotSubmitted = AdmissionRejected | StoreFull | RequestIdReused
 
 
 def new_waiter() -> str:
@@ -91,10 +91,10 @@ def parse_outcome(job: NewJob, nonce: str, outcome: bytes, details: Sequence[byt
     """What submit.lua replied for a job; None where one of its images is gone."""
     waiter = "" if job.keep else nonce
     match outcome:
-        case b"GONE":
+        case b"MISSING":
             return None
-        case b"FULL":
-            return Full.from_script(details)
+        case b"REJECTED":
+            return AdmissionRejected.from_script(details)
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
         case b"CREATED":
