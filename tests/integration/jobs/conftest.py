@@ -9,7 +9,6 @@ import pytest
 from all_queue import Queue
 from processes import until
 
-from convlens.jobs.queue import keys
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import NewJob
@@ -82,7 +81,7 @@ class Jobs:
 
     def load(self):
         """What the queue counts as held, without zeros."""
-        held = self.queue.redis.hgetall(keys.USAGE)
+        held = self.queue.redis.hgetall("convlens:usage")
         return {name.decode(): int(value) for name, value in held.items() if int(value)}
 
 

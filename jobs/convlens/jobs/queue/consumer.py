@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from convlens.jobs.payloads.store import Data, is_payload_name
@@ -51,11 +51,11 @@ class Completion:
 
     def script_args(self) -> dict[str, str | int]:
         """One of the jobs of finish.lua."""
-        record, failure = self.claim.record, self.failure
-        return _failure_args(record.id, record.token, failure) if failure else {
-            "id": record.id, "token": record.token, "state": State.SUCCEEDED, "result_bytes": self.result_bytes,
-            "header_size": self.header_size,
-        }  # fmt: skip
+        claim = {"id": self.claim.record.id, "token": self.claim.token}
+        if failure := self.failure:
+            return {**claim, "state": State.FAILED, **asdict(failure)}
+        sizes = {"result_bytes": self.result_bytes, "header_size": self.header_size}
+        return {**claim, "state": State.SUCCEEDED, **sizes}
 
 
 class JobConsumer(QueueClient):
@@ -98,8 +98,9 @@ class JobConsumer(QueueClient):
             except (ValueError, LookupError, TypeError) as error:
                 poison.report("record", name, repr(error))
                 job_id = name.decode(errors="replace")
-                failure = JobFailure("INTERNAL", "the job's record is damaged; submit the job again")
-                self._run("finish", jobs=[_failure_args(job_id, f"{secret}-{job_id}", failure)], **self._ttls)
+                failure = {"reason": "INTERNAL", "message": "the job's record is damaged; submit the job again"}
+                end = {"id": job_id, "token": f"{secret}-{job_id}", "state": State.FAILED, **failure}
+                self._run("finish", jobs=[end], **self._ttls)
         return Claims(claims, bool(suspect_waits))
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
@@ -140,14 +141,6 @@ class JobConsumer(QueueClient):
     def messages(self, pools: Iterable[str]) -> int:
         """How many messages wait in the lists of these pools."""
         return int(self._run("messages", pools=list(pools)))
-
-
-def _failure_args(job_id: str, token: str, failure: JobFailure) -> dict[str, str | int]:
-    """One of the jobs of finish.lua, FAILED."""
-    return {
-        "id": job_id, "token": token, "state": State.FAILED, "reason": failure.reason, "message": failure.message,
-        "field": failure.field,
-    }  # fmt: skip
 
 
 def _claim(job_id: str, fields: Mapping[bytes, bytes]) -> Claim:

@@ -18,7 +18,7 @@ from convlens.jobs.queue import keys
 log = logging.getLogger(__name__)
 
 MOST: Final = 100
-"""Entries that are kept, and that wait to be reported; the number of the scripts, too."""
+"""Entries that are kept, and that wait to be reported; lua/lib/poison.lua has the same number."""
 SHOWN: Final = 200
 """Characters of an entry that are kept."""
 LOG_SECONDS: Final = 1.0

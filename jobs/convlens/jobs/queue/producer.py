@@ -113,19 +113,13 @@ class Producer(QueueClient):
             self._dispose(unused)
         return outcomes
 
-    def _run_submit(
-        self, jobs: Sequence[NewJob], pending: Mapping[int, dict[str, Any]], leaving: Sequence[Waiting]
-    ) -> Any:
+    def _run_submit(self, jobs: Sequence[NewJob], pending: Mapping[int, Any], leaving: Sequence[Waiting]) -> Any:
         """Run the script for the pending jobs, by their places in `jobs`, and for the waiters that leave."""
         if not pending:
             self.leave(leaving)
             return []
-        bounds = self.bounds
-        return self._run(
-            "submit", *(jobs[i].spec for i in pending), jobs=list(pending.values()), leaving=leaving,
-            bounds=bounds.script_args(), tenant_share=bounds.tenant_share, tenant_rate=bounds.tenant_rate or 0,
-            tenant_burst=bounds.tenant_burst * 1000, **self._ttls,
-        )  # fmt: skip
+        specs, args, bounds = [jobs[i].spec for i in pending], list(pending.values()), self.bounds.script_args()
+        return self._run("submit", *specs, jobs=args, leaving=leaving, bounds=bounds, **self._ttls)
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""

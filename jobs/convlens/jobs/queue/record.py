@@ -90,7 +90,7 @@ class Record:
     """The equal job under way with which this one is coalesced; empty for one that is computed itself."""
     failure: JobFailure | None = None
     progress: float = 0.0
-    """0…1, as its worker last told."""
+    """0…1, as its worker last reported."""
     position: int | None = None
     """How many jobs of its flow were before it in its queue; None for one that does not wait there."""
     waiter: str = ""
@@ -156,7 +156,7 @@ class Record:
         )
 
     def succeeded(self, details: Sequence[str]) -> Record:
-        """The record as a notice tells it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
+        """The record as a notice says that it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
         result, *numbers = details
         body, header, cached, ended, expires = map(int, numbers)
         return replace(

@@ -1,4 +1,4 @@
-"""The Lua scripts: how each is assembled from its file and those that it includes, and what it means when one fails."""
+"""The Lua scripts: assembles each from its file and those that it includes, and runs it with options by name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import redis
 
 from convlens.jobs.runtime.redis_client import is_unavailable
 
-_INCLUDED_BY_ALL: Final = ("options", "keys", "values", "poison", "clock", "usage", "throughput")
-_INCLUDE: Final = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+_BASE: Final = "-- include: options keys values poison clock usage throughput"
+"""What every script includes."""
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -29,21 +29,15 @@ def _source(name: str) -> str:
     flags, script = (folder / f"{name}.lua").read_text().split("\n", 1)
     library: dict[str, str] = {}
 
-    def include(names: list[str]) -> None:
-        for part in names:
+    def include(text: str) -> None:
+        for part in " ".join(re.findall("^-- include: (.+)$", text, re.MULTILINE)).split():
             if part not in library:
-                text = (folder / "lib" / f"{part}.lua").read_text()
-                include(_included(text))
-                library[part] = text
+                include(source := (folder / "lib" / f"{part}.lua").read_text())
+                library[part] = source
 
-    include([*_INCLUDED_BY_ALL, *_included(script)])
+    include(f"{_BASE}\n{script}")
     run = f"local function run()\n{script}\nend\nlocal reply = run()"
     return "\n".join([flags, *library.values(), run, "write_usage()", "write_throughput()", "return reply"])
-
-
-def _included(text: str) -> list[str]:
-    """The names after "-- include:" in a file."""
-    return " ".join(_INCLUDE.findall(text)).split()
 
 
 class Scripts:

@@ -30,11 +30,9 @@ while images > 0 or options.images == 0 and left.many + left.huge > 0 do
   local flow, tag = unpack(redis.call('ZRANGE', flows_key(pool), skipped, skipped, 'WITHSCORES'))
   if not flow or skipped == 1000 then break end
   local id = redis.call('ZRANGE', queued_key(flow), 0, 0)[1]
-  local state, deadline, cost, job_images, priority, attempts, notifies_changes, pixels
-  if id then
-    state, deadline, cost, job_images, priority, attempts, notifies_changes, pixels = unpack(redis.call('HMGET', job_key(id),
-      'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'notify_changes', 'pixels'))
-  end
+  local fields = id and redis.call('HMGET', job_key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'pixels',
+                                   'notify_changes')
+  local state, deadline, cost, job_images, priority, attempts, pixels, notifies_changes = unpack(fields or {})
   if not id then
     redis.call('ZREM', flows_key(pool), flow)
     redis.call('HSET', tags_key(pool), flow, tag)

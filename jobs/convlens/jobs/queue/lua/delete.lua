@@ -3,8 +3,7 @@
 -- Deletes an ended job, and its result unless other records refer to it.
 -- KEYS: none. Options: id, created (ms; a job that was created anew under the id stays). Returns 0 while the job is live, else 1.
 local id = options.id
-local state, created, result, holds_result =
-  unpack(redis.call('HMGET', job_key(id), 'state', 'created', 'result', 'holds_result'))
+local state, created, result, holds_result = unpack(redis.call('HMGET', job_key(id), 'state', 'created', 'result', 'holds_result'))
 if created ~= text(options.created) then return 1 end
 if is_live(state) then return 0 end
 if result then

@@ -2,15 +2,13 @@
 -- include: waiters admission
 -- Queues jobs, or finds the earlier ones with their ids. Without flags, so that a full Redis rejects it.
 -- KEYS: none. Options:
---   jobs                     a list of objects: see script_args() in new_job.py
---   leaving                  a list of id, waiter pairs of calls that leave their jobs first
+--   jobs     a list of objects: see script_args() in new_job.py
+--   leaving  a list of id, waiter pairs of calls that leave their jobs first
 --   result_ttl, answered_ttl  ms
---   bounds, tenant_share     see Bounds in admission.py
---   tenant_rate              cost per second, 0 for any
---   tenant_burst             ms
+--   bounds   an object: see Bounds in admission.py
 -- ARGV[2], …: the spec of each job. Returns for each job an outcome, the names of unused payloads, and details. Outcomes:
---   CREATED    details: flow, created, deadline, position
---   COALESCED  with an equal job under way; details, as of the next three: the record
+--   CREATED    details: flow, created, deadline, position; of the next four: the record
+--   COALESCED  with an equal job under way
 --   CACHED     succeeded at once, with the result of an equal job
 --   EXISTS     the id is known, for an equal request
 --   REPEATED   the client library has sent this call again

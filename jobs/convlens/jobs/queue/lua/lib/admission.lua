@@ -5,7 +5,7 @@
 -- Checks the number of known jobs. Records that nobody was promised are deleted to make space, the oldest first.
 local function reject_record(tenant)
   local bound = options.bounds.known_jobs
-  local share = bound * options.tenant_share
+  local share = bound * options.bounds.tenant_share
   local function make_space(index, owner, allowed, ...)
     local known = redis.call('ZCARD', index)
     for _ = 1, math.min(16, known + 1 - allowed) do
@@ -24,12 +24,12 @@ end
 -- Checks a tenant's rate. The key has the time at which all that the tenant has submitted is paid for; while that is less than a
 -- burst ahead, a job of any cost is admitted, and paid for afterwards.
 local function reject_rate(tenant, cost)
-  if options.tenant_rate == 0 or tenant == '' then return end
-  local now = clock()
+  local rate, burst, now = options.bounds.tenant_rate, options.bounds.tenant_burst, clock()
+  if rate == 0 or tenant == '' then return end
   local paid = math.max(now, number(redis.call('GET', rate_key(tenant))))
-  local wait = paid - now - options.tenant_burst
-  if wait > 0 then return {'rate', ':' .. tenant, tostring(options.tenant_rate), tostring(wait)} end
-  paid = paid + cost * 1000 / options.tenant_rate
+  local wait = paid - now - burst
+  if wait > 0 then return {'rate', ':' .. tenant, tostring(rate), tostring(wait)} end
+  paid = paid + cost * 1000 / rate
   redis.call('SET', rate_key(tenant), string.format('%.3f', paid), 'PX', text(math.ceil(paid - now)))
 end
 
@@ -48,7 +48,7 @@ local function reject_job(job, new_bytes)
   end
   for _, counter in ipairs({'jobs', 'image_bytes', 'pixels', 'result_bytes'}) do
     local bound = options.bounds[counter]
-    local share = bound * options.tenant_share
+    local share = bound * options.bounds.tenant_share
     if tenant ~= '' and usage[counter .. ':' .. tenant] + needed[counter] > share then
       return rejection(counter, ':' .. tenant, share)
     end
