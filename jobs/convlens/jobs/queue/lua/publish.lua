@@ -22,9 +22,7 @@ local function forget_pool(old)
   redis.call('HDEL', UNSERVED, old)
   if redis.call('SISMEMBER', QUEUES, old) == 1 then return end
   redis.call('DEL', tags_key(old))
-  for _, kind in ipairs(LIST_KINDS) do
-    redis.call('DEL', messages_key(old, kind), '_kombu.binding.' .. messages_key(old, kind))
-  end
+  for _, kind in ipairs(LIST_KINDS) do redis.call('DEL', messages_key(old, kind), '_kombu.binding.' .. messages_key(old, kind)) end
 end
 local function forget_pools(expired_by, limit)
   for _, old in ipairs(redis.call('ZRANGE', POOLS, '-inf', seconds(expired_by), 'BYSCORE', 'LIMIT', 0, limit)) do
