@@ -61,7 +61,7 @@ def fault_of(message: Any, queue: str) -> str:
         for name, allowed in _FIXED.items():
             if headers.get(name) not in allowed:
                 return f"header {name!r} is {headers.get(name)!r}, not {allowed[0]!r}"
-        if not all(isinstance(it, str) for it in (headers["id"], properties["delivery_tag"])):
+        if not all(isinstance(name, str) for name in (headers["id"], properties["delivery_tag"])):
             return "the id of the task or of the delivery is no text"
         routing_key = properties["delivery_info"]["routing_key"]
         if routing_key != queue:
