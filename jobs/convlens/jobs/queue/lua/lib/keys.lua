@@ -25,7 +25,7 @@ local function claim_key(secret) return 'convlens:claim:' .. secret end
 local function flows_key(pool) return 'convlens:flows:' .. pool end
 local function tags_key(pool) return 'convlens:tags:' .. pool end
 local function queued_key(flow) return 'convlens:queued:' .. flow end
-local function messages_key(pool, list_kind) return 'convlens.' .. pool .. (list_kind == '' and '' or '/' .. list_kind) end
+local function messages_key(pool, kind) return 'convlens.' .. pool .. (kind == '' and '' or '/' .. kind) end
 local function pack_key(name) return 'convlens:pack:' .. name end
 local function result_key(name) return 'convlens:result:' .. name end
 local function card_key(pool) return 'convlens:card:' .. pool end

@@ -34,7 +34,8 @@ local function pop_messages(pool, claimed, permit)
 end
 
 -- Makes a pool's lists as long as its queues: messages may be lost, or popped by workers that are killed. Reads at most `limit`
--- flows, and where there are more removes no message. Returns how many jobs wait in these flows and how many messages were missing.
+-- flows, and where there are more removes no message. Returns how many jobs wait in these flows, and how many messages were
+-- missing.
 local function repair_messages(pool, limit)
   local waiting, ids, total, missing = {}, {}, 0, 0
   local names = redis.call('ZRANGE', flows_key(pool), 0, limit - 1)
