@@ -108,7 +108,7 @@ def test_new_calls_are_answered_whichever_key_of_redis_is_spoilt(stack, how):
         until(stack.is_well, SECONDS)
         if len(done) % 8 == 0:
             stack.load()
-    assert {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:load"} <= done
+    assert {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:usage"} <= done
     for job in stack.load():  # and everything is as it was
         assert job.result()["saliency"].shape[1:] == (224, 224)
 

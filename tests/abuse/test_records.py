@@ -50,7 +50,7 @@ def test_records_go_soon_after_their_callers_and_what_is_left_is_bounded(service
     assert alive <= number
     assert held < BYTES * (alive + cached) + (4 << 20)
     until(lambda: not client.exists("convlens:jobs"))
-    assert int(client.hget("convlens:load", "cached_bytes") or 0) <= (1 << 20) / 8
+    assert int(client.hget("convlens:usage", "cached_bytes") or 0) <= (1 << 20) / 8
 
 
 def test_a_small_redis_carries_very_many_calls(service, client, scale):

@@ -9,7 +9,6 @@ import pytest
 from all_queue import Queue
 from processes import until
 
-from convlens.jobs.queue import keys
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import NewJob
@@ -82,7 +81,7 @@ class Jobs:
 
     def load(self):
         """What the queue counts as held, without zeros."""
-        held = self.queue.redis.hgetall(keys.LOAD)
+        held = self.queue.redis.hgetall("convlens:usage")
         return {name.decode(): int(value) for name, value in held.items() if int(value)}
 
 
@@ -94,11 +93,11 @@ class SentTwice(Scripts):
     the same, for the tests to see nothing else left.
     """
 
-    def __call__(self, name, *args):
-        lost = super().__call__(name, *args)
-        if name in {"reconcile", "drop_cached"}:
+    def __call__(self, name, *data, **options):
+        lost = super().__call__(name, *data, **options)
+        if name in {"reconcile", "evict_cached"}:
             return lost
-        reply = super().__call__(name, *args)
+        reply = super().__call__(name, *data, **options)
         match name:
             case "finish":
                 return [reply[0], lost[1] + reply[1]]

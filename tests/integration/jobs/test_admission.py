@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.record import JobFailure, State
 
 
@@ -18,7 +18,7 @@ from convlens.jobs.queue.record import JobFailure, State
 def test_each_bound_refuses_the_job_that_would_pass_it_until_there_is_room(jobs, bound, limit):
     first = jobs.submit(bounds=bound)
     before = jobs.load()
-    with pytest.raises(Full) as refused:
+    with pytest.raises(AdmissionRejected) as refused:
         jobs.submit(bounds=bound)
     assert refused.value.limit == limit
     assert not refused.value.never
@@ -29,7 +29,7 @@ def test_each_bound_refuses_the_job_that_would_pass_it_until_there_is_room(jobs,
 
 
 def test_a_job_larger_than_a_bound_is_told_that_it_never_fits(jobs):
-    with pytest.raises(Full, match="would pass the 8 admitted") as refused:
+    with pytest.raises(AdmissionRejected, match="would pass the 8 admitted") as refused:
         jobs.submit(bounds={"image_bytes": 8})
     assert refused.value.never
 
@@ -37,7 +37,7 @@ def test_a_job_larger_than_a_bound_is_told_that_it_never_fits(jobs):
 def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(jobs):
     bounds = {"jobs": 4}
     first, _ = (jobs.submit(tenant="a", bounds=bounds) for _ in range(2))
-    with pytest.raises(Full, match="tenant 'a'"):
+    with pytest.raises(AdmissionRejected, match="tenant 'a'"):
         jobs.submit(tenant="a", bounds=bounds)
     jobs.submit(tenant="b", bounds=bounds)
     jobs.queue.cancel(first.id)
@@ -60,7 +60,7 @@ def test_the_faster_jobs_end_the_sooner_a_refused_caller_comes_again(jobs):
         for _ in range(ended):
             jobs.queue.cancel(jobs.submit().id)
         held = [jobs.submit(bounds={"jobs": 10}) for _ in range(10)]
-        with pytest.raises(Full) as refused:
+        with pytest.raises(AdmissionRejected) as refused:
             jobs.submit(bounds={"jobs": 10})
         for record in held:
             jobs.queue.cancel(record.id)
@@ -74,7 +74,9 @@ def test_a_tenant_that_asks_faster_than_its_rate_is_told_when_to_come_again(jobs
     rate = {"tenant_rate": 10.0, "tenant_burst": 0.5}
     big = jobs.submit(tenant="a", bounds=rate, cost=12)  # more than the burst's 5
     before = jobs.load()
-    with pytest.raises(Full, match=r"tenant_rate: tenant 'a' may ask for 10 images × passes a second") as refused:
+    with pytest.raises(
+        AdmissionRejected, match=r"tenant_rate: tenant 'a' may ask for 10 images × passes a second"
+    ) as refused:
         jobs.submit(tenant="a", bounds=rate, cost=1)
     assert not refused.value.never
     assert 0 < refused.value.retry_after <= 12 / 10 - 0.5
@@ -91,9 +93,9 @@ def test_what_is_answered_or_was_asked_before_costs_nothing_of_a_rate(jobs):
     job = jobs.new(tenant="a", fingerprint="f")
     first = jobs.submit(job, bounds=rate)
     assert jobs.submit(job, bounds=rate).id == first.id
-    with pytest.raises(Full):
+    with pytest.raises(AdmissionRejected):
         jobs.submit(tenant="a", fingerprint="f", bounds=rate)  # it may have to be computed after all
     jobs.succeed(jobs.take(first))
     assert jobs.submit(tenant="a", fingerprint="f", bounds=rate).state is State.SUCCEEDED
-    with pytest.raises(Full):
+    with pytest.raises(AdmissionRejected):
         jobs.submit(tenant="a", bounds=rate)

@@ -82,7 +82,7 @@ def test_what_ends_unclaimed_takes_its_message_away(jobs):
 
 def test_of_equal_jobs_the_one_that_is_computed_has_a_message(jobs):
     first, second = (jobs.submit(images=[("digest", b"image")], cost=1, fingerprint="same") for _ in range(2))
-    assert second.leader == first.id
+    assert second.primary == first.id
     assert lengths(jobs) == {"": 1}
     jobs.queue.cancel(first.id)
     assert lengths(jobs) == {"": 1}

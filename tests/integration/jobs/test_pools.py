@@ -55,8 +55,8 @@ def test_a_worker_takes_jobs_of_its_own_weights_alone(jobs):
 def test_equal_requests_share_results_only_of_the_same_weights(jobs):
     jobs.succeed(jobs.take(jobs.submit(pool=OLD, **EQUAL)), b"old")
     new = jobs.submit(pool=NEW, **EQUAL)
-    assert (new.state, new.leader) == (State.QUEUED, "")
-    assert jobs.submit(pool=NEW, **EQUAL).leader == new.id
+    assert (new.state, new.primary) == (State.QUEUED, "")
+    assert jobs.submit(pool=NEW, **EQUAL).primary == new.id
     jobs.succeed(jobs.take(new), b"new")
     for pool, body in ((OLD, b"old"), (NEW, b"new")):
         assert jobs.queue.read_result(jobs.submit(pool=pool, **EQUAL), 0, 3) == body
@@ -81,7 +81,7 @@ def test_a_repeated_request_finds_its_job_whatever_is_served_meanwhile(jobs):
 def test_jobs_whose_weights_gave_way_to_others_end_and_are_made_anew_by_the_same_request(jobs):
     job = jobs.new(pool=OLD, **EQUAL)
     record, follower = jobs.submit(job), jobs.submit(pool=OLD, **EQUAL)
-    assert follower.leader == record.id
+    assert follower.primary == record.id
     with serving(jobs, "new"):
         assert ended(jobs, record) == ended(jobs, follower) == "MODEL_CHANGED"
         assert jobs.get(record).state is State.FAILED

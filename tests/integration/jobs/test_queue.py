@@ -8,7 +8,7 @@ import pytest
 from processes import full, until
 
 from convlens.jobs.payloads.store import PayloadGone
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.producer import JobNotFinished
@@ -214,10 +214,10 @@ def test_jobs_submitted_together_fare_each_as_if_alone(jobs):
     large = jobs.new(reserved=1 << 30)
     asked = [jobs.new(**twin), large, jobs.new(id=earlier.id), jobs.new(**twin), earlier]
     queued, full, reused, follows, same = jobs.queue.submit(asked)
-    assert (queued.state, queued.leader) == (State.QUEUED, "")
-    assert isinstance(full, Full)
+    assert (queued.state, queued.primary) == (State.QUEUED, "")
+    assert isinstance(full, AdmissionRejected)
     assert isinstance(reused, RequestIdReused)
-    assert follows.leader == queued.id
+    assert follows.primary == queued.id
     assert same.id == earlier.id
     assert jobs.get(large) is None
     assert jobs.load()["jobs"] == 3

@@ -9,7 +9,7 @@ import pytest
 from processes import until
 
 from convlens.jobs.payloads.store import StoreFull
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.record import JobFailure, State
 
@@ -48,7 +48,7 @@ def test_a_job_that_nobody_asked_to_keep_is_known_for_a_while_after_its_caller_l
     until(lambda: (jobs.reconcile(), jobs.load() == {})[1])  # the cached result's time is over, too
     jobs.queue.collect_garbage()
     left = {name.decode().split(":")[1] for name in jobs.queue.redis.scan_iter("convlens:*")}
-    assert left <= {"sequence", "drain", "load", "tags", "flows", "awake", "claim"}  # claims go after a minute
+    assert left <= {"sequence", "throughput", "usage", "tags", "flows", "awake", "claim"}  # claims go after a minute
 
 
 def test_a_cached_result_answers_equal_requests_though_the_job_that_made_it_is_forgotten(jobs):
@@ -98,7 +98,7 @@ def test_where_no_more_may_be_known_tombstones_go_first_and_what_is_promised_nev
         live = jobs.submit(bounds=bounds)
         assert gone.id not in known(jobs)
         assert {kept.id, live.id} <= known(jobs)
-    with pytest.raises(Full, match="max_known_jobs: there are 4 jobs known") as refused:
+    with pytest.raises(AdmissionRejected, match="max_known_jobs: there are 4 jobs known") as refused:
         jobs.submit(bounds=bounds)
     assert (refused.value.limit, refused.value.never) == ("max_known_jobs", False)
     assert len(known(jobs)) == 4
@@ -113,7 +113,7 @@ def test_a_tenant_fills_its_own_share_of_the_jobs_known_and_what_goes_is_its_own
     assert first.id not in known(jobs)
     assert {other.id, second.id} <= known(jobs)
     jobs.submit(tenant="a", bounds={"known_jobs": 4})
-    with pytest.raises(Full, match="max_known_jobs: tenant 'a' has 2 jobs known"):
+    with pytest.raises(AdmissionRejected, match="max_known_jobs: tenant 'a' has 2 jobs known"):
         jobs.submit(tenant="a", bounds={"known_jobs": 4})
     assert other.id in known(jobs)
 
@@ -335,7 +335,9 @@ def test_a_job_whose_time_was_over_is_made_anew_by_a_repeated_call(jobs):
 
 
 def test_counters_that_refuse_everybody_are_put_right(jobs):
-    jobs.queue.redis.hset("convlens:load", mapping={"image_bytes": 1 << 60, "pixels": 1 << 60, "result_bytes": 1 << 60})
+    jobs.queue.redis.hset(
+        "convlens:usage", mapping={"image_bytes": 1 << 60, "pixels": 1 << 60, "result_bytes": 1 << 60}
+    )
     jobs.queue.redis.set("convlens:sequence", (1 << 63) - 1)
     jobs.queue.reconcile()
     assert jobs.submit(**EQUAL).state is State.QUEUED

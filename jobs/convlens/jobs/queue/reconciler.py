@@ -22,8 +22,8 @@ class Reconciler:
         self._interval = interval = maintenance.settings.reconcile_interval
         self._name = uuid.uuid4().hex
         self._is_elected = False
-        self._audited: bytes | str = "+inf"
-        """How far the jobs known have been looked at."""
+        self._audited = "+inf"
+        """The sequence number below which the next audit goes on."""
         self._loops = (
             Loop("reconciler", self._reconcile, interval, at_end=self._step_down),
             Loop("collector", self._collect_garbage, interval),
