@@ -9,7 +9,7 @@ import logging
 import uuid
 
 from convlens.jobs.queue.maintenance import Maintenance
-from convlens.jobs.runtime.background import Loop
+from convlens.jobs.runtime.background import Loop, call_together
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """End the threads and let another server take over at once."""
-        for loop in self._loops:
-            loop.stop()
+        call_together(*(loop.stop for loop in self._loops))
 
     def _reconcile(self) -> None:
         self._is_elected = False
