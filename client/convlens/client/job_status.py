@@ -71,7 +71,7 @@ class JobStatus:
     """When the result is deleted; None until the job has ended."""
     attempts: int = 0
     queue_position: int | None = None
-    """1 for the job that is next; None unless the job is queued."""
+    """0 for the job that is next; None unless the job is queued."""
     progress: float = 0.0
     """Share of the passes of the network that are done, 0…1."""
     result_bytes: int = 0

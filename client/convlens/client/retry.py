@@ -63,7 +63,7 @@ class RetryPolicy:
         is_timeout = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not typed.reason
         if self._timeout_error and is_timeout and (connection.is_reached or is_connected()):
             raise self._timeout_error from error
-        if self._last_error and is_timeout:
+        if self._last_error and is_timeout and not is_connected():
             raise self._last_error from error  # the reason why the time ran out
         if isinstance(typed, Unavailable) and never_connected(error):
             typed = self._unreachable(error.details() or "")

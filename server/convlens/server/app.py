@@ -100,8 +100,8 @@ async def serve(settings: ServerSettings) -> int:
             probe_server.add_insecure_port(address)
         address = settings.metrics_address
         metrics_endpoint.serve(address)
-    except (RuntimeError, OSError):
-        log.error("cannot listen on %s: is something else listening there?", address)  # noqa: TRY400 - as above
+    except (RuntimeError, OSError) as error:
+        log.error("cannot listen on %s: %s", address, error)  # noqa: TRY400 - as above
         return 1
     REGISTRY.register(
         metrics.QueueCollector(

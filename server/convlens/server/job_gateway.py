@@ -80,7 +80,8 @@ class JobGateway:
     async def close(self) -> None:
         """Finish all submissions, send the calls that have left, stop all threads."""
         await self._threads.run(self._large.close)
-        self._flush_leaving()
+        for _ in range(0, len(self._leaving), MAX_LEAVING):
+            self._small.submit(None)
         await self._threads.run(self._small.close)
         self._list_thread.shutdown(cancel_futures=True)
 
@@ -109,10 +110,12 @@ class JobGateway:
             except Exception as error:  # noqa: BLE001 - mapped to a status
                 rejected[place] = to_status_error(error).without_traceback()
         results: Iterator[Record | Exception]
+        leaving = self._pop_leaving()
         try:
-            results = map(self._complete, self._producer.submit(jobs, self._pop_leaving()))
-        except RedisUnavailable as error:  # jobs whose calls could not leave end at their deadlines
+            results = map(self._complete, self._producer.submit(jobs, leaving))
+        except RedisUnavailable as error:
             results = itertools.repeat(error)
+            self._leaving.extendleft(leaving)  # they leave again with the next script: leaving twice is leaving once
         return [rejected.get(place) or next(results) if pending else None for place, pending in enumerate(batch)]
 
     def _complete(self, outcome: Record | NotSubmitted) -> Record | Exception:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from convlens.server.requests import JobRequest
-from convlens.server.status import StatusError, to_status_error
+from convlens.server.status import to_status_error
 from convlens.v1.visualization_pb2 import StreamError, VisualizeStreamResponse
 
 WaitForTurn = Callable[[], Awaitable[None]]
@@ -29,7 +29,7 @@ class RequestStream:
         """Each with the event that it has been written."""
 
     async def responses(self, requests: AsyncIterator[JobRequest]) -> AsyncGenerator[VisualizeStreamResponse]:
-        """Yield all responses. An unreadable request ends the stream with StatusError, after the earlier answers."""
+        """Yield all responses. What reading a request raises ends the stream, after the earlier answers."""
         reading = asyncio.create_task(self._read(requests))
         try:
             while (entry := await self._responses.get()) is not None:
@@ -45,17 +45,22 @@ class RequestStream:
         """Start a task for each request."""
         unordered = asyncio.Event()
         unordered.set()
-        previous, error = unordered, None
-        async with asyncio.TaskGroup() as tasks:
-            try:
-                async for request in requests:
-                    await self._slots.acquire()
-                    done = asyncio.Event()
-                    tasks.create_task(self._respond(request, previous if request.message.in_order else unordered, done))
-                    previous = done if request.message.in_order else previous
-                    del request  # frees its images once they are stored
-            except StatusError as unreadable:
-                error = unreadable
+        previous = unordered
+        error: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                try:
+                    async for request in requests:
+                        await self._slots.acquire()
+                        done = asyncio.Event()
+                        turn = previous if request.message.in_order else unordered
+                        tasks.create_task(self._respond(request, turn, done))
+                        previous = done if request.message.in_order else previous
+                        del request  # frees its images once they are stored
+                except Exception as unreadable:  # noqa: BLE001 - raised once the earlier requests are answered
+                    error = unreadable
+        except ExceptionGroup as failed:
+            error = failed
         await self._responses.put(None)
         if error:
             raise error

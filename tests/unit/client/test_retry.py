@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from convlens.client import Client, DeadlineExceeded, Saliency, Unavailable
 from convlens.client.connection import Connection
 from convlens.client.retry import RetryPolicy
-from convlens.v1 import result_pb2, tensors, visualization_pb2, visualization_pb2_grpc
+from convlens.v1 import job_pb2_grpc, result_pb2, tensors, visualization_pb2, visualization_pb2_grpc
 
 
 class Failed(grpc.RpcError):
@@ -33,7 +36,7 @@ def policy():
 def test_a_deadline_exceeded_during_retries_does_not_hide_the_reason(policy):
     assert policy.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
     with pytest.raises(Unavailable, match="no Convlens server answers"):
-        policy.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
+        policy.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED), lambda: False)
 
 
 def test_the_delays_grow_to_two_seconds_and_end_with_the_timeout(monkeypatch):
@@ -102,3 +105,45 @@ def test_a_server_without_unary_results_is_called_for_streams_from_then_on():
         assert client.visualize(b"\xff\xd8\xff", [Saliency()])["saliency"].shape == (1, 4, 4)
     assert service.calls == ["unary", "stream", "stream"]
     server.stop(None)
+
+
+class EvictedResult(visualization_pb2_grpc.VisualizationServiceServicer, job_pb2_grpc.JobServiceServicer):
+    """Its first stream breaks after the header, and the result is gone when the client resumes it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def Visualize(self, request, context):
+        self.calls.append("visualize")
+        array = np.full((1, 4, 4), len(self.calls), np.float32)
+        header = result_pb2.ResultHeader(job_id="a", tensors=[tensors.describe(array, "saliency")])
+        yield visualization_pb2.VisualizeResponse(header=header)
+        if len(self.calls) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+        yield visualization_pb2.VisualizeResponse(chunk=result_pb2.ResultChunk(data=array.tobytes()))
+
+    def ReadJobResult(self, request, context):
+        self.calls.append("resume")
+        error = any_pb2.Any()
+        error.Pack(error_details_pb2.ErrorInfo(reason="RESULT_EXPIRED", domain="convlens"))
+        status = status_pb2.Status(code=grpc.StatusCode.NOT_FOUND.value[0], message="expired", details=[error])
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+def test_a_result_that_is_evicted_while_it_is_read_is_computed_again():
+    service, server = EvictedResult(), grpc.server(ThreadPoolExecutor(2))
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"127.0.0.1:{port}", timeout=30) as client:
+        result = client.visualize([b"\xff\xd8\xff"] * 2, [Saliency()])
+    assert service.calls == ["visualize", "resume", "visualize"]
+    assert (result["saliency"] == 3).all()
+    server.stop(None)
+
+
+def test_a_call_whose_time_runs_out_on_a_connected_server_is_too_late_whatever_failed_before(policy):
+    policy.delay_after(Failed(grpc.StatusCode.UNAVAILABLE))
+    with pytest.raises(DeadlineExceeded):
+        policy.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED), lambda: True)

@@ -237,3 +237,22 @@ def pid_of(decoders):
 def _has_ended(pid):
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_reply_that_was_not_read_is_not_taken_for_the_next_image(monkeypatch):
+    decoders = Decoders(1, 10_000)
+    colors = [np.full((8, 8, 3), value, np.uint8) for value in (200, 10)]
+    pixels = np.empty((8, 8, 3), np.uint8)
+
+    def fail(file):
+        raise MemoryError
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding.pickle, "load", fail)
+            with pytest.raises(MemoryError):
+                decoders.read(FILE, encode("PNG", Image.fromarray(colors[0])), pixels)
+        decoders.read(FILE, encode("PNG", Image.fromarray(colors[1])), pixels)
+    finally:
+        decoders.close()
+    np.testing.assert_array_equal(pixels, colors[1])

@@ -10,7 +10,7 @@ from convlens.client.errors import check_process, wait_timeout_error
 from convlens.client.job_status import JobStatus
 from convlens.client.request import JobRequest
 from convlens.client.result import Result
-from convlens.client.retry import RetryPolicy
+from convlens.client.retry import FIRST_DELAY, RetryPolicy
 from convlens.client.timeouts import checked_timeout
 from convlens.v1 import job_pb2
 
@@ -54,7 +54,9 @@ class AsyncJob:
         request = job_pb2.WatchJobRequest(id=self.id)
         last: JobStatus | None = None
         process = os.getpid()
-        while last is None or not last.state.is_final:  # a stream may end early without an error
+        while last is None or not last.state.is_final:
+            if last is not None:  # the stream ended early, without an error
+                await session.calls.pause(FIRST_DELAY)
             async for attempt in AsyncAttempts(session, session.calls, policy):
                 with attempt as seconds:
                     async with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:

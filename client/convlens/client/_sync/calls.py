@@ -96,7 +96,13 @@ class Calls:
                         if not self._needs_stream(error):
                             raise
                         is_unary = False
-                self._read(session, calls, reader, request, policy.remaining())
+                try:
+                    self._read(session, calls, reader, request, policy.remaining())
+                except grpc.RpcError as error:
+                    if not (reader.has_header and self._is_gone(error)):
+                        raise
+                    reader = ResponseReader(request.images, request.request_id)
+                    self._read(session, calls, reader, request, policy.remaining())
         return reader.result()
 
     def read_result(self, job_id: str, request: JobRequest | None, timeout: float) -> Result:
@@ -133,6 +139,10 @@ class Calls:
         """Return True if the result does not fit one message, or the server is too old for VisualizeUnary."""
         reason = from_rpc(error, self.connection.target).reason
         return reason == "RESULT_TOO_LARGE" or error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def _is_gone(self, error: grpc.RpcError) -> bool:
+        """Return True if the result that is being read was evicted, as may happen once its stream has broken."""
+        return from_rpc(error, self.connection.target).reason in {"RESULT_EXPIRED", "JOB_UNKNOWN"}
 
     def job_time_limit(self, seconds: float) -> float | None:
         """Return the time limit to send with a job whose caller waits `seconds`; None for the server's default."""

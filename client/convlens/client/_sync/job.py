@@ -11,7 +11,7 @@ from convlens.client.errors import check_process, wait_timeout_error
 from convlens.client.job_status import JobStatus
 from convlens.client.request import JobRequest
 from convlens.client.result import Result
-from convlens.client.retry import RetryPolicy
+from convlens.client.retry import FIRST_DELAY, RetryPolicy
 from convlens.client.timeouts import checked_timeout
 from convlens.v1 import job_pb2
 
@@ -55,7 +55,9 @@ class Job:
         request = job_pb2.WatchJobRequest(id=self.id)
         last: JobStatus | None = None
         process = os.getpid()
-        while last is None or not last.state.is_final:  # a stream may end early without an error
+        while last is None or not last.state.is_final:
+            if last is not None:  # the stream ended early, without an error
+                session.calls.pause(FIRST_DELAY)
             for attempt in Attempts(session, session.calls, policy):
                 with attempt as seconds:
                     with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,10 @@ from convlens.jobs.payloads import open_store
 from convlens.jobs.payloads.store import is_payload_name
 from convlens.jobs.queue import poison
 from convlens.jobs.queue.scripts import Scripts
+from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.jobs.runtime.settings import JobsSettings
+
+log = logging.getLogger(__name__)
 
 _EVICTED: Final = 200
 """Cached results, and tombstones, that are evicted at once."""
@@ -47,8 +51,14 @@ class QueueClient:
         return bool(evicted)
 
     def _dispose(self, names: Sequence[str]) -> None:
-        """Delete payloads that are not needed any more; what is no payload's name is quarantined."""
+        """Delete payloads that are not needed any more; what is no payload's name is quarantined.
+
+        Where Redis is unavailable, they are left to their time to live: the caller's own outcome counts.
+        """
         valid = [name for name in names if is_payload_name(name)]
-        self.payloads.delete(valid)
-        for name in set(names).difference(valid):
-            poison.quarantine(self.redis, "garbage", name.encode(), "is no payload's name")
+        try:
+            self.payloads.delete(valid)
+            for name in set(names).difference(valid):
+                poison.quarantine(self.redis, "garbage", name.encode(), "is no payload's name")
+        except RedisUnavailable as error:
+            log.warning("payloads=%s are left to their time to live: %s", ",".join(valid), error)

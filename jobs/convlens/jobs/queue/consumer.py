@@ -122,7 +122,11 @@ class JobConsumer(QueueClient):
     def store(self, claim: Claim, parts: Iterable[Data], size: int) -> Completion:
         """Write a result: `size` bytes of arrays, then its header. Raises StoreFull; the job is still the caller's."""
         ttl = self.settings.result_ttl + self.settings.reconcile_interval
-        written = self.payloads.put(claim.token, parts, ttl)
+        try:
+            written = self.payloads.put(claim.token, parts, ttl)
+        except BaseException:
+            self._dispose([claim.token])
+            raise
         return Completion(claim, None, size, written - size)
 
     def finish(self, ends: Sequence[Completion]) -> list[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 
@@ -69,7 +69,9 @@ class Producer(QueueClient):
             again = self._submit([jobs[i] for i in retried], [frozenset()] * len(retried))
             for i, outcome in zip(retried, again, strict=True):
                 outcomes[i] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        if None in outcomes:
+            raise RuntimeError("submit.lua misses stored images of jobs that have none")
+        return cast("list[Record | NotSubmitted]", outcomes)
 
     def _stored_digests(self, job: NewJob) -> frozenset[str]:
         """The digests of the job's images that are stored already; asking is not worth it for one image."""

@@ -6,12 +6,15 @@ gRPC delivers complete messages and does not say how much it buffers of incomple
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import sys
 import urllib.parse
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _RECEIVED: Final = struct.Struct("128xQ")
@@ -41,7 +44,10 @@ class Sockets:
             return
         borrowed = socket.socket(fileno=descriptor)
         try:
-            borrowed.shutdown(socket.SHUT_RDWR)
+            if _peer_of(descriptor) == address:  # still
+                borrowed.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            log.info("peer=%s is gone already: %s", peer, error)
         finally:
             borrowed.detach()
 

@@ -46,8 +46,10 @@ class Claimer:
             held = self._leases.held()
             now = time.monotonic()
             is_paused = False
-            if self._suspect_pool and now - self._since >= ALONE_SECONDS:
+            if self._suspect_pool == pool and now - self._since >= ALONE_SECONDS:
                 held = []
+            elif self._suspect_pool and now - self._since >= 2 * ALONE_SECONDS:  # its pool has not claimed for long
+                self._suspect_pool = None
             elif self._suspect_pool not in {None, pool} or any(_is_alone(claim, now) for claim in held):
                 is_paused = True
                 images = many = huge = 0

@@ -69,8 +69,7 @@ class Committer:
             counted = self._queue.finish([ended for _, ended in stored])
         except Exception as error:  # noqa: BLE001 - whatever it is, their leases would be renewed for ever
             for job, _ in stored:
-                self._outcomes.left(job.claim, error)
-                self._leases.drop(job.claim)
+                self._outcomes.leave(job.claim, error)
             return
         for (job, ended), counts in zip(stored, counted, strict=True):
             if counts:

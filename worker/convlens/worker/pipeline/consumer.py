@@ -220,5 +220,7 @@ class Consumer:
         try:
             with self._consumers.working.reserve(plan.working_bytes) if is_many else nullcontext():
                 self._consumers.committer.commit([*self._consumers.decoder.submit(self._model, [claim])])
-        except RedisUnavailable as error:
-            outcomes.left(claim, error)
+        except Exception as error:
+            if not isinstance(error, RedisUnavailable):
+                log.exception("job=%s", claim.record.id)
+            outcomes.leave(claim, error)

@@ -8,6 +8,7 @@ process that is ended: the image is refused, and the worker goes on.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import pickle
 import queue
@@ -26,12 +27,14 @@ from convlens.v1 import spec_pb2
 from convlens.v1.image_formats import ignore_warnings
 from convlens.worker.images import Data, ImageUnreadableError, Pixels, read_image
 
+log = logging.getLogger(__name__)
+
 CPU_SECONDS: Final = 60
-"""For one image, of the processor's time: on a busy machine an image takes longer, and is as good as elsewhere."""
+"""For one image; CPU time, so that a busy machine refuses no image."""
 WALL_SECONDS: Final = 600.0
 """For one image, by the clock: a decoder that does nothing ends, too."""
 NICE: Final = 10
-"""What is below the priority of the worker itself."""
+"""Niceness that is added to that of the worker."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -55,22 +58,30 @@ class Decoders:
         request = (image.SerializeToString(), bytes(data), into.shape, into.dtype.str, self._max_pixels)
         reply = self._answer(request)
         if reply is None:
-            raise ImageUnreadableError("decoding the image took more memory than there is; shrink it")
+            raise ImageUnreadableError("the decoder was killed twice, as happens where memory is short; shrink it")
         if isinstance(reply, str):
             raise ImageUnreadableError(reply)
         into[:] = np.frombuffer(reply, into.dtype).reshape(into.shape)
 
     def _answer(self, request: Any) -> bytes | str | None:
         process = self._idle.get()
+        reply = None
         try:
             for _ in range(2):
                 if process is None or process.poll() is not None:
                     process = self._starter.submit(_start).result()
-                if reply := _answer(process, request):
-                    return reply
-            return None
+                reply = _answer(process, request)
+                if reply:
+                    break
+                log.warning("decoder=%d ended with status %s", process.pid, process.returncode)
+        except BaseException:
+            if process is not None:
+                process.kill()  # its reply may be unread, and would be taken for the next image's
+                process.wait()
+            raise
         finally:
             self._idle.put(process)
+        return reply
 
     def close(self) -> None:
         """Ends the processes, once each has ended what it does."""

@@ -41,7 +41,7 @@ class Outcomes:
         except Abandoned:
             self.abandoned(claim)
         except RedisUnavailable as error:
-            self.left(claim, error)
+            self.leave(claim, error)
         except Exception as error:  # noqa: BLE001 - reported to the caller, and logged where unforeseen
             self._fail(claim, error)
         self._leases.drop(claim)
@@ -71,8 +71,9 @@ class Outcomes:
         self._events.revoked(claim)
         log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
 
-    def left(self, claim: Claim, error: Exception) -> None:
-        """Count a job that is left to its lease."""
+    def leave(self, claim: Claim, error: Exception) -> None:
+        """Leave a job to its lease: it comes again."""
+        self._leases.drop(claim)
         metrics.JOBS.labels(claim.record.model, "LEFT").inc()
         log.warning("job=%s is left to its lease: %s", claim.record.id, error)
 

@@ -114,10 +114,10 @@ class Watchdog:
         log.critical("%s: this process ends with status %d, to be started again; where its threads are:", what, HUNG)
         faulthandler.dump_traceback()
         self._consumers.stop()  # or they would take what is given back
-        try:
-            for claim in self._leases.held():
+        for claim in self._leases.held():
+            try:
                 if claim.record.id not in guilty:
                     self._queue.release(claim)
-        except RedisUnavailable as error:
-            log.warning("jobs are left to their leases: %s", error)
+            except RedisUnavailable as error:
+                log.warning("job=%s is left to its lease: %s", claim.record.id, error)
         os._exit(HUNG)
