@@ -8,9 +8,9 @@ import signal
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from neighbours import Neighbour
+from paced_reader import PacedReader
 from processes import durable_valkey, running, until
-from unread import Unread
+from resource_usage import BackgroundCaller
 
 from convlens.local.valkey import free_port
 
@@ -31,9 +31,9 @@ def test_a_path_that_is_no_text_ends_its_call_and_nothing_else(start_service):
     service = start_service(health_address=probe)
     service.worker("null=null")
     process, target = service.server()
-    with Neighbour(target) as neighbour:
+    with BackgroundCaller(target) as neighbour:
         for address, path in itertools.product((target, probe), PATHS):
-            with Unread(address) as caller:
+            with PacedReader(address) as caller:
                 calls = [caller.call(path, b"") for _ in range(3)]
                 until(lambda caller=caller, calls=calls: caller.listen(1) and caller.ended == set(calls))
                 assert all(b"Method not found" in caller.headers[it] for it in calls)
@@ -54,7 +54,7 @@ def alone(tmp_path):
 def test_who_watches_health_and_does_not_read_freezes_nobody(alone):
     worker = alone.worker("null=null")
     process, target = alone.server()
-    with Unread(target) as caller:
+    with PacedReader(target) as caller:
         for _ in range(100):
             caller.call("/grpc.health.v1.Health/Watch", b"")
         assert status(target) == SERVING

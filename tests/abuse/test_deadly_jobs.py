@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-import deadly
+import crashing_worker
 import numpy as np
 import pytest
 from processes import until
@@ -20,7 +20,7 @@ IMAGES = np.random.default_rng(9).integers(0, 256, (20, 8, 8, 3), np.uint8)
 @pytest.fixture(scope="module")
 def service(start_service):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(deadly.__file__).parent), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(Path(crashing_worker.__file__).parent), prepend=os.pathsep)
         yield start_service(lease=1)
 
 
@@ -28,7 +28,7 @@ def test_poison_fails_alone(service, scale):
     """Such jobs among a tenant's others, all in the hands of one worker whenever it is killed."""
 
     def start():
-        return service.start("deadly", "--model", "null=null,device_ms=20+1")[0]
+        return service.start("crashing_worker", "--model", "null=null,device_ms=20+1")[0]
 
     worker = start()
     target = service.server()[1]
@@ -48,7 +48,9 @@ def test_poison_fails_alone(service, scale):
         for number, image in enumerate(np.tile(IMAGES, (scale, 1, 1, 1))):
             jobs.append(client.submit(image, [Saliency()], model="null", target=number, fresh=True))
             if number % 20 == 7:
-                jobs.append(client.submit(image, [Saliency()], model="null", target=deadly.DEADLY, fresh=True))
+                jobs.append(
+                    client.submit(image, [Saliency()], model="null", target=crashing_worker.CRASHING_TARGET, fresh=True)
+                )
                 poison = jobs[-1]
         ended = {job.id: job.wait() for job in jobs}
         stop.set()

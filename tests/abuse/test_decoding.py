@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
 from PIL import Image
 from processes import until
+from resource_usage import MIB, PHOTO, BackgroundCaller, peak, reset_peak, resident
 
 from convlens.client import Activations, Client, InvalidArgument, Output, Saliency
 from convlens.v1 import job_pb2
@@ -60,8 +60,8 @@ def test_large_images_hold_nobody_up(service, huge, scale):
     """64 of them in 64 small jobs; the decoders' memory is bounded, and the worker's does not grow."""
     worker = service.null
     jobs = []
-    with Client(service.target, timeout=60) as client, Neighbour(service.target) as neighbour:
-        forget_peak(worker)
+    with Client(service.target, timeout=60) as client, BackgroundCaller(service.target) as neighbour:
+        reset_peak(worker)
         before = resident(worker)
         jobs = [client.submit(huge + bytes([n, 0]), [Saliency()], model="null", timeout=600) for n in range(64)]
         time_with_them = threading.Event()
@@ -94,8 +94,8 @@ def commonplace(side=3990) -> bytes:
 @pytest.mark.parametrize("make", [translucent, commonplace])
 def test_images_of_some_million_pixels_hold_nobody_up(service, scale, make):
     data, worker = make(), service.null
-    with Client(service.target, timeout=60) as client, Neighbour(service.target) as neighbour:
-        forget_peak(worker)
+    with Client(service.target, timeout=60) as client, BackgroundCaller(service.target) as neighbour:
+        reset_peak(worker)
         before = resident(worker)
         jobs = [client.submit(data + bytes([n, 0]), [Saliency()], model="null", timeout=600) for n in range(48)]
         threading.Event().wait(2.5 * scale)
@@ -143,7 +143,7 @@ def test_a_large_image_is_what_a_small_one_is(service, huge):
 
 def test_a_decoder_that_is_killed_costs_its_image_alone(service, huge):
     """As by the kernel, when there is no memory left."""
-    with Client(service.target, timeout=60) as client, Neighbour(service.target) as neighbour:
+    with Client(service.target, timeout=60) as client, BackgroundCaller(service.target) as neighbour:
         client.visualize(huge, [Saliency()], model="null", fresh=True)
         for pid in decoders(service.null):
             os.kill(pid, signal.SIGKILL)
@@ -182,9 +182,9 @@ def commented_gif() -> bytes:
 @pytest.mark.parametrize("make", [chunked_png, filled_jpeg, tagged_tiff, commented_gif])
 def test_headers_of_very_many_parts_are_not_walked(service, make):
     data = make()
-    with Client(service.target, timeout=60) as client, Neighbour(service.target, pause=0.01) as neighbour:
+    with Client(service.target, timeout=60) as client, BackgroundCaller(service.target, pause=0.01) as neighbour:
         before = resident(service.front)
-        forget_peak(service.front)
+        reset_peak(service.front)
         began = time.monotonic()
         with pytest.raises(InvalidArgument, match=r"too many|damaged|no image"):
             client.visualize(data, [Saliency()], model="null")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bulk import open_queue, submit
-from neighbours import Neighbour
 from processes import until
+from resource_usage import BackgroundCaller
 
 JOBS = 5000
 """Half of what a service takes at once."""
@@ -27,7 +27,7 @@ def test_each_costs_redis_the_same_and_others_hardly_wait(service, end):
     queue = open_queue(service.url)
     timeout = 3.0 if end == "expire" else 600.0
     records = submit(queue, JOBS, fingerprint=end, images=[(end, b"image")], timeout=timeout)
-    with Neighbour(service.target) as neighbour:
+    with BackgroundCaller(service.target) as neighbour:
         before = queue.redis.info("commandstats")["cmdstat_evalsha"]["usec"]
         match end:
             case "cancel":

@@ -10,8 +10,8 @@ import threading
 
 import grpc
 import pytest
-from neighbours import Neighbour
-from secured import client_tls, new_token
+from credentials import client_tls, new_token
+from resource_usage import BackgroundCaller
 
 from convlens.client import Client
 from convlens.local.certificates import ensure_certificates
@@ -38,7 +38,7 @@ def test_no_caller_is_refused_while_the_tokens_file_is_written_slowly(guarded, s
     folder, target, token, tls = guarded
     file = folder / "tokens.toml"
     whole = file.read_bytes()
-    with Neighbour(target, token=token, tls=tls, pause=0) as neighbour:
+    with BackgroundCaller(target, token=token, tls=tls, pause=0) as neighbour:
         for _ in range(10 * scale):
             for end in range(0, len(whole), 7):
                 with file.open("r+b") as out:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bulk import open_queue, submit
-from neighbours import Neighbour
+from resource_usage import BackgroundCaller
 
 from convlens.client import Client
 
@@ -33,7 +33,7 @@ def test_many_listings_that_find_hardly_anything_hold_up_nobody(service, scale):
         with Client(service.target, timeout=120) as client:
             return [job.id for job in client.jobs("cancelled")]
 
-    with Neighbour(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
+    with BackgroundCaller(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
         found = list(callers.map(listed, range(CALLERS * scale)))
     assert found == [[service.cancelled]] * CALLERS * scale
     assert neighbour.slowest < 2  # a second, where the machine is not busy with other tests
@@ -45,7 +45,7 @@ def test_many_full_pages_hold_up_nobody(service, scale):
         with Client(service.target, timeout=120) as client:
             return sum(1 for _, _ in zip(client.jobs("queued"), range(1000), strict=False))
 
-    with Neighbour(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
+    with BackgroundCaller(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
         assert list(callers.map(listed, range(CALLERS * scale // 4))) == [1000] * (CALLERS * scale // 4)
     assert neighbour.slowest < 2
     assert not neighbour.errors

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from neighbours import MIB, Neighbour
 from processes import running, until
+from resource_usage import MIB, BackgroundCaller
 
 from convlens.client import Client, GradCAM, Overloaded, Saliency
 from convlens.jobs.payloads.directory import DirectoryPayloads
@@ -122,7 +122,7 @@ def test_in_a_full_folder_leftovers_and_cached_results_go_and_work_goes_on(tmp_p
         _, target = service.server()
         with Client(target, timeout=10) as client:
             until(client.models)
-            with Neighbour(target) as neighbour:
+            with BackgroundCaller(target) as neighbour:
                 for photo in photos(120 * scale, seed=1):  # 200 KB a result: several times what there is room for
                     client.visualize(photo, [Saliency()])
             assert not neighbour.errors

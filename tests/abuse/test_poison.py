@@ -14,8 +14,8 @@ import pytest
 import redis
 from celery_messages import MALFORMED
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from neighbours import PHOTO
 from processes import until
+from resource_usage import PHOTO
 
 from convlens.client import Client, JobFailed, NotFound, Saliency
 

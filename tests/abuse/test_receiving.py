@@ -14,14 +14,14 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from credentials import client_tls, new_token
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from half_sent import HalfSent
-from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
+from partial_sender import PartialSender
 from processes import until
 from proxy import proxied
-from secured import client_tls, new_token
+from resource_usage import MIB, PHOTO, BackgroundCaller, peak, reset_peak, resident
 
 from convlens.client import Client, InvalidArgument, Overloaded, Saliency
 from convlens.client.stubs import Stubs
@@ -103,11 +103,11 @@ def at_once(count, call) -> Counter:
 def test_large_calls_at_once_take_a_bounded_memory_which_comes_back(server, scale, connections):
     process, target = server
     request = large_request()
-    with contextlib.ExitStack() as stack, Neighbour(target) as neighbour:
+    with contextlib.ExitStack() as stack, BackgroundCaller(target) as neighbour:
         channels = [stack.enter_context(grpc.insecure_channel(target, OPTIONS)) for _ in range(connections)]
         calls = [channel.unary_unary(VISUALIZE) for channel in channels]
         base = resident(process)
-        forget_peak(process)
+        reset_peak(process)
         for _ in range(scale):
             outcomes = at_once(24, lambda number: calls[number % connections](request, timeout=60))
             assert set(outcomes) <= {("INVALID_ARGUMENT", True), ("RESOURCE_EXHAUSTED", True)}, outcomes
@@ -121,7 +121,7 @@ def test_large_calls_at_once_take_a_bounded_memory_which_comes_back(server, scal
 def test_the_sdk_gets_all_its_large_calls_through_in_turns(server):
     process, target = server
     pixels = np.zeros((1, 4000, 4000, 3), np.uint8)  # 46 MiB
-    forget_peak(process)
+    reset_peak(process)
     base = resident(process)
     with Client(target, timeout=60) as client:
         threads = [
@@ -141,10 +141,10 @@ def test_the_sdk_gets_all_its_large_calls_through_in_turns(server):
 @pytest.mark.parametrize("path", [CHECK, REFLECTION])
 def test_a_stranger_cannot_make_open_methods_hold_more_than_they_need(guarded, token, scale, path):
     process, target = guarded
-    with Neighbour(target, token=token) as neighbour, contextlib.ExitStack() as stack:
+    with BackgroundCaller(target, token=token) as neighbour, contextlib.ExitStack() as stack:
         base = resident(process)
-        forget_peak(process)
-        strangers = [stack.enter_context(HalfSent(target)) for _ in range(8 * scale)]
+        reset_peak(process)
+        strangers = [stack.enter_context(PartialSender(target)) for _ in range(8 * scale)]
         for stranger in strangers:
             number = stranger.call(path, LARGE)
             stranger.send(number, LARGE - 1000)
@@ -160,7 +160,7 @@ def test_a_stranger_cannot_make_open_methods_hold_more_than_they_need(guarded, t
 def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(guarded):
     process, target = guarded
     base = resident(process)
-    with HalfSent(target) as stranger:
+    with PartialSender(target) as stranger:
         for path in (VISUALIZE, GET_JOB):
             number = stranger.call(path, LARGE)
             assert stranger.send(number, LARGE, seconds=2) <= 256 << 10
@@ -169,10 +169,10 @@ def test_a_stranger_gets_no_byte_beyond_the_window_into_a_method_with_a_token(gu
 
 def test_messages_that_never_end_are_refused_at_the_budget_and_freed(server, scale):
     process, target = server
-    with contextlib.ExitStack() as stack, Neighbour(target) as neighbour:
+    with contextlib.ExitStack() as stack, BackgroundCaller(target) as neighbour:
         base = resident(process)
-        forget_peak(process)
-        senders = [stack.enter_context(HalfSent(target)) for _ in range(10 * scale)]
+        reset_peak(process)
+        senders = [stack.enter_context(PartialSender(target)) for _ in range(10 * scale)]
         for sender in senders:
             sender.send(sender.call(VISUALIZE, LARGE), LARGE - 1000)
         assert peak(process) - base < 450 * MIB
@@ -191,10 +191,10 @@ def test_the_same_over_tls(service, tmp_path):
     context = ssl.create_default_context(cafile=made.ca.certificate)
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    with Neighbour(target, tls=client_tls(made)) as neighbour:
+    with BackgroundCaller(target, tls=client_tls(made)) as neighbour:
         base = resident(process)
-        forget_peak(process)
-        with HalfSent(target, context.wrap_socket) as sender:
+        reset_peak(process)
+        with PartialSender(target, context.wrap_socket) as sender:
             for _ in range(4):
                 sender.send(sender.call(VISUALIZE, LARGE), LARGE - 1000)
             until(lambda: sender.listen(0.1) or sender.ended, 5)
@@ -288,7 +288,7 @@ def test_connections_are_bounded_and_free_again_when_closed(service):
     target = line.split()[-1]
     host, _, port = target.rpartition(":")
     base = resident(process)
-    with Neighbour(target) as neighbour, contextlib.ExitStack() as stack:
+    with BackgroundCaller(target) as neighbour, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(40)]
 
         def closed() -> int:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from neighbours import MIB, Neighbour, resident, stored_bytes
+from resource_usage import MIB, BackgroundCaller, resident, stored_bytes
 
 from convlens.client.stubs import Stubs
 from convlens.v1 import job_pb2, spec_pb2, tensors
@@ -70,7 +70,7 @@ def floods(size):
 def test_a_request_of_tiny_fields_holds_nobody_up(server, channel, scale):
     call = unary(channel, "VisualizeUnary")
     data = floods(16 * MIB)
-    with Neighbour(server[1]) as neighbour:
+    with BackgroundCaller(server[1]) as neighbour:
         call(data["images"])  # what a first large message takes is kept for others
         before = resident(server[0])
         with ThreadPoolExecutor(2) as threads:

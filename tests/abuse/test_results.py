@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import deadly
+import crashing_worker
 import numpy as np
 import pytest
-from neighbours import MIB, PHOTO, Neighbour, forget_peak, peak, resident
 from processes import until
+from resource_usage import MIB, PHOTO, BackgroundCaller, peak, reset_peak, resident
 
 from convlens.client import Activations, Client, InvalidArgument, Output
 
@@ -21,8 +21,8 @@ def service(start_service, tmp_path_factory):
     folder = tmp_path_factory.mktemp("payloads")
     service = start_service(payload_dir=folder, max_stored_bytes=16 << 30)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(deadly.__file__).parent), prepend=os.pathsep)
-        service.deadly = service.start("deadly", "--model", "null=null")[0]
+        patch.setenv("PYTHONPATH", str(Path(crashing_worker.__file__).parent), prepend=os.pathsep)
+        service.deadly = service.start("crashing_worker", "--model", "null=null")[0]
     service.target = service.server()[1]
     return service
 
@@ -31,9 +31,9 @@ def test_a_result_is_made_in_slices(service, scale):
     """256 MiB of uint8, each four bytes of float32 while they are made, take the worker a fraction of it."""
     worker = service.deadly
     asked = Activations(["block1_conv1"], output=Output((2048, 2048), dtype="uint8"))
-    with Client(service.target, timeout=120) as client, Neighbour(service.target) as neighbour:
+    with Client(service.target, timeout=120) as client, BackgroundCaller(service.target) as neighbour:
         before = resident(worker)
-        forget_peak(worker)
+        reset_peak(worker)
         jobs = [client.submit(PHOTO + np.uint8(n), [asked], model="null") for n in range(scale)]
         for job in jobs:
             job.wait()
@@ -56,9 +56,9 @@ def test_results_made_at_once_stay_within_the_budget(service, scale):
     worker = service.deadly
     asked = Activations(["block1_conv1"], output=Output((1, 1)))
     images = np.random.default_rng(5).integers(0, 256, (12 * scale, 32, 32, 32, 3), np.uint8)
-    forget_peak(worker)
+    reset_peak(worker)
     before = resident(worker)
-    with Client(service.target, timeout=120) as client, Neighbour(service.target) as neighbour:
+    with Client(service.target, timeout=120) as client, BackgroundCaller(service.target) as neighbour:
         for job in [client.submit(several, [asked], model="null") for several in images]:
             job.wait()
     assert peak(worker) - before < 1400 * MIB, f"{(peak(worker) - before) / MIB:.0f} MiB"

@@ -8,9 +8,9 @@ import time
 import grpc
 import numpy as np
 import pytest
-from neighbours import MIB, Neighbour, forget_peak, peak, resident
+from paced_reader import PacedReader
 from processes import until
-from unread import Unread
+from resource_usage import MIB, BackgroundCaller, peak, reset_peak, resident
 
 from convlens.client import Client
 from convlens.client.stubs import Stubs
@@ -67,11 +67,11 @@ def requests(path, job) -> list[bytes]:
 @pytest.mark.parametrize("path", [READ, VISUALIZE, UNARY, STREAM])
 def test_answers_that_nobody_reads_take_a_bounded_memory_which_comes_back(server, job, scale, path):
     process, target = server
-    with Neighbour(target) as neighbour:
+    with BackgroundCaller(target) as neighbour:
         base = resident(process)
-        forget_peak(process)
+        reset_peak(process)
         with contextlib.ExitStack() as stack:
-            callers = [stack.enter_context(Unread(target)) for _ in range(16)]
+            callers = [stack.enter_context(PacedReader(target)) for _ in range(16)]
             for _ in range(12 * scale):
                 for caller in callers:
                     caller.allow(caller.call(path, *requests(path, job)), 4096)  # a header comes, and no more
@@ -91,11 +91,11 @@ def test_who_reads_gets_all_though_others_do_not(service, job):
     target = line.split()[-1]
     request = job_pb2.ReadJobResultRequest(id=job.id).SerializeToString()
     with contextlib.ExitStack() as stack:
-        others = [stack.enter_context(Unread(target)) for _ in range(8)]
+        others = [stack.enter_context(PacedReader(target)) for _ in range(8)]
         for other in others:
             other.allow(other.call(READ, request), 4096)  # the header comes, and a chunk does not
             other.drain(0.1)
-        slow = stack.enter_context(Unread(target))
+        slow = stack.enter_context(PacedReader(target))
         number = slow.call(READ, request)
         began = time.monotonic()
         while number not in slow.ended and not slow.is_closed and time.monotonic() - began < 20:

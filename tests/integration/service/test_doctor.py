@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from credentials import new_token
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from processes import durable_valkey, running, until
-from secured import new_token
 
 from convlens.jobs.runtime.checks import Level
 from convlens.server.checks import VERSION, check_version

@@ -8,9 +8,9 @@ import sys
 
 import grpc
 import pytest
+from credentials import client_tls, new_token
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from processes import until
-from secured import client_tls, new_token
 
 from convlens.client import TLS, Client, Unauthenticated, Unavailable
 from convlens.local.certificates import ensure_certificates

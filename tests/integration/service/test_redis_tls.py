@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from processes import Service
-from tls_front import tls_in_front
+from tls_proxy import tls_proxy
 
 from convlens.client import Client, GradCAM
 from convlens.jobs.queue.celery import celery_app
@@ -22,7 +22,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(own_valkey, made):
-    with tls_in_front(own_valkey.port, made, client_certificates=True) as port:
+    with tls_proxy(own_valkey.port, made, client_certificates=True) as port:
         yield port
 
 
@@ -76,7 +76,7 @@ def test_a_redis_that_is_not_to_be_trusted_is_not_talked_to(tmp_path, port, made
 
 @pytest.mark.parametrize("part", ["ledger", "broker"])
 def test_a_bare_rediss_url_checks_certificates_too(own_valkey, made, part):
-    with tls_in_front(own_valkey.port, made, client_certificates=False) as port:
+    with tls_proxy(own_valkey.port, made, client_certificates=False) as port:
         url = f"rediss://127.0.0.1:{port}/0"
         with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
             connect(url).ping() if part == "ledger" else broker(url)

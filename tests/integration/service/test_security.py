@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from credentials import client_tls, new_token
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import until
-from secured import client_tls, new_token
 
 from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied, Unauthenticated, Unavailable
 from convlens.client.stubs import Stubs

@@ -11,8 +11,8 @@ import uuid
 import grpc
 import numpy as np
 import pytest
+from credentials import new_token
 from processes import running, until
-from secured import new_token
 
 from convlens.client import Client, GradCAM, Overloaded
 from convlens.client.stubs import Stubs

@@ -17,8 +17,8 @@ from statistics import median
 
 import numpy as np
 import pytest
+from credentials import new_token
 from processes import until
-from secured import new_token
 
 from convlens.client import Client, Occlusion, Saliency
 from convlens.v1.job_pb2 import JOB_STATE_QUEUED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import hanging
+import hanging_worker
 import numpy as np
 import pytest
 from processes import running, until
@@ -20,9 +20,11 @@ INTERPRETER = 1
 """The exit status where faulthandler ends a process."""
 
 
-@pytest.mark.parametrize(("target", "status"), [(hanging.WAITS, HUNG), (hanging.GRIPS, INTERPRETER)])
+@pytest.mark.parametrize(
+    ("target", "status"), [(hanging_worker.HANGING_TARGET, HUNG), (hanging_worker.GIL_TARGET, INTERPRETER)]
+)
 def test_a_hung_device_ends_its_worker_whose_jobs_others_take(tmp_path, valkey, monkeypatch, target, status):
-    monkeypatch.setenv("PYTHONPATH", str(Path(hanging.__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(hanging_worker.__file__).parent), prepend=os.pathsep)
     with running(tmp_path, valkey, lease=1) as service:
         worker, _ = service.start("hanging", *NULL, "--device-timeout", "1", "--max-batch-size", "1")
         _, address = service.server()

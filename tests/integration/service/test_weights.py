@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import weighted
+import seeded_worker
 from nets import SIZE, build
 from processes import running, until
 
@@ -18,20 +18,20 @@ from convlens.client import Client, ConvlensError, GradCAM, JobFailed, NotFound
 from convlens.v1 import job_pb2
 
 LEASE = 1.0
-OLD, NEW = weighted.digest(1), weighted.digest(2)
+OLD, NEW = seeded_worker.digest(1), seeded_worker.digest(2)
 SEEDS = {OLD: 1, NEW: 2}
 
 
 @pytest.fixture
 def service(tmp_path, own_valkey, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(weighted.__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(seeded_worker.__file__).parent), prepend=os.pathsep)
     with running(tmp_path, own_valkey, lease=LEASE) as service:
         yield service
 
 
 def serve(service, *seeds, flags=()):
     """A worker of the models m of these weights."""
-    return service.start("weighted", *(word for seed in seeds for word in ("--model", f"m=random:{seed}")), *flags)[0]
+    return service.start("seeded_worker", *(word for seed in seeds for word in ("--model", f"m=random:{seed}")), *flags)[0]
 
 
 def shown(client):
@@ -120,7 +120,7 @@ def test_two_workers_with_different_weights_under_one_name_never_mix_their_answe
 
 
 def test_callers_notice_neither_a_rolling_change_of_weights_nor_the_way_back(service, monkeypatch):
-    monkeypatch.setenv("WEIGHTED_SECONDS", "0.02")
+    monkeypatch.setenv("BATCH_SECONDS", "0.02")
     old = serve(service, 1)
     with Client(service.server()[1], timeout=60) as client:
         until(client.models)
@@ -164,9 +164,9 @@ def test_a_worker_of_the_old_weights_that_restarts_gets_no_new_jobs(service):
 
 
 def test_jobs_of_weights_whose_last_worker_was_killed_are_computed_by_the_new_ones_or_say_why_not(service, monkeypatch):
-    monkeypatch.setenv("WEIGHTED_SECONDS", "600")
+    monkeypatch.setenv("BATCH_SECONDS", "600")
     old = serve(service, 1, flags=("--max-batch-size", "1"))
-    monkeypatch.setenv("WEIGHTED_SECONDS", "0")
+    monkeypatch.setenv("BATCH_SECONDS", "0")
     with Client(service.server()[1], timeout=60) as client, ThreadPoolExecutor(8) as pool:
         until(client.models)
         jobs = [client.submit(image(number), [GradCAM()], timeout=60) for number in range(8)]
@@ -194,7 +194,7 @@ def test_models_that_cannot_be_served_are_listed_with_the_reason_and_the_others_
         "shapes": "random:904", "m": "random:7", "odd": "what?",
     }  # fmt: skip
     words = [word for name, source in refused.items() for word in ("--model", f"{name}={source}")]
-    worker = service.start("weighted", "--model", "m=random:1", *words, "--model", "nonsense", "--name", "w")[0]
+    worker = service.start("seeded_worker", "--model", "m=random:1", *words, "--model", "nonsense", "--name", "w")[0]
     with Client(service.server()[1], timeout=60) as client:
         until(client.models)
         assert is_right(client.grad_cam(image()))
@@ -219,9 +219,9 @@ def test_models_that_cannot_be_served_are_listed_with_the_reason_and_the_others_
 
 def test_a_worker_that_can_serve_nothing_ends_and_says_why_last(service, tmp_path):
     with pytest.raises(AssertionError):
-        service.start("weighted", "--model", "a=random:901", "--model", "b=random:904")
+        service.start("seeded_worker", "--model", "a=random:901", "--model", "b=random:904")
     assert service._processes[-1].wait(30) == 1
-    (log,) = tmp_path.glob("weighted-*.log")
+    (log,) = tmp_path.glob("seeded_worker-*.log")
     last = log.read_text().splitlines()[-1]
     assert "none of the models can be served" in last
     assert "no such layer" in last

@@ -1,4 +1,4 @@
-"""A caller that begins calls and reads their answers as fast as it likes, or not at all."""
+"""A caller that reads responses only as far as it has opened their flow-control windows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from http2 import (
 )
 
 
-class Unread(Connection):
-    """One connection. Nothing of any answer but its headers comes until allow() lets it."""
+class PacedReader(Connection):
+    """One connection whose streams begin with a window of 0: the server sends headers, and data only after allow()."""
 
     def __init__(self, target) -> None:
         self.read: dict[int, int] = {}
-        """Bytes of the answer of each call, in gRPC's framing."""
+        """Bytes of the response received so far, in gRPC's framing, by stream id."""
         self.headers: dict[int, bytes] = {}
-        """Those of the answer of each call, trailers included, as they came."""
+        """Header blocks of the response, trailers included, still encoded, by stream id."""
         first = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
         super().__init__(target, first + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30)))
 
     def call(self, path, *messages) -> int:
-        """Begins a call with these requests, of less than 16 KiB each; its number."""
+        """Start a call with these requests, each below 16 KiB, and return its stream id."""
         number = self.number()
         self.read[number], self.headers[number] = 0, b""
         sent = frame(HEADERS, END_HEADERS, number, headers(path))
@@ -40,16 +40,16 @@ class Unread(Connection):
         return number
 
     def allow(self, number, count) -> None:
-        """Lets so many bytes more of a call's answer come."""
+        """Open the window of a call by `count` bytes."""
         self._socket.sendall(frame(WINDOW_UPDATE, 0, number, struct.pack(">I", count)))
 
     def drain(self, seconds=0.0) -> None:
-        """Takes in what comes until nothing does for `seconds`."""
+        """Receive frames until none arrives for `seconds`."""
         while not self.is_closed and self.listen(seconds):
             pass
 
-    def take(self, kind, flags, number, data) -> None:
-        """Keeps count of what is read, and of the calls that have ended."""
+    def on_frame(self, kind, flags, number, data) -> None:
+        """Count the bytes of each response and record the calls that have ended."""
         if kind == DATA:
             self.read[number] += len(data)
         if kind == HEADERS:

@@ -1,4 +1,4 @@
-"""Jobs whose right answers are known beforehand, bit for bit."""
+"""Jobs whose results are known beforehand, bit for bit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _png(side: int) -> bytes:
 
 
 TINY = _png(16)
-VAST = _png(4000)
+HUGE = _png(4000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """A job to be asked for, and its answer."""
+class Case:
+    """The arguments of a job and its expected result."""
 
     model: str
     images: object
@@ -37,11 +37,11 @@ class Question:
     target: int | None
     arrays: Mapping[str, np.ndarray]
     explained: int | None
-    """The unit that its maps explain; None where they explain none."""
+    """The unit that the maps explain; None for visualizations without a target."""
 
-    def answered_by(self, result: Result) -> bool:
-        """True when every bit is right."""
-        units = {it.index for image in result.explained for it in image.values()}
+    def matches(self, result: Result) -> bool:
+        """True when every bit of the result is as expected."""
+        units = {explanation.index for image in result.explained for explanation in image.values()}
         return (
             result.model == self.model
             and units == ({self.explained} - {None})
@@ -50,36 +50,36 @@ class Question:
         )
 
 
-def null(unit: int, model: str = "null", images: int = 1) -> Question:
+def null(unit: int, model: str = "null", images: int = 1) -> Case:
     """A map of zeros that explains `unit`."""
     zeros = np.zeros((images, 14, 14), np.float32)
-    return Question(model, [TINY] * images, [GradCAM()], unit, {"grad_cam": zeros}, unit)
+    return Case(model, [TINY] * images, [GradCAM()], unit, {"grad_cam": zeros}, unit)
 
 
-def slow(unit: int) -> Question:
-    """One that takes its time on the victim's device."""
+def slow(unit: int) -> Case:
+    """A job that spends 700 ms on the victim's device."""
     return null(unit, "slow")
 
 
-def vast(unit: int) -> Question:
-    """One that takes the victim long to decode: files of little weight and many pixels."""
+def slow_decoding(unit: int) -> Case:
+    """A job that the victim takes long to decode: small files of 16 million pixels each."""
     zeros = np.zeros((4, 14, 14), np.float32)
-    return Question("mine", [VAST] * 4, [GradCAM()], unit, {"grad_cam": zeros}, unit)
+    return Case("mine", [HUGE] * 4, [GradCAM()], unit, {"grad_cam": zeros}, unit)
 
 
-def big(model: str = "mine", images: int = 8) -> Question:
-    """One whose result is 12.25 MiB an image."""
+def large_result(model: str = "mine", images: int = 8) -> Case:
+    """A job whose result has 12.25 MiB an image."""
     layer, shape = LAYER
     arrays = {f"activations/{layer}": np.zeros((images, *shape), np.float32)}
-    return Question(model, [TINY] * images, [Activations(layer)], None, arrays, None)
+    return Case(model, [TINY] * images, [Activations(layer)], None, arrays, None)
 
 
-def scenes(client: Client) -> list[Question]:
-    """Scenes that the model `shapes` knows; the answers are those of a service that nothing has happened to yet."""
-    found = []
+def scenes(client: Client) -> list[Case]:
+    """Scenes for the model `shapes`; their expected results are computed by the service before any fault."""
+    cases = []
     for index in range(SCENES):
         image, maps = draw(4242, index).image, [Saliency(), GradCAM()]
         result = client.visualize(image, maps, model="shapes")
         arrays = {name: array.copy() for name, array in result.items()}
-        found.append(Question("shapes", image, maps, None, arrays, result.explained[0]["saliency"].index))
-    return found
+        cases.append(Case("shapes", image, maps, None, arrays, result.explained[0]["saliency"].index))
+    return cases

@@ -1,4 +1,4 @@
-"""What abuse costs everybody else: memory of processes, bytes in Redis, the time of an ordinary call beside it."""
+"""What a service uses under abuse: memory of processes, bytes in Redis, and latency of an ordinary caller."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PHOTO = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
 
 
 def resident(process) -> int:
-    """Bytes of memory that a process has now (VmRSS)."""
+    """Resident memory of a process in bytes (VmRSS)."""
     return _status(process, "VmRSS")
 
 
 def peak(process) -> int:
-    """The most bytes of memory that a process ever had, or since forget_peak() (VmHWM)."""
+    """Peak resident memory of a process in bytes, since its start or reset_peak() (VmHWM)."""
     return _status(process, "VmHWM")
 
 
-def forget_peak(process) -> None:
-    """Starts the measuring of peak() anew."""
+def reset_peak(process) -> None:
+    """Set the peak of a process to its present resident memory."""
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
@@ -37,16 +37,13 @@ def _status(process, name) -> int:
 
 
 def stored_bytes(url) -> int:
-    """Bytes that all keys in Redis take; unlike `used_memory`, without what Redis needs for connections and scripts."""
+    """Bytes of all keys in Redis; unlike `used_memory`, without connections and scripts."""
     with redis.Redis.from_url(url) as client:
         return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(count=1000))
 
 
-class Neighbour:
-    """A well-behaved caller beside the abuse: one small call after another, each timed, for the length of a `with`.
-
-    `slowest` is the longest call in seconds; a call that failed is in `errors`.
-    """
+class BackgroundCaller:
+    """A context manager that makes one small call after another in a thread and records their durations and errors."""
 
     def __init__(self, target, model="null", pause=0.05, **options) -> None:
         self._client = Client(target, timeout=30, **options)
@@ -55,14 +52,16 @@ class Neighbour:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.seconds: list[float] = []
+        """Duration of each call."""
         self.errors: list[ConvlensError] = []
 
     @property
     def slowest(self) -> float:
+        """Duration of the longest call in seconds."""
         return max(self.seconds)
 
     def call(self) -> float:
-        """Makes one call; the seconds it took."""
+        """Make one call and return its duration in seconds."""
         began = time.monotonic()
         self._client.visualize(PHOTO, [Saliency()], model=self._model, fresh=True)
         return time.monotonic() - began
@@ -78,7 +77,7 @@ class Neighbour:
             self._stop.wait(self._pause)
 
     def __enter__(self):
-        self.call()  # the connection is made, and the model is known
+        self.call()  # connects and fetches the model card
         self._thread.start()
         return self
 

@@ -1,4 +1,4 @@
-"""Networks done slowly, in NumPy and float64, layer by layer as their definitions say. Knows nothing of the engine."""
+"""Forward passes of Keras networks in NumPy and float64, layer by layer, independent of the engine under test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import layers as L
 
 
 def logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """(N,…) before the last softmax or sigmoid; of one unit with a sigmoid, those of its two classes."""
+    """The logits (N, units) before the last softmax or sigmoid; −z and z for one unit with a sigmoid."""
     value = np.asarray(x, np.float64)
     flat = list(_layers(model))
     for layer in flat:
@@ -23,7 +23,7 @@ def logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def directional(model: keras.Model, x: np.ndarray, unit: int, direction: np.ndarray, step: float = 1e-5) -> float:
-    """∂logit/∂direction of one image by central differences."""
+    """The directional derivative of a unit's logit at one image, by central differences."""
     up, down = (logits(model, x[None] + sign * step * direction)[0, unit] for sign in (1, -1))
     return float((up - down) / (2 * step))
 
@@ -37,11 +37,11 @@ def _layers(model):
 
 
 def _weights(layer):
-    return [np.asarray(it, np.float64) for it in layer.get_weights()]
+    return [np.asarray(weights, np.float64) for weights in layer.get_weights()]
 
 
 def _windows(x: np.ndarray, size: tuple[int, int], strides: tuple[int, int], padding: str, fill: float) -> np.ndarray:
-    """(N,rows,columns,size,size,C)."""
+    """The windows of a convolution or pooling layer: (N, rows, columns, height, width, C)."""
     out = []
     edges = [(0, 0)]
     for length, window, stride in zip(x.shape[1:3], size, strides, strict=True):

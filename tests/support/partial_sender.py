@@ -1,4 +1,4 @@
-"""A caller that begins to send a message and stops, which no client library lets one break off."""
+"""A caller that sends only a part of each message and keeps the call open, which no gRPC library can do."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FRAME = 16_384
 WINDOW = 65_535
 
 
-class HalfSent(Connection):
-    """One connection with calls on it, each of a message of which only a part is sent."""
+class PartialSender(Connection):
+    """One connection; each of its calls announces a message and sends a part of it."""
 
     def __init__(self, target, wrap=lambda plain: plain) -> None:
-        """`wrap` makes a TLS socket of a plain one."""
+        """`wrap` turns the plain socket into a TLS one."""
         self._window = self._initial = WINDOW
         self._windows: dict[int, int] = {}
         super().__init__(target, frame(SETTINGS, 0, 0), wrap)
 
     def call(self, path, announced, metadata=()) -> int:
-        """Begins a call whose message says that it has `announced` bytes; its number."""
+        """Start a call whose message announces `announced` bytes, and return its stream id."""
         number = self.number()
         self._windows[number] = self._initial
         self._socket.sendall(frame(HEADERS, END_HEADERS, number, headers(path, metadata)))
@@ -41,7 +41,10 @@ class HalfSent(Connection):
         return number
 
     def send(self, number, count, seconds=10.0) -> int:
-        """Sends `count` bytes of a call's message, or as many as are let through until the call ends; how many."""
+        """Send up to `count` bytes of a call's message while its window is open, and return how many were sent.
+
+        Stops when the call ends or when no frame arrives for `seconds` while the window is closed.
+        """
         sent = 0
         while sent < count and number not in self.ended and not self.is_closed:
             size = min(count - sent, FRAME, self._window, self._windows[number])
@@ -60,13 +63,13 @@ class HalfSent(Connection):
         self._windows[number] -= len(data)
         self._socket.sendall(frame(DATA, 0, number, data))
 
-    def take(self, kind, flags, number, data) -> None:
-        """Keeps count of the windows, and of the calls that have ended."""
+    def on_frame(self, kind, flags, number, data) -> None:
+        """Keep the windows up to date and record the calls that have ended."""
         if kind == SETTINGS and not flags & ACK:
-            for at in range(0, len(data), 6):
-                name, value = struct.unpack_from(">HI", data, at)
-                if name == INITIAL_WINDOW_SIZE:  # the window that streams begin with
-                    self._windows = {it: window + value - self._initial for it, window in self._windows.items()}
+            for name, value in struct.iter_unpack(">HI", data):
+                if name == INITIAL_WINDOW_SIZE:
+                    change = value - self._initial
+                    self._windows = {stream: window + change for stream, window in self._windows.items()}
                     self._initial = value
         if kind == WINDOW_UPDATE and number == 0:
             self._window += int.from_bytes(data)

@@ -1,4 +1,4 @@
-"""Addresses at which no server answers, each in its own way, on real sockets of the loopback interface."""
+"""Ports of the loopback interface, real sockets, whose servers do not answer as a Convlens server does."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import threading
 
 @contextlib.contextmanager
 def refusing():
-    """A port at which nothing listens, and nothing else can meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    """A port that refuses connections: it is bound, and nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @contextlib.contextmanager
 def silent():
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @contextlib.contextmanager
 def dropping():
-    """A port whose packets are dropped: its queue of connections is full."""
+    """A port that drops packets: its accept queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -45,15 +45,15 @@ def silent_dns():
 
 
 @contextlib.contextmanager
-def replying(words: bytes, tls: ssl.SSLContext | None = None):
-    """A port that says `words` to whoever sends anything, over TLS where there is a context, and hangs up."""
+def replying(reply: bytes, tls: ssl.SSLContext | None = None):
+    """A port that sends `reply` after the first bytes of each client and closes; over TLS if there is a context."""
 
     def serve(connection):
         with connection, contextlib.suppress(OSError):
             inner = tls.wrap_socket(connection, server_side=True) if tls else connection
             with inner:
                 inner.recv(1 << 16)
-                inner.sendall(words)
+                inner.sendall(reply)
 
     def accept():
         with contextlib.suppress(OSError):
@@ -66,5 +66,6 @@ def replying(words: bytes, tls: ssl.SSLContext | None = None):
         try:
             yield listener.getsockname()[1]
         finally:
-            listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
+            listener.shutdown(socket.SHUT_RDWR)  # makes accept() fail
+
             thread.join()
