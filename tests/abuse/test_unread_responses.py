@@ -1,4 +1,4 @@
-"""What callers can make a server hold by not reading their answers."""
+"""A server's memory is bounded against callers that do not read their responses."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ VISUALIZE = "/convlens.v1.VisualizationService/Visualize"
 UNARY = "/convlens.v1.VisualizationService/VisualizeUnary"
 STREAM = "/convlens.v1.VisualizationService/VisualizeStream"
 BUSY_SECONDS = 2
-"""For an ordinary call: at most one where nothing else runs, but here the load is made on the same cores."""
+"""Limit of an ordinary call: it takes at most 1 s on an idle machine, but here the load runs on the same cores."""
 
 
 @pytest.fixture(scope="module")
 def server(service):
-    """The process and its target."""
+    """The process and the target of a server with a budget of 64 MiB for responses."""
     process, line = service.start("convlens.server", "--port", "0", "--max-sending-bytes", str(BUDGET))
     return process, line.split()[-1]
 
 
 @pytest.fixture(scope="module")
 def job(server):
-    """A job whose result has 4 MiB; the result of 1 MiB that others ask for is there, too."""
+    """A job whose result has 4 MiB. Also computes the result of 1 MiB that requests() fetches."""
     with grpc.insecure_channel(server[1]) as channel:
         stubs = Stubs(channel)
         stubs.visualizations.VisualizeUnary(visualization_pb2.VisualizeRequest(spec=activations(5)))
@@ -45,47 +45,46 @@ def job(server):
 
 
 def activations(channels) -> spec_pb2.JobSpec:
-    """One with a result of 200 KiB a channel, from a few bytes."""
+    """A small request with a result of 200 KiB a channel."""
     image = spec_pb2.Image(pixels=tensors.encode(np.zeros((8, 8, 3), np.uint8)))
     spec = spec_pb2.JobSpec(model="null", images=[image])
-    asked = spec.visualizations.add().activations
-    asked.layers.append("block1_conv1")
-    asked.channels.extend(range(channels))
+    visualization = spec.visualizations.add().activations
+    visualization.layers.append("block1_conv1")
+    visualization.channels.extend(range(channels))
     return spec
 
 
 def requests(path, job) -> list[bytes]:
-    """Those of one call whose answer is large."""
-    match path:
-        case "/convlens.v1.JobService/ReadJobResult":
-            return [job_pb2.ReadJobResultRequest(id=job.id).SerializeToString()]
-        case "/convlens.v1.VisualizationService/VisualizeStream":
-            return [visualization_pb2.VisualizeStreamRequest(spec=activations(5)).SerializeToString()] * 8
+    """The serialized requests of one call to `path` with a large response."""
+    if path == READ:
+        return [job_pb2.ReadJobResultRequest(id=job.id).SerializeToString()]
+    if path == STREAM:
+        return [visualization_pb2.VisualizeStreamRequest(spec=activations(5)).SerializeToString()] * 8
     return [visualization_pb2.VisualizeRequest(spec=activations(5)).SerializeToString()]
 
 
 @pytest.mark.parametrize("path", [READ, VISUALIZE, UNARY, STREAM])
-def test_answers_that_nobody_reads_take_a_bounded_memory_which_comes_back(server, job, scale, path):
+def test_unread_responses_use_bounded_memory_and_release_it(server, job, scale, path):
     process, target = server
-    with BackgroundCaller(target) as neighbour:
+    with BackgroundCaller(target) as ordinary_caller:
         base = resident(process)
         reset_peak(process)
         with contextlib.ExitStack() as stack:
             callers = [stack.enter_context(PacedReader(target)) for _ in range(16)]
             for _ in range(12 * scale):
                 for caller in callers:
-                    caller.allow(caller.call(path, *requests(path, job)), 4096)  # a header comes, and no more
+                    caller.allow(caller.call(path, *requests(path, job)), 4096)  # enough for the header only
                     caller.drain()
-            time.sleep(3 if path == STREAM else 1)  # what the server would still take
-            grown = peak(process) - base
+            time.sleep(3 if path == STREAM else 1)  # in which the memory could still grow
+            growth = peak(process) - base
         until(lambda: resident(process) < base + 32 * MIB, 15)
-    assert grown < BUDGET + 32 * MIB, f"{grown / MIB:.0f} MiB"
-    assert not neighbour.errors
-    assert neighbour.slowest < BUSY_SECONDS
+    assert growth < BUDGET + 32 * MIB, f"{growth / MIB:.0f} MiB"
+    assert not ordinary_caller.errors
+    assert ordinary_caller.slowest < BUSY_SECONDS
 
 
-def test_who_reads_gets_all_though_others_do_not(service, job):
-    """Slowly, too. Chunks of 32 KiB have to be read within 2 s where others wait for room, which here 8 chunks have."""
+def test_a_slow_reader_gets_its_result_beside_callers_that_do_not_read(service, job):
+    """The budget holds 8 chunks of 32 KiB. While others wait for it, each chunk has to be read within 2 s."""
     flags = ("--max-sending-bytes", str(8 * 3 * (32 << 10)), "--chunk-bytes", str(32 << 10))
     _, line = service.start("convlens.server", "--port", "0", *flags)
     target = line.split()[-1]
@@ -93,12 +92,12 @@ def test_who_reads_gets_all_though_others_do_not(service, job):
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(PacedReader(target)) for _ in range(8)]
         for other in others:
-            other.allow(other.call(READ, request), 4096)  # the header comes, and a chunk does not
+            other.allow(other.call(READ, request), 4096)  # enough for the header, but not for a chunk
             other.drain(0.1)
         slow = stack.enter_context(PacedReader(target))
         number = slow.call(READ, request)
-        began = time.monotonic()
-        while number not in slow.ended and not slow.is_closed and time.monotonic() - began < 20:
+        end = time.monotonic() + 20
+        while number not in slow.ended and not slow.is_closed and time.monotonic() < end:
             slow.allow(number, 100 << 10)
             slow.drain(0.1)
         assert slow.read[number] > job.result_bytes

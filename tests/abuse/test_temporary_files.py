@@ -1,4 +1,4 @@
-"""What a killed worker leaves among temporary files is deleted by the next one, and nothing else is."""
+"""A worker deletes the temporary files of killed workers, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ KILLED_WHILE_LOADING = """if True:
 
 
 def test_a_killed_workers_temporary_files_are_deleted_by_the_next(tmp_path, own_valkey, monkeypatch):
-    place = tmp_path / "temporary"
-    theirs = {place / name for name in ("convlens-payloads", "convlens-worker-notes", "convlens-worker-0123456789ab~")}
-    for it in theirs:
-        it.mkdir(parents=True)
-    monkeypatch.setenv("TMPDIR", str(place))
+    folder = tmp_path / "temporary"
+    foreign = {
+        folder / name for name in ("convlens-payloads", "convlens-worker-notes", "convlens-worker-0123456789ab~")
+    }
+    for path in foreign:
+        path.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(folder))
 
     def start_and_kill():
-        done = subprocess.run([sys.executable, "-c", KILLED_WHILE_LOADING], check=False)
-        assert done.returncode == -signal.SIGKILL
+        process = subprocess.run([sys.executable, "-c", KILLED_WHILE_LOADING], check=False)
+        assert process.returncode == -signal.SIGKILL
 
     start_and_kill()
     with running(tmp_path, own_valkey) as service:
         worker = service.worker("null=null")
-        (held,) = set(place.iterdir()) - theirs
-        assert not list(held.iterdir())
+        (first,) = set(folder.iterdir()) - foreign
+        assert not list(first.iterdir())
         start_and_kill()
-        assert held.exists()  # its worker lives
+        assert first.exists()  # its worker still runs
         worker.kill()
         worker.wait()
         service.worker("null=null")
-        (found,) = set(place.iterdir()) - theirs
-        assert found != held
-    assert set(place.iterdir()) == theirs
+        (second,) = set(folder.iterdir()) - foreign
+        assert second != first
+    assert set(folder.iterdir()) == foreign

@@ -1,4 +1,4 @@
-"""A job that kills every worker that computes it costs no other job more than its time."""
+"""A job that kills every worker that computes it delays other jobs and fails alone."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def service(start_service):
         yield start_service(lease=1)
 
 
-def test_poison_fails_alone(service, scale):
-    """Such jobs among a tenant's others, all in the hands of one worker whenever it is killed."""
+def test_a_job_that_kills_its_workers_fails_alone(service, scale):
+    """One worker claims these jobs together with others of the same tenant, whenever it is killed."""
 
     def start():
         return service.start("crashing_worker", "--model", "null=null,device_ms=20+1")[0]
@@ -34,14 +34,14 @@ def test_poison_fails_alone(service, scale):
     target = service.server()[1]
     stop = threading.Event()
 
-    def start_again():
+    def restart_when_killed():
         nonlocal worker
         while not stop.is_set():
             if worker.poll() is not None:
                 worker = start()
             stop.wait(0.02)
 
-    supervisor = threading.Thread(target=start_again, daemon=True)
+    supervisor = threading.Thread(target=restart_when_killed, daemon=True)
     supervisor.start()
     with Client(target, timeout=120) as client:
         jobs = []
@@ -52,13 +52,13 @@ def test_poison_fails_alone(service, scale):
                     client.submit(image, [Saliency()], model="null", target=crashing_worker.CRASHING_TARGET, fresh=True)
                 )
                 poison = jobs[-1]
-        ended = {job.id: job.wait() for job in jobs}
+        statuses = [job.wait() for job in jobs]
         stop.set()
         supervisor.join()
         with pytest.raises(JobFailed) as caught:
             poison.result()
     assert caught.value.reason == "ATTEMPTS_EXHAUSTED"
-    failed = [it for it in ended.values() if it.state == job_pb2.JOB_STATE_FAILED]
+    failed = [status for status in statuses if status.state == job_pb2.JOB_STATE_FAILED]
     assert len(failed) == scale
-    assert all(it.attempts <= 2 for it in ended.values() if it not in failed)
+    assert all(status.attempts <= 2 for status in statuses if status not in failed)
     assert until(lambda: worker.poll() is None)
