@@ -1,4 +1,4 @@
-"""Celery's lists: one message for each job that waits, whatever becomes of the jobs and of the messages."""
+"""Each queued job has one Celery message in its pool's list, through every change of jobs and messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from convlens.jobs.queue.subscriber import Subscriber
 
 
 def single():
-    """The one image of a job."""
+    """The images of a job with one image."""
     return [(uuid.uuid4().hex, b"image")]
 
 
 def lengths(jobs, pool="m"):
-    """Of a pool's lists, by kind, without those that are empty."""
+    """The lengths of a pool's non-empty lists, by kind."""
     sizes = {kind: jobs.queue.redis.llen(keys.messages(pool, kind)) for kind in keys.KINDS}
     return {kind: size for kind, size in sizes.items() if size}
 
@@ -32,15 +32,16 @@ def claim(jobs, images=1000, many=1, huge=1, permit=None):
     return jobs.queue.claim("m", "w1", images, many, huge, permit=permit).jobs
 
 
-def test_each_waiting_job_is_a_celery_message_with_its_id(jobs):
+def test_each_queued_job_has_a_celery_message_with_its_id(jobs):
     records = [jobs.submit() for _ in range(3)]
-    messages = [json.loads(it) for it in jobs.queue.redis.lrange("convlens.m", 0, -1)]
-    assert [it["headers"]["id"] for it in messages] == [it.id for it in reversed(records)]
-    assert {it["headers"]["task"] for it in messages} == {"convlens.visualize"}
-    assert [json.loads(it["body"])[0] for it in messages] == [[it.id] for it in reversed(records)]
+    ids = [record.id for record in reversed(records)]
+    messages = [json.loads(data) for data in jobs.queue.redis.lrange("convlens.m", 0, -1)]
+    assert [message["headers"]["id"] for message in messages] == ids
+    assert {message["headers"]["task"] for message in messages} == {"convlens.visualize"}
+    assert [json.loads(message["body"])[0] for message in messages] == [[job_id] for job_id in ids]
 
 
-def test_jobs_of_many_passes_and_huge_ones_have_lists_of_their_own(jobs):
+def test_multi_pass_and_huge_jobs_have_separate_lists(jobs):
     jobs.submit()
     jobs.submit(pixels=3_000_000)  # slow to decode
     jobs.submit(cost=50)
@@ -57,21 +58,21 @@ def test_a_claim_pops_the_messages_of_the_jobs_it_takes(jobs):
     assert len(claim(jobs, 2)) == 2
     assert lengths(jobs) == {"": 3}
     assert jobs.queue.next_message("m", keys.KINDS, 1) == ""
-    assert len(claim(jobs, 2, permit="")) == 2  # one of whose messages was popped before
+    assert len(claim(jobs, 2, permit="")) == 2  # next_message() has popped one of their messages
     assert lengths(jobs) == {"": 1}
 
 
-@pytest.mark.parametrize("left", [0, 1])
-def test_a_message_that_was_not_used_goes_back_while_a_job_waits(jobs, left):
-    for _ in range(left):
+@pytest.mark.parametrize("queued", [0, 1])
+def test_an_unused_message_goes_back_while_a_job_is_queued(jobs, queued):
+    for _ in range(queued):
         jobs.submit()
     jobs.queue.redis.lpush("convlens.m", "another")
     jobs.queue.next_message("m", [""], 1)
     claim(jobs, 0, 0, 0, permit="")
-    assert lengths(jobs).get("", 0) in ({2, 3} if left else {0})  # 3: sent twice, and the extra message does no harm
+    assert lengths(jobs).get("", 0) in ({2, 3} if queued else {0})  # 3 with repeated scripts: an extra one is harmless
 
 
-def test_what_ends_unclaimed_takes_its_message_away(jobs):
+def test_a_job_that_ends_unclaimed_removes_its_message(jobs):
     cancelled, expired, waiting = jobs.submit(), jobs.submit(timeout=0.1), jobs.submit()
     jobs.queue.cancel(cancelled.id)
     until(lambda: jobs.reconcile() == {} and jobs.get(expired).state is State.EXPIRED)
@@ -80,17 +81,17 @@ def test_what_ends_unclaimed_takes_its_message_away(jobs):
     assert lengths(jobs) == {}
 
 
-def test_of_equal_jobs_the_one_that_is_computed_has_a_message(jobs):
+def test_of_equal_jobs_only_the_computed_one_has_a_message(jobs):
     first, second = (jobs.submit(images=[("digest", b"image")], cost=1, fingerprint="same") for _ in range(2))
     assert second.leader == first.id
     assert lengths(jobs) == {"": 1}
     jobs.queue.cancel(first.id)
     assert lengths(jobs) == {"": 1}
-    assert [it.record.id for it in claim(jobs)] == [second.id]
+    assert [claimed.record.id for claimed in claim(jobs)] == [second.id]
     assert lengths(jobs) == {}
 
 
-def test_a_job_that_is_given_back_has_a_message_again(jobs):
+def test_a_released_job_has_a_message_again(jobs):
     jobs.submit()
     (claimed,) = claim(jobs)
     assert lengths(jobs) == {}
@@ -98,7 +99,7 @@ def test_a_job_that_is_given_back_has_a_message_again(jobs):
     assert lengths(jobs) == {"": 1}
 
 
-def test_the_reconciler_makes_the_lists_as_long_as_the_queues(jobs):
+def test_the_reconciler_restores_one_message_for_each_queued_job(jobs):
     for cost in (2, 2, 50):
         jobs.submit(cost=cost)
     jobs.queue.redis.delete("convlens.m")
@@ -107,27 +108,27 @@ def test_the_reconciler_makes_the_lists_as_long_as_the_queues(jobs):
     assert lengths(jobs) == {"": 2, "many": 1}
     assert jobs.reconcile() == {}
     claim(jobs)
-    jobs.queue.redis.rpush("convlens.m", "nobody's")
+    jobs.queue.redis.rpush("convlens.m", "foreign")
     assert jobs.reconcile() == {}
     assert lengths(jobs) == {}
 
 
-def test_who_waits_for_a_message_is_given_the_next_one(jobs):
+def test_a_consumer_that_blocks_on_the_lists_gets_the_next_message(jobs):
     assert jobs.queue.next_message("m", ["", "huge"], 0.05) is None
     timer = threading.Timer(0.1, lambda: jobs.submit(pixels=64_000_000, cost=6))
     timer.start()
     assert jobs.queue.next_message("m", ["", "huge"], 10) == "huge"
     timer.join()
     jobs.submit(cost=50)
-    assert jobs.queue.next_message("m", ["", "huge"], 0.05) is None  # nobody has room for many passes
+    assert jobs.queue.next_message("m", ["", "huge"], 0.05) is None  # the list of multi-pass jobs is not among them
 
 
-def test_workers_are_notified_of_a_flow_that_comes_while_others_wait(jobs):
+def test_workers_are_notified_of_a_new_flow_while_others_are_queued(jobs):
     pools = []
     subscriber = Subscriber(jobs.queue.redis, keys.NEW_FLOWS, pools.extend)
     subscriber.start()
     try:
-        until(lambda: jobs.queue.redis.publish(keys.NEW_FLOWS, "nobody"))
+        until(lambda: jobs.queue.redis.publish(keys.NEW_FLOWS, "other"))
         for _ in range(3):
             jobs.submit(tenant="flood")
         jobs.submit(tenant="one")
@@ -137,7 +138,7 @@ def test_workers_are_notified_of_a_flow_that_comes_while_others_wait(jobs):
         subscriber.stop()
 
 
-def test_ten_thousand_jobs_that_wait_are_ten_thousand_messages(redis_url):
+def test_ten_thousand_queued_jobs_have_ten_thousand_messages(redis_url):
     queue = bulk.open_queue(redis_url)
     bulk.submit(queue, 10_000)
     name = keys.messages(bulk.POOL)

@@ -23,13 +23,13 @@ def client(redis_url):
 
 
 def card(digest="d1", **more):
-    """One of the model m."""
+    """A model card of the model m."""
     return model_pb2.Model(name="m", digest=digest, **more)
 
 
 @contextlib.contextmanager
 def registered(client, worker, *cards, ttl=60.0, refused=()):
-    """A worker that publishes these cards; the model m of weights d1 if no others."""
+    """Run the heartbeat of a worker that serves these cards, by default the model m with digest d1."""
     heartbeat = model_registry.RegistrationHeartbeat(client, worker, cards or [card()], ttl, refused)
     heartbeat.start()
     try:
@@ -62,12 +62,12 @@ def test_a_pool_is_named_after_all_fields_that_results_depend_on():
     assert model_of(pool) == "m"
     for other in (card("b" * 64), card("a" * 64, labels=["cat"]), card("a" * 64, preprocess="unit")):
         assert pool_of(other) != pool
-    for alike in (card("a" * 64, source="copy.keras"), card("a" * 64, max_batch_size=64), card("a" * 64, workers=9)):
-        assert pool_of(alike) == pool
+    for same in (card("a" * 64, source="copy.keras"), card("a" * 64, max_batch_size=64), card("a" * 64, workers=9)):
+        assert pool_of(same) == pool
     assert pool_of(model_pb2.Model(name="null")) == "null"
 
 
-def test_while_weights_change_the_newest_card_is_shown_with_its_own_workers(client):
+def test_during_a_change_of_weights_the_newest_card_is_listed_with_its_own_workers(client):
     with registered(client, "old1"), registered(client, "old2"):
         time.sleep(0.01)  # Redis' clock is read in milliseconds
         with registered(client, "new", card("d2")):
@@ -78,8 +78,8 @@ def test_while_weights_change_the_newest_card_is_shown_with_its_own_workers(clie
         assert model_registry.read_live_models(client).models == {"m": card(workers=2)}
 
 
-def test_a_pool_whose_worker_restarts_is_not_the_newest(client):
-    for worker, digest in (("old", "d3"), ("new", "d2"), ("newest", "d1")):  # in no order that names have
+def test_a_pool_whose_worker_restarts_does_not_become_the_newest(client):
+    for worker, digest in (("old", "d3"), ("new", "d2"), ("newest", "d1")):  # not in alphabetical order
         with registered(client, worker, card(digest)):
             time.sleep(0.01)  # Redis' clock is read in milliseconds
     with registered(client, "new", card("d2")), registered(client, "old", card("d3")):
@@ -89,7 +89,7 @@ def test_a_pool_whose_worker_restarts_is_not_the_newest(client):
 
 
 @pytest.mark.parametrize(("bound", "value"), [("POOL_MEMORY", 0.1), ("MAX_POOLS", 1)])
-def test_a_pool_without_workers_is_forgotten_and_then_the_newest_again(client, monkeypatch, bound, value):
+def test_a_pool_is_the_newest_again_after_it_was_forgotten(client, monkeypatch, bound, value):
     with registered(client, "old", ttl=0.3):
         client.rpush(keys.messages(pool_of(card())), "a message that no worker consumed")
     with registered(client, "new", card("d2")):
@@ -102,13 +102,13 @@ def test_a_pool_without_workers_is_forgotten_and_then_the_newest_again(client, m
                 assert model_registry.read_live_models(client).models["m"].digest == "d1"
 
 
-def test_each_worker_logs_once_that_its_model_has_another_pool(client, caplog):
+def test_each_worker_logs_once_that_its_model_is_also_served_by_another_pool(client, caplog):
     with registered(client, "w1", ttl=0.3), registered(client, "w2", card("d2"), ttl=0.3):
         warning = "served with other weights"
         until(lambda: caplog.text.count(warning) >= 2)
         time.sleep(0.5)  # several heartbeats
         assert caplog.text.count(warning) == 2
-        older, newest = (pool_of(it) for it in (card(), card("d2")))
+        older, newest = pool_of(card()), pool_of(card("d2"))
         assert f"by w1, as {older}, and here as {newest}; new jobs go to {newest}" in caplog.text
         assert f"by w2, as {newest}, and here as {older}; new jobs go to {newest}" in caplog.text
 
@@ -140,7 +140,7 @@ def test_a_long_reason_is_cut(client):
         assert model.reason == "é" * 1999 + "…"
 
 
-def test_a_full_redis_takes_cards(client):
+def test_cards_are_registered_in_a_full_redis(client):
     with full(client), registered(client, "w1", refused=[refusal()]):
         assert model_registry.read_live_workers(client) == {"w1"}
         assert len(model_registry.read_live_models(client).refused) == 1
