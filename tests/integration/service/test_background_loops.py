@@ -1,4 +1,4 @@
-"""A server whose background loop is dead or late says NOT_SERVING; a worker ends, to be started again."""
+"""A server with a dead or late background loop says NOT_SERVING; a worker with one ends, to be restarted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ sys.exit(module.main({flags}))
 
 
 def start(service, module, flags, more=""):
-    """A server or worker in whose process a loop begins to hang after two seconds."""
+    """Start a server or worker in which a background loop hangs after two seconds."""
     code = HANGING.format(module=module, flags=flags, more=more)
     env = service.environment()
     return subprocess.Popen(
@@ -31,7 +31,7 @@ def start(service, module, flags, more=""):
     )
 
 
-def test_a_server_with_a_loop_that_hangs_is_not_serving(start_service):
+def test_a_server_with_a_hanging_loop_is_not_serving(start_service):
     service = start_service()
     service.worker("null=null")
     server = start(service, "convlens.server.__main__", ["--port", "0"])
@@ -41,8 +41,8 @@ def test_a_server_with_a_loop_that_hangs_is_not_serving(start_service):
             stub = health_pb2_grpc.HealthStub(channel)
 
             def is_serving(name=""):
-                answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
-                return answer.status == health_pb2.HealthCheckResponse.SERVING
+                response = stub.Check(health_pb2.HealthCheckRequest(service=name))
+                return response.status == health_pb2.HealthCheckResponse.SERVING
 
             until(is_serving)
             until(lambda: not is_serving())
@@ -53,13 +53,13 @@ def test_a_server_with_a_loop_that_hangs_is_not_serving(start_service):
     assert "loops=hanging are dead or late" in errors
 
 
-def test_a_worker_with_a_loop_that_hangs_ends_with_a_status_of_its_own(start_service):
+def test_a_worker_with_a_hanging_loop_exits_with_status_70(start_service):
     service = start_service()
-    quick = "from convlens.worker.pipeline import watchdog; watchdog.UNWELL_SECONDS = 2.0"
-    worker = start(service, "convlens.worker.__main__", ["--model", "null=null"], quick)
-    watch = threading.Timer(60, worker.kill)
-    watch.start()
+    short_limit = "from convlens.worker.pipeline import watchdog; watchdog.UNWELL_SECONDS = 2.0"
+    worker = start(service, "convlens.worker.__main__", ["--model", "null=null"], short_limit)
+    timeout = threading.Timer(60, worker.kill)
+    timeout.start()
     errors = worker.communicate()[1]
-    watch.cancel()
+    timeout.cancel()
     assert worker.returncode == 70
     assert "loops=hanging are dead or late" in errors

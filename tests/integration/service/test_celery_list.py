@@ -1,4 +1,4 @@
-"""Celery's list of a model is the queue: its length is the number of jobs that wait, whatever the workers do."""
+"""The length of a model's Celery list is the number of its queued jobs, while workers claim them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 CONSUMERS = 2
 
 
-def test_the_length_of_the_list_is_the_number_of_jobs_that_wait(tmp_path, own_valkey):
+def test_the_length_of_the_list_is_the_number_of_queued_jobs(tmp_path, own_valkey):
     redis = connect(f"redis://127.0.0.1:{own_valkey.port}/0")
     with running(tmp_path, own_valkey) as service:
         flags = ("--max-batch-size", "1", "--consumers", str(CONSUMERS))
@@ -21,8 +21,8 @@ def test_the_length_of_the_list_is_the_number_of_jobs_that_wait(tmp_path, own_va
         with Client(target, timeout=60) as client:
             until(client.models)
             jobs = [client.submit(IMAGE, [Saliency()], target=unit) for unit in range(30)]
-            for waiting in iter(lambda: sum(map(redis.zcard, redis.scan_iter("convlens:queued:*"))), 0):
-                assert abs(redis.llen("convlens.null") - waiting) <= 2 * CONSUMERS + 2  # those being claimed
+            for queued in iter(lambda: sum(map(redis.zcard, redis.scan_iter("convlens:queued:*"))), 0):
+                assert abs(redis.llen("convlens.null") - queued) <= 2 * CONSUMERS + 2  # jobs that are being claimed
             for job in jobs:
                 job.result()
             until(lambda: not redis.exists("convlens.null"))

@@ -1,9 +1,9 @@
-"""Whose turn it is, end to end: what one caller waits while others have very much to do.
+"""Latency of one caller while others keep the device busy.
 
-The device is a pretended one that takes 150 ms a batch, whatever is in it; nothing else takes nearly as long. A batch
-under way is not interrupted: who comes at any moment waits for half of one in the mean and one at the most, and then
-for his own. Alone he waits for his own only. So he waits 1.5 times as long in the median and twice as long at the most,
-if and only if his image rides in the very next batch.
+The simulated device takes 150 ms for each batch, whatever is in it; nothing else takes nearly as long. A running batch
+is not interrupted, so a call waits for half a batch on average, for one at most, and then for its own batch. Without
+other callers it waits only for its own. Therefore the median grows to 1.5 times and at most twice if, and only if, the
+image is part of the very next batch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def target(start_service, tokens):
 
 
 @pytest.fixture
-def of(target, tokens):
+def client_of(target, tokens):
+    """A function that creates a client of a tenant."""
     with contextlib.ExitStack() as stack:
         yield lambda tenant: stack.enter_context(Client(target, token=tokens[tenant], timeout=120))
 
@@ -52,50 +53,51 @@ def small():
 
 
 def latency(client, calls=CALLS, **options):
-    """The median of calls that come at any moment of a batch."""
-    moments = random.Random(3)
-    took = []
+    """The median duration in seconds of calls that start at random moments of a batch."""
+    rng = random.Random(3)
+    seconds = []
     for _ in range(calls):
-        time.sleep(moments.uniform(0, BATCH_SECONDS))  # the caller thinks
-        began = time.monotonic()
+        time.sleep(rng.uniform(0, BATCH_SECONDS))
+        start = time.monotonic()
         client.visualize(small(), [Saliency()], model="null", fresh=True, **options)
-        took.append(time.monotonic() - began)
-    return median(took)
+        seconds.append(time.monotonic() - start)
+    return median(seconds)
 
 
 class Flood:
-    """Much more than the device can do, for the length of a `with`."""
+    """A load of many more images than the device can process."""
 
     def __init__(self, client, **options):
         self._client = client
         self._options = {"model": "null", "fresh": True} | options
         self._stop = threading.Event()
-        self.came = 0
-        """Images that were answered."""
+        self.completed = 0
+        """Images with a result."""
 
-    def packs(self):
-        """Jobs of 32 images, which are four batches each."""
+    def large_jobs(self):
+        """Run jobs of 32 images, of four batches each."""
         for _ in self._client.map(self._images(), [Saliency()], **self._options):
-            self.came += 1
+            self.completed += 1
 
-    def singles(self):
-        """Forty callers of an image each."""
+    def many_callers(self):
+        """Run forty callers with one image at a time."""
 
         def calls():
             for image in self._images():
                 self._client.visualize(image, [Saliency()], **self._options)
-                self.came += 1
+                self.completed += 1
 
         with ThreadPoolExecutor(40) as pool:
             for call in [pool.submit(calls) for _ in range(40)]:
                 call.result()
 
     @contextlib.contextmanager
-    def under_way(self, how):
-        thread = threading.Thread(target=how, args=[self])
+    def running(self, kind):
+        """Run one of the two kinds of load in the body of a `with`."""
+        thread = threading.Thread(target=kind, args=[self])
         thread.start()
         try:
-            until(lambda: self.came > 64, seconds=20)
+            until(lambda: self.completed > 64, seconds=20)
             yield
         finally:
             self._stop.set()
@@ -106,47 +108,47 @@ class Flood:
             yield small()
 
 
-@pytest.mark.parametrize("how", [Flood.packs, Flood.singles])
-def test_one_tenants_flood_leaves_anothers_latency_within_twice(of, how):
-    modest, flood = of("modest"), Flood(of("flood"))
+@pytest.mark.parametrize("kind", [Flood.large_jobs, Flood.many_callers])
+def test_the_flood_of_one_tenant_at_most_doubles_the_latency_of_another(client_of, kind):
+    modest, flood = client_of("modest"), Flood(client_of("flood"))
     alone = latency(modest)
-    with flood.under_way(how):
-        before = flood.came
+    with flood.running(kind):
+        before = flood.completed
         flooded = latency(modest)
-        assert flood.came - before >= 4 * CALLS  # it was one
+        assert flood.completed - before >= 4 * CALLS  # the device was busy with the flood
     assert alone >= BATCH_SECONDS
     assert flooded <= 2 * alone
 
 
-def test_interactive_calls_come_before_the_same_callers_bulk(of):
-    client = of("modest")
+def test_calls_of_high_priority_overtake_low_priority_jobs_of_the_same_caller(client_of):
+    client = client_of("modest")
     alone = latency(client, priority="high")
-    with Flood(client, priority="low").under_way(Flood.packs):
+    with Flood(client, priority="low").running(Flood.large_jobs):
         assert latency(client, priority="high") <= 2 * alone
 
 
-def test_low_priority_is_not_starved_by_a_flood_of_high(of):
-    """Its weight is a sixteenth: a pack or two of high priority, of four batches each, go before each of its images."""
-    client = of("modest")
-    with Flood(client, priority="high").under_way(Flood.packs):
+def test_low_priority_is_not_starved_by_a_flood_of_high(client_of):
+    """Its weight is a sixteenth: one or two jobs of high priority, of four batches each, precede each of its images."""
+    client = client_of("modest")
+    with Flood(client, priority="high").running(Flood.large_jobs):
         assert latency(client, calls=5, priority="low") <= 24 * BATCH_SECONDS
 
 
-def test_jobs_of_many_passes_leave_single_ones_their_turn(of):
-    """A dozen of them, of 26 batches each: a hand each at a time, and their passes give way in each batch."""
-    client = of("modest")
+def test_multi_pass_jobs_at_most_double_the_latency_of_single_pass_jobs(client_of):
+    """Twelve jobs of 26 batches each: few run at a time, and each batch prefers single-pass jobs."""
+    client = client_of("modest")
     alone = latency(client)
-    many = [client.submit(small(), [Occlusion(16, 16)], model="null", timeout=120) for _ in range(12)]
+    multi_pass = [client.submit(small(), [Occlusion(16, 16)], model="null", timeout=120) for _ in range(12)]
 
-    def begun():
-        """How many are no longer queued; they are begun in their order."""
-        return sum(job.status().state != JOB_STATE_QUEUED for job in many)
+    def started():
+        """The number of jobs that are no longer queued."""
+        return sum(job.status().state != JOB_STATE_QUEUED for job in multi_pass)
 
-    until(lambda: many[1].status().progress > 0)
-    assert begun() <= 4
+    until(lambda: multi_pass[1].status().progress > 0)
+    assert started() <= 4
     assert latency(client) <= 2 * alone
-    running = begun()
-    many[1].cancel()
-    until(lambda: begun() > running, seconds=2)  # its place is taken at once
-    for job in many:
+    before = started()
+    multi_pass[1].cancel()
+    until(lambda: started() > before, seconds=2)  # the next one starts at once
+    for job in multi_pass:
         job.cancel()

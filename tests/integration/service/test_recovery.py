@@ -1,4 +1,4 @@
-"""What the SDK and the service do when processes are killed, servers misbehave, programs fork and threads crowd."""
+"""The SDK and the service recover from killed processes, faulty servers, forks and concurrent threads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JOB = "0123456789abcdef" * 2
 SHORTLY = duration_pb2.Duration(nanos=10_000_000)
 
 
-def test_a_killed_workers_job_is_computed_by_another_and_ends_once(tmp_path, valkey):
+def test_a_killed_workers_job_is_computed_by_another_worker(tmp_path, valkey):
     with running(tmp_path, valkey, lease=1) as service:
         first = service.worker("null=null,device_ms=3000+0")
         _, target = service.server()
@@ -52,56 +52,56 @@ def test_a_killed_workers_job_is_computed_by_another_and_ends_once(tmp_path, val
         assert (status.state, status.attempts) == (job_pb2.JOB_STATE_SUCCEEDED, 2)
 
 
-def test_a_late_worker_that_was_paused_cannot_overwrite_and_goes_on_working(tmp_path, valkey):
+def test_a_paused_worker_cannot_overwrite_a_result_and_continues_to_work(tmp_path, valkey):
     with running(tmp_path, valkey, lease=1) as service:
-        late = service.worker("null=null,device_ms=2000+0")
+        paused = service.worker("null=null,device_ms=2000+0")
         _, target = service.server()
         with Client(target, timeout=60) as client:
             until(client.models)
             job = client.submit(IMAGE, [GradCAM()])
             until(lambda: job.status().state == job_pb2.JOB_STATE_RUNNING)
-            late.send_signal(signal.SIGSTOP)
+            paused.send_signal(signal.SIGSTOP)
             other = service.worker("null=null")
             job.result()
-            winner = job.status()
-            late.send_signal(signal.SIGCONT)
+            first_status = job.status()
+            paused.send_signal(signal.SIGCONT)
             other.terminate()
             other.wait(30)
             assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
-            assert job.status() == winner
+            assert job.status() == first_status
 
 
-def test_a_call_outlives_the_server_it_was_made_to(tmp_path, valkey):
+def test_a_call_survives_the_restart_of_its_server(tmp_path, valkey):
     with running(tmp_path, valkey) as service:
         service.worker("null=null,device_ms=1500+0")
         server, target = service.server()
         with Client(target, timeout=60) as client, futures.ThreadPoolExecutor(1) as pool:
             until(client.models)
-            answer = pool.submit(client.visualize, IMAGE, [Saliency(), GradCAM()])
+            future = pool.submit(client.visualize, IMAGE, [Saliency(), GradCAM()])
             until(lambda: list(client.jobs("running")))
             server.kill()
             server.wait()
             service.server(port=int(target.rpartition(":")[2]))
-            assert answer.result()["saliency"].shape == (1, 224, 224)
+            assert future.result()["saliency"].shape == (1, 224, 224)
 
 
-def test_a_stream_whose_server_is_killed_midway_goes_on_from_there(tmp_path, valkey):
+def test_a_result_stream_is_resumed_after_its_server_was_killed(tmp_path, valkey):
     with running(tmp_path, valkey, chunk_bytes=4096) as service:
         service.worker("null=null")
         server, target = service.server()
         with Client(target, timeout=60) as client, futures.ThreadPoolExecutor(1) as pool:
             until(client.models)
-            answer = pool.submit(client.activations, [IMAGE] * 2, "block1_conv1")
+            future = pool.submit(client.activations, [IMAGE] * 2, "block1_conv1")
             until(lambda: list(client.jobs("succeeded")))
             server.kill()
             server.wait()
-            assert not answer.done()
+            assert not future.done()
             service.server(port=int(target.rpartition(":")[2]))
-            assert answer.result()["activations/block1_conv1"].shape == (2, 224, 224, 64)
+            assert future.result()["activations/block1_conv1"].shape == (2, 224, 224, 64)
             assert [job.attempts for job in client.jobs()] == [1]
 
 
-def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_compute(tmp_path):
+def test_a_call_cancelled_while_its_job_is_submitted_cancels_the_job(tmp_path):
     (tmp_path / "valkey").mkdir()
     payloads = tmp_path / "payloads"
     with (
@@ -118,14 +118,14 @@ def test_a_call_that_goes_away_while_its_job_is_written_leaves_nothing_to_comput
                 visualizations=[spec_pb2.Visualization(saliency=spec_pb2.Saliency())],
             )
             call = Stubs(channel).visualizations.Visualize(visualization_pb2.VisualizeRequest(spec=spec))
-            until(lambda: any(it.is_file() for it in payloads.iterdir()))  # the server has it, and waits for Redis
+            until(lambda: any(path.is_file() for path in payloads.iterdir()))  # the server now waits for Redis
             call.cancel()
             os.kill(valkey._process.pid, signal.SIGCONT)
-            (job,) = until(lambda: [it for it in client.jobs() if it.state >= job_pb2.JOB_STATE_SUCCEEDED])
+            (job,) = until(lambda: [status for status in client.jobs() if status.state >= job_pb2.JOB_STATE_SUCCEEDED])
             assert (job.state, job.error.reason) == (job_pb2.JOB_STATE_CANCELLED, "ABANDONED")
 
 
-def test_a_client_crosses_forks(null_target):
+def test_a_client_works_in_forked_processes(null_target):
     with Client(null_target, timeout=60) as client:
         client.grad_cam(IMAGE)
         for _ in range(3):
@@ -140,24 +140,28 @@ def test_a_client_crosses_forks(null_target):
         client.grad_cam(IMAGE)
 
 
-def test_a_client_is_shared_by_threads(client):
+def test_a_client_can_be_shared_by_threads(client):
     with futures.ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda _: client.grad_cam(IMAGE), range(64)))
     assert len({result.job_id for result in results}) == 64
 
 
-def test_an_asyncio_client_crosses_event_loops(null_target):
+def test_an_asyncio_client_works_in_several_event_loops(null_target):
     client = AsyncClient(null_target, timeout=60)
     for _ in range(3):
         assert asyncio.run(client.grad_cam(IMAGE))["grad_cam"].shape == (1, 14, 14)
 
 
-class Faulty(
+class FaultyService(
     visualization_pb2_grpc.VisualizationServiceServicer,
     job_pb2_grpc.JobServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
 ):
-    """A server that gives one answer, after the faults it is told to make."""
+    """A service with one fixed result, which first makes the given faults, one after another.
+
+    Faults are "refuse" (an error instead of a response), "break" (an error in the middle of a stream) and "corrupt"
+    (wrong bytes). ": overloaded" makes the error RESOURCE_EXHAUSTED, "for hours" gives it a long retry delay.
+    """
 
     def __init__(self, faults) -> None:
         self.faults = list(faults)
@@ -173,17 +177,17 @@ class Faulty(
 
     def Visualize(self, request, context):
         self.request_ids.append(request.request_id)
-        answer = visualization_pb2.VisualizeResponse
+        response = visualization_pb2.VisualizeResponse
         self._fault(context, "refuse")
-        yield answer(job=job_pb2.Job(id=JOB))
-        yield answer(header=self.header)
-        yield from (answer(chunk=chunk) for chunk in self._chunks(0, context))
+        yield response(job=job_pb2.Job(id=JOB))
+        yield response(header=self.header)
+        yield from (response(chunk=chunk) for chunk in self._chunks(0, context))
 
     def ReadJobResult(self, request, context):
         self.offsets.append(request.offset)
-        answer = job_pb2.ReadJobResultResponse
-        yield answer(header=self.header)
-        yield from (answer(chunk=chunk) for chunk in self._chunks(request.offset, context))
+        response = job_pb2.ReadJobResultResponse
+        yield response(header=self.header)
+        yield from (response(chunk=chunk) for chunk in self._chunks(request.offset, context))
 
     def GetServerInfo(self, request, context):
         self._fault(context, "refuse")
@@ -200,13 +204,14 @@ class Faulty(
             if offset >= 3000:
                 self._fault(context, "break")
 
-    def _fault(self, context, at):
-        if self.faults and self.faults[0].split(":")[0] == at:
+    def _fault(self, context, kind):
+        """End the call with the next fault if it is of this kind."""
+        if self.faults and self.faults[0].split(":")[0] == kind:
             fault = self.faults.pop(0)
-            overloaded = "overloaded" in fault
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED if overloaded else grpc.StatusCode.UNAVAILABLE
-            status = status_pb2.Status(code=code.value[0], message="told to")
-            if overloaded or fault.endswith("for hours"):
+            is_overloaded = "overloaded" in fault
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_overloaded else grpc.StatusCode.UNAVAILABLE
+            status = status_pb2.Status(code=code.value[0], message="injected fault")
+            if is_overloaded or fault.endswith("for hours"):
                 delay = duration_pb2.Duration(seconds=7200) if fault.endswith("for hours") else SHORTLY
                 retry = any_pb2.Any()
                 retry.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -215,8 +220,9 @@ class Faulty(
 
 
 @contextlib.contextmanager
-def faulty(*faults):
-    service = Faulty(faults)
+def faulty_server(*faults):
+    """Run a FaultyService and yield it with its target."""
+    service = FaultyService(faults)
     server = grpc.server(futures.ThreadPoolExecutor(4))
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(service, server)
@@ -229,8 +235,8 @@ def faulty(*faults):
         server.stop(None)
 
 
-def ask(kind, target):
-    """One saliency call by either client."""
+def saliency(kind, target):
+    """Make one saliency call by the synchronous or the asyncio client."""
     if kind == "sync":
         with Client(target, timeout=60) as client:
             return client.saliency(IMAGE)
@@ -243,52 +249,52 @@ def ask(kind, target):
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_unreachable_and_overloaded_servers_are_tried_again_under_the_same_request_id(kind):
-    with faulty("refuse", "refuse: overloaded", "refuse") as (service, target):
-        assert ask(kind, target)["saliency"].shape == (1, 30, 100)
+def test_calls_to_unreachable_and_overloaded_servers_are_retried_under_one_request_id(kind):
+    with faulty_server("refuse", "refuse: overloaded", "refuse") as (service, target):
+        assert saliency(kind, target)["saliency"].shape == (1, 30, 100)
         assert len(service.request_ids) == 4
         assert len(set(service.request_ids)) == 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_a_broken_stream_is_resumed_where_it_broke(kind):
-    with faulty("break", "break") as (service, target):
-        found = ask(kind, target)["saliency"]
-        np.testing.assert_array_equal(found.ravel(), np.arange(3000, dtype=np.float32))
+def test_a_broken_stream_is_resumed_at_its_offset(kind):
+    with faulty_server("break", "break") as (service, target):
+        array = saliency(kind, target)["saliency"]
+        np.testing.assert_array_equal(array.ravel(), np.arange(3000, dtype=np.float32))
         assert service.offsets == [3000, 4000]
         assert len(service.request_ids) == 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_bytes_that_are_not_those_announced_are_an_error(kind):
-    with faulty("corrupt") as (_, target), pytest.raises(DataCorrupted, match="CRC-32"):
-        ask(kind, target)
+def test_bytes_with_a_wrong_checksum_are_an_error(kind):
+    with faulty_server("corrupt") as (_, target), pytest.raises(DataCorrupted, match="CRC-32"):
+        saliency(kind, target)
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize(("fault", "error"), [("refuse:", Unavailable), ("refuse: overloaded", Overloaded)])
-def test_no_call_waits_beyond_its_deadline(kind, fault, error):
-    with faulty(fault, f"{fault} for hours") as (service, target), pytest.raises(error, match="told to"):
-        ask(kind, target)
+def test_no_call_waits_for_a_retry_delay_beyond_its_deadline(kind, fault, error):
+    with faulty_server(fault, f"{fault} for hours") as (service, target), pytest.raises(error, match="injected fault"):
+        saliency(kind, target)
     assert len(service.request_ids) == 2
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_the_error_of_an_unreachable_server_names_its_target():
     with Client("127.0.0.1:1", timeout=2) as client, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
         client.server_info()
 
 
 def test_threads_that_start_together_share_one_channel(null_target):
     with Client(null_target, timeout=60) as client:
-        barrier, seen = threading.Barrier(8), []
+        barrier, stubs = threading.Barrier(8), []
 
-        def go():
+        def connect():
             barrier.wait()
-            seen.append(client._calls.transport.session().stubs)
+            stubs.append(client._calls.transport.session().stubs)
 
-        threads = [threading.Thread(target=go) for _ in range(8)]
+        threads = [threading.Thread(target=connect) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(set(map(id, seen))) == 1
+        assert len(set(map(id, stubs))) == 1
