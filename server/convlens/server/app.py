@@ -62,14 +62,17 @@ class Backend:
         self.waiters = Waiters(self.producer, self.gateway.read)
         self.results = ResultReader(self.producer, self.threads, settings.chunk_bytes)
         self._reconciler = Reconciler(Maintenance(self.producer.redis, settings, settings.bounds))
+        self._trimmer = memory.Trimmer()
 
     def start(self) -> None:
         """Subscribe to notifications and start the reconciler."""
         self.waiters.start()
         self._reconciler.start()
+        self._trimmer.start()
 
     async def close(self) -> None:
         """Stop all threads, the gateway's last: calls that end meanwhile leave their jobs by it."""
+        await self.threads.run(self._trimmer.stop)
         await self.threads.run(self._reconciler.stop)
         await self.threads.run(self.waiters.stop)
         await self.gateway.close()
@@ -129,11 +132,8 @@ def _make_grpc_server(
     settings: ServerSettings, backend: Backend, health: Health, auth: AuthInterceptor
 ) -> grpc.aio.Server:
     """Make the server with its interceptors, the outermost first, and its services."""
-    trim_memory = backend.threads.trim_memory
-    receive_budget = ReceiveBudget(
-        settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes, trim_memory
-    )
-    send_budget = SendBudget(settings.max_sending_bytes, settings.tenant_share, trim_memory)
+    receive_budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes)
+    send_budget = SendBudget(settings.max_sending_bytes, settings.tenant_share)
     limiter = CallLimiter(settings.max_calls, settings.tenant_share)
     receive = ReceiveInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
     server = make_server(options.options(settings), [receive, StatusInterceptor(VERSION), auth])

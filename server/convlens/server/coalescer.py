@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from convlens.jobs.runtime.background import Loop
+from convlens.jobs.runtime.work_queue import WorkQueue
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,40 +31,22 @@ class Coalescer(Generic[T, R]):
         """Start the threads. One is best where the function hardly waits: more of them make smaller batches."""
         self._loop = loop
         self._function = function
-        self._max_batch = max_batch
-        self._pending: queue.SimpleQueue[tuple[T, asyncio.Future[R]] | None] = queue.SimpleQueue()
-        self._threads = [Loop(name, self._run_batch, at_end=self._run_pending) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._queue = WorkQueue(name, self._run_batch, threads=threads, batch=max_batch)
+        self._queue.start()
 
     def submit(self, item: T) -> asyncio.Future[R]:
         """Queue `item` and return the future of its result. For the event loop's thread alone."""
         future: asyncio.Future[R] = self._loop.create_future()
-        self._pending.put((item, future))
+        self._queue.put((item, future))
         return future
 
     def close(self) -> None:
         """Run what is pending, then stop the threads."""
-        for thread in self._threads:
-            thread.request_stop()
-            self._pending.put(None)
-        for thread in self._threads:
-            thread.stop()
+        self._queue.close()
 
-    def _run_batch(self) -> None:
-        """Run the next batch. Returns after a second without one, so that a stop is noticed."""
-        entries: list[tuple[T, asyncio.Future[R]] | None] = []
-        with contextlib.suppress(queue.Empty):
-            entries.append(self._pending.get(timeout=1.0))
-            while len(entries) < self._max_batch:
-                entries.append(self._pending.get_nowait())
-        if batch := [entry for entry in entries if entry]:
-            results = self._run([item for item, _ in batch])
-            self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
-
-    def _run_pending(self) -> None:
-        while not self._pending.empty():
-            self._run_batch()
+    def _run_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+        results = self._run([item for item, _ in batch])
+        self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
 
     def _run(self, items: Sequence[T]) -> Sequence[R | Exception]:
         try:

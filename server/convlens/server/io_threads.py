@@ -7,8 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from convlens.jobs.runtime import memory
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,10 +21,6 @@ class IoThreads:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the pool and return its result."""
         return await self._loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
-
-    def trim_memory(self) -> None:
-        """Return free memory to the kernel, in the background."""
-        self._loop.run_in_executor(self._pool, memory.trim)
 
     def close(self) -> None:
         """Wait for the calls under way and stop the threads."""

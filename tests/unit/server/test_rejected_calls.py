@@ -48,7 +48,7 @@ UNKNOWN_FIELD = b"\xf8\x7f\x01"
 
 async def held_after_rejections(path, data):
     """Bytes that a server holds of requests that it rejected."""
-    budget = ReceiveBudget(64 * MIB, 0.25, 16 * MIB, lambda: None)
+    budget = ReceiveBudget(64 * MIB, 0.25, 16 * MIB)
     receive = ReceiveInterceptor("1", budget, CallLimiter(8, 1.0), 16 * MIB)
     server = make_server((), [receive, StatusInterceptor("1")])
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Rejecting(), server)

@@ -12,7 +12,7 @@ TOTAL = 4 * CONNECTION_SHARE * PART * COPIES
 
 
 def budget(total=TOTAL, share=1.0) -> SendBudget:
-    return SendBudget(total, share, lambda: None)
+    return SendBudget(total, share)
 
 
 async def admitted(tasks) -> list[bool]:

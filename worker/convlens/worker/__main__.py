@@ -17,27 +17,18 @@ from convlens.jobs.pools import pool_of
 from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
-from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.v1.image_formats import ignore_warnings
-from convlens.worker.images import Reader
 from convlens.worker.models.loaders import load
 from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.claiming import Claimer
-from convlens.worker.pipeline.committer import Committer
-from convlens.worker.pipeline.consumer import Consumers
-from convlens.worker.pipeline.decoder import Decoder
-from convlens.worker.pipeline.decoder_processes import Decoders
 from convlens.worker.pipeline.in_flight import Inspection, Serving
 from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_FLIGHT, InFlightLimit
-from convlens.worker.pipeline.memory_budget import Budget
-from convlens.worker.pipeline.outcome import Outcomes
-from convlens.worker.pipeline.watchdog import Watchdog
+from convlens.worker.pipeline.pipeline import Pipeline
 from convlens.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -75,29 +66,13 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    leases = LeaseRenewer(queue)
     cards = [model.card for model in serving]
     heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
-    decoders = Decoders(settings.decoders, settings.max_image_pixels)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
-    outcomes = Outcomes(queue, leases, events)
-    consumers = Consumers(
-        queue,
-        Claimer(queue, leases, events, name),
-        Decoder(queue, leases, outcomes, Reader(settings.max_image_pixels), decoders),
-        Committer(queue, leases, outcomes, name),
-        outcomes,
-        serving,
-        settings.consumers,
-        Budget(settings.working_bytes),
-    )
-    leases.start()
-    events.start()
-    consumers.start()
+    pipeline = Pipeline(queue, events, name, serving, settings)
+    pipeline.start()
     checks.log_problems(CHECKS, Deployment(settings))
-    watchdog = Watchdog(queue, leases, consumers, {model.pool: model.batcher for model in serving}, settings)
-    watchdog.start()
 
     def ready() -> None:
         heartbeat.start()
@@ -106,22 +81,16 @@ def _run(settings: WorkerSettings) -> int:
 
     def stop() -> None:
         heartbeat.withdraw()
-        consumers.stop()
+        pipeline.consumers.stop()
 
     try:
+        inspection = Inspection(pipeline.leases, serving)
+        pools = [model.pool for model in serving]
         threads = settings.consumers * len(serving)
-        return run_worker(
-            app, Inspection(leases, serving), name, [model.pool for model in serving], consumers, threads, ready, stop
-        )
+        return run_worker(app, inspection, name, pools, pipeline.consumers, threads, ready, stop)
     finally:
         heartbeat.stop()
-        consumers.close()
-        events.stop()
-        for model in serving:
-            model.batcher.close()
-        leases.stop()
-        watchdog.stop()
-        decoders.close()
+        pipeline.close()
 
 
 def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2.RefusedModel]]:

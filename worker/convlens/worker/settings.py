@@ -28,7 +28,7 @@ class WorkerSettings(JobsSettings):
     )
     max_batch_size: int = Field(DEFAULT_BATCH_SIZE, ge=1, description="images that share a pass on the device")
     consumers: int = Field(
-        4, ge=1, description="threads a model, which claim jobs, decode and store while the device computes"
+        4, ge=1, description="threads a model that claim and decode, and threads that store, while devices compute"
     )
     max_image_pixels: int = Field(64_000_000, ge=1, description="width × height of one image")
     decoders: int = Field(

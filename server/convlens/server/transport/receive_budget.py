@@ -15,7 +15,7 @@ import math
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from convlens.server import metrics
@@ -36,8 +36,7 @@ SLOW_SECONDS: Final = 30.0
 SLOW_BYTES: Final = 16 << 10
 """Bytes per second."""
 BURST_BYTES: Final = 16 << 20
-BURST_SECONDS: Final = 1.0
-"""Free memory is returned to the kernel this long after BURST_BYTES were held, or a request of over SMALL_BYTES."""
+"""Bytes of requests held from which it is a burst."""
 
 
 class Connection:
@@ -114,22 +113,16 @@ class Read:
 class ReceiveBudget:
     """Bounds the bytes that a connection, a tenant and all together hold. For the event loop's thread alone."""
 
-    def __init__(self, total: int, tenant_share: float, max_request: int, after_burst: Callable[[], object]) -> None:
-        """A connection may hold half of `total`, a tenant its share, and each at least one request of `max_request`.
-
-        `after_burst` is called BURST_SECONDS after a burst.
-        """
+    def __init__(self, total: int, tenant_share: float, max_request: int) -> None:
+        """A connection may hold half of `total`, a tenant its share, and each at least one request of `max_request`."""
         self._total = total
         self._connection = max(total // 2, max_request)
         self._tenant = max(int(total * tenant_share), max_request)
-        self._after_burst = after_burst
         self._loop = asyncio.get_running_loop()
         self._sockets = Sockets()
         self._connections: dict[str, Connection] = {}
         self._stored: Counter[str] = Counter()
         """By tenant."""
-        self._burst = 0.0
-        """When a burst was last seen, by the monotonic clock; 0 once its memory has been returned."""
         self._requests: dict[int, weakref.ref[Any]] = {}
         """By id of the reference, since messages have no hash."""
         self._timer: asyncio.TimerHandle | None = None
@@ -167,9 +160,6 @@ class ReceiveBudget:
     def check(self, read: Read, size: int) -> StatusError | None:
         """Count a complete message; return why it is rejected, or None."""
         read.connection.deliver(size)
-        if size > SMALL_BYTES:
-            self._burst = time.monotonic()
-            self._enforce_within(INTERVAL_SECONDS)
         if size > read.limit:
             return request_too_large(size, read.limit)
         if size <= PLAIN_BYTES or size <= read.announced:
@@ -268,11 +258,7 @@ class ReceiveBudget:
         reading = [connection for connection in connections if connection.reads]
         for connection in reading:
             connection.update(self._sockets.received(connection.peer), now)
-        if is_burst := sum(connection.held for connection in connections) > BURST_BYTES:
-            self._burst = now
-        elif self._burst and now - self._burst > BURST_SECONDS:
-            self._burst = 0.0
-            self._after_burst()
+        is_burst = sum(connection.held for connection in connections) > BURST_BYTES
         for connection in reading:
             self._reject_slow(connection, now)
             self._reject_large(connection)
@@ -281,7 +267,7 @@ class ReceiveBudget:
             self._reject_beyond(f"max_receiving_bytes/{tenant}", self._tenant, self._connections_of(tenant))
         self._reject_beyond("max_receiving_bytes", self._total, list(self._connections.values()))
         self._released.set()
-        if self._connections or self._burst:
+        if self._connections:
             is_soon = is_burst or any(connection.has_small for connection in self._connections.values())
             self._enforce_within(SHORT_INTERVAL_SECONDS if is_soon else INTERVAL_SECONDS)
 

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from convlens.server.auth.principal import current_tenant
@@ -34,9 +34,6 @@ GRACE_SECONDS: Final = 1.0
 """Time that even the smallest part has to be read."""
 CHECK_SECONDS: Final = 1.0
 """Interval of the search for connections that do not read."""
-BURST_BYTES: Final = 16 << 20
-BURST_SECONDS: Final = 1.0
-"""Free memory is returned to the kernel this long after BURST_BYTES were held."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -89,11 +86,9 @@ class UnarySendBudget(CallSendBudget):
 class SendBudget:
     """Bounds the bytes of responses; parts beyond it wait, connections in turn. For the event loop's thread alone."""
 
-    def __init__(self, total: int, tenant_share: float, after_burst: Callable[[], object]) -> None:
-        """`after_burst` is called BURST_SECONDS after a burst."""
+    def __init__(self, total: int, tenant_share: float) -> None:
         self._total = total
         self._tenant = int(total * tenant_share)
-        self._after_burst = after_burst
         self._loop = asyncio.get_running_loop()
         self._sockets = Sockets()
         self._held: Counter[str] = Counter()
@@ -103,9 +98,6 @@ class SendBudget:
         self._waiting: dict[str, deque[Write]] = {}
         """By connection, in the order of their turns."""
         self._check_timer: asyncio.TimerHandle | None = None
-        self._burst_timer: asyncio.TimerHandle | None = None
-        self._burst = 0.0
-        """When a burst was last seen, by the loop's clock."""
 
     async def admit(self, peer: str, tenant: str, size: int) -> Write:
         """Wait until a part of `size` bytes fits. One that is larger than a bound is admitted alone."""
@@ -162,16 +154,6 @@ class SendBudget:
                 self._held[name] += write.size
             if not write.admitted.done():  # its call may just have been cancelled
                 write.admitted.set_result(None)
-        if self._held["all"] > BURST_BYTES:
-            self._burst = self._loop.time()
-            self._burst_timer = self._burst_timer or self._loop.call_later(BURST_SECONDS, self._end_burst)
-
-    def _end_burst(self) -> None:
-        self._burst_timer = None
-        if self._held["all"] > BURST_BYTES or self._loop.time() - self._burst < BURST_SECONDS:
-            self._burst_timer = self._loop.call_later(BURST_SECONDS, self._end_burst)
-        else:
-            self._after_burst()
 
     def _check(self) -> None:
         """Close connections that do not read, longest overdue first, until the next part of each queue would fit."""

@@ -228,6 +228,7 @@ class Batcher:
                 self._compute([work], cause)
             return
         took = self._metrics.end_pass()
+        self.on_device = ()  # setting a result may wait for the committer
         for work, piece in zip(batch, outputs.split([len(work.images) for work in batch]), strict=True):
             work.future.set_result(BatchResult(piece, Pass(began - work.since, took, size, cause)))
 

@@ -6,13 +6,13 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 from typing import Final
 
 from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.consumer import Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.runtime.work_queue import WorkQueue
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.perturbation import Images, run_methods
 from convlens.worker.engine.plan import Plan
@@ -26,19 +26,40 @@ log = logging.getLogger(__name__)
 
 MOST_TOGETHER: Final = 16
 """Jobs whose records are closed at once: the first one's result waits until the last one's is written."""
+MOST_WAITING: Final = 16
+"""Computed jobs that may wait; the device waits beyond them."""
+DEADLINE: Final = 600.0
+"""Seconds within which MOST_TOGETHER results are stored."""
 
 
 class Committer:
-    """Ends jobs under way; `worker` is the name that their results give."""
+    """Ends jobs under way in `threads` threads; `worker` is the name that their results give."""
 
-    def __init__(self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, worker: str) -> None:
+    def __init__(
+        self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, worker: str, *, threads: int
+    ) -> None:
         self._queue = queue
         self._leases = leases
         self._outcomes = outcomes
         self._worker = worker
+        self._computed = WorkQueue(
+            "commit", self.commit, threads=threads, capacity=MOST_WAITING, batch=MOST_TOGETHER, deadline=DEADLINE
+        )
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._computed.start()
+
+    def put(self, job: InFlightJob) -> None:
+        """Commit a job, all of whose pieces are computed, in a thread of this stage."""
+        self._computed.put(job)
+
+    def close(self) -> None:
+        """Commit what is computed, then end the threads."""
+        self._computed.close()
 
     def commit(self, jobs: Sequence[InFlightJob]) -> None:
-        """Store the jobs' results, then close their records together."""
+        """Wait for the jobs' passes, store their results, then close their records together."""
         stored = []
         for job in jobs:
             ended = self._outcomes.guard(job.claim, functools.partial(self._store, job))
@@ -120,11 +141,3 @@ class Committer:
         return run_methods(
             first, pixels, job.first, job.sampled, preprocess_of(card), submit, card.max_batch_size, report
         )
-
-
-def take_computed(jobs: list[InFlightJob]) -> list[InFlightJob]:
-    """Wait for the first job whose last piece is computed, and take out all of these, MOST_TOGETHER at most."""
-    wait([job.pieces[-1] for job in jobs], return_when=FIRST_COMPLETED)
-    computed = [job for job in jobs if job.pieces[-1].done()][:MOST_TOGETHER]
-    jobs[:] = [job for job in jobs if job not in computed]
-    return computed

@@ -1,10 +1,10 @@
-"""Consumer threads: each claims jobs of one model, has them decoded while the device computes, and commits them.
+"""Consumer threads: each claims jobs of one model, decodes their images and submits them to the model's batcher.
 
 A Celery message starts a consumer. It claims as long as there are jobs, in fair order; with none left it blocks on the
 list of messages itself, so that the next job starts in one hop, and after IDLE_SECONDS it returns to Celery.
 
-Large jobs, of many passes, pixels or bytes, hold nobody up: each consumer computes one at a time of each kind in a
-thread apart, and what those of many passes or bytes hold of arrays together is bounded.
+Large jobs, of many passes, pixels or bytes, hold nobody up: each consumer has at most one of each kind computed, in a
+thread of a pool of their own, and what those of many passes or bytes hold of arrays together is bounded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from typing import Final
 
@@ -22,9 +22,9 @@ from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.claiming import Claimer
-from convlens.worker.pipeline.committer import Committer, take_computed
+from convlens.worker.pipeline.committer import Committer
 from convlens.worker.pipeline.decoder import Decoder, planned
-from convlens.worker.pipeline.in_flight import InFlightJob, Serving
+from convlens.worker.pipeline.in_flight import Serving
 from convlens.worker.pipeline.memory_budget import Budget
 from convlens.worker.pipeline.outcome import Outcomes
 
@@ -39,7 +39,7 @@ LARGE_KINDS: Final = keys.KINDS[1:]
 class Consumers:
     """The consumer threads of a worker, `most` for a model. Called with a pool and a kind of list for each message.
 
-    For a message beyond these an extra consumer starts, which returns as soon as its jobs have ended.
+    For a message beyond these an extra consumer starts, which claims once and returns.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Consumers:
         self.messages = 0
         """How many have been taken from lists."""
         self._models = {model.pool: model for model in models}
+        self.large_jobs = ThreadPoolExecutor(most * len(self._models) * len(LARGE_KINDS), "large")
         self._most = most
         self._active = dict.fromkeys(self._models, 0)
         self._lock = threading.Lock()
@@ -88,8 +89,9 @@ class Consumers:
         self._stopping.set()
 
     def close(self) -> None:
-        """End the thread, once all consumers have returned."""
+        """End the threads, once all consumers have returned."""
         self._new_flows.stop()
+        self.large_jobs.shutdown()
 
     def __call__(self, pool: str, kind: str) -> None:
         """Consume jobs of a pool, for a message that was popped from its list of a kind, until there are none."""
@@ -99,8 +101,7 @@ class Consumers:
             is_extra = self._active[pool] >= self._most
             self._active[pool] += 1
         try:
-            with ThreadPoolExecutor(len(LARGE_KINDS), thread_name_prefix="large") as apart:
-                Consumer(self, model, apart, is_extra=is_extra).run(kind)
+            Consumer(self, model, is_extra=is_extra).run(kind)
         finally:
             with self._lock:
                 self._active[pool] -= 1
@@ -134,78 +135,63 @@ class Consumers:
 class Consumer:
     """One of them, in a thread of Celery's pool. An extra one returns once it has done what its message led it to."""
 
-    def __init__(self, consumers: Consumers, model: Serving, apart: Executor, *, is_extra: bool) -> None:
+    def __init__(self, consumers: Consumers, model: Serving, *, is_extra: bool) -> None:
         self._consumers = consumers
         self._claimer = consumers.claimer
         self._model = model
-        self._apart = apart
         self._is_extra = is_extra
-        self._in_flight: list[InFlightJob] = []
         self._large: dict[str, Future[None]] = {}
 
     def run(self, kind: str) -> None:
-        """Claim and compute until there is nothing to do, beginning with a message of a kind."""
+        """Claim until there is nothing to claim, beginning with a message of a kind."""
         permit: str | None = kind
         try:
-            while True:
-                has_more = self._claim(permit)
-                permit = None
-                self._commit(has_more)
-                if self._consumers.is_stopping:
-                    return
-                if not self._in_flight and not has_more:
-                    while permit is None:
-                        free = self._free_kinds()
-                        if self._is_extra or self._consumers.is_stopping:
-                            return
-                        permit = self._consumers.next_message(self._model, free)
-                        if permit is None and len(free) == len(keys.KINDS):
-                            return
+            while permit is not None:
+                while self._claim(permit):
+                    permit = None
+                permit = None if self._is_extra else self._next_message()
         except RedisUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", self._model.card.name, error)
         finally:
-            while self._in_flight:
-                self._consumers.committer.commit(take_computed(self._in_flight))
+            wait(self._large.values())
+
+    def _next_message(self) -> str | None:
+        """Wait for a message and return its kind; None once nothing is under way and none has come for a while."""
+        while not self._consumers.is_stopping:
+            is_idle = not self._model.limit.is_used
+            free = self._free_kinds()
+            kind = self._consumers.next_message(self._model, free)
+            if kind is not None or (is_idle and len(free) == len(keys.KINDS)):
+                return kind
+        return None
 
     def _free_kinds(self) -> list[str]:
-        """The kinds of jobs that may be started: all but those of large jobs under way."""
+        """Return the kinds of jobs that may be started: all but those of large jobs under way."""
         return [kind for kind in keys.KINDS if kind not in self._large or self._large[kind].done()]
 
     def _claim(self, permit: str | None) -> bool:
         """Claim as many jobs as may be in flight and start them; True when there may be more of them.
 
-        Waits until some may, or a job in flight is to be committed. Large ones do not count: others go on meanwhile.
+        Waits until some may. Large ones do not count: others go on meanwhile.
         """
-        free = self._free_kinds()
-        many, huge = (int(kind in free) for kind in LARGE_KINDS)
-        if self._consumers.is_stopping:
-            self._claimer.give_back(self._model.pool, permit)
-            return False
-        with self._model.limit.reserve(lambda: any(job.is_computed for job in self._in_flight)) as reservation:
-            if not reservation.images:
-                return True
+        with self._model.limit.reserve() as reservation:
+            if self._consumers.is_stopping:
+                self._claimer.give_back(self._model.pool, permit)
+                return False
+            free = self._free_kinds()
+            many, huge = (int(kind in free) for kind in LARGE_KINDS)
             claims = self._claimer.claim(self._model.pool, reservation.images, many, huge, permit)
             small = [claim for claim in claims.jobs if not claim.record.is_large]
             reservation.used = sum(len(claim.images) for claim in small)
         for claim in claims.jobs:
             if claim.record.is_large:
-                self._large[claim.record.kind] = self._apart.submit(self._compute_large, claim)
-        self._in_flight += self._consumers.decoder.start(self._model, small)
-        if claims.is_blocked:  # what is in flight ends first, and then what others have
-            if not self._in_flight:
-                self._claimer.wait_for_change(IDLE_SECONDS)
-            return not self._in_flight
+                self._large[claim.record.kind] = self._consumers.large_jobs.submit(self._compute_large, claim)
+        for job in self._consumers.decoder.submit(self._model, small):
+            job.call_when_computed(self._consumers.committer.put)
+        if claims.is_blocked:  # what this worker holds ends first
+            self._claimer.wait_for_change(IDLE_SECONDS)
+            return True
         return reservation.used >= reservation.images
-
-    def _commit(self, has_more: bool) -> None:
-        """Commit what is computed; all in flight where nothing else is to be done, or too much is in flight."""
-        jobs = self._in_flight
-        while jobs and (
-            not has_more
-            or any(job.is_computed for job in jobs)
-            or sum(job.images for job in jobs) > self._model.limit.images
-        ):
-            self._consumers.committer.commit(take_computed(jobs))
 
     def _compute_large(self, claim: Claim) -> None:
         """Compute a large job, then others of its kind as long as there are any."""
@@ -233,6 +219,6 @@ class Consumer:
         is_many = claim.record.kind == "many"
         try:
             with self._consumers.working.reserve(plan.working_bytes) if is_many else nullcontext():
-                self._consumers.committer.commit(self._consumers.decoder.start(self._model, [claim]))
+                self._consumers.committer.commit([*self._consumers.decoder.submit(self._model, [claim])])
         except RedisUnavailable as error:
             outcomes.left(claim, error)

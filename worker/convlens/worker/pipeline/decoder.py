@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -46,8 +46,8 @@ class Decoder:
         self._reader = reader
         self._processes = processes
 
-    def start(self, serving: Serving, claims: Sequence[Claim]) -> list[InFlightJob]:
-        """Fetch the images of all, then decode them job by job, for the device to begin with the first meanwhile."""
+    def submit(self, serving: Serving, claims: Sequence[Claim]) -> Iterator[InFlightJob]:
+        """Fetch the images of all, then decode and yield job by job: the device starts with the first meanwhile."""
         try:
             fetched = self._fetch(claims)
         except BaseException:  # whatever it is, these are left to their leases
@@ -55,12 +55,9 @@ class Decoder:
                 serving.release(claim, len(claim.images))
                 self._leases.drop(claim)
             raise
-        jobs = []
         for claim, data in zip(claims, fetched, strict=True):
-            job = self._outcomes.guard(claim, functools.partial(self._submit, serving, claim, data))
-            if job:
-                jobs.append(job)
-        return jobs
+            if job := self._outcomes.guard(claim, functools.partial(self._submit, serving, claim, data)):
+                yield job
 
     def _fetch(self, claims: Sequence[Claim]) -> list[list[Data] | Exception]:
         """The images of each; in the place of those that cannot be read, for another reason than Redis, the error."""

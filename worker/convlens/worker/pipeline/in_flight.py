@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -58,10 +59,16 @@ class InFlightJob:
         """How many it has."""
         return len(self.claim.images)
 
-    @property
-    def is_computed(self) -> bool:
-        """True when its first pass is done."""
-        return all(piece.done() for piece in self.pieces)
+    def call_when_computed(self, function: Callable[[InFlightJob], object]) -> None:
+        """Call `function` with this job once all its pieces are computed, in the thread that computes the last."""
+        left = itertools.count(len(self.pieces) - 1, -1)
+
+        def on_done(_: Future[BatchResult]) -> None:
+            if next(left) == 0:
+                function(self)
+
+        for piece in self.pieces:
+            piece.add_done_callback(on_done)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,20 +43,19 @@ class InFlightLimit:
     def _is_open(self) -> bool:
         return self._free > 0 or (self._may_overcommit and self._free > -OVERCOMMIT * self.images)
 
-    @contextlib.contextmanager
-    def reserve(self, is_interrupted: Callable[[], bool] = lambda: False) -> Iterator[Reservation]:
-        """Reserve all that is free, at least one image; what is not used is free again afterwards.
+    @property
+    def is_used(self) -> bool:
+        """True while something is reserved."""
+        return self._free < self.images
 
-        Waits while there is nothing, until `is_interrupted()`, which is asked whenever something is released: the
-        reservation is of no image then.
-        """
+    @contextlib.contextmanager
+    def reserve(self) -> Iterator[Reservation]:
+        """Wait until something is free and reserve all of it, at least one image; what is not used is released."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_open or is_interrupted())
-            reservation = Reservation(0)
-            if self._free > 0 or not is_interrupted():
-                self._may_overcommit = False
-                reservation.images = max(1, self._free)
-                self._free -= reservation.images
+            self._changed.wait_for(lambda: self._is_open)
+            self._may_overcommit = False
+            reservation = Reservation(max(1, self._free))
+            self._free -= reservation.images
         try:
             yield reservation
         finally:
