@@ -148,12 +148,12 @@ def device_hangs(stack: Stack, load: Load) -> None:
 
 def consumer_hangs(stack: Stack, load: Load) -> None:
     """Hang Celery's consumer: the process renews leases and cards and takes no more messages."""
-    worker = stack.worker("deaf", "deaf=null", "--delivery-timeout", "2", module="hanging_worker")
+    worker = stack.worker("stuck", "stuck=null", "--delivery-timeout", "2", module="hanging_worker")
     worker.start()
-    stack.await_models("deaf")
+    stack.await_models("stuck")
     load.mark_fault()
     worker.signal(HANG_CONSUMER)
-    job = load.submit(null(109, "deaf"))
+    job = load.submit(null(109, "stuck"))
     assert worker.wait() == HUNG
     worker.start()
     assert job.wait().attempts == 1
