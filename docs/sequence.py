@@ -29,13 +29,13 @@ WIDTH: Final = LEFT * 2 + COLUMN * (len(PARTICIPANTS) - 1) + 60
 HEIGHT: Final = TOP + ROW * (len(STEPS) + 1)
 
 
-def text(x: float, y: float, words: str, anchor: str = "middle", weight: str = "normal") -> str:
-    """Write words at a position."""
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}">{escape(words)}</text>'
+def text(x: float, y: float, label: str, anchor: str = "middle", weight: str = "normal") -> str:
+    """Return the SVG of a label at a position."""
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}">{escape(label)}</text>'
 
 
 def arrow(number: int, source: int, target: int, label: str) -> str:
-    """Draw one step: an arrow between two lifelines, or a box on one."""
+    """Return the SVG of one step: an arrow between two lifelines, or a box on one."""
     y, x = TOP + ROW * (number + 1), LEFT + COLUMN * source
     if source == target:
         width = 8.6 * len(label)

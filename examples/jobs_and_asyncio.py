@@ -1,4 +1,4 @@
-"""Many calls at once from an event loop, and a job that is submitted here and read later by its id, from anywhere."""
+"""Many calls at once from an event loop, and a job that is submitted and read later by its id, in any process."""
 
 import asyncio
 import os

@@ -48,7 +48,7 @@ MANY_PASSES = {
 FEW_CHANNELS = {**MANY_PASSES, "score_cam": ScoreCAM("block1_pool")}
 """On the stock VGG16, whose block5_conv3 has 512 channels, a pass each."""
 BAR = 1.8
-"""The article's four, so many times faster in bfloat16."""
+"""The least speed-up of the article's four in bfloat16."""
 FOUR = Plan((Saliency(), Saliency("guided"), GradCAM(CAM), Activation("block4_conv2", (0, 1, 2, 3, 4))), predictions=5)
 
 

@@ -3,7 +3,7 @@
 `make bench-engine`. Every row runs once a round, and rounds are interleaved. Ratios of medians are printed, which hold
 on a shared machine, where milliseconds do not. Peers are processes in environments of their own, created where missing
 (`.venv-peers`), with the same weights and images; the difference of their saliency to ours (1 − cosine) is printed, to
-show that equals are compared. Peers that cannot be installed are listed and skipped.
+show that the maps are the same. Peers that cannot be installed are listed and skipped.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ def main() -> None:
     network = Network(model, "caffe")
     images = np.random.default_rng(0).integers(0, 256, (options.batch, 224, 224, 3), dtype=np.uint8)
     prepared = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
-    rows: dict[str, Callable[[], float]] = {name: timed(network, images, plan) for name, plan in PLANS.items()}
-    rows[CUT] = timed_cut(model, prepared)
-    off: dict[str, float] = {}
+    rows: dict[str, Callable[[], float]] = {name: plan_timer(network, images, plan) for name, plan in PLANS.items()}
+    rows[CUT] = cut_timer(model, prepared)
+    differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         peers = start_peers(options.peers, model, prepared, Path(folder))
         ours = network.run(images, PLANS["saliency"]).maps[Saliency()][:, 0]
@@ -174,13 +174,13 @@ def main() -> None:
                 rows[row] = lambda peer=peer, row=row: peer.run(row)
                 if row.endswith("saliency"):
                     peer.run(row, Path(folder) / "map.npy")
-                    off[row] = 1 - cosine(ours, np.load(Path(folder) / "map.npy"))
+                    differences[row] = 1 - cosine(ours, np.load(Path(folder) / "map.npy"))
         times: dict[str, list[float]] = {name: [] for name in rows}
         for round_ in range(options.rounds + 1):
             for name, run in rows.items():
-                took = run()
+                seconds = run()
                 if round_:  # the first compiles
-                    times[name].append(took)
+                    times[name].append(seconds)
         for peer in peers:
             peer.close()
     one = float(np.median(times[FORWARD]))
@@ -188,10 +188,10 @@ def main() -> None:
     print(f"{'':42} {'ms/image':>9} {'× forward':>10}   (quartiles)   1 − cosine with ours")
     for name, seconds in times.items():
         low, middle, high = np.percentile(seconds, (25, 50, 75))
-        apart = f"   {off[name]:.1e}" if name in off else ""
+        difference = f"   {differences[name]:.1e}" if name in differences else ""
         print(
             f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}"
-            f"   ({low / one:.2f}–{high / one:.2f}){apart}"
+            f"   ({low / one:.2f}–{high / one:.2f}){difference}"
         )
     print("\nThe bars, of medians:")
     medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
@@ -201,7 +201,7 @@ def main() -> None:
     print(f"from a cold start, one image: {first.stdout.strip()}")
 
 
-def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], float]:
+def plan_timer(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], float]:
     """Return a function that measures a plan."""
 
     def run() -> float:
@@ -212,7 +212,7 @@ def timed(network: Network, images: np.ndarray, plan: Plan) -> Callable[[], floa
     return run
 
 
-def timed_cut(model: keras.Model, prepared: np.ndarray) -> Callable[[], float]:
+def cut_timer(model: keras.Model, prepared: np.ndarray) -> Callable[[], float]:
     """Return a function that measures the Keras layers up to LAYER, compiled; one channel is fetched."""
     cut = keras.Model(model.input, model.get_layer(LAYER).output)
     compiled = tf.function(lambda x: cut(x, training=False)[..., :1], reduce_retracing=True)

@@ -1,4 +1,4 @@
-"""Our own client process, on the SDK's surface alone: `python -m bench.plane.client TARGET`."""
+"""The client process of Convlens, which uses the SDK's public surface alone: `python -m bench.plane.client TARGET`."""
 
 from __future__ import annotations
 
@@ -86,15 +86,15 @@ class Caller:
         if not self._pack:
             self._pack = self._images_a_job()
         jobs = max(1, workload.in_flight // self._pack)
-        report = self._mapped(workload.kind, jobs, workload.seconds, sys.maxsize)
+        report = self._map_for(workload.kind, jobs, workload.seconds, sys.maxsize)
         report.images_a_job = self._pack
         return report
 
     def _images_a_job(self) -> int:
         """Return how many images map bundles when jobs are quick: the most in flight with a single job."""
-        return min(64, self._mapped("jpeg", 1, 60.0, 256).in_flight)
+        return min(64, self._map_for("jpeg", 1, 60.0, 256).in_flight)
 
-    def _mapped(self, kind: str, jobs: int, seconds: float, most: int) -> Report:
+    def _map_for(self, kind: str, jobs: int, seconds: float, most: int) -> Report:
         report = Report()
         started = 0
         start = perf_counter()
@@ -122,7 +122,7 @@ class Caller:
         return Report(images=LARGE_IMAGES, received=size(result), seconds=perf_counter() - start)
 
     def _transfer(self, _: Workload) -> Report:
-        """The same, but time only the reading of the finished result."""
+        """Compute and store the same arrays, and time only the reading of the result."""
         job = self._client.submit(list(islice(self._images["jpeg"], LARGE_IMAGES)), LARGE, model=MODEL)
         job.wait()
         start = perf_counter()

@@ -1,4 +1,4 @@
-"""The engine in a process of its own, without any service: as if it were a client, batch after batch."""
+"""The engine in a process of its own, without any service, run by workloads like a client process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAN: Final = Plan((Saliency(),), predictions=5)
 
 
 def run(network: Network, bodies: Any, workload: Workload) -> Report:
-    """Batches of eight, one after another."""
+    """Run batches of eight, one after another."""
     report = Report(images_a_job=BATCH)
     began = perf_counter()
     while perf_counter() < began + workload.seconds:
@@ -46,10 +46,10 @@ async def main() -> None:
     network = Network(model, "caffe")
     bodies = work.bodies("raw")
 
-    async def ordered(workload: Workload) -> Report:
+    async def run_in_thread(workload: Workload) -> Report:
         return await asyncio.to_thread(run, network, bodies, workload)
 
-    await serve(ordered)
+    await serve(run_in_thread)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A peer's own environment, made where it is missing: .venv-peers/NAME from its requirements.txt."""
+"""A peer's own environment, created where it is missing: .venv-peers/NAME from its requirements.txt."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ FOLDER: Final = HERE.parents[1] / ".venv-peers"
 
 
 class NoEnvironment(RuntimeError):
-    """It could not be made; the message is pip's last line."""
+    """The environment could not be created; the message is pip's last line."""
 
 
 def interpreter(name: str) -> Path:
-    """The Python of the peer `name`. Raises NoEnvironment."""
-    wanted = (HERE / "peers" / name / "requirements.txt").read_text()
+    """Return the Python of the peer `name`, creating its environment where needed. Raises NoEnvironment."""
+    requirements = (HERE / "peers" / name / "requirements.txt").read_text()
     folder = FOLDER / f"plane-{name}"
-    made = folder / "made"
-    if not made.exists() or made.read_text() != wanted:
-        print(f"making an environment for {name}…", file=sys.stderr)
+    marker = folder / "made"
+    if not marker.exists() or marker.read_text() != requirements:
+        print(f"creating an environment for {name}…", file=sys.stderr)
         _run(sys.executable, "-m", "venv", "--clear", str(folder))
-        _run(str(folder / "bin" / "pip"), "install", "-q", *wanted.split())
-        made.write_text(wanted)
+        _run(str(folder / "bin" / "pip"), "install", "-q", *requirements.split())
+        marker.write_text(requirements)
     return folder / "bin" / "python"
 
 

@@ -15,7 +15,7 @@ from time import perf_counter
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a client process is to do."""
+    """The work of a client process."""
 
     kind: str = "raw"
     """See work.py."""
@@ -32,7 +32,7 @@ class Workload:
 
 @dataclass(slots=True)
 class Report:
-    """What a workload measured."""
+    """The measurements of a workload."""
 
     images: int = 0
     seconds: float = 0.0
@@ -41,7 +41,7 @@ class Report:
     received: int = 0
     """Bytes of images and maps, without anybody's framing."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each call, where calls can be told apart."""
+    """Seconds of each call, where calls can be distinguished."""
     failed: int = 0
     error: str = ""
     """The last one's."""

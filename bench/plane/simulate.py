@@ -1,4 +1,4 @@
-"""The simulation of the service, fed with measured CPU costs and held against measured points.
+"""The simulation of the service, with measured CPU costs, compared with measured points.
 
 `python -m bench.plane.simulate MEASURED.json`, a file that `python -m bench.plane --json` wrote.
 
@@ -72,11 +72,11 @@ def fit_stretch(measurements: Measured) -> float:
 
 def list_checks(measurements: Measured) -> Iterator[tuple[str, Setup, Point]]:
     """Yield the measured points with which the simulation is compared, and the setup of each."""
-    slower = fit_stretch(measurements)
+    stretch = fit_stretch(measurements)
     for service, kind in CASES:
         if (setup := base_setup(measurements, service, kind)) is None:
             continue
-        setup = replace(setup, stretch=slower)
+        setup = replace(setup, stretch=stretch)
         for call, number in (("single", 1), ("single", 32), ("map", 64), ("map", 256)):
             if point := measurements.find(service, kind, call, number):
                 yield (
@@ -91,7 +91,7 @@ def list_checks(measurements: Measured) -> Iterator[tuple[str, Setup, Point]]:
 
 
 def capacities(measurements: Measured) -> Table:
-    """Return what one process of each role carries with a core of its own, by service and kind."""
+    """Return the rate of one process of each role with its own core, by service and kind."""
     rows: list[Row] = []
     for service, kind in CASES:
         setup, point = base_setup(measurements, service, kind), measurements.find(service, kind, "map", 256)
@@ -123,18 +123,18 @@ def agreement(measurements: Measured) -> Table:
     return ("", "images/s measured", "simulated", "ratio", "median ms measured", "mean ms simulated"), rows
 
 
-def larger(measurements: Measured) -> Table:
+def larger_setups(measurements: Measured) -> Table:
     """Return the rates of more processes with a core each and paced devices, and the busiest role."""
     rows: list[Row] = []
-    slower = fit_stretch(measurements)
+    stretch = fit_stretch(measurements)
     for service, kind in CASES:
         if (setup := base_setup(measurements, service, kind)) is None:
             continue
         for servers, shards, workers in SIZES:
             processes = {"client": workers, "server": servers, "redis": shards, "worker": workers}
             outcome = Simulation(
-                replace(setup, processes=processes, cores=0, batch=BATCH, in_flight=IN_FLIGHT * workers, stretch=slower,
-                        batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
+                replace(setup, processes=processes, cores=0, batch=BATCH, in_flight=IN_FLIGHT * workers,
+                        stretch=stretch, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             ).run(SECONDS)  # fmt: skip
             busy = outcome.busy
             full = max(busy, key=busy.__getitem__)
@@ -143,7 +143,7 @@ def larger(measurements: Measured) -> Table:
     return ("a device of 2 ms a batch of 32 and 1 ms an image each", "images/s", "devices busy", "busiest"), rows
 
 
-def far(measurements: Measured) -> Table:
+def distances(measurements: Measured) -> Table:
     """Return the rate by round trip and images in flight."""
     rows: list[Row] = []
     if (setup := base_setup(measurements, OURS, "jpeg")) is not None:
@@ -173,8 +173,8 @@ def main() -> None:
         capacities(measurements),
         parts(measurements),
         agreement(measurements),
-        larger(measurements),
-        far(measurements),
+        larger_setups(measurements),
+        distances(measurements),
     ):
         lines = (head, ("---",) * len(head), *rows)
         print("\n".join(f"| {' | '.join(line)} |" for line in lines), end="\n\n")

@@ -24,7 +24,7 @@ class Cost:
     image: float
 
     def half(self, images: int) -> float:
-        """Of one way."""
+        """Return the seconds of a job on its way in or back."""
         return (self.job + self.image * images) / 2
 
 
@@ -34,7 +34,7 @@ class Setup:
 
     costs: Mapping[str, Cost]
     processes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 1))
-    """Of each role; of clients, servers and Redis shards any number, each worker with a device of its own."""
+    """The number of processes of each role; each worker has its own device."""
     cores: int = 0
     """That all processes share; 0: every process has its own."""
     in_flight: int = 256
@@ -106,7 +106,7 @@ class Slots:
 
 
 class Device:
-    """Compute whatever waits as the next batch, up to a size."""
+    """Computes the waiting images as the next batch, up to a size."""
 
     def __init__(self, clock: Clock, setup: Setup) -> None:
         self._clock = clock
@@ -116,7 +116,7 @@ class Device:
         self.worked = 0.0
 
     def put(self, images: int, then: Then) -> None:
-        """A piece of a job, no larger than a batch."""
+        """Queue a piece of a job, no larger than a batch."""
         self._waiting.append((images, then))
         if self._idle:
             self._next()
@@ -173,15 +173,15 @@ class Simulation:
         way = [("client", 0.0), ("server", self._setup.round_trip / 2), ("redis", 0.0), ("worker", 0.0)]
         back = [("worker", 0.0), ("redis", 0.0), ("server", 0.0), ("client", self._setup.round_trip / 2)]
 
-        def ended() -> None:
+        def finish() -> None:
             self._done += 1
             self._latencies += self._clock.now - began
             self._start()
 
-        self._pass(turn, way, lambda: self._compute(turn, lambda: self._pass(turn, back, ended)))
+        self._pass(turn, way, lambda: self._compute(turn, lambda: self._pass(turn, back, finish)))
 
     def _pass(self, turn: int, way: list[tuple[str, float]], then: Then) -> None:
-        """Through the processes of `way`, each after its time on the network."""
+        """Pass a job through the processes of `way`, each after its time on the network."""
         if not way:
             then()
             return
@@ -190,17 +190,17 @@ class Simulation:
         process = processes[turn % len(processes)]
         seconds = self._setup.costs[role].half(self._setup.images_a_job)
 
-        def finished() -> None:
+        def leave() -> None:
             self._computing -= 1
             self._cores.release()
             process.release()
             self._pass(turn, rest, then)
 
         def compute() -> None:
-            took = seconds * (self._setup.stretch if self._computing else 1.0)
+            elapsed = seconds * (self._setup.stretch if self._computing else 1.0)
             self._computing += 1
-            self._worked[role] += took
-            self._clock.after(took, finished)
+            self._worked[role] += elapsed
+            self._clock.after(elapsed, leave)
 
         def start() -> None:
             process.acquire(lambda: self._cores.acquire(compute))
@@ -208,17 +208,17 @@ class Simulation:
         self._clock.after(network, start)
 
     def _compute(self, turn: int, then: Then) -> None:
-        """On the worker's device, in pieces."""
+        """Compute a job on its worker's device, in pieces."""
         device = self._devices[turn % len(self._devices)]
         whole, rest = divmod(self._setup.images_a_job, self._setup.batch)
         pieces = [self._setup.batch] * whole + [rest] * bool(rest)
         left = len(pieces)
 
-        def one() -> None:
+        def finish_piece() -> None:
             nonlocal left
             left -= 1
             if not left:
                 then()
 
         for piece in pieces:
-            device.put(piece, one)
+            device.put(piece, finish_piece)

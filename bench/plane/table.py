@@ -1,4 +1,4 @@
-"""What is printed: the lines that are judged, what each process costs, how images were batched."""
+"""The printed tables: comparisons with their targets, the costs of each process, and batches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Line:
     what: str
     ours: str
     peer: str
-    """Empty where we are compared with an aim alone."""
+    """Empty where we are compared with a target alone."""
     ratio: float
     target: float | None = None
     """None: for information."""
     at_most: bool = False
-    """The ratio is to be no more than the target, instead of no less."""
+    """The target is an upper bound of the ratio, not a lower one."""
     form: str = ".2f"
 
     def cells(self) -> tuple[str, ...]:
@@ -58,15 +58,15 @@ def costs(results: Sequence[Result]) -> str:
     for result in results:
         cost = result.cost()
         latencies = result.latency(0.5), result.latency(0.99), max(result.latencies, default=0.0)
-        timed = [f"{seconds * 1e3:.1f}" if result.latencies else "" for seconds in latencies]
-        moved = (
+        milliseconds = [f"{seconds * 1e3:.1f}" if result.latencies else "" for seconds in latencies]
+        kilobytes = (
             sum(measured.report.sent + measured.report.received for measured in result.rounds)
             / max(1, result.images)
             / 1e3
         )
         each = [f"{cost[role]:.2f}" if role in cost else "" for role in roles]
         failed = f" ({result.failed} failed: {result.error()})" if result.failed else ""
-        rows.append((result.case.name + failed, f"{result.rate:,.0f}", *timed, f"{moved:,.0f}", *each,
+        rows.append((result.case.name + failed, f"{result.rate:,.0f}", *milliseconds, f"{kilobytes:,.0f}", *each,
                      f"{sum(cost.values()):.2f}", f"{result.others:.0%}"))  # fmt: skip
     return _table(head, rows)
 
@@ -84,7 +84,7 @@ def batches(results: Sequence[Result]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under their heads, the first to the left."""
+    """Format columns under their heads, the first one aligned to the left."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)

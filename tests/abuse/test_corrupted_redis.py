@@ -109,7 +109,7 @@ def test_new_calls_are_answered_whichever_key_is_corrupted(stack, damage):
         until(stack.is_well, SECONDS)
         if len(corrupted) % 8 == 0:
             stack.submit_jobs()
-    names = {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:load"}
+    names = {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:usage"}
     assert names <= corrupted
     for job in stack.submit_jobs():  # the service works as before
         assert job.result()["saliency"].shape[1:] == (224, 224)

@@ -50,7 +50,7 @@ def test_records_are_deleted_after_the_answered_ttl_and_their_memory_is_bounded(
     assert records <= number
     assert growth < BYTES * (records + cached) + (4 << 20)
     until(lambda: not client.exists("convlens:jobs"))
-    assert int(client.hget("convlens:load", "cached_bytes") or 0) <= (1 << 20) / 8
+    assert int(client.hget("convlens:usage", "cached_bytes") or 0) <= (1 << 20) / 8
 
 
 def test_a_small_redis_serves_more_calls_than_it_could_store(service, client, scale):

@@ -34,7 +34,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def model(name):
-    """Seeded; statistics and scales of BatchNorm far from trivial."""
+    """A network with seeded weights, whose BatchNorm statistics and scales are far from trivial."""
     keras.utils.set_random_seed(5)
     model = getattr(keras.applications, name)(weights=None, classes=6, input_shape=(SIZE, SIZE, 3))
     rng = np.random.default_rng(6)
@@ -58,7 +58,7 @@ def images():
     return np.random.default_rng(7).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def prepared(name, images):
+def preprocess(name, images):
     mode = NETWORKS[name][2]
     x = images.astype(np.float32)
     return x if mode == "none" else keras.applications.imagenet_utils.preprocess_input(x, mode=mode)
@@ -68,8 +68,8 @@ def in_rgb(name, gradient):
     return gradient[..., ::-1] if NETWORKS[name][2] == "caffe" else gradient
 
 
-def taped(model, x, layer=None):
-    """UNIT's logit and its gradient, with respect to the input, or to a layer's output, which is given, too."""
+def logit_and_gradient(model, x, layer=None):
+    """Return UNIT's logit, its gradient with respect to the input or a layer's output, and this input or output."""
     kernel, bias = map(tf.constant, model.layers[-1].get_weights())
     start = model.input if layer is None else model.get_layer(layer).output
     value = tf.constant(x) if layer is None else keras.Model(model.input, start)(x, training=False)
@@ -80,13 +80,13 @@ def taped(model, x, layer=None):
     return scores.numpy(), tape.gradient(scores, value).numpy(), value.numpy()
 
 
-def is_alike(actual, expected):
-    """As VISUALIZATION demands of gradients through rectifiers: by median and angle."""
+def assert_alike(actual, expected):
+    """Compare gradients through rectifiers: by median and angle, since a tie that flips switches a whole path."""
     assert np.median(np.abs(actual - expected)) <= 1e-5 * np.abs(expected).max()
     assert 1 - (actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected) <= 1e-3
 
 
-def test_the_card_says_what_is_served(name, served):
+def test_the_card_describes_the_model(name, served):
     layer, other, scheme, is_assumed = NETWORKS[name]
     card = served.card
     assert (card.cam_layer, card.preprocess, card.preprocess_assumed) == (layer, scheme, is_assumed)
@@ -96,19 +96,19 @@ def test_the_card_says_what_is_served(name, served):
 
 
 def test_predictions_and_saliency_are_those_of_keras(name, model, served, images):
-    x = prepared(name, images)
-    scores, gradient, _ = taped(model, x)
+    x = preprocess(name, images)
+    scores, gradient, _ = logit_and_gradient(model, x)
     outputs = served.run(images, Plan((SIGNED,), predictions=6), np.full((2, 1), UNIT, np.int32))
     np.testing.assert_allclose(outputs.scores[:, 0], scores, atol=1e-4 * np.abs(scores).max())
-    is_alike(outputs.maps[SIGNED][:, 0], in_rgb(name, gradient))
+    assert_alike(outputs.maps[SIGNED][:, 0], in_rgb(name, gradient))
     probabilities = model.predict(x, verbose=0)
     np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-probabilities), atol=1e-5)
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_every_class_activation_map_is_its_formula(name, model, served, images, place):
-    layer = NETWORKS[name][place]
-    _, g, a = taped(model, prepared(name, images), layer)
+@pytest.mark.parametrize("position", [0, 1])
+def test_every_class_activation_map_is_its_formula(name, model, served, images, position):
+    layer = NETWORKS[name][position]
+    _, g, a = logit_and_gradient(model, preprocess(name, images), layer)
     items = {method: GradCAM(layer, method=method, signed=True) for method in CAMS}
     outputs = served.run(images, Plan(tuple(items.values())), np.full((2, 1), UNIT, np.int32))
     for method, item in items.items():
@@ -121,9 +121,11 @@ def test_every_class_activation_map_is_its_formula(name, model, served, images, 
 def test_integrated_gradients_are_the_sum_over_the_path(name, model, served, images):
     steps, white = 4, np.full_like(images[:1], 255)
     path = [white + (step + 0.5) / steps * (images[:1].astype(np.float32) - white) for step in range(steps)]
-    gradients = sum(in_rgb(name, taped(model, prepared(name, point.astype(np.float32)))[1]) for point in path)
+    gradients = sum(
+        in_rgb(name, logit_and_gradient(model, preprocess(name, point.astype(np.float32)))[1]) for point in path
+    )
     item = IntegratedGradients(StraightPath(steps, ((255.0, 255.0, 255.0),)), "none")
     scale = np.array(served._network.preprocess.scale)
     expected = gradients * (images[:1].astype(np.float32) - white) * scale / steps
     outputs = explain(served._network, images[:1], [item], np.full((1, 1), UNIT, np.int32))
-    is_alike(outputs.maps[item][:, 0], expected)
+    assert_alike(outputs.maps[item][:, 0], expected)

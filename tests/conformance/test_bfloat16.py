@@ -1,4 +1,4 @@
-"""bfloat16 against float32, every method on the trained network, quick ones on VGG16: how far each may be off."""
+"""bfloat16 against float32: bounds for every method on the trained network, and for single-pass ones on VGG16."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ COSINES = {
     "var_grad": 0.97,
     "integrated_gradients": 0.98,
 }
-"""Where a switched ReLU or pool sends a whole path elsewhere; for all others 0.99."""
+"""The least cosine similarity where a switched ReLU or pool changes a whole path; for all others 0.99."""
 ON_VGG16 = {"vanilla": 0.93, "gradient_x_input": 0.92, "deconvnet": 0.98, "hires_cam": 0.95}
-"""With random weights, on noise."""
+"""The least cosine similarity on VGG16 with random weights, for images of noise."""
 
 
 def cosines(exact, rough):
@@ -69,7 +69,7 @@ def outputs():
 
 
 @pytest.fixture(scope="module")
-def many():
+def many_pass_outputs():
     scenes = np.stack([draw(828, i).image for i in range(2)])
     exact = explain(Network(load(), PREPROCESS), scenes, MANY_PASSES.values(), batch_size=16)
     rough = Network(load(), PREPROCESS, "bfloat16")
@@ -104,8 +104,8 @@ def test_a_map_keeps_its_order(outputs, name):
 
 
 @pytest.mark.parametrize("name", MANY_PASSES)
-def test_maps_of_many_passes_keep_direction_and_order(many, name):
-    exact, rough = (output.maps[MANY_PASSES[name]] for output in many)
+def test_maps_of_many_passes_keep_direction_and_order(many_pass_outputs, name):
+    exact, rough = (output.maps[MANY_PASSES[name]] for output in many_pass_outputs)
     assert np.median(cosines(exact, rough)) > COSINES.get(name, 0.99)
     assert np.median(rank_correlations(exact, rough)) > 0.95
     assert np.abs(exact - rough).max() > 0
@@ -118,7 +118,7 @@ def test_maps_of_vgg16_keep_their_direction(on_vgg16, name):
     np.testing.assert_array_equal(exact.predicted, rough.predicted)
 
 
-def test_classes_and_scores_stay(outputs):
+def test_classes_are_the_same_and_scores_close(outputs):
     exact, rough = outputs
     np.testing.assert_array_equal(exact.predicted[:, 0], rough.predicted[:, 0])
     np.testing.assert_allclose(rough.scores, exact.scores, rtol=0.05)

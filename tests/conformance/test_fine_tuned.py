@@ -23,7 +23,7 @@ LABELS = ["benign", "malignant", "normal", "unsure"]
 
 @pytest.fixture(scope="module")
 def model():
-    """Seeded; statistics and scales of the BatchNorm far from trivial."""
+    """The model with seeded weights, whose BatchNorm statistics and scales are far from trivial."""
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3))
     randomise(base, 11)
     x = image = keras.Input((SIZE, SIZE, 3))
@@ -43,7 +43,7 @@ def served(model, tmp_path_factory):
     return load(Source("scan", "file", str(folder / "scan.keras"), preprocess="unit", labels=folder / "scan.txt"))
 
 
-def test_the_card_says_what_the_file_holds(served):
+def test_the_card_describes_the_file(served):
     card = served.card
     assert list(card.input_shape) == [SIZE, SIZE, 3]
     assert list(card.labels) == LABELS
@@ -72,7 +72,7 @@ def test_maps_and_predictions_are_those_of_gradienttape(model, served):
 
     actual = outputs.maps[Saliency(reduction="none")][:, 0]
     cosine = (actual * gradient).sum() / np.linalg.norm(actual) / np.linalg.norm(gradient)
-    assert 1 - cosine <= 1e-3  # room for a tie that flips by rounding
+    assert 1 - cosine <= 1e-3  # allows a tie that flips by rounding
     assert np.median(np.abs(actual - gradient)) <= 1e-6 * np.abs(gradient).max()
     np.testing.assert_allclose(outputs.maps[GradCAM("block5_conv3")][:, 0], cam, atol=1e-4 * cam.max())
     np.testing.assert_allclose(  # thirteen convolutions, which each processor's kernels round in their own way

@@ -34,7 +34,7 @@ def test_a_map_keeps_its_direction_and_size(outputs, name):
     np.testing.assert_allclose(np.median(norms[1] / norms[0]), 1, atol=0.01)
 
 
-def test_classes_and_scores_stay(outputs):
+def test_classes_are_the_same_and_scores_close(outputs):
     exact, rough = outputs
     np.testing.assert_array_equal(exact.predicted[:, 0], rough.predicted[:, 0])
     np.testing.assert_allclose(rough.scores, exact.scores, rtol=0.005)

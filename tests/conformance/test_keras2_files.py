@@ -44,13 +44,13 @@ def test_a_file_gives_the_logits_of_its_own_framework(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_file_is_served_with_the_scores_and_gradients_of_its_own_framework(path):
-    """As VISUALIZATION demands: scores by their maximum, gradients through rectifiers by median and angle."""
+    """Scores are compared by their maximum, gradients through rectifiers by median and angle."""
     rescales = path.name.startswith("inner_")
     served = load(Source("m", "file", str(path)))
     assert (served.card.preprocess, served.card.preprocess_assumed) == (
         ("none", False) if rescales else ("caffe", True)
     )
-    unit = served.card.classes - 1 if path.stem == "seq_add_sigmoid" else 0  # whose only unit is class 1
+    unit = served.card.classes - 1 if path.stem == "seq_add_sigmoid" else 0  # its only unit is class 1
     plan = Plan((SIGNED, GradCAM(served.card.cam_layer), Saliency("guided")), predictions=served.card.classes)
     outputs = served.run(np.load(FOLDER / "images.npy"), plan, np.full((2, 1), unit, np.int32))
     with np.load(path.with_suffix(".npz")) as reference:
@@ -64,7 +64,7 @@ def test_a_file_is_served_with_the_scores_and_gradients_of_its_own_framework(pat
 
 @pytest.fixture(scope="module", params=["wrap", "inner_augment", "recalled_layers"])
 def saved_model(request, tmp_path_factory):
-    """One of the files as a SavedModel folder, and where its logits are."""
+    """One of the files saved as a SavedModel folder, and the path of the file."""
     path = FOLDER / "tf2.15" / f"{request.param}.h5"
     model = tf_keras.models.load_model(path, compile=False)
     folder = tmp_path_factory.mktemp("saved") / path.stem

@@ -1,7 +1,7 @@
 """The maps of Captum (PyTorch) and Xplique on the same weights, stored by the scripts in references/.
 
-Class activation maps and activations agree everywhere; gradients in median and angle, since a ReLU or a pool whose tie
-flips by rounding sends a whole path elsewhere.
+Class activation maps and activations agree in every pixel; gradients by median and angle, since a ReLU or a
+pool whose tie flips by rounding switches a whole path.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from convlens.worker.engine.plan import Activation, GradCAM, Saliency, Score
 
 HERE = Path(__file__).parent / "references"
 _spec = importlib.util.spec_from_file_location("references_network", HERE / "network.py")
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
+reference = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reference)
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-PIXELS = {  # by the stored array's name: what it is to the engine; compared in median and angle
+PIXELS = {  # the engine's visualization by the stored array's name; compared by median and angle
     "vanilla": Saliency(reduction="none"),
     "guided": Saliency("guided", "none"),
     "deconvnet": Saliency("deconvnet", "none"),
     "gradient_x_input": Saliency("gradient_x_input", "none"),
-    "integrated_gradients": IntegratedGradients(StraightPath(made.STEPS, (BLACK, WHITE)), "none"),
+    "integrated_gradients": IntegratedGradients(StraightPath(reference.STEPS, (BLACK, WHITE)), "none"),
 }
-MAPS = {  # compared everywhere
-    "grad_cam": GradCAM(made.LAYER),
-    "grad_cam_pool": GradCAM(made.POOL),
-    "grad_cam_earlier": GradCAM(made.EARLIER),
-    "occlusion": Occlusion(SlidingPatch(made.PATCH, made.STRIDE, BLACK)),
-    "activations": Activation(made.EARLIER),
+MAPS = {  # compared in every pixel
+    "grad_cam": GradCAM(reference.LAYER),
+    "grad_cam_pool": GradCAM(reference.POOL),
+    "grad_cam_earlier": GradCAM(reference.EARLIER),
+    "occlusion": Occlusion(SlidingPatch(reference.PATCH, reference.STRIDE, BLACK)),
+    "activations": Activation(reference.EARLIER),
 }
 STORED = {name: dict(np.load(HERE / f"{name}.npz")) for name in ("captum", "xplique")}
 PAIRS = [(peer, name) for peer, arrays in STORED.items() for name in arrays if name not in {"digest", "logits"}]
@@ -46,29 +46,29 @@ PAIRS = [(peer, name) for peer, arrays in STORED.items() for name in arrays if n
 
 @pytest.fixture(scope="module")
 def outputs():
-    inputs = x = keras.Input((made.SIZE, made.SIZE, 3))
-    for block, (count, channels) in enumerate(made.BLOCKS, start=1):
+    inputs = x = keras.Input((reference.SIZE, reference.SIZE, 3))
+    for block, (count, channels) in enumerate(reference.BLOCKS, start=1):
         for i in range(1, count + 1):
             x = L.Conv2D(channels, 3, padding="same", activation="relu", name=f"block{block}_conv{i}")(x)
         x = L.MaxPooling2D(name=f"block{block}_pool")(x)
     x = L.Flatten()(x)
     for name in ("fc1", "fc2"):
-        x = L.Dense(made.weights()[name][1].size, activation="relu", name=name)(x)
-    model = keras.Model(inputs, L.Dense(made.UNITS, activation="softmax", name="predictions")(x))
-    for name, pair in made.weights().items():
+        x = L.Dense(reference.weights()[name][1].size, activation="relu", name=name)(x)
+    model = keras.Model(inputs, L.Dense(reference.UNITS, activation="softmax", name="predictions")(x))
+    for name, pair in reference.weights().items():
         model.get_layer(name).set_weights(pair)
     requested = [*PIXELS.values(), *MAPS.values(), Saliency(), Score()]
-    return explain(Network(model, "none"), made.images(), requested, made.TARGETS[:, None].astype(np.int32))
+    return explain(Network(model, "none"), reference.images(), requested, reference.TARGETS[:, None].astype(np.int32))
 
 
 @pytest.mark.parametrize("peer", STORED)
 def test_the_references_are_of_this_network(peer):
-    assert str(STORED[peer]["digest"]) == made.digest()
+    assert str(STORED[peer]["digest"]) == reference.digest()
 
 
 @pytest.mark.parametrize("peer", STORED)
-def test_scores_equal_the_peers(outputs, peer):
-    np.testing.assert_allclose(outputs.scores[:, 0], STORED[peer]["logits"][[0, 1], made.TARGETS], rtol=1e-4)
+def test_scores_are_those_of_the_peer(outputs, peer):
+    np.testing.assert_allclose(outputs.scores[:, 0], STORED[peer]["logits"][[0, 1], reference.TARGETS], rtol=1e-4)
 
 
 def test_every_reference_is_compared():
@@ -76,7 +76,7 @@ def test_every_reference_is_compared():
 
 
 @pytest.mark.parametrize(("peer", "name"), PAIRS)
-def test_a_map_equals_the_peers(outputs, peer, name):
+def test_a_map_is_that_of_the_peer(outputs, peer, name):
     expected = STORED[peer][name].astype(np.float64)
     item = (PIXELS | MAPS)[name]
     if expected.ndim == 3 and name in PIXELS:

@@ -42,7 +42,7 @@ def similarity():
 
 
 def correlation(a, b):
-    """Spearman's; 0 for a flat map."""
+    """Return Spearman's rank correlation; 0 for a flat map."""
     ranks = [np.argsort(np.argsort(map_.ravel())).astype(np.float64) for map_ in (a, b)]
     return 0.0 if not b.any() else float(np.corrcoef(*ranks)[0, 1])
 

@@ -1,4 +1,4 @@
-"""The bundled model is right about scenes it never saw, and its maps point at the object.
+"""The bundled model classifies unseen scenes correctly, and its maps point at the object.
 
 The only place where "this map points at the right thing" has an answer: each scene's mask is known.
 """
@@ -15,7 +15,7 @@ from convlens.worker.shapes import LABELS, draw
 from convlens.worker.shapes import model as shapes
 
 SEED = 9001
-"""Of scenes that neither training nor its report drew."""
+"""The seed of scenes that neither training nor its report drew."""
 COUNT = 50 * len(LABELS)
 CAM = GradCAM("block5_conv3", upsampled=True)
 
@@ -38,7 +38,7 @@ def outputs(model, scenes):
 
 
 @pytest.fixture(scope="module")
-def right(scenes, outputs):
+def is_correct(scenes, outputs):
     predicted = np.concatenate([output.predicted[:, 0] for output in outputs])
     return predicted == [scene.label for scene in scenes]
 
@@ -55,12 +55,12 @@ def test_the_weights_are_small_enough_to_ship():
     assert shapes.WEIGHTS.stat().st_size <= 5 << 20
 
 
-def test_more_than_95_percent_of_unseen_scenes_are_classified_correctly(right):
-    assert right.mean() > 0.95
+def test_more_than_95_percent_of_unseen_scenes_are_classified_correctly(is_correct):
+    assert is_correct.mean() > 0.95
 
 
-def test_grad_cams_maximum_lies_on_the_object_in_nine_of_ten_correct_scenes(scenes, outputs, right):
+def test_grad_cams_maximum_lies_on_the_object_in_nine_of_ten_correct_scenes(scenes, outputs, is_correct):
     maps = np.concatenate([output.maps[CAM][:, 0] for output in outputs])
     peaks = [np.unravel_index(map_.argmax(), map_.shape) for map_ in maps]
     hits = np.array([scene.mask[peak] for scene, peak in zip(scenes, peaks, strict=True)])
-    assert hits[right].mean() >= 0.9
+    assert hits[is_correct].mean() >= 0.9

@@ -49,7 +49,7 @@ def prepared(photos):
     return keras.applications.vgg16.preprocess_input(photos.astype(np.float32))
 
 
-def agree(actual, expected):
+def assert_alike(actual, expected):
     assert np.median(np.abs(actual - expected)) <= 1e-6 * expected.max()
     angle = 1 - (actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected)
     assert angle <= 1e-3  # one flipped tie gives some 1e-5, a wrong rule some 1e-1
@@ -62,16 +62,16 @@ def peer(model, modifiers, prepared):
     return np.abs(np.asarray(maps)).max(-1)
 
 
-def test_saliency(model, outputs, prepared):
-    agree(outputs.maps[Saliency()][:, 0], peer(model, [ReplaceToLinear()], prepared))
+def test_saliency_is_that_of_tf_keras_vis(model, outputs, prepared):
+    assert_alike(outputs.maps[Saliency()][:, 0], peer(model, [ReplaceToLinear()], prepared))
 
 
-def test_guided_saliency(model, outputs, prepared):
+def test_guided_saliency_is_that_of_tf_keras_vis(model, outputs, prepared):
     expected = peer(model, [ReplaceToLinear(), GuidedBackpropagation()], prepared)
-    agree(outputs.maps[Saliency("guided")][:, 0], expected)
+    assert_alike(outputs.maps[Saliency("guided")][:, 0], expected)
 
 
-def test_grad_cam(model, outputs, prepared):
+def test_grad_cam_is_that_of_tf_keras_vis(model, outputs, prepared):
     expected = np.asarray(
         Gradcam(model, model_modifier=ReplaceToLinear(), clone=True)(
             CategoricalScore(UNITS), prepared, penultimate_layer="block5_conv3", normalize_cam=False, expand_cam=False
@@ -81,6 +81,6 @@ def test_grad_cam(model, outputs, prepared):
     assert np.abs(actual - expected).max() <= 1e-5 * expected.max()
 
 
-def test_activations(model, outputs, prepared):
+def test_activations_are_those_of_keras(model, outputs, prepared):
     expected = keras.Model(model.input, model.get_layer("block1_conv1").output).predict(prepared, verbose=0)
     assert np.abs(outputs.maps[Activation("block1_conv1")] - expected).max() <= 4e-6 * expected.max()

@@ -1,4 +1,4 @@
-"""Fuzzes the decoding of images: whatever the bytes, pixels of the right shape or UnreadableAtError."""
+"""Fuzz the decoding of images: any bytes give pixels of the right shape or UnreadableAtError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READER = Reader(1 << 20)
 
 
 def fuzz_one(data: bytes) -> None:
-    """One file."""
+    """Decode one file."""
     try:
         pixels = READER.read([spec_pb2.Image(encoded=b"")], [data], SIDE, SIDE)
     except UnreadableAtError:

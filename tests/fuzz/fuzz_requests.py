@@ -1,4 +1,4 @@
-"""Fuzzes what a server does with a request before it queues it: a job, or a refusal that names its field."""
+"""Fuzz the parsing and validation of a request: any bytes give a job, or an error that names its field."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ SETTINGS = ServerSettings(max_image_pixels=1 << 20)
 CARD = NullModel(parse("null=null")).card
 CARD.name = "null"
 LIVE = LiveModels({"null": CARD}, {"null": "null"}, ())
-READ = make_parser(job_pb2.SubmitJobRequest)
+PARSE = make_parser(job_pb2.SubmitJobRequest)
 
 
 def fuzz_one(data: bytes) -> None:
-    """One SubmitJobRequest."""
+    """Parse and validate one SubmitJobRequest."""
     try:
-        request = READ(data)
+        request = PARSE(data)
     except StatusError:
         return
-    same = job_pb2.SubmitJobRequest.FromString(data)
-    for image, content in zip(same.spec.images, request.images, strict=True):
+    expected = job_pb2.SubmitJobRequest.FromString(data)
+    for image, content in zip(expected.spec.images, request.images, strict=True):
         assert content == (image.pixels.data if image.WhichOneof("source") == "pixels" else image.encoded)
     try:
         valid = validate(request, Submission("0" * 32, "", "", keep=True), LIVE, SETTINGS)
     except (StatusError, SpecError) as error:
-        refusal = to_status_error(error)
-        assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
-        assert refusal.field
+        status_error = to_status_error(error)
+        assert status_error.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+        assert status_error.field
         return
     assert 0 < valid.reserved <= 2 * SETTINGS.max_result_bytes
-    assert len(valid.images) == len(same.spec.images)
+    assert len(valid.images) == len(expected.spec.images)
 
 
 if __name__ == "__main__":

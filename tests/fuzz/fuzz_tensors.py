@@ -1,4 +1,4 @@
-"""Fuzz tensors: whatever the message, an array that goes back to the same bytes, or TensorError."""
+"""Fuzz tensors: any message gives an array that encodes to the same bytes, or TensorError."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from google.protobuf.message import DecodeError
 
 from convlens.v1 import tensor_pb2
 
-MOST = 1 << 24
-"""Bytes of an array that is really allocated."""
+MAX_BYTES = 1 << 24
+"""Bytes of the largest array that is allocated."""
 
 
 def is_possible(shape: Sequence[int]) -> bool:
     """Return whether NumPy has such arrays; tests/property/test_tensors.py has the shapes that it does not."""
-    return len(shape) <= 64 and math.prod(max(1, it) for it in shape) < 1 << 60
+    return len(shape) <= 64 and math.prod(max(1, length) for length in shape) < 1 << 60
 
 
 def fuzz_one(data: bytes) -> None:
-    """Take a Tensor, or after a byte 1 a TensorSpec."""
+    """Check a Tensor, or, after a byte 1, a TensorSpec."""
     kind, body = data[:1], data[1:]
     try:
         if kind == b"\1":
@@ -49,7 +49,7 @@ def check_tensor(tensor: tensor_pb2.Tensor) -> None:
 
 def check_spec(spec: tensor_pb2.TensorSpec) -> None:
     """Allocate the array that a spec describes."""
-    if tensors.byte_size(spec.datatype, spec.shape) <= MOST and is_possible(spec.shape):
+    if tensors.byte_size(spec.datatype, spec.shape) <= MAX_BYTES and is_possible(spec.shape):
         array = tensors.allocate(spec)
         assert array.shape == tuple(spec.shape)
         tensors.verify(array, spec)

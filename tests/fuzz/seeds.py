@@ -1,4 +1,4 @@
-"""Writes the seeds of a target into a folder: python tests/fuzz/seeds.py images|tensors|requests FOLDER."""
+"""Write the seeds of a fuzzer into a folder: python tests/fuzz/seeds.py images|tensors|requests FOLDER."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
 
 
 def images() -> list[bytes]:
-    """Image files as they are."""
+    """Return valid and invalid image files."""
     return list(hostile.files().values())
 
 
 def tensor_messages() -> list[bytes]:
-    """Tensors and their announcements, a byte before each says which."""
+    """Return Tensors and TensorSpecs, each after a byte that says which it is."""
     arrays = [PIXELS, PIXELS.astype(np.float32), np.float16(1.5).reshape(()), np.zeros((0, 3), np.int64)]
-    whole = [b"\0" + tensors.encode(it, "pixels").SerializeToString() for it in arrays]
-    return whole + [b"\1" + tensors.describe(it, "saliency").SerializeToString() for it in arrays]
+    messages = [b"\0" + tensors.encode(array, "pixels").SerializeToString() for array in arrays]
+    return messages + [b"\1" + tensors.describe(array, "saliency").SerializeToString() for array in arrays]
 
 
 def requests() -> list[bytes]:
-    """Jobs of every kind."""
-    v, made = spec_pb2.Visualization, []
+    """Return a SubmitJobRequest for each kind of visualization."""
+    v, messages = spec_pb2.Visualization, []
     for visualization in (
         v(saliency=spec_pb2.Saliency(method=6, samples=2, noise=0.1)),
         v(saliency=spec_pb2.Saliency(method=9, steps=2, baselines=[spec_pb2.Baseline(blur=2)])),
@@ -49,12 +49,13 @@ def requests() -> list[bytes]:
             priority=spec_pb2.PRIORITY_LOW,
             timeout={"seconds": 5, "nanos": 1},
         )
-        made.append(job_pb2.SubmitJobRequest(spec=spec, request_id="12345678-1234-5678-1234-567812345678"))
-    return [it.SerializeToString() for it in made]
+        request = job_pb2.SubmitJobRequest(spec=spec, request_id="12345678-1234-5678-1234-567812345678")
+        messages.append(request.SerializeToString())
+    return messages
 
 
 def main(kind: str, folder: Path) -> None:
-    """One file a seed."""
+    """Write one file a seed."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate({"images": images, "tensors": tensor_messages, "requests": requests}[kind]()):
         (folder / f"seed-{number:03}").write_bytes(seed)

@@ -1,4 +1,4 @@
-"""The fuzzers of `make fuzz` still fit what they fuzz: each takes all of its seeds. Atheris is not needed here."""
+"""Each fuzzer of `make fuzz` accepts all of its seeds. Atheris is not needed here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "fuzz"
 
 
 @pytest.mark.parametrize("fuzzer", sorted(FOLDER.glob("fuzz_*.py")), ids=lambda path: path.stem)
-def test_a_fuzzer_takes_its_seeds(fuzzer, tmp_path, monkeypatch):
+def test_a_fuzzer_accepts_its_seeds(fuzzer, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "atheris", SimpleNamespace(instrument_imports=contextlib.nullcontext))
     seeds = runpy.run_path(str(FOLDER / "seeds.py"))
     seeds["main"](fuzzer.stem.removeprefix("fuzz_"), tmp_path)

@@ -62,8 +62,8 @@ def spec() -> spec_pb2.JobSpec:
     )
 
 
-def changed(**fields) -> spec_pb2.JobSpec:
-    """That job with other fields."""
+def spec_with(**fields) -> spec_pb2.JobSpec:
+    """A copy of that job with other fields."""
     other = spec()
     for name in fields:
         other.ClearField(name)
@@ -100,7 +100,7 @@ def call(target):
             make = getattr(channel, kinds[method.client_streaming, method.server_streaming])
             stub = make(
                 f"/{method.containing_service.full_name}/{name}",
-                request_serializer=lambda it: it if isinstance(it, bytes) else it.SerializeToString(),
+                request_serializer=lambda data: data if isinstance(data, bytes) else data.SerializeToString(),
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             try:
@@ -110,7 +110,7 @@ def call(target):
                 return rpc_status.from_call(error) or status_pb2.Status(
                     code=error.code().value[0], message=error.details()
                 )
-            errors = [it.error for it in parts if name == "VisualizeStream" and it.HasField("error")]
+            errors = [part.error for part in parts if name == "VisualizeStream" and part.HasField("error")]
             return status_pb2.Status.FromString(errors[0].status) if errors else status_pb2.Status()
 
         yield call_method
@@ -131,66 +131,60 @@ def valid_request(name: str, job_id: str):
             setattr(request, field, value)
     if "spec" in METHODS[name].input_type.fields_by_name:
         request.spec.CopyFrom(spec())
-    if name == "VisualizeUnary":  # whose result is to be small
+    if name == "VisualizeUnary":  # its result must be small
         del request.spec.images[1:]
     return request
 
 
 def assert_helpful(status: status_pb2.Status) -> None:
-    """Assert this file's claim about one status."""
-    code = next(it for it in grpc.StatusCode if it.value[0] == status.code)
+    """Assert that a status is no internal error, has no traceback, and names an invalid field."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     assert code not in UNEXPLAINED, f"{code}: {status.message}"
     assert "Traceback" not in status.message
     assert 'File "' not in status.message
     assert len(status.message) < 2000
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        bad = error_details_pb2.BadRequest()
-        assert any(detail.Unpack(bad) for detail in status.details), status.message
-        assert bad.field_violations[0].field
-        assert bad.field_violations[0].description
+        bad_request = error_details_pb2.BadRequest()
+        assert any(detail.Unpack(bad_request) for detail in status.details), status.message
+        assert bad_request.field_violations[0].field
+        assert bad_request.field_violations[0].description
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_valid_request_is_granted(call, job_id, name):
+def test_a_valid_request_succeeds(call, job_id, name):
     if name != "DeleteJob":
         assert not call(name, valid_request(name, job_id)).code
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_field_is_spoilt_by_each_value(call, job_id, name):
-    if name in {
-        "Visualize",
-        "VisualizeUnary",
-        "VisualizeStream",
-    }:  # their spec is spoilt in SubmitJob, which does not wait
-        cases = [("", it) for _, it in hostile.spoilt(valid_request(name, job_id)) if not it.HasField("spec")]
-    else:
-        cases = list(hostile.spoilt(valid_request(name, job_id)))
-    for path, request in cases:
+def test_each_hostile_value_of_each_field_has_a_helpful_status(call, job_id, name):
+    for path, request in hostile.spoilt(valid_request(name, job_id)):
+        if name.startswith("Visualize") and request.HasField("spec"):
+            continue  # the fields of a spec are those of SubmitJob, which does not wait for the result
         try:
             assert_helpful(call(name, request))
         except AssertionError as error:
             raise AssertionError(f"{name}, {path}: {str(request)[:2000]}") from error
 
 
-@pytest.mark.parametrize("visualization", VISUALIZATIONS, ids=lambda it: it.WhichOneof("method"))
-def test_each_field_of_each_visualization_is_spoilt(call, job_id, visualization):
+@pytest.mark.parametrize("visualization", VISUALIZATIONS, ids=lambda visualization: visualization.WhichOneof("method"))
+def test_each_hostile_value_of_each_visualization_has_a_helpful_status(call, job_id, visualization):
     request = valid_request("SubmitJob", job_id)
     del request.spec.visualizations[:]
     request.spec.visualizations.append(visualization)
     del request.spec.images[:2]
-    for path, spoilt in hostile.spoilt(visualization):
-        request.spec.visualizations[0].CopyFrom(spoilt)
+    for path, hostile_copy in hostile.spoilt(visualization):
+        request.spec.visualizations[0].CopyFrom(hostile_copy)
         try:
             assert_helpful(call("SubmitJob", request))
         except AssertionError as error:
-            raise AssertionError(f"{path}: {str(spoilt)[:2000]}") from error
+            raise AssertionError(f"{path}: {str(hostile_copy)[:2000]}") from error
 
 
 @pytest.mark.parametrize("name", METHODS)
 @given(data=st.data())
 @quick
-def test_any_message(call, name, data):
+def test_any_message_has_a_helpful_status(call, name, data):
     assert_helpful(call(name, data.draw(hostile.messages(METHODS[name].input_type))))
 
 
@@ -209,16 +203,16 @@ def test_bytes_that_are_no_message_are_invalid(call, name):
 LONG = {
     "name": model_pb2.GetModelRequest(name="a" * 9000),
     "page_token": job_pb2.ListJobsRequest(page_token="9" * 9000),
-    "spec.model": job_pb2.SubmitJobRequest(spec=changed(model="a" * 9000)),
-    "spec.scored_layer": job_pb2.SubmitJobRequest(spec=changed(scored_layer="a" * 9000)),
+    "spec.model": job_pb2.SubmitJobRequest(spec=spec_with(model="a" * 9000)),
+    "spec.scored_layer": job_pb2.SubmitJobRequest(spec=spec_with(scored_layer="a" * 9000)),
     "spec.visualizations[0].grad_cam.layer": job_pb2.SubmitJobRequest(
-        spec=changed(visualizations=[spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer="a" * 9000))])
+        spec=spec_with(visualizations=[spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(layer="a" * 9000))])
     ),
     "spec.visualizations[0].activations.layers[0]": job_pb2.SubmitJobRequest(
-        spec=changed(visualizations=[spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["a" * 9000]))])
+        spec=spec_with(visualizations=[spec_pb2.Visualization(activations=spec_pb2.Activations(layers=["a" * 9000]))])
     ),
     "spec.images[0].pixels.shape": job_pb2.SubmitJobRequest(
-        spec=changed(images=[spec_pb2.Image(pixels=tensor_pb2.Tensor(datatype=3, shape=[1] * 4000))])
+        spec=spec_with(images=[spec_pb2.Image(pixels=tensor_pb2.Tensor(datatype=3, shape=[1] * 4000))])
     ),
 }
 
@@ -228,13 +222,13 @@ def test_a_long_value_is_refused_by_its_field(call, field):
     request = LONG[field]
     status = call(type(request).__name__.removesuffix("Request"), request)
     assert_helpful(status)
-    bad = error_details_pb2.BadRequest()
-    assert any(detail.Unpack(bad) for detail in status.details)
-    assert bad.field_violations[0].field == field
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    assert bad_request.field_violations[0].field == field
 
 
 def test_the_sdk_has_a_typed_error_for_every_status(target):
     with Client(target, timeout=20) as client:
-        for _ in range(50):  # gRPC draws by lot which trailers of 8 to 16 KiB it takes
+        for _ in range(50):  # gRPC rejects some trailers of 8 to 16 KiB at random
             with pytest.raises(ConvlensError):
                 client.model("a" * 4500)

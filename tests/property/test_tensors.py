@@ -1,4 +1,4 @@
-"""Whatever a tensor's message says: an array that goes back to the same bytes, or TensorError."""
+"""Any message of a tensor is decoded to an array that encodes to the same bytes, or refused as a TensorError."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def assert_round_trip(tensor):
     except tensors.TensorError:
         return
     assert array.shape == tuple(tensor.shape)
-    again = tensors.encode(array, tensor.name)
-    assert again == tensor
+    encoded = tensors.encode(array, tensor.name)
+    assert encoded == tensor
 
 
 @given(hostile.messages(tensor_pb2.Tensor.DESCRIPTOR))
@@ -33,7 +33,7 @@ def test_any_tensor_is_decoded_or_refused(tensor):
 
 @given(st.lists(st.sampled_from([1, 2, 3, 2**31, 2**62, 2**63 - 1, -1]), max_size=8), st.sampled_from([1, 2, 3, 4]))
 @quick
-def test_shapes_whose_product_no_machine_has_are_refused(shape, datatype):
+def test_shapes_of_huge_products_are_decoded_or_refused(shape, datatype):
     size = math.prod(shape) % 4096
     assert_round_trip(tensor_pb2.Tensor(datatype=datatype, shape=shape, data=bytes(size)))
 

@@ -1,6 +1,6 @@
-"""What a peer says to the bench: its rows' names, then for each name that it is told the seconds it took.
+"""A peer's side of the protocol: print the names of its rows, then the seconds that each row named on stdin took.
 
-Results go to the file that is named behind a tab, so that the bench can see that equals are compared.
+Where a path follows the name behind a tab, the result is saved there, so that the bench can compare it with ours.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ LAYER, CAM = "block4_conv2", "block5_conv3"
 
 
 def images() -> np.ndarray:
-    """(N,224,224,3) float32, preprocessed."""
+    """Return the preprocessed images, (N,224,224,3) float32."""
     return np.load(IMAGES)
 
 
 def weights() -> dict[str, np.ndarray]:
-    """By LAYER/kernel and LAYER/bias."""
+    """Return the weights by LAYER/kernel and LAYER/bias."""
     with np.load(WEIGHTS) as arrays:
         return dict(arrays)
 
 
 def serve(rows: dict[str, Callable[[], Any]]) -> None:
-    """Answers until stdin ends. Whatever libraries print goes to stderr."""
+    """Run rows until stdin ends. The output of libraries goes to stderr."""
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         print(json.dumps(list(rows)), file=out, flush=True)
@@ -38,7 +38,7 @@ def serve(rows: dict[str, Callable[[], Any]]) -> None:
             name, _, path = line.rstrip("\n").partition("\t")
             began = time.perf_counter()
             result = rows[name]()
-            took = time.perf_counter() - began
+            seconds = time.perf_counter() - began
             if path:
                 np.save(path, np.asarray(result))
-            print(took, file=out, flush=True)
+            print(seconds, file=out, flush=True)

@@ -18,7 +18,7 @@ async def _main(url: str) -> None:
     headers = {"Content-Type": "application/octet-stream"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
-        async def ordered(workload: Workload) -> Report:
+        async def run_workload(workload: Workload) -> Report:
             async def call(report: Report) -> None:
                 body = next(bodies[workload.kind])
                 async with session.post(url, data=body) as response:
@@ -31,7 +31,7 @@ async def _main(url: str) -> None:
 
             return await run(call, workload)
 
-        await serve(ordered)
+        await serve(run_workload)
 
 
 def main(url: str) -> None:

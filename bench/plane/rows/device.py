@@ -1,6 +1,6 @@
-"""The row at a GPU's pace: is a pretended device kept busy, and are two of them twice as fast?
+"""The row at a GPU's pace: is a simulated device kept busy, and are two of them twice as fast?
 
-The device takes 2 ms a batch and 1 ms an image. That it is busy is reckoned from the batch sizes that results tell.
+The device takes 2 ms a batch and 1 ms an image. Its busy time is computed from the batch sizes that results report.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ WIDE: Final = "Convlens, a paced device, batches of 32"
 MODELS: Final = ("null=null,device_ms=2+1",)
 IN_FLIGHT: Final = 256
 SECONDS: Final = 4
-"""Times as long as other rows: the pipe is to be filled and emptied in little of it."""
+"""Times as long as other rows, so that filling and draining the pipeline take little of it."""
 
 
 def device(bench: Bench) -> None:
-    """One worker with batches as large as by default and larger ones, and two workers."""
+    """Run one worker with default and with larger batches, and two workers."""
     flags = {ONE: (), WIDE: ("--max-batch-size", "32"), TWO: ("--workers", "2")}
-    services = {name: _starting(name, *words) for name, words in flags.items()}
+    services = {name: _starter(name, *arguments) for name, arguments in flags.items()}
     workload = Workload("jpeg", "map", IN_FLIGHT, bench.seconds * SECONDS)
     with bench.running(services) as subjects:
         results = bench.contest([Case(name, subject, workload) for name, subject in subjects.items()])
@@ -46,12 +46,12 @@ def device(bench: Bench) -> None:
         bench.lines.append(Line(what, f"{two.rate:,.0f}/s", f"{one.rate:,.0f}/s (ours)", two.rate / one.rate, 1.8))
 
 
-def _starting(name: str, *flags: str) -> Callable[[Path], Subject]:
+def _starter(name: str, *flags: str) -> Callable[[Path], Subject]:
     return lambda folder: service.up(name, folder, *flags, models=MODELS)
 
 
 def busy(result: Result) -> float:
-    """The share of a round's time that one device computed, the rounds' median."""
+    """Return the share of a round's time that one device computed, the rounds' median."""
     return median(
         sum(IMAGE_SECONDS + BATCH_SECONDS / size for size in measured.report.batch_sizes) / measured.report.seconds
         for measured in result.rounds

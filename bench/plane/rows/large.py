@@ -12,7 +12,7 @@ from bench.plane.table import Line
 
 
 def large(bench: Bench) -> None:
-    """Reading what is there, and the whole call."""
+    """Measure the reading of a stored result, and the whole call."""
     with bench.running({name: SERVICES[name] for name in (OURS, IN_REDIS, ECHO)}) as subjects:
         calls = {OURS: ("transfer", "large"), IN_REDIS: ("transfer",), ECHO: ("large",)}
         cases = [
@@ -41,5 +41,5 @@ def large(bench: Bench) -> None:
 
 
 def _speed(result: Result) -> float:
-    """MB a second."""
+    """Return MB a second."""
     return median(measured.report.received / measured.report.seconds for measured in result.rounds) / 1e6

@@ -17,7 +17,7 @@ POISSON_RATE: Final = 50.0
 
 
 def alone(bench: Bench) -> None:
-    """One call at a time: our median against mosec's, our 99th percentile against our median."""
+    """Compare one call at a time: our median against mosec's, our 99th percentile against our median."""
     results = _contest(bench, Workload(seconds=bench.seconds * SECONDS), (OURS, PEER, ECHO))
     if OURS not in results:
         return
@@ -26,7 +26,7 @@ def alone(bench: Bench) -> None:
         if name in results:
             target = 1.0 if name == PEER else None
             bench.lines.append(
-                _compared(f"one call at a time, median: {OURS} / {name}", ours, results[name], 0.5, target)
+                _compare(f"one call at a time, median: {OURS} / {name}", ours, results[name], 0.5, target)
             )
     spread = results[PEER].latency(0.99) / results[PEER].latency(0.5) if PEER in results else None
     bench.lines.append(
@@ -39,12 +39,12 @@ def alone(bench: Bench) -> None:
 
 
 def poisson(bench: Bench) -> None:
-    """An open loop."""
+    """Compare latencies in an open loop."""
     results = _contest(bench, Workload(seconds=bench.seconds * SECONDS, rate=POISSON_RATE), (OURS, PEER))
     if len(results) == 2:
         for share, name in ((0.5, "median"), (0.99, "99th percentile")):
             what = f"Poisson arrivals, {POISSON_RATE:g}/s, {name}: {OURS} / {PEER}"
-            bench.lines.append(_compared(what, results[OURS], results[PEER], share, None))
+            bench.lines.append(_compare(what, results[OURS], results[PEER], share, None))
 
 
 def _contest(bench: Bench, workload: Workload, names: tuple[str, ...]) -> dict[str, Result]:
@@ -53,7 +53,7 @@ def _contest(bench: Bench, workload: Workload, names: tuple[str, ...]) -> dict[s
     return {result.case.service: result for result in results}
 
 
-def _compared(what: str, ours: Result, peer: Result, share: float, target: float | None) -> Line:
+def _compare(what: str, ours: Result, peer: Result, share: float, target: float | None) -> Line:
     ratio = ours.latency(share) / peer.latency(share)
     return Line(what, _ms(ours, share), _ms(peer, share), ratio, target, at_most=True)
 

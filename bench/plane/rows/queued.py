@@ -32,7 +32,7 @@ BOUNDS: Final = {"CONVLENS_TENANT_SHARE": "1", "CONVLENS_MAX_QUEUED_BYTES": str(
 
 
 def queued(bench: Bench) -> None:
-    """Single images, 32 in flight, and one at a time."""
+    """Measure single images, 32 in flight and one at a time, before and after the queue is filled."""
     env = {"CONVLENS_MAX_JOBS": str(bench.queued + 1000), **BOUNDS}
     name = "Convlens, many queued"
     port = free_port()
@@ -73,6 +73,6 @@ def _fill(bench: Bench, url: str) -> float:
 
 
 def _costs(after: Result, before: Result) -> tuple[str, str, float]:
-    """Milliseconds an image of all processes together."""
+    """Return the CPU milliseconds an image of all processes, and their ratio."""
     now, then = (sum(result.cost().values()) for result in (after, before))
     return f"{now:.2f} ms", f"{then:.2f} ms", now / then

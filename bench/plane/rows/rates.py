@@ -73,17 +73,17 @@ class Rates:
             same = [
                 _best([result for result in side if result.case.workload.in_flight == number]) for side in (ours, peers)
             ]
-            lines.append(self._line(aim, *same, judged=False))
-        return [*lines, self._line(aim, _best(ours), _best(peers), judged=True)]
+            lines.append(self._line(aim, *same, is_final=False))
+        return [*lines, self._line(aim, _best(ours), _best(peers), is_final=True)]
 
-    def _line(self, aim: Aim, ours: Result, peer: Result, *, judged: bool) -> Line:
+    def _line(self, aim: Aim, ours: Result, peer: Result, *, is_final: bool) -> Line:
         numbers = [result.case.workload.in_flight for result in (ours, peer)]
         pace = f"{numbers[0]} in flight" if numbers[0] == numbers[1] else f"{numbers[0]} and {numbers[1]} in flight"
-        best = ", each at its best" if judged else ""
+        best = ", each at its best" if is_final else ""
         return Line(
             f"{self.what}: {aim.ours} / {peer.case.service}, {pace}{best}",
             f"{ours.rate:,.0f}/s", f"{peer.rate:,.0f}/s", ours.rate / peer.rate,
-            aim.share if judged else None,
+            aim.share if is_final else None,
         )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ OTHERS: Final = Rates(
     ),
     (Aim(OURS, "LitServe", None), Aim(OURS, "BentoML", None), Aim(OURS, "Celery", None)),
 )
-"""Apart from the rows that are judged, because they use CPU when idle."""
+"""Separate from the rows with targets, because these peers use CPU when idle."""
 RAY: Final = Rates(
     "an image a call, JPEG",
     "jpeg",

@@ -21,11 +21,11 @@ SERVICE: Final = "Convlens, VGG16"
 ENGINE: Final = "engine alone"
 SECONDS: Final = 4.0
 MODELS: Final = ("null=random:1",)
-"""Under the name that clients use."""
+"""The stock network under the name that clients use."""
 
 
 def vgg16(bench: Bench) -> None:
-    """Saliency maps."""
+    """Compare the rates of saliency maps."""
     services = {
         SERVICE: lambda folder: service.up(SERVICE, folder, "--max-batch-size", str(BATCH), models=MODELS),
         ENGINE: _engine,

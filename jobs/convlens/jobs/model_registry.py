@@ -100,7 +100,7 @@ def _parse_refusal(client: redis.Redis, data: bytes) -> model_pb2.RefusedModel |
         return model_pb2.RefusedModel.FromString(data)
     except DecodeError as error:
         client.zrem(keys.REFUSED, data)
-        poison.set_aside(client, "refusal", data, str(error))
+        poison.quarantine(client, "refusal", data, str(error))
         return None
 
 
@@ -156,11 +156,13 @@ class RegistrationHeartbeat:
     def _publish(self) -> None:
         ttl, pool_memory = int(self._ttl * 1000), int(POOL_MEMORY * 1000)
         for pool, card in self._cards.items():
-            reply = self._scripts("publish", self._worker, pool, card, ttl, pool_memory, MAX_POOLS)
+            reply = self._scripts(
+                "publish", card, worker=self._worker, pool=pool, ttl=ttl, pool_memory=pool_memory, max_pools=MAX_POOLS
+            )
             newest, *others = (name.decode(errors="replace") for name in reply)
             self._warn(pool, newest, others)
         if self._refused:
-            self._scripts("refuse", ttl, *self._refused)
+            self._scripts("publish_refused", *self._refused, ttl=ttl)
 
     def _warn(self, pool: str, newest: str, others: Sequence[str]) -> None:
         """Log, once for each change, that the model has other pools; `others` are pools, and a worker of each."""

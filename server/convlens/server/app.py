@@ -18,6 +18,7 @@ from convlens.jobs.queue.maintenance import Maintenance
 from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
+from convlens.jobs.runtime.background import call_together
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
 from convlens.server import metrics
 from convlens.server.auth.reloading_file import UnusableFile
@@ -72,9 +73,7 @@ class Backend:
 
     async def close(self) -> None:
         """Stop all threads, the gateway's last: calls that end meanwhile leave their jobs by it."""
-        await self.threads.run(self._trimmer.stop)
-        await self.threads.run(self._reconciler.stop)
-        await self.threads.run(self.waiters.stop)
+        await self.threads.run(call_together, self._trimmer.stop, self._reconciler.stop, self.waiters.stop)
         await self.gateway.close()
         self.threads.close()
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, cast
 
 from convlens.jobs.model_registry import LiveModels
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.new_job import NewJob, NotSubmitted
 from convlens.jobs.queue.producer import Producer, Waiting
 from convlens.jobs.queue.record import Record, State
@@ -118,10 +118,10 @@ class JobGateway:
     def _complete(self, outcome: Record | NotSubmitted) -> Record | Exception:
         """Count and log one submission."""
         if isinstance(outcome, Exception):
-            if isinstance(outcome, Full):
+            if isinstance(outcome, AdmissionRejected):
                 metrics.REFUSED.labels(outcome.limit).inc()
             return outcome
-        kind = "cached" if outcome.cached else "follows" if outcome.leader else "queued"
+        kind = "cached" if outcome.cached else "follows" if outcome.primary else "queued"
         metrics.JOBS.labels(outcome.model, kind).inc()
         log.debug(
             "job=%s model=%s images=%d flow=%s submitted", outcome.id, outcome.model, outcome.images, outcome.flow

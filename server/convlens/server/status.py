@@ -11,7 +11,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from convlens.jobs.payloads.store import PayloadGone, StoreFull
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.producer import JobNotFinished
 from convlens.jobs.queue.record import JobFailure, Record, State
@@ -120,7 +120,7 @@ def ended_without_result(record: Record, code: grpc.StatusCode | None = None) ->
     return StatusError(failure.reason, failure.message, code=code, field=failure.field, metadata=metadata)
 
 
-def _admission_rejected(error: Full) -> StatusError:
+def _admission_rejected(error: AdmissionRejected) -> StatusError:
     """Describe a reached bound or rate. A job that exceeds the bound by itself gets no RetryInfo."""
     quota = f"{error.limit}/{error.tenant}".rstrip("/")
     if error.never:
@@ -138,7 +138,7 @@ def to_status_error(error: Exception) -> StatusError:
             return invalid_field(error.field, error.description)
         case RequestIdReused():
             return StatusError(Reason.REQUEST_ID_REUSED, f"request_id: {error}", field="request_id")
-        case Full():
+        case AdmissionRejected():
             return _admission_rejected(error)
         case StoreFull():
             return StatusError(Reason.STORE_FULL, str(error), retry_after=RETRY_SECONDS)

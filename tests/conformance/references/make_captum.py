@@ -1,4 +1,4 @@
-"""Makes captum.npz, in an environment of captum==0.9.0, torch and numpy<2: python make_captum.py."""
+"""Make captum.npz, in an environment of captum==0.9.0, torch and numpy<2: python make_captum.py."""
 
 from pathlib import Path
 
@@ -43,20 +43,20 @@ x = torch.from_numpy(np.ascontiguousarray(network.images().transpose(0, 3, 1, 2)
 target = torch.from_numpy(network.TARGETS)
 
 
-def attributed(explainer: object, **options: object) -> np.ndarray:
-    """(N,H,W,3)"""
+def attribute(explainer: object, **options: object) -> np.ndarray:
+    """Return the attributions of the targets, (N,H,W,3)."""
     attribution = explainer.attribute(x.clone().requires_grad_(), target=target, **options)
     return attribution.detach().numpy().transpose(0, 2, 3, 1)
 
 
 def cam(name: str) -> np.ndarray:
-    """(N,h,w)"""
+    """Return the Grad-CAM of a layer, (N,h,w)."""
     layer = net.get_submodule(name)
     return LayerGradCam(net, layer).attribute(x, target, relu_attributions=True).detach().numpy()[:, 0]
 
 
 integrated = [
-    attributed(IntegratedGradients(net), baselines=colour, n_steps=network.STEPS, method="riemann_middle")
+    attribute(IntegratedGradients(net), baselines=colour, n_steps=network.STEPS, method="riemann_middle")
     for colour in (0.0, 1.0)
 ]
 outputs = LayerActivation(net, net.get_submodule(network.EARLIER)).attribute(x).detach().numpy()
@@ -65,12 +65,12 @@ np.savez_compressed(
     Path(__file__).with_name("captum.npz"),
     digest=network.digest(),
     logits=net(x).detach().numpy(),
-    vanilla=attributed(Saliency(net), abs=False),
-    guided=attributed(GuidedBackprop(net)),
-    deconvnet=attributed(Deconvolution(net)),
-    gradient_x_input=attributed(InputXGradient(net)),
+    vanilla=attribute(Saliency(net), abs=False),
+    guided=attribute(GuidedBackprop(net)),
+    deconvnet=attribute(Deconvolution(net)),
+    gradient_x_input=attribute(InputXGradient(net)),
     integrated_gradients=np.mean(integrated, 0),
-    occlusion=attributed(Occlusion(net), sliding_window_shapes=window, strides=strides, baselines=0)[..., 0],
+    occlusion=attribute(Occlusion(net), sliding_window_shapes=window, strides=strides, baselines=0)[..., 0],
     grad_cam=cam(network.LAYER),
     grad_cam_pool=cam(network.POOL),
     grad_cam_earlier=cam(network.EARLIER),

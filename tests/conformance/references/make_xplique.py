@@ -1,4 +1,4 @@
-"""Makes xplique.npz, in an environment of xplique==2.0.2 and tensorflow==2.20.0: python make_xplique.py."""
+"""Make xplique.npz, in an environment of xplique==2.0.2 and tensorflow==2.20.0: python make_xplique.py."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ for name, pair in network.weights().items():
 images, targets = network.images(), tf.one_hot(network.TARGETS, network.UNITS)
 
 
-def explained(method: type, **options: object) -> np.ndarray:
-    """What Xplique gives, without a last axis of one. (Its class activation maps come resized, never raw.)"""
+def explain(method: type, **options: object) -> np.ndarray:
+    """Return Xplique's maps without a last axis of one. (Its class activation maps are always resized.)"""
     return np.asarray(method(model, **options)(images, targets)).squeeze()
 
 
@@ -33,8 +33,8 @@ np.savez_compressed(
     Path(__file__).with_name("xplique.npz"),
     digest=network.digest(),
     logits=model.predict(images, verbose=0),
-    vanilla=explained(Saliency),
-    guided=explained(GuidedBackprop, reducer=None),
-    deconvnet=explained(DeconvNet, reducer=None),
-    gradient_x_input=explained(GradientInput, reducer=None),
+    vanilla=explain(Saliency),
+    guided=explain(GuidedBackprop, reducer=None),
+    deconvnet=explain(DeconvNet, reducer=None),
+    gradient_x_input=explain(GradientInput, reducer=None),
 )

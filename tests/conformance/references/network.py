@@ -1,6 +1,6 @@
-"""The network and the images that the references are made of, as NumPy arrays: VGG16's topology with few channels.
+"""The network and the images of the references, as NumPy arrays: VGG16's topology with few channels.
 
-Read by the scripts that make the references, each in an environment of its own, and by the test that compares.
+Imported by the scripts that make the references, each in its own environment, and by the test that compares them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STEPS, PATCH, STRIDE = 25, 16, 8
 
 
 def weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Kernel and bias by layer, in the order the data passes; kernels as Keras has them."""
+    """Return kernel and bias by layer, in order from input to output; kernels in the layout of Keras."""
     rng = np.random.default_rng(20)
     by_layer = {}
     below = 3
@@ -38,7 +38,7 @@ def _layer(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray
 
 
 def images() -> np.ndarray:
-    """(2,64,64,3) float32 in 0…1: smooth blobs and noise."""
+    """Return images, (2,64,64,3) float32 in 0…1: smooth blobs and noise."""
     rng = np.random.default_rng(21)
     y, x = np.mgrid[0:1:64j, 0:1:64j]
     waves = [np.sin(2 * np.pi * (a * x + b * y + c)) for a, b, c in rng.uniform(0, 3, (6, 3))]
@@ -47,7 +47,7 @@ def images() -> np.ndarray:
 
 
 def digest() -> str:
-    """SHA-256 of weights and images: references of another network are not these."""
+    """Return the SHA-256 of weights and images, by which the test recognises references of another network."""
     sha256 = hashlib.sha256(images().tobytes())
     for kernel, bias in weights().values():
         sha256.update(kernel.tobytes())

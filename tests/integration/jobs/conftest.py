@@ -9,7 +9,6 @@ import pytest
 from all_queue import Queue
 from processes import until
 
-from convlens.jobs.queue import keys
 from convlens.jobs.queue.admission import Bounds
 from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import NewJob
@@ -82,23 +81,23 @@ class Jobs:
 
     def usage(self):
         """The counters of admitted work that are not zero."""
-        counters = self.queue.redis.hgetall(keys.LOAD)
+        counters = self.queue.redis.hgetall("convlens:usage")
         return {name.decode(): int(value) for name, value in counters.items() if int(value)}
 
 
 class RepeatedScripts(Scripts):
     """Runs each script twice, as when the first reply is lost and the client library repeats the command.
 
-    Scripts that are not idempotent run once: `reconcile`, whose next run makes up for a lost reply, and `drop_cached`,
+    Scripts that are not idempotent run once: `reconcile`, whose next run makes up for a lost reply, and `evict_cached`,
     which would drop more results. Payload names in the first reply are kept, because tests look for payloads that
     are left; in production such payloads expire.
     """
 
-    def __call__(self, name, *args):
-        first = super().__call__(name, *args)
-        if name in {"reconcile", "drop_cached"}:
+    def __call__(self, name, *data, **options):
+        first = super().__call__(name, *data, **options)
+        if name in {"reconcile", "evict_cached"}:
             return first
-        second = super().__call__(name, *args)
+        second = super().__call__(name, *data, **options)
         match name:
             case "finish":
                 return [second[0], first[1] + second[1]]

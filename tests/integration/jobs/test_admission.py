@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.record import JobFailure, State
 
 
@@ -18,7 +18,7 @@ from convlens.jobs.queue.record import JobFailure, State
 def test_each_bound_rejects_a_job_that_would_exceed_it_until_another_job_ends(jobs, bound, limit):
     first = jobs.submit(bounds=bound)
     before = jobs.usage()
-    with pytest.raises(Full) as refused:
+    with pytest.raises(AdmissionRejected) as refused:
         jobs.submit(bounds=bound)
     assert refused.value.limit == limit
     assert not refused.value.never
@@ -29,7 +29,7 @@ def test_each_bound_rejects_a_job_that_would_exceed_it_until_another_job_ends(jo
 
 
 def test_a_job_larger_than_a_bound_is_rejected_for_good(jobs):
-    with pytest.raises(Full, match="would pass the 8 admitted") as refused:
+    with pytest.raises(AdmissionRejected, match="would pass the 8 admitted") as refused:
         jobs.submit(bounds={"image_bytes": 8})
     assert refused.value.never
 
@@ -37,7 +37,7 @@ def test_a_job_larger_than_a_bound_is_rejected_for_good(jobs):
 def test_a_tenant_cannot_use_more_than_its_share(jobs):
     bounds = {"jobs": 4}
     first, _ = (jobs.submit(tenant="a", bounds=bounds) for _ in range(2))
-    with pytest.raises(Full, match="tenant 'a'"):
+    with pytest.raises(AdmissionRejected, match="tenant 'a'"):
         jobs.submit(tenant="a", bounds=bounds)
     jobs.submit(tenant="b", bounds=bounds)
     jobs.queue.cancel(first.id)
@@ -60,7 +60,7 @@ def test_the_retry_delay_falls_with_the_rate_of_ended_jobs(jobs):
         for _ in range(ended):
             jobs.queue.cancel(jobs.submit().id)
         records = [jobs.submit(bounds={"jobs": 10}) for _ in range(10)]
-        with pytest.raises(Full) as refused:
+        with pytest.raises(AdmissionRejected) as refused:
             jobs.submit(bounds={"jobs": 10})
         for record in records:
             jobs.queue.cancel(record.id)
@@ -74,7 +74,9 @@ def test_a_tenant_above_its_rate_can_submit_again_after_the_retry_delay(jobs):
     rate = {"tenant_rate": 10.0, "tenant_burst": 0.5}
     big = jobs.submit(tenant="a", bounds=rate, cost=12)  # more than the burst's 5
     before = jobs.usage()
-    with pytest.raises(Full, match=r"tenant_rate: tenant 'a' may ask for 10 images × passes a second") as refused:
+    with pytest.raises(
+        AdmissionRejected, match=r"tenant_rate: tenant 'a' may ask for 10 images × passes a second"
+    ) as refused:
         jobs.submit(tenant="a", bounds=rate, cost=1)
     assert not refused.value.never
     assert 0 < refused.value.retry_after <= 12 / 10 - 0.5
@@ -91,9 +93,9 @@ def test_repeated_requests_and_cached_results_do_not_count_against_a_rate(jobs):
     job = jobs.new(tenant="a", fingerprint="f")
     first = jobs.submit(job, bounds=rate)
     assert jobs.submit(job, bounds=rate).id == first.id
-    with pytest.raises(Full):
+    with pytest.raises(AdmissionRejected):
         jobs.submit(tenant="a", fingerprint="f", bounds=rate)  # the equal job may still fail, and this one be computed
     jobs.succeed(jobs.claim_job(first))
     assert jobs.submit(tenant="a", fingerprint="f", bounds=rate).state is State.SUCCEEDED
-    with pytest.raises(Full):
+    with pytest.raises(AdmissionRejected):
         jobs.submit(tenant="a", bounds=rate)

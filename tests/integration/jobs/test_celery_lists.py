@@ -83,7 +83,7 @@ def test_a_job_that_ends_unclaimed_removes_its_message(jobs):
 
 def test_of_equal_jobs_only_the_computed_one_has_a_message(jobs):
     first, second = (jobs.submit(images=[("digest", b"image")], cost=1, fingerprint="same") for _ in range(2))
-    assert second.leader == first.id
+    assert second.primary == first.id
     assert lengths(jobs) == {"": 1}
     jobs.queue.cancel(first.id)
     assert lengths(jobs) == {"": 1}

@@ -8,7 +8,7 @@ import pytest
 from processes import full, until
 
 from convlens.jobs.payloads.store import PayloadGone
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.consumer import Completion
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.producer import JobNotFinished
@@ -215,10 +215,10 @@ def test_jobs_submitted_together_are_admitted_or_rejected_one_by_one(jobs):
     large = jobs.new(reserved=1 << 30)
     new_jobs = [jobs.new(**twin), large, jobs.new(id=earlier.id), jobs.new(**twin), earlier]
     queued, full, reused, coalesced, same = jobs.queue.submit(new_jobs)
-    assert (queued.state, queued.leader) == (State.QUEUED, "")
-    assert isinstance(full, Full)
+    assert (queued.state, queued.primary) == (State.QUEUED, "")
+    assert isinstance(full, AdmissionRejected)
     assert isinstance(reused, RequestIdReused)
-    assert coalesced.leader == queued.id
+    assert coalesced.primary == queued.id
     assert same.id == earlier.id
     assert jobs.get(large) is None
     assert jobs.usage()["jobs"] == 3

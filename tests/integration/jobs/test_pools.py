@@ -55,8 +55,8 @@ def test_a_worker_claims_only_jobs_of_its_own_weights(jobs):
 def test_equal_requests_share_results_only_of_the_same_weights(jobs):
     jobs.succeed(jobs.claim_job(jobs.submit(pool=OLD, **EQUAL)), b"old")
     new = jobs.submit(pool=NEW, **EQUAL)
-    assert (new.state, new.leader) == (State.QUEUED, "")
-    assert jobs.submit(pool=NEW, **EQUAL).leader == new.id
+    assert (new.state, new.primary) == (State.QUEUED, "")
+    assert jobs.submit(pool=NEW, **EQUAL).primary == new.id
     jobs.succeed(jobs.claim_job(new), b"new")
     for pool, body in ((OLD, b"old"), (NEW, b"new")):
         assert jobs.queue.read_result(jobs.submit(pool=pool, **EQUAL), 0, 3) == body
@@ -81,7 +81,7 @@ def test_a_repeated_request_gets_its_job_after_a_change_of_weights(jobs):
 def test_jobs_of_replaced_weights_fail_and_are_queued_again_by_the_same_request(jobs):
     job = jobs.new(pool=OLD, **EQUAL)
     record, follower = jobs.submit(job), jobs.submit(pool=OLD, **EQUAL)
-    assert follower.leader == record.id
+    assert follower.primary == record.id
     with serving(jobs, "new"):
         assert reconcile_until_ended(jobs, record) == reconcile_until_ended(jobs, follower) == "MODEL_CHANGED"
         assert jobs.get(record).state is State.FAILED

@@ -9,7 +9,7 @@ import pytest
 from processes import until
 
 from convlens.jobs.payloads.store import StoreFull
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.record import JobFailure, State
 
@@ -49,7 +49,15 @@ def test_a_job_that_is_not_kept_is_deleted_a_while_after_its_caller_left(jobs):
     until(lambda: (jobs.reconcile(), jobs.usage() == {})[1])  # the cached result has expired, too
     jobs.queue.collect_garbage()
     kinds = {name.decode().split(":")[1] for name in jobs.queue.redis.scan_iter("convlens:*")}
-    assert kinds <= {"sequence", "drain", "load", "tags", "flows", "awake", "claim"}  # claims expire after a minute
+    assert kinds <= {
+        "sequence",
+        "throughput",
+        "usage",
+        "tags",
+        "flows",
+        "awake",
+        "claim",
+    }  # claims expire after a minute
 
 
 def test_a_cached_result_outlives_the_record_of_its_job(jobs):
@@ -99,7 +107,7 @@ def test_at_the_bound_of_known_jobs_tombstones_go_first_and_kept_jobs_never(jobs
         live = jobs.submit(bounds=bounds)
         assert gone.id not in listed_ids(jobs)
         assert {kept.id, live.id} <= listed_ids(jobs)
-    with pytest.raises(Full, match="max_known_jobs: there are 4 jobs known") as refused:
+    with pytest.raises(AdmissionRejected, match="max_known_jobs: there are 4 jobs known") as refused:
         jobs.submit(bounds=bounds)
     assert (refused.value.limit, refused.value.never) == ("max_known_jobs", False)
     assert len(listed_ids(jobs)) == 4
@@ -114,7 +122,7 @@ def test_a_tenant_at_its_share_of_known_jobs_displaces_only_its_own(jobs):
     assert first.id not in listed_ids(jobs)
     assert {other.id, second.id} <= listed_ids(jobs)
     jobs.submit(tenant="a", bounds={"known_jobs": 4})
-    with pytest.raises(Full, match="max_known_jobs: tenant 'a' has 2 jobs known"):
+    with pytest.raises(AdmissionRejected, match="max_known_jobs: tenant 'a' has 2 jobs known"):
         jobs.submit(tenant="a", bounds={"known_jobs": 4})
     assert other.id in listed_ids(jobs)
 
@@ -335,7 +343,9 @@ def test_an_expired_job_is_queued_again_by_a_repeated_call(jobs):
 
 
 def test_the_reconciler_corrects_counters_that_would_reject_every_job(jobs):
-    jobs.queue.redis.hset("convlens:load", mapping={"image_bytes": 1 << 60, "pixels": 1 << 60, "result_bytes": 1 << 60})
+    jobs.queue.redis.hset(
+        "convlens:usage", mapping={"image_bytes": 1 << 60, "pixels": 1 << 60, "result_bytes": 1 << 60}
+    )
     jobs.queue.redis.set("convlens:sequence", (1 << 63) - 1)
     jobs.queue.reconcile()
     assert jobs.submit(**EQUAL).state is State.QUEUED

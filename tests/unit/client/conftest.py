@@ -1,4 +1,4 @@
-"""What tests of the client share: results as a server's parts make them."""
+"""Results for tests of the client, read from a header and a chunk as a server sends them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from convlens.v1 import result_pb2, tensors
 
 
 def announce(arrays, targets=None, count=1, channels=None):
-    """The header of `arrays`, which explain `targets` (a list: with a target axis) of `count` images."""
-    listed = targets if isinstance(targets, list) else [targets]
+    """Return the header of `arrays` for `count` images; a list of `targets` makes a target axis."""
+    target_list = targets if isinstance(targets, list) else [targets]
     report = result_pb2.ImageReport(
         predictions=[result_pb2.Prediction(index=3, label="cat", logit=9.5, probability=0.875)],
         explanations=[
             result_pb2.Explanation(tensor=name, index=target, label=f"unit{target}", score=1.5)
             for name in arrays
             if not name.startswith("activations/")
-            for target in listed
+            for target in target_list
         ],
     )
     header = result_pb2.ResultHeader(
@@ -37,8 +37,8 @@ def announce(arrays, targets=None, count=1, channels=None):
     return header
 
 
-def whole(arrays, targets=7, images=(), channels=None):
-    """The result that `arrays` make."""
+def read_result(arrays, targets=7, images=(), channels=None):
+    """Return the result that a client reads from `arrays`."""
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     count = len(next(iter(arrays.values())))
     reader = ResponseReader(images, "r-1")
@@ -49,7 +49,7 @@ def whole(arrays, targets=7, images=(), channels=None):
 
 @pytest.fixture
 def make_result():
-    return whole
+    return read_result
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ CALLS = {
 }
 
 
-async def made(call, pipe):
+async def send(call, pipe):
     return await CALLS[call](AsyncClient("localhost:1", connect_timeout=0.1), pipe)
 
 
@@ -24,8 +24,8 @@ async def made(call, pipe):
 async def test_the_event_loop_runs_while_an_image_file_is_read(call, tmp_path):
     pipe = tmp_path / "image"
     os.mkfifo(pipe)
-    reading = asyncio.create_task(made(call, pipe))
-    await asyncio.sleep(0)  # so that reading begins, and would block the loop before there is anybody who writes
+    reading = asyncio.create_task(send(call, pipe))
+    await asyncio.sleep(0)  # reading begins; if it blocked the loop, nobody could write
     await asyncio.to_thread(pipe.write_bytes, b"")
     with pytest.raises(InvalidArgument, match="the file is empty"):
         await reading

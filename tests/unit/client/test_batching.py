@@ -1,4 +1,4 @@
-"""How many images map() makes a job of."""
+"""How many images `map()` puts into a job."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from convlens.client.errors import InvalidArgument
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 
-def jobs(batcher, count):
-    """The sizes of the next jobs."""
+def job_sizes(batcher, count):
+    """Return the sizes of the next jobs."""
     sizes = []
     while len(sizes) < count:
-        if full := batcher.add(IMAGE):
-            sizes.append(len(full))
+        if batch := batcher.add(IMAGE):
+            sizes.append(len(batch))
     return sizes
 
 
 def test_quick_jobs_are_followed_by_larger_ones_and_slow_ones_by_smaller_ones():
     batcher = Batcher()
-    assert jobs(batcher, 2) == [FIRST_SIZE, FIRST_SIZE]
+    assert job_sizes(batcher, 2) == [FIRST_SIZE, FIRST_SIZE]
     for _ in range(10):
         batcher.adapt(batcher.size, FAST_JOB / 2)
-    assert jobs(batcher, 2) == [LARGEST_SIZE, LARGEST_SIZE]
+    assert job_sizes(batcher, 2) == [LARGEST_SIZE, LARGEST_SIZE]
     batcher.adapt(LARGEST_SIZE, (FAST_JOB + SLOW_JOB) / 2)
-    assert jobs(batcher, 1) == [LARGEST_SIZE]
+    assert job_sizes(batcher, 1) == [LARGEST_SIZE]
     for _ in range(10):
         batcher.adapt(batcher.size, 2 * SLOW_JOB)
-    assert jobs(batcher, 2) == [SMALLEST_SIZE, SMALLEST_SIZE]
+    assert job_sizes(batcher, 2) == [SMALLEST_SIZE, SMALLEST_SIZE]
 
 
 @pytest.mark.parametrize(
     ("images", "seconds", "size"), [(2, FAST_JOB / 2, FIRST_SIZE), (2 * LARGEST_SIZE, 2 * SLOW_JOB, FIRST_SIZE)]
 )
-def test_a_small_rest_or_an_older_larger_job_says_nothing_of_the_size(images, seconds, size):
+def test_a_small_last_job_or_an_older_larger_one_does_not_change_the_size(images, seconds, size):
     batcher = Batcher()
     batcher.adapt(images, seconds)
     assert batcher.size == size
@@ -55,7 +55,7 @@ def test_a_size_that_shrinks_while_images_are_collected_ends_the_job():
     for _ in range(SMALLEST_SIZE + 2):
         assert not batcher.add(IMAGE)
     batcher.adapt(FIRST_SIZE, 2 * SLOW_JOB)
-    assert jobs(batcher, 1) == [SMALLEST_SIZE + 3]
+    assert job_sizes(batcher, 1) == [SMALLEST_SIZE + 3]
 
 
 def test_a_jobs_bytes_are_bounded():
@@ -66,7 +66,7 @@ def test_a_jobs_bytes_are_bounded():
     assert not batcher.flush()
 
 
-def test_what_is_no_image_stands_in_its_place_as_its_error():
+def test_an_error_takes_the_place_of_an_invalid_image():
     batcher = Batcher()
     for image in (IMAGE, "no such file", IMAGE, 7):
         assert not batcher.add(image)
@@ -78,7 +78,7 @@ def test_what_is_no_image_stands_in_its_place_as_its_error():
     assert isinstance(number, InvalidArgument)
 
 
-def test_an_array_may_be_used_again_once_it_is_packed():
+def test_an_array_may_be_reused_after_it_was_added():
     batcher = Batcher()
     array = IMAGE + 1
     batcher.add(array)

@@ -1,4 +1,4 @@
-"""The command line: it explains itself, refuses wrong arguments before it computes, and fails in one clear line."""
+"""The command line: help, usage errors, and one clear line where a command fails."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="co
 
 
 @pytest.fixture
-def nobody():
-    """An address at which nothing listens, and nothing else can meanwhile."""
+def dead_address():
+    """An address at which nothing listens, and which nothing else can bind during the test."""
     with refusing() as port:
         yield f"127.0.0.1:{port}"
 
@@ -43,7 +43,7 @@ def photo(tmp_path):
     return path
 
 
-def test_help_lists_every_command_with_what_it_does(run):
+def test_help_lists_every_command(run):
     result = run("--help")
     assert result.exit_code == 0
     assert "What did this VGG16 look at?" in result.stdout
@@ -53,7 +53,7 @@ def test_help_lists_every_command_with_what_it_does(run):
 
 
 @pytest.mark.parametrize("command", OURS)
-def test_each_command_explains_itself(run, command):
+def test_each_command_has_help(run, command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"convlens {command}" in result.stdout or command in result.stdout
@@ -89,8 +89,8 @@ def test_the_version_is_printed(run):
         (["occlusion", "--value-range", "0,1,2"], "'0,1,2' is none; allowed: 0,255, 0,1 and -1,1"),
     ],
 )
-def test_a_wrong_argument_is_a_usage_error_that_says_what_is_allowed(run, photo, nobody, arguments, message):
-    result = run("--server", nobody, "--timeout", "0.3", arguments[0], photo, *arguments[1:])
+def test_a_wrong_argument_is_a_usage_error_that_says_what_is_allowed(run, photo, dead_address, arguments, message):
+    result = run("--server", dead_address, "--timeout", "0.3", arguments[0], photo, *arguments[1:])
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", "").split())
     assert "Traceback" not in result.output
@@ -109,13 +109,13 @@ def test_a_missing_or_unknown_argument_is_a_usage_error(run, arguments):
      ["visualize", "PHOTO", "PHOTO"]],
     ids=" ".join,
 )  # fmt: skip
-def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobody, tmp_path, arguments):
+def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, dead_address, tmp_path, arguments):
     arguments = [photo if argument == "PHOTO" else argument for argument in arguments]
-    result = run("--server", nobody, "--timeout", "0.3", *arguments)
+    result = run("--server", dead_address, "--timeout", "0.3", *arguments)
     assert result.exit_code == 1
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1
-    assert lines[0].startswith(f"error: no Convlens server answers at {nobody}")
+    assert lines[0].startswith(f"error: no Convlens server answers at {dead_address}")
     assert result.stdout == ""
 
 
@@ -127,13 +127,13 @@ def test_without_a_server_there_is_one_clear_line_and_status_1(run, photo, nobod
         (["--connect-timeout", "-1"], "connect_timeout is -1"),
     ],
 )
-def test_a_time_that_is_none_is_a_usage_error(run, nobody, arguments, message):
-    result = run("--server", nobody, *arguments, "models")
+def test_an_invalid_timeout_is_a_usage_error(run, dead_address, arguments, message):
+    result = run("--server", dead_address, *arguments, "models")
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", "").split())
 
 
-def test_an_address_that_is_none_is_refused_in_one_line(run):
+def test_an_invalid_address_is_refused_in_one_line(run):
     result = run("--server", "https://localhost:50051", "models")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: the server's address 'https://localhost:50051' begins with https://")
@@ -141,45 +141,47 @@ def test_an_address_that_is_none_is_refused_in_one_line(run):
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("nowhere", [refusing, silent])
-def test_while_a_server_does_not_answer_stderr_says_so_and_then_why(run, monkeypatch, nowhere):
+@pytest.mark.parametrize("unresponsive", [refusing, silent])
+def test_stderr_reports_the_wait_for_a_server_and_then_the_error(run, monkeypatch, unresponsive):
     monkeypatch.setenv("CONVLENS_CONNECT_TIMEOUT", "2.5")
-    with nowhere() as port:
+    with unresponsive() as port:
         result = run("--server", f"127.0.0.1:{port}", "models")
     assert result.exit_code == 1
     *notes, error = result.stderr.splitlines()
     assert notes[0].startswith(f"convlens: no answer from 127.0.0.1:{port} yet")
-    assert ("(connection refused)" in notes[0]) == (nowhere is refusing)
+    assert ("(connection refused)" in notes[0]) == (unresponsive is refusing)
     assert notes[0].endswith("; trying for 2.5 s")
     assert 1 <= len(notes) <= 2
     assert error.startswith(f"error: no Convlens server answers at 127.0.0.1:{port}, after 2")
 
 
-def test_a_missing_photo_is_named_and_the_status_is_1(run, nobody, tmp_path):
-    result = run("--server", nobody, "--timeout", "0.3", "saliency", tmp_path / "gone.png", "-o", tmp_path / "out")
+def test_a_missing_photo_is_named_and_the_status_is_1(run, dead_address, tmp_path):
+    result = run(
+        "--server", dead_address, "--timeout", "0.3", "saliency", tmp_path / "gone.png", "-o", tmp_path / "out"
+    )
     assert result.exit_code == 1
     assert "gone.png: [Errno 2] No such file or directory" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["saliency", "grad-cam", "occlusion", "visualize", "activations"])
-def test_a_value_range_of_an_image_file_is_refused_by_every_command_of_maps(run, nobody, photo, command):
-    more = ["--layer", "c1"] if command == "activations" else []
-    result = run("--server", nobody, "--timeout", "0.3", command, photo, "--value-range", "-1,1", *more)
+def test_a_value_range_of_an_image_file_is_refused_by_every_command_of_maps(run, dead_address, photo, command):
+    layer = ["--layer", "c1"] if command == "activations" else []
+    result = run("--server", dead_address, "--timeout", "0.3", command, photo, "--value-range", "-1,1", *layer)
     assert result.exit_code == 1
     assert "value_range is for arrays of floats; an image file is always in 0…255" in result.stderr
 
 
-def test_a_url_and_a_batch_are_refused_as_what_they_are(run, nobody, tmp_path):
+def test_a_url_and_a_batch_are_refused_with_the_reason(run, dead_address, tmp_path):
     np.save(tmp_path / "batch.npy", np.full((2, 8, 8, 3), 9, np.uint8))
-    result = run("--server", nobody, "--timeout", "0.3", "saliency", "https://host/a.jpg", tmp_path / "batch.npy")
+    result = run("--server", dead_address, "--timeout", "0.3", "saliency", "https://host/a.jpg", tmp_path / "batch.npy")
     assert result.exit_code == 1
     assert "is a URL, no path" in result.stderr
     assert "a batch is given by itself" in result.stderr
 
 
-def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
-    result = run("--server", nobody, "--timeout", "0.3", "jobs", "list", "--state", "done")
+def test_an_unknown_state_is_refused_with_the_allowed_ones(run, dead_address):
+    result = run("--server", dead_address, "--timeout", "0.3", "jobs", "list", "--state", "done")
     assert result.exit_code == 1
     assert "error: no state 'done'; allowed: queued, running, succeeded" in result.stderr
 
@@ -195,21 +197,21 @@ def test_an_unknown_state_is_refused_with_those_there_are(run, nobody):
         ("top", "top"),
     ],
 )
-def test_a_target_is_typed(text, target):
+def test_a_target_is_parsed(text, target):
     assert parse_target(text) == target
 
 
 @pytest.mark.parametrize(
     ("text", "value_range"), [("", None), ("0,1", (0, 1)), ("0:255", (0, 255)), ("-1,1", (-1, 1)), ("0, 1.0", (0, 1))]
 )
-def test_a_value_range_is_typed(text, value_range):
+def test_a_value_range_is_parsed(text, value_range):
     assert parse_value_range(text) == value_range
 
 
 @pytest.mark.parametrize(
     ("text", "channels"), [("", None), ("3", [3]), ("0-4,17", [0, 1, 2, 3, 4, 17]), ("2-2,", [2]), ("5,1", [5, 1])]
 )
-def test_channels_are_typed(text, channels):
+def test_channels_are_parsed(text, channels):
     assert parse_channels(text) == channels
 
 

@@ -1,4 +1,4 @@
-"""What the command line makes of a server's answers: classes without probabilities, assumptions, refused models."""
+"""What the command line prints of a server's replies: classes without probabilities, assumptions, refused models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PHOTO = np.zeros((4, 4, 3), np.uint8)
 
 
 class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.VisualizationServiceServicer):
-    """Answers with the models and the header that it has, and one map of zeros."""
+    """Replies with its `models`, and with its `header` and one map of zeros."""
 
     models = model_pb2.ListModelsResponse()
     header = result_pb2.ResultHeader()
@@ -31,7 +31,11 @@ class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.Visual
         return model_pb2.GetModelResponse(model=next(card for card in self.models.models if card.name == request.name))
 
     def Visualize(self, request, context):
-        self.activations = [each.activations for each in request.spec.visualizations if each.HasField("activations")]
+        self.activations = [
+            visualization.activations
+            for visualization in request.spec.visualizations
+            if visualization.HasField("activations")
+        ]
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is computed here")
 
     def VisualizeUnary(self, request, context):
@@ -72,11 +76,13 @@ def photos(tmp_path):
 
 
 def header(**fields):
-    chances = [{"probability": 0.8125}, {"probability": 0.0}, {}]
+    probabilities = [{"probability": 0.8125}, {"probability": 0.0}, {}]
     report = result_pb2.ImageReport(
         predictions=[
-            result_pb2.Prediction(index=i, label=label, logit=logit, **chance)
-            for i, (label, logit, chance) in enumerate(zip(["cat", "", "dog"], [9.5, -2.25, 1.0], chances, strict=True))
+            result_pb2.Prediction(index=i, label=label, logit=logit, **probability)
+            for i, (label, logit, probability) in enumerate(
+                zip(["cat", "", "dog"], [9.5, -2.25, 1.0], probabilities, strict=True)
+            )
         ]
     )
     return result_pb2.ResultHeader(images=[report], model="scan", preprocess="caffe", **fields)
@@ -97,7 +103,7 @@ def test_classes_are_printed_with_a_probability_or_else_with_their_logit(run, se
         (1.0, "100.0%"),
     ],
 )  # fmt: skip
-def test_a_certainty_is_never_rounded_to_none_or_all(probability, text):
+def test_a_probability_below_1_is_never_printed_as_0_or_100_percent(probability, text):
     assert str(Prediction(3, "cat", 4.25, probability)) == f"cat {text}"
     assert str(Prediction(3, "", 4.25, probability)) == f"3 {text}"
 
@@ -111,13 +117,13 @@ def test_an_assumed_preprocessing_is_noted_once_a_command(run, service, photos, 
     ]
 
 
-def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why(run, service):
+def test_models_are_listed_with_their_preprocessing_and_refused_ones_with_the_reason(run, service):
     layer = model_pb2.Layer(name="p", kind="Dense", shape=[1])
-    known = {"source": "scan.keras", "input_shape": [224, 224, 3], "layers": [layer], "preprocess": "caffe"}
+    fields = {"source": "scan.keras", "input_shape": [224, 224, 3], "layers": [layer], "preprocess": "caffe"}
     service.models = model_pb2.ListModelsResponse(
         models=[
-            model_pb2.Model(name="scan", preprocess_assumed=True, classes=2, workers=1, **known),
-            model_pb2.Model(name="stated", workers=1, **known),
+            model_pb2.Model(name="scan", preprocess_assumed=True, classes=2, workers=1, **fields),
+            model_pb2.Model(name="stated", workers=1, **fields),
         ],
         refused=[
             model_pb2.RefusedModel(name="bad", source="bad.h5", reason="layer 'm' is a Lambda [unsafe]", worker="w"),
@@ -126,7 +132,7 @@ def test_models_are_listed_with_what_their_input_means_and_refused_ones_with_why
     result = run("models")
     assert result.exit_code == 0, result.stderr
     lines = [line.strip().split("  ") for line in result.stdout.splitlines()]
-    rows = {line[0]: [argument.strip() for argument in line[1:] if argument.strip()] for line in lines}
+    rows = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
     assert rows["scan"][2:4] == ["caffe (assumed)", "2"]
     assert rows["stated"][2:4] == ["caffe", "1"]
     assert rows["bad"] == ["bad.h5", "layer 'm' is a Lambda [unsafe]"]
@@ -145,10 +151,10 @@ def test_visualize_draws_the_first_channels_that_each_layer_has(run, service, ph
     service.models = model_pb2.ListModelsResponse(models=[model_pb2.Model(name="scan", layers=layers)])
     layer_options = [argument for name in channels for argument in ("--layer", name)]
     run("visualize", photos[0], *layer_options, *arguments, *model)
-    assert {each.layers[0]: list(each.channels) for each in service.activations} == channels
+    assert {activations.layers[0]: list(activations.channels) for activations in service.activations} == channels
 
 
-def test_what_a_server_says_is_neither_markup_nor_obeyed(run, service, photos):
+def test_markup_and_control_codes_of_a_server_are_printed_as_text(run, service, photos):
     evil = "[/x] [red]r[/red] :smile: \x1b]0;title\x07"
     service.models.models.add(name="scan", source=evil, cam_layer=evil, layers=[model_pb2.Layer(name=evil, shape=[3])])
     service.models.refused.add(name=evil, source=evil, reason=evil)

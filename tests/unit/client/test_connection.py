@@ -1,4 +1,4 @@
-"""TLS and tokens of a client: files that are wrong are named before anything is sent, tokens in the clear warned of."""
+"""TLS and tokens of a client: wrong files are named before anything is sent; a token without TLS causes a warning."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from convlens.local.certificates import ensure_certificates
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def certificates(tmp_path_factory):
     return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
-def test_good_files_make_credentials(made):
-    assert TLS(made.ca.certificate).credentials()
-    assert TLS(str(made.ca.certificate), made.client.certificate, made.client.key).credentials()
+def test_good_files_make_credentials(certificates):
+    assert TLS(certificates.ca.certificate).credentials()
+    assert TLS(str(certificates.ca.certificate), certificates.client.certificate, certificates.client.key).credentials()
     assert TLS().credentials()
 
 
@@ -34,8 +34,8 @@ def test_good_files_make_credentials(made):
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-async def test_a_file_that_is_wrong_is_named_at_the_first_call(made, files, field, message, kind):
-    folder = made.ca.certificate.parent
+async def test_a_wrong_file_is_named_at_the_first_call(certificates, files, field, message, kind):
+    folder = certificates.ca.certificate.parent
     tls = TLS(**{name: folder / file for name, file in files.items()})
     client = kind("localhost:1", tls=tls)
     with pytest.raises(InvalidArgument, match=message) as caught:
@@ -44,7 +44,7 @@ async def test_a_file_that_is_wrong_is_named_at_the_first_call(made, files, fiel
 
 
 @pytest.mark.parametrize(
-    ("target", "tls", "warned"),
+    ("target", "tls", "has_warning"),
     [
         ("far.example:50051", None, True),
         ("dns:///far.example:50051", None, True),
@@ -55,9 +55,9 @@ async def test_a_file_that_is_wrong_is_named_at_the_first_call(made, files, fiel
         ("unix:/run/convlens", None, False),
     ],
 )
-def test_a_token_in_the_clear_is_warned_of_once_and_never_logged(caplog, target, tls, warned):
+def test_a_token_without_tls_causes_one_warning_and_is_never_logged(caplog, target, tls, has_warning):
     caplog.set_level(logging.DEBUG)
     client = Client(target, token="s3cret-token", tls=tls)
-    assert ("in the clear" in caplog.text) == warned
-    assert len(caplog.records) == int(warned)
+    assert ("in the clear" in caplog.text) == has_warning
+    assert len(caplog.records) == int(has_warning)
     assert "s3cret-token" not in caplog.text + repr(client) + repr(vars(client))

@@ -1,4 +1,4 @@
-"""Errors: each status of a real call becomes its type, with the reason, field, job and delay that the server sent."""
+"""Errors: each status of a real call becomes its error type, with the server's reason, field, job and delay."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METHOD = "/test/Abort"
 
 
 class Aborting(grpc.GenericRpcHandler):
-    """Ends each call with the google.rpc.Status that it brings: with its details, or bare when it has none."""
+    """Aborts each call with the google.rpc.Status in its request, and with its details where it has any."""
 
     def service(self, details):
         return grpc.unary_unary_rpc_method_handler(self.abort)
@@ -53,7 +53,7 @@ def target():
     server.stop(None)
 
 
-def packed(code, *details, message="what went wrong"):
+def make_status(code, *details, message="what went wrong"):
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         status.details.append(any_pb2.Any())
@@ -61,8 +61,8 @@ def packed(code, *details, message="what went wrong"):
     return status
 
 
-async def ask(target, status, kind):
-    """What a call of a channel of either kind ends with, typed."""
+async def call(target, status, kind):
+    """Call through a channel of this kind, and return the error that the SDK makes of it."""
     request = status.SerializeToString()
     if kind == "sync":
         with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
@@ -87,9 +87,9 @@ def details(**metadata):
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
-async def test_each_status_is_its_type_with_all_details_of_the_server(target, code, kind):
+async def test_each_status_becomes_its_error_type_with_all_details(target, code, kind):
     expected, builtin = KINDS.get(code, (ConvlensError, Exception))
-    error = await ask(target, packed(code, *details(job_id="ab12")), kind)
+    error = await call(target, make_status(code, *details(job_id="ab12")), kind)
     assert type(error) is expected
     assert isinstance(error, builtin)
     assert (error.message, error.reason, error.field) == ("what went wrong", "SOME_REASON", "spec.images[2]")
@@ -99,12 +99,11 @@ async def test_each_status_is_its_type_with_all_details_of_the_server(target, co
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("code", ERRORS, ids=lambda code: code.name)
-async def test_a_status_without_details_is_typed_too(target, code, kind):
-    error = await ask(target, packed(code), kind)
-    bare = (
-        client.Unavailable if code is Code.CANCELLED else KINDS.get(code, (ConvlensError,))[0]
-    )  # by a server that stops
-    assert type(error) is bare
+async def test_a_status_without_details_becomes_its_error_type_too(target, code, kind):
+    error = await call(target, make_status(code), kind)
+    expected, _ = KINDS.get(code, (ConvlensError, Exception))
+    # a server that stops cancels its calls
+    assert type(error) is (client.Unavailable if code is Code.CANCELLED else expected)
     assert "what went wrong" in error.message
     assert (error.reason, error.field, error.job_id, error.retry_after) == ("", "", "", None)
 
@@ -116,29 +115,29 @@ def test_every_type_has_a_status():
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.UNKNOWN])
 def test_a_failed_job_is_distinguished_from_a_failed_call(code):
-    assert type(from_status(packed(code, *details(job_state="FAILED")))) is client.JobFailed
-    assert type(from_status(packed(Code.INVALID_ARGUMENT, *details(job_state="FAILED")))) is client.InvalidArgument
-    assert type(from_status(packed(code, *details()))) is ConvlensError
+    assert type(from_status(make_status(code, *details(job_state="FAILED")))) is client.JobFailed
+    assert type(from_status(make_status(Code.INVALID_ARGUMENT, *details(job_state="FAILED")))) is client.InvalidArgument
+    assert type(from_status(make_status(code, *details()))) is ConvlensError
 
 
 async def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         target = f"127.0.0.1:{unused.getsockname()[1]}"
         for kind in ("sync", "asyncio"):
-            error = await ask(target, packed(Code.OK), kind)
+            error = await call(target, make_status(Code.OK), kind)
             assert type(error) is client.Unavailable
             assert error.message.startswith(f"no Convlens server answers at {target}: ")
 
 
-def test_a_message_alone_is_said_plainly():
+def test_an_error_without_details_is_printed_as_its_message():
     assert str(ConvlensError("no")) == "no"
 
 
 @pytest.mark.parametrize("prefix", ["SERVER: R", "R"])
 async def test_grpcs_own_refusal_of_a_large_request_is_an_invalid_argument_with_both_sizes(target, prefix):
     message = f"{prefix}eceived message larger than max (70000000 vs. 67108864)"
-    error = await ask(target, packed(Code.RESOURCE_EXHAUSTED, message=message), "sync")
+    error = await call(target, make_status(Code.RESOURCE_EXHAUSTED, message=message), "sync")
     assert type(error) is client.InvalidArgument
     assert (error.reason, error.field) == ("REQUEST_TOO_LARGE", "request")
     assert error.message == "request: is 70000000 bytes; allowed by the server: 67108864"

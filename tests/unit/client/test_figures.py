@@ -28,28 +28,28 @@ def _no_display_and_no_warning(monkeypatch):
 
 
 def titles(figure):
-    return [at.get_title(loc="left") for at in figure.axes if at.get_visible()]
+    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
 
 
-def drawn(figure):
-    """Every array that stands in a figure; rendering it, too, must not complain."""
+def drawn_arrays(figure):
+    """Render a figure, which must raise no warning, and return every array that is drawn in it."""
     assert Image.open(io.BytesIO(figures.encoded(figure))).width > 100
-    return [np.ma.filled(it.get_array(), np.nan) for at in figure.axes for it in at.get_images()]
+    return [np.ma.filled(image.get_array(), np.nan) for axes in figure.axes for image in axes.get_images()]
 
 
-def test_a_figure_shows_the_photo_and_each_map_with_what_it_explains(make_result):
+def test_a_figure_shows_the_photo_and_each_map_with_its_explanation(make_result):
     figure = make_result(MAPS, 7, PHOTOS).figure(1)
     assert titles(figure) == ["image", "saliency", "grad_cam"]
-    texts = [text.get_text() for at in figure.axes for text in at.texts]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert texts == ["predicted: cat 87.5%", "unit7 · logit 1.50", "unit7 · logit 1.50"]
 
 
-def test_of_a_target_axis_every_target_is_drawn(make_result):
+def test_every_target_of_a_target_axis_is_drawn(make_result):
     result = make_result({"saliency": RNG.random((1, 6, 16, 16))}, [1, 2, 3, 4, 5, -1], PHOTOS[:1])
     figure = result.figure()
     assert titles(figure) == ["image"] + ["saliency"] * 6
     assert figure.axes[6].texts[0].get_text() == "all units · logit 1.50"
-    drawn(figure)
+    drawn_arrays(figure)
 
 
 @pytest.mark.parametrize("images", [PHOTOS, ()], ids=["photo", "no photo"])
@@ -58,7 +58,7 @@ def test_of_a_target_axis_every_target_is_drawn(make_result):
 def test_signed_maps_are_drawn_in_every_sign(make_result, sign, overlay, images):
     signed = RNG.normal(size=(2, 16, 16, 3))
     figure = make_result({"saliency/signed": signed}, 7, images).figure(sign=sign, overlay=overlay)
-    map_ = drawn(figure)[-1]
+    map_ = drawn_arrays(figure)[-1]
     assert np.isfinite(map_).all()
     assert map_.max() <= 1
     assert (map_.min() < 0) == (sign == "both")
@@ -68,7 +68,7 @@ def test_signed_maps_are_drawn_in_every_sign(make_result, sign, overlay, images)
     ("sign", "expected"),
     [("absolute", [1, 1, 0.5]), ("positive", [1, 0, 0]), ("negative", [0, 1, 0]), ("both", [1, -1, 0])],
 )
-def test_a_sign_is_what_it_says(sign, expected):
+def test_a_sign_selects_its_values(sign, expected):
     map_ = np.array([[[2.0, 0, 0], [-2, 0, 0], [1, -1, 0]]])
     values, low, both = figures._scaled(map_, Style(sign=sign, percentile=100))
     assert values.tolist() == [expected]
@@ -81,7 +81,7 @@ def test_a_flat_map_gives_no_nan(make_result, value, style):
     result = make_result(
         {"grad_cam": np.full((1, 4, 4), value), "saliency/signed": np.full((1, 4, 4, 3), value)}, 7, PHOTOS[:1]
     )
-    assert all(np.isfinite(it).all() for it in drawn(result.figure(**style)))
+    assert all(np.isfinite(array).all() for array in drawn_arrays(result.figure(**style)))
 
 
 def test_one_strong_pixel_does_not_dim_the_rest():
@@ -96,9 +96,9 @@ def test_one_strong_pixel_does_not_dim_the_rest():
 def test_the_layer_grid_has_layers_as_rows_and_channels_as_columns(make_result):
     figure = make_result(LAYERS, images=PHOTOS, channels={"activations/c2": [9, 4]}).figure(columns=3)
     assert titles(figure) == ["c1"] * 3 + ["c2"] * 2
-    texts = [text.get_text() for at in figure.axes for text in at.texts]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert texts == ["channel 0", "channel 1", "channel 2", "channel 9", "channel 4"]
-    np.testing.assert_array_equal(drawn(figure)[4], LAYERS["activations/c2"][0, ..., 1].astype(np.float32))
+    np.testing.assert_array_equal(drawn_arrays(figure)[4], LAYERS["activations/c2"][0, ..., 1].astype(np.float32))
 
 
 @pytest.mark.parametrize(

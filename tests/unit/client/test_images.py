@@ -1,4 +1,4 @@
-"""Images as callers have them: files travel as they are, pixels as tensors, and what is no image is refused."""
+"""Images of callers: files are sent unchanged, pixels as tensors; what is no image is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILE = png()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_files_bytes_travel_as_they_are(kind):
+def test_a_files_bytes_are_sent_unchanged(kind):
     (image,) = pack(kind(FILE))
     assert image.encoded == FILE
 
@@ -45,7 +45,7 @@ def test_a_path_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_arrays_travel_as_tensors(dtype):
+def test_arrays_are_sent_as_tensors(dtype):
     array = NOISE.astype(dtype) if dtype == np.uint8 else NOISE * dtype(0.999)
     for images in (array, array[None], [array], array[:, ::-1][:, ::-1]):
         (image,) = pack(images)
@@ -55,7 +55,7 @@ def test_arrays_travel_as_tensors(dtype):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK"])
-def test_a_pillow_image_travels_as_upright_pixels(mode):
+def test_a_pillow_image_is_sent_as_upright_pixels(mode):
     image = Image.fromarray(NOISE).convert(mode)
     (packed,) = pack(image)
     np.testing.assert_array_equal(packed.pixels, np.asarray(image.convert("RGB")))
@@ -66,7 +66,7 @@ def test_a_pillow_image_travels_as_upright_pixels(mode):
 @pytest.mark.parametrize(
     "image", [None, 3, [None], {"a": 1}, {1}, NOISE[..., :2], NOISE[None, None], [NOISE[None]], [[1, 2]], object()]
 )
-def test_what_is_no_image_is_refused_naming_what_is(image):
+def test_anything_but_an_image_is_refused_with_what_is_allowed(image):
     with pytest.raises(InvalidArgument, match="is no image; allowed: a path, bytes, a Pillow image, or") as caught:
         pack(image)
     assert caught.value.field == "images"
@@ -96,20 +96,20 @@ def npy(header):
         (b"\x93NUMPY\x03\x00\x00\x00\x00\x00", "for arrays that are no images"),
     ],
 )
-def test_a_damaged_npy_file_is_refused_before_memory_is_had_for_it(data, message, tmp_path):
+def test_a_damaged_npy_file_is_refused_before_memory_is_allocated(data, message, tmp_path):
     (tmp_path / "a.npy").write_bytes(data)
     with pytest.raises(InvalidArgument, match=rf"a\.npy: .*{message}") as caught:
         pack(tmp_path / "a.npy")
     assert caught.value.field == "images"
 
 
-def closed():
+def closed_file():
     file = io.BytesIO(FILE)
     file.close()
     return file
 
 
-def in_damaged_archive():
+def damaged_archive():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("a.png", FILE)
@@ -119,15 +119,15 @@ def in_damaged_archive():
 @pytest.mark.parametrize(
     ("file", "cause"),
     [
-        (closed, ValueError),
-        (lambda: in_damaged_archive().open("a.png"), zipfile.BadZipFile),
-        (lambda: zipfile.Path(in_damaged_archive(), "a.png"), zipfile.BadZipFile),
+        (closed_file, ValueError),
+        (lambda: damaged_archive().open("a.png"), zipfile.BadZipFile),
+        (lambda: zipfile.Path(damaged_archive(), "a.png"), zipfile.BadZipFile),
         (lambda: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(FILE)[:-9])), EOFError),
         (lambda: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(FILE)[:10] + b"\xff" * 40)), zlib.error),
     ],
     ids=["closed", "damaged archive", "path in a damaged archive", "cut off", "damaged"],
 )
-def test_a_file_that_cannot_be_read_is_refused_by_its_name_and_in_its_place(file, cause):
+def test_a_file_that_cannot_be_read_is_refused_and_leaves_its_error_in_its_place(file, cause):
     with pytest.raises(InvalidArgument, match="it cannot be read") as caught:
         pack(file())
     assert isinstance(caught.value.__cause__, cause)
@@ -140,15 +140,15 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name_and_in_its_place(file
     assert len(batch.images) == 1
 
 
-def test_what_the_system_says_of_a_file_is_raised_as_it_is():
-    class Gone:
+def test_an_error_of_the_operating_system_is_raised_unchanged():
+    class BrokenConnection:
         def read(self):
             raise ConnectionResetError("by the peer")
 
     with pytest.raises(ConnectionResetError):
-        pack(Gone())
+        pack(BrokenConnection())
 
 
-def test_an_empty_path_is_named_as_one():
+def test_an_empty_path_is_refused():
     with pytest.raises(InvalidArgument, match="an empty path"):
         pack("")

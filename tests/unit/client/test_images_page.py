@@ -1,4 +1,4 @@
-"""docs/images.md: every way to give an image that it lists is taken as it says, and what it lists as refused is not.
+"""docs/images.md: each accepted input gives the pixels that the page states, and each refused one its error.
 
 From the caller's value through the SDK's request to the pixels that a worker's model gets.
 """
@@ -53,7 +53,7 @@ FILE = encode(RGB)
 
 
 class Tensor:
-    """What a library of tensors gives: only DLPack, or nothing that can be had here."""
+    """A library's tensor that exports DLPack, or raises `error` instead."""
 
     def __init__(self, array, error=None):
         self.array, self.error = array, error
@@ -79,8 +79,8 @@ class Upload:
         return FILE
 
 
-class LaterFrame:
-    """An animation that its owner has moved on."""
+class SecondFrame:
+    """An animation at its second frame."""
 
     def __new__(cls):
         image = Image.open(io.BytesIO(ANIMATED))
@@ -94,6 +94,7 @@ ANIMATED = encode(RGB, "WEBP", lossless=True, save_all=True, append_images=[Imag
 @dataclass(eq=False)
 class Case:
     images: object
+    """What the caller passes, or a function that makes it where it can be used once only or needs the folder."""
     pixels: object = None
     """What the model gets."""
     match: str = ""
@@ -105,7 +106,8 @@ class Case:
     is_map: bool = False
 
     def read(self):
-        images = one_by_one(self.images, self.value_range) if self.is_map else self.images
+        images = self.images() if callable(self.images) else self.images
+        images = one_by_one(images, self.value_range) if self.is_map else images
         packed = pack(images, self.value_range)
         return Reader(LIMIT).read(*parse_images(packed), HEIGHT, WIDTH)
 
@@ -130,7 +132,7 @@ def transparent(image, colour):
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory):
-    """The paths that rows name are relative to a folder with these files in it."""
+    """Change to a folder with the files that the rows name."""
     folder = tmp_path_factory.mktemp("images")
     (folder / "photos").mkdir()
     for name, data in {"dog.png": FILE, "nothing.png": b"", "float.npy": npy(UNIT), "batch.npy": npy(BATCH)}.items():
@@ -153,7 +155,7 @@ PALETTE = RGB.quantize(16)
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 3
 
-TAKEN = {
+ACCEPTED = {
     "a path, `str` or `Path`": [Case("dog.png", PHOTO), Case(Path("dog.png"), PHOTO)],
     "a file's content: `bytes`, `bytearray`, `memoryview`": [
         *(Case(kind(FILE), PHOTO) for kind in (bytes, bytearray, memoryview)),
@@ -174,7 +176,7 @@ TAKEN = {
         Case(npy(GREY), GREYS),
         Case(opened(npy(PHOTO)), PHOTO),
     ],
-    "a Pillow image": [Case(RGB, PHOTO), Case([RGB, RGB.convert("L")], [PHOTO, GREYS]), Case(LaterFrame, PHOTO[::-1])],
+    "a Pillow image": [Case(RGB, PHOTO), Case([RGB, RGB.convert("L")], [PHOTO, GREYS]), Case(SecondFrame, PHOTO[::-1])],
     "an array `(H,W,3)`": [
         Case(PHOTO, PHOTO),
         Case(PHOTO[::-1], PHOTO[::-1]),
@@ -208,7 +210,7 @@ TAKEN = {
     "a list, a tuple, an iterator, an array of paths": [
         Case(["dog.png", FILE, RGB, PHOTO], [PHOTO] * 4),
         Case((PHOTO, PHOTO), [PHOTO] * 2),
-        Case(lambda: (it for it in BATCH), BATCH),
+        Case(lambda: (image for image in BATCH), BATCH),
         Case(lambda: Path().glob("dog.*"), PHOTO),
         Case(np.array(["dog.png", "dog.png"]), [PHOTO] * 2),
         Case(np.array([Path("dog.png"), FILE], object), [PHOTO] * 2, is_map=True),
@@ -268,8 +270,8 @@ TAKEN = {
     ],
     "a palette, black and white, CMYK, YCbCr, HSV, LAB": [
         *(
-            Case(it, np.asarray(it.convert("RGB")))
-            for it in map(RGB.convert, ("P", "1", "CMYK", "YCbCr", "HSV", "LAB"))
+            Case(image, np.asarray(image.convert("RGB")))
+            for image in map(RGB.convert, ("P", "1", "CMYK", "YCbCr", "HSV", "LAB"))
         ),
         Case(encode(PALETTE), np.asarray(PALETTE.convert("RGB"))),
         Case(encode(RGB.convert("1")), np.asarray(RGB.convert("1").convert("RGB"))),
@@ -309,12 +311,12 @@ REFUSED = {
         Case(np.where(UNIT == 1, np.nan, UNIT), match="must be finite", value_range=(0, 1)),
     ],
     "a `value_range` of a file, a Pillow image or integers": [
-        Case(it, match=ALWAYS, value_range=(0, 1), field="value_range")
-        for it in ("dog.png", FILE, opened(FILE), PHOTO, RGB, BATCH)
+        Case(image, match=ALWAYS, value_range=(0, 1), field="value_range")
+        for image in ("dog.png", FILE, opened(FILE), PHOTO, RGB, BATCH)
     ],
     "another `value_range` than `(0, 255)`, `(0, 1)`, `(-1, 1)`": [
-        Case(UNIT, match=r"allowed: \(0, 255\), \(0, 1\), \(-1, 1\)", value_range=it, field="value_range")
-        for it in ((0, 2), (1, 0), (0,), 1, "01", (0, 1, 2), ([], {}))
+        Case(UNIT, match=r"allowed: \(0, 255\), \(0, 1\), \(-1, 1\)", value_range=value_range, field="value_range")
+        for value_range in ((0, 2), (1, 0), (0,), 1, "01", (0, 1, 2), ([], {}))
     ],
     "integers outside of 0…255": [
         Case(DEEP, match=r"keep the upper 8 bits: \(image >> 8\)"),
@@ -364,20 +366,23 @@ REFUSED = {
     "nested lists of numbers": [Case(PHOTO.tolist(), match="list is no image"), Case([1, 2], match="int is no image")],
     "a dict or a set": [Case({"a": PHOTO}, match="Of several images give a list"), Case({"dog.png"}, match="a list")],
     "one image to `map`": [
-        Case(it, match=r"map takes many images; give \[image\] for one", is_map=True)
-        for it in ("dog.png", Path("dog.png"), FILE, PHOTO, GREY, RGB, opened(FILE), Tensor(PHOTO))
+        Case(image, match=r"map takes many images; give \[image\] for one", is_map=True)
+        for image in ("dog.png", Path("dog.png"), FILE, PHOTO, GREY, RGB, opened(FILE), Tensor(PHOTO))
     ],
     "a picture of 32 bits or floats (Pillow's modes `I` and `F`)": [
         Case(make(Image.fromarray(DEEP.astype(kind))), match="does not say which value is white", error=error)
         for kind in (np.int32, np.float32)
-        for make, error in ((lambda it: it, InvalidArgument), (lambda it: encode(it, "TIFF"), UnreadableAtError))
+        for make, error in (
+            (lambda image: image, InvalidArgument),
+            (lambda image: encode(image, "TIFF"), UnreadableAtError),
+        )
     ],
     "16 bits of which only the lower 12 are used": [
         Case(make(Image.fromarray(DEEP >> 4)), match="it seems to have 12 or 8 bits in 16", error=error)
         for make, error in (
-            (lambda it: it, InvalidArgument),
+            (lambda image: image, InvalidArgument),
             (encode, UnreadableAtError),
-            (lambda it: encode(it, "TIFF"), UnreadableAtError),
+            (lambda image: encode(image, "TIFF"), UnreadableAtError),
         )
     ],
     "RGB of 16 bits with a transparent colour": [
@@ -467,32 +472,25 @@ def rows(title):
     return [line for line in lines if line not in {"you give", "the picture has", "---"}]
 
 
-@pytest.mark.parametrize(("title", "cases"), [("Accepted input", TAKEN), ("Refused input", REFUSED)])
+@pytest.mark.parametrize(("title", "cases"), [("Accepted input", ACCEPTED), ("Refused input", REFUSED)])
 def test_the_page_has_these_rows_and_no_others(title, cases):
     assert rows(title) == list(cases)
 
 
-def each(table):
+def parameters(table):
     return [pytest.param(case, id=f"{row}-{i}") for row, cases in table.items() for i, case in enumerate(cases)]
 
 
-def made(case):
-    """A case whose images are made only now, since they are used up, or need the folder."""
-    if callable(case.images):
-        case.images = case.images()
-    return case
-
-
-@pytest.mark.parametrize("case", each(TAKEN))
-def test_what_is_accepted_is_what_the_page_says(case):
+@pytest.mark.parametrize("case", parameters(ACCEPTED))
+def test_accepted_input_gives_the_pixels_that_the_page_states(case):
     expected = np.asarray(case.pixels, np.float32)
-    pixels = made(case).read()
+    pixels = case.read()
     np.testing.assert_allclose(pixels, expected if expected.ndim == 4 else expected[None], atol=case.atol)
 
 
-@pytest.mark.parametrize("case", each(REFUSED))
-def test_what_is_refused_is_reported_with_a_remedy(case):
+@pytest.mark.parametrize("case", parameters(REFUSED))
+def test_refused_input_is_reported_with_a_remedy(case):
     with pytest.raises(case.error, match=case.match) as caught:
-        made(case).read()
+        case.read()
     if case.error is InvalidArgument:
         assert caught.value.field == case.field

@@ -1,4 +1,4 @@
-"""Options: each is the wire's message that it says, and what is none is refused naming what is allowed."""
+"""Options become wire messages; invalid values are refused with what is allowed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PHOTO = np.zeros((2, 2, 3), np.uint8)
         ),
     ],
 )
-def test_an_option_is_its_message(option, text):
+def test_an_option_becomes_its_message(option, text):
     message = option.message()
     assert message.output == spec_pb2.Output(normalization=spec_pb2.NORMALIZATION_NONE, datatype="DATA_TYPE_FP32")
     message.ClearField("output")
@@ -90,13 +90,13 @@ def test_there_is_an_option_for_every_method_and_a_name_for_every_saliency():
         (Saliency(output=Output(normalization="nope")), "normalization"),
     ],
 )
-def test_what_is_none_is_refused_before_it_is_sent(option, field):
-    with pytest.raises(InvalidArgument, match="allowed") as refused:
+def test_an_invalid_value_is_refused_before_it_is_sent(option, field):
+    with pytest.raises(InvalidArgument, match="allowed") as caught:
         option.message()
-    assert refused.value.field == field
+    assert caught.value.field == field
 
 
-def test_the_form_of_an_array_is_its_message():
+def test_an_output_becomes_its_message():
     message = GradCAM(output=Output((20, 30), "min_max", "uint8")).message().output
     text = "height: 20 width: 30 normalization: NORMALIZATION_MIN_MAX datatype: DATA_TYPE_UINT8"
     assert " ".join(str(message).split()) == text
@@ -117,7 +117,7 @@ def test_options_are_values():
         (lambda: state_number("done"), "no state 'done'; allowed: queued, running, succeeded", "state"),
     ],
 )
-def test_an_unknown_name_is_refused_naming_what_is_allowed(call, message, field):
+def test_an_unknown_name_is_refused_with_what_is_allowed(call, message, field):
     with pytest.raises(InvalidArgument, match=message) as caught:
         call()
     assert caught.value.field == field
@@ -130,7 +130,7 @@ def spec(**changes):
     return visualization_pb2.VisualizeRequest.FromString(request.serialized).spec
 
 
-def test_a_spec_has_only_the_fields_that_were_given():
+def test_a_spec_has_only_the_fields_that_were_passed():
     plain = spec()
     assert {field.name for field, _ in plain.ListFields()} == {"images", "visualizations", "priority"}
     full = spec(model="net", target=4, scored_layer="c1", predictions=0, priority="low", fresh=True, time_limit=1.5)
@@ -156,7 +156,7 @@ CALLS = {
 
 
 async def refusal(kind, call, visualizations, **options):
-    """What is raised by the call itself, before anything is iterated."""
+    """Return the error that the call itself raises, before anything is iterated."""
     with pytest.raises(InvalidArgument) as caught:
         await CALLS[call](kind, visualizations, **options)
     return caught.value
@@ -178,11 +178,11 @@ async def refusal(kind, call, visualizations, **options):
     ],
     ids=repr,
 )
-async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind, call, visualizations, message):
-    refused = await refusal(kind, call, visualizations)
-    assert refused.message.startswith(message)
-    assert "such as [GradCAM()]" in refused.message
-    assert refused.field == "visualizations"
+async def test_anything_but_a_list_of_visualizations_is_refused_with_an_example(kind, call, visualizations, message):
+    error = await refusal(kind, call, visualizations)
+    assert error.message.startswith(message)
+    assert "such as [GradCAM()]" in error.message
+    assert error.field == "visualizations"
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -200,9 +200,9 @@ async def test_what_is_no_list_of_visualizations_is_refused_with_an_example(kind
     ],
 )
 async def test_a_value_of_another_type_is_refused_by_its_field(kind, call, field, value):
-    refused = await refusal(kind, call, [GradCAM()], **{field: value})
-    assert refused.field == field
-    assert "allowed: " in refused.message
+    error = await refusal(kind, call, [GradCAM()], **{field: value})
+    assert error.field == field
+    assert "allowed: " in error.message
 
 
 @pytest.mark.parametrize(
@@ -210,23 +210,23 @@ async def test_a_value_of_another_type_is_refused_by_its_field(kind, call, field
     [GradCAM(layer=5), Saliency(samples="9"), Saliency(method=[]), Activations("c", [0.5]), Occlusion(color=5)],
 )
 async def test_an_option_of_another_type_is_refused_by_its_visualization(option):
-    refused = await refusal(Client, "visualize", [Saliency(), option])
-    assert refused.field == "visualizations"
-    assert refused.message.startswith("visualizations[1] is ")
+    error = await refusal(Client, "visualize", [Saliency(), option])
+    assert error.field == "visualizations"
+    assert error.message.startswith("visualizations[1] is ")
 
 
 @pytest.mark.parametrize("in_flight", [0, 1.5, "4", None, True])
 async def test_in_flight_is_a_whole_number(in_flight):
-    refused = await refusal(Client, "map", [GradCAM()], in_flight=in_flight)
-    assert refused.field == "in_flight"
+    error = await refusal(Client, "map", [GradCAM()], in_flight=in_flight)
+    assert error.field == "in_flight"
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("tls", ["ca.pem", 1, {"ca": "ca.pem"}])
 def test_tls_of_another_type_is_refused(kind, tls):
-    with pytest.raises(InvalidArgument, match="allowed: TLS") as refused:
+    with pytest.raises(InvalidArgument, match="allowed: TLS") as caught:
         kind("localhost:1", tls=tls)
-    assert refused.value.field == "tls"
+    assert caught.value.field == "tls"
 
 
 async def test_a_request_id_of_another_type_is_refused():

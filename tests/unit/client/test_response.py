@@ -1,4 +1,4 @@
-"""Results: put together from whatever chunks arrive, verified, easy to read; what is not whole is never returned."""
+"""Results: assembled from chunks and verified; an incomplete or corrupt one is never returned."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_result_without_a_header_or_with_a_contradictory_one_is_corruption(mak
         empty.add_header(header)
 
 
-def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(reader, make_header):
+def test_a_resumed_read_continues_at_its_offset_and_must_announce_the_same_arrays(reader, make_header):
     reader.add_chunk(0, DATA[:50])
     reader.add_header(make_header(ARRAYS, 7, 2))
     assert reader.offset == 50
@@ -109,7 +109,7 @@ def test_a_resumed_read_goes_on_where_it_broke_and_must_announce_the_same(reader
         reader.add_header(make_header({"saliency": ARRAYS["saliency"]}, 7, 2))
 
 
-def test_an_array_is_looked_up_by_its_name_or_by_its_beginning_when_only_one_has_it(make_result):
+def test_an_array_is_looked_up_by_its_name_or_an_unambiguous_prefix(make_result):
     result = make_result({"saliency": [[1]], "grad_cam/c3": [[2]], "activations/a": [[3]], "activations/b": [[4]]})
     assert [result[name].item() for name in ("saliency", "grad_cam/c3", "grad_cam", "activations/b")] == [1, 2, 2, 4]
     for name in ("activations", "grad", "cam", ""):
@@ -122,11 +122,11 @@ def test_an_array_is_looked_up_by_its_name_or_by_its_beginning_when_only_one_has
     assert result.get("x") is None
 
 
-def test_a_name_itself_comes_before_a_beginning(make_result):
+def test_an_exact_name_has_precedence_over_a_prefix(make_result):
     assert make_result({"saliency": [[1]], "saliency/guided": [[2]]})["saliency"].item() == 1
 
 
-def test_a_result_tells_what_it_explains_and_how_it_came_to_be(make_result):
+def test_a_result_has_its_explanations_predictions_and_timing(make_result):
     result = make_result({"saliency": np.zeros((2, 4, 4)), "activations/c1": np.zeros((2, 4, 4, 2))}, 7,
                          channels={"activations/c1": [5, 0]})  # fmt: skip
     target = Explanation(7, "unit7", 1.5, "logit", None)
@@ -170,7 +170,7 @@ def test_a_part_that_is_copied_does_not_keep_its_neighbours_alive(make_result):
 
 def test_a_result_pickles(make_result):
     result = make_result(ARRAYS, [7], channels={"grad_cam/c3": [1, 2]})
-    back = pickle.loads(pickle.dumps(result))
-    assert all(np.array_equal(back[name], array) for name, array in ARRAYS.items())
-    assert vars(back).keys() == vars(result).keys()
-    assert (back.explained, back.predictions, back.timing) == (result.explained, result.predictions, result.timing)
+    copy = pickle.loads(pickle.dumps(result))
+    assert all(np.array_equal(copy[name], array) for name, array in ARRAYS.items())
+    assert vars(copy).keys() == vars(result).keys()
+    assert (copy.explained, copy.predictions, copy.timing) == (result.explained, result.predictions, result.timing)

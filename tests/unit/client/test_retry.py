@@ -30,13 +30,13 @@ def policy():
     return RetryPolicy(Connection("localhost:1", None, None), 60)
 
 
-def test_time_that_ran_out_while_it_was_tried_again_does_not_hide_the_reason(policy):
+def test_a_deadline_exceeded_during_retries_does_not_hide_the_reason(policy):
     assert policy.delay_after(Failed(grpc.StatusCode.UNAVAILABLE)) > 0
     with pytest.raises(Unavailable, match="no Convlens server answers"):
         policy.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
 
 
-def test_the_delays_grow_to_two_seconds_and_end_with_the_time_there_is(monkeypatch):
+def test_the_delays_grow_to_two_seconds_and_end_with_the_timeout(monkeypatch):
     now = 0.0
     monkeypatch.setattr("convlens.client.retry.time", types.SimpleNamespace(monotonic=lambda: now))
     policy, delays = RetryPolicy(Connection("localhost:1", None, None), 60), []
@@ -50,7 +50,7 @@ def test_the_delays_grow_to_two_seconds_and_end_with_the_time_there_is(monkeypat
         assert longest / 2 <= delay <= longest
 
 
-def test_the_reason_is_the_latest_but_for_a_refusal_by_another_address_of_the_same_try(monkeypatch):
+def test_the_reason_is_the_latest_except_a_refusal_by_another_address_of_the_same_attempt(monkeypatch):
     now = 0.0
     monkeypatch.setattr("convlens.client.retry.time", types.SimpleNamespace(monotonic=lambda: now))
     connection = Connection("localhost:1", None, None, 60)
@@ -69,7 +69,7 @@ def test_the_reason_is_the_latest_but_for_a_refusal_by_another_address_of_the_sa
     assert causes == ["connection refused", "no reply", "no reply", "connection refused", no_route, "no reply"]
 
 
-def test_time_that_ran_out_at_once_is_the_reason_itself(policy):
+def test_a_deadline_exceeded_by_the_first_attempt_is_raised(policy):
     with pytest.raises(DeadlineExceeded):
         policy.delay_after(Failed(grpc.StatusCode.DEADLINE_EXCEEDED))
 
@@ -93,7 +93,7 @@ class OldService(visualization_pb2_grpc.VisualizationServiceServicer):
         yield visualization_pb2.VisualizeResponse(header=header)
 
 
-def test_a_server_too_old_for_unary_results_is_called_for_a_stream_from_then_on():
+def test_a_server_without_unary_results_is_called_for_streams_from_then_on():
     service, server = OldService(), grpc.server(ThreadPoolExecutor(2))
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,4 +1,4 @@
-"""The SDK's house rules: both clients offer the same, importing it is light, and a client stays in its process."""
+"""The SDK's surface: both clients have the same methods, importing it is light, and a client cannot be pickled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from convlens.client import AsyncClient, Client
 from convlens.client._async.job import AsyncJob
 from convlens.client._sync.job import Job
 
-NEVER = ("tensorflow", "keras", "celery", "kombu", "redis", "convlens.jobs", "convlens.server", "convlens.worker")
-LATER = ("PIL", "matplotlib", "rich", "typer", "h5py", "scipy")
+FORBIDDEN = ("tensorflow", "keras", "celery", "kombu", "redis", "convlens.jobs", "convlens.server", "convlens.worker")
+LAZY = ("PIL", "matplotlib", "rich", "typer", "h5py", "scipy")
 
 
 def surface(kind):
-    """Public methods with their parameters: names, kinds and defaults."""
+    """Return the public methods with their parameters: names, kinds and defaults."""
     methods = {name: method for name, method in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
     parameters = {}
     for name, method in (methods | {"__init__": kind.__init__}).items():
@@ -44,18 +44,18 @@ def test_importing_the_client_is_light():
     runs = [json.loads(subprocess.check_output([sys.executable, "-c", code], timeout=60)) for _ in range(3)]
     assert min(seconds for seconds, _ in runs) < 0.5
     loaded = set(runs[0][1])
-    assert not loaded & {*NEVER, *LATER}
+    assert not loaded & {*FORBIDDEN, *LAZY}
     assert "convlens.client._sync.client" in loaded
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_client_is_made_without_a_connection_and_cannot_be_pickled(kind):
+def test_a_client_is_created_without_a_connection_and_cannot_be_pickled(kind):
     client = kind("nowhere.invalid:1")
     with pytest.raises(TypeError, match="cannot be pickled; make one in each process"):
         pickle.dumps(client)
 
 
-def test_everything_promised_is_there():
+def test_every_exported_name_exists():
     import convlens.client as package
 
     assert sorted(package.__all__, key=str) == sorted(set(package.__all__), key=str)

@@ -1,4 +1,4 @@
-"""Groups of calls that end together, and waits that Ctrl-C ends whichever thread the system tells of it."""
+"""Groups of calls are cancelled together, and Ctrl-C ends a wait whichever thread receives the signal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECTION = Connection("localhost:1", None, None)
 
 
 class Call:
-    """What a group knows of a call."""
+    """A call as a group uses it."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -28,7 +28,7 @@ class Call:
         self.cancelled.set()
 
 
-def test_a_group_ends_its_calls_and_those_of_the_groups_below():
+def test_cancelling_a_group_cancels_its_calls_and_those_of_its_subgroups():
     outer, calls = CallGroup(CONNECTION), [Call(), Call()]
     with outer.subgroup() as inner, outer.running(lambda: calls[0]), inner.running(lambda: calls[1]):
         outer.cancel()
@@ -36,7 +36,7 @@ def test_a_group_ends_its_calls_and_those_of_the_groups_below():
         assert inner.is_cancelled
 
 
-def test_a_group_that_ends_leaves_the_one_above_alone():
+def test_the_end_of_a_subgroup_does_not_cancel_its_parent():
     outer = CallGroup(CONNECTION)
     with outer.subgroup() as inner:
         pass
@@ -45,17 +45,17 @@ def test_a_group_that_ends_leaves_the_one_above_alone():
     assert not outer._members
 
 
-def test_nothing_begins_in_a_group_that_was_cancelled():
+def test_no_call_starts_in_a_cancelled_group():
     group = CallGroup(CONNECTION)
     group.cancel()
-    with pytest.raises(Cancelled) as caught, group.running(lambda: pytest.fail("it began")):
+    with pytest.raises(Cancelled) as caught, group.running(lambda: pytest.fail("the call started")):
         pass
     assert caught.value.reason == "CLIENT_CLOSED"
     with pytest.raises(Cancelled):
         group.pause(60)
 
 
-def test_a_call_ends_with_its_with():
+def test_a_call_is_cancelled_at_the_end_of_its_with_block():
     group, call = CallGroup(CONNECTION), Call()
     with pytest.raises(ZeroDivisionError), group.running(lambda: call):
         raise ZeroDivisionError
@@ -63,7 +63,7 @@ def test_a_call_ends_with_its_with():
     assert not group._members
 
 
-def test_a_pause_ends_with_its_group():
+def test_a_pause_ends_when_its_group_is_cancelled():
     group = CallGroup(CONNECTION)
     threading.Timer(0.1, group.cancel).start()
     began = time.monotonic()
@@ -74,13 +74,13 @@ def test_a_pause_ends_with_its_group():
 
 @pytest.fixture
 def interruptible():
-    """SIGINT is KeyboardInterrupt, also where the tests are run in the background of a shell, which ignores it."""
+    """Make SIGINT raise KeyboardInterrupt, which a shell ignores where it runs the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_wait_is_ended_by_a_signal_that_another_thread__of(interruptible):
+def test_a_wait_is_ended_by_a_signal_that_another_thread_receives(interruptible):
     future = Future()
 
     def interrupt():

@@ -1,4 +1,4 @@
-"""Targets: each is the wire's message that it says; what is none, or not as many as the images, is refused."""
+"""Targets become wire messages; invalid ones, and lists of another length than the images, are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHOTO = np.zeros((2, 2, 3), np.uint8)
 
 
 class Tensor:
-    """What a tensor of a framework has: its elements as an array."""
+    """A framework's tensor, which converts to an array."""
 
     def __init__(self, values) -> None:
         self._array = np.array(values)
@@ -111,11 +111,11 @@ def test_a_list_of_another_length_than_the_images_is_refused_with_both_lengths(t
     ids=stable,
 )
 @pytest.mark.parametrize(
-    "wrapped", [lambda target: target, lambda target: [target], lambda target: [[target]]], ids=["one", "list", "inner"]
+    "wrap", [lambda target: target, lambda target: [target], lambda target: [[target]]], ids=["one", "list", "inner"]
 )
-def test_what_is_no_target_is_refused_naming_what_is_allowed(target, wrapped):
+def test_an_invalid_target_is_refused_with_what_is_allowed(target, wrap):
     with pytest.raises(InvalidArgument, match=r"allowed: an index, None \(predicted\), TopK\(k\), ALL_UNITS") as caught:
-        targets_message(wrapped(target), 1)
+        targets_message(wrap(target), 1)
     assert caught.value.field == "target"
 
 
@@ -132,7 +132,7 @@ def test_an_inner_list_has_indices_or_labels_alone(target):
     [np.array([1.0]), np.float32(1), np.array([True]), np.bool_(1), np.array([b"cat"]), Tensor([0.5])],
     ids=stable,
 )
-def test_arrays_of_other_than_integers_are_refused_by_their_type(values):
+def test_arrays_of_other_types_than_integers_are_refused(values):
     with pytest.raises(
         InvalidArgument, match=f"target is a {np.asarray(values).dtype} array .*allowed: arrays of integers"
     ):
@@ -146,7 +146,7 @@ def test_a_list_and_topk_make_a_target_axis(target, units):
     assert units_of(target_message(target)) == units
 
 
-# --- one an image, beside the images of map() ---
+# --- one target an image, in map() ---
 
 
 def pairs(images, targets):
@@ -158,13 +158,13 @@ def test_images_share_one_target_that_is_no_iterable():
         assert pairs("ab", target) == [("a", None), ("b", None)]
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, iter, lambda it: (target for target in it)])
-def test_any_iterable_beside_the_images_has_one_an_image(kind):
-    paired_up = pairs(["a", "b", "c"], kind([7, 5, 3]))
-    assert [(image, target.index) for image, target in paired_up] == [("a", 7), ("b", 5), ("c", 3)]
+@pytest.mark.parametrize("kind", [list, tuple, np.array, iter, lambda targets: (target for target in targets)])
+def test_any_iterable_gives_one_target_an_image(kind):
+    result = pairs(["a", "b", "c"], kind([7, 5, 3]))
+    assert [(image, target.index) for image, target in result] == [("a", 7), ("b", 5), ("c", 3)]
 
 
-def test_what_is_no_target_stands_in_its_image_s_place_as_its_error():
+def test_an_error_takes_the_place_of_an_invalid_target():
     targets = [target for _, target in pairs("abc", ["cat", 2.5, None])]
     assert texts([targets[0], targets[2]]) == ['label: "cat"', "predicted: true"]
     assert isinstance(targets[1], InvalidArgument)
@@ -174,7 +174,7 @@ def test_what_is_no_target_stands_in_its_image_s_place_as_its_error():
     ("targets", "message"),
     [(range(2), "target has 2 entries for more images"), (range(4), "target has more entries for 3 images")],
 )
-def test_one_that_ends_before_the_other_is_an_error_when_it_is_noticed(targets, message):
+def test_targets_and_images_of_different_lengths_are_an_error_where_the_shorter_ends(targets, message):
     remaining = paired(iter("abc"), iter(targets))
     for _ in range(min(3, len(targets))):
         next(remaining)
@@ -194,11 +194,11 @@ def test_endless_targets_are_read_one_by_one():
 
 
 @pytest.mark.parametrize("targets", [{"a": 1}, OrderedDict(a=1), {1, 2}, 2.5, b"ab", True])
-def test_what_has_no_order_or_is_no_target_is_refused_at_once(targets):
+def test_an_unordered_or_invalid_target_is_refused_at_once(targets):
     with pytest.raises(InvalidArgument, match="is none; allowed"):
         one_an_image(targets, ["a", "b"])
 
 
-def test_a_message_passes_as_it_is():
+def test_a_target_message_is_returned_unchanged():
     message = spec_pb2.Target(index=3)
     assert target_message(message) is message

@@ -1,4 +1,4 @@
-"""Names of files and texts of servers are printed as they are: no markup, nothing that a terminal obeys."""
+"""File names and servers' texts are printed as text: markup and control codes have no effect."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ from convlens.client.cli.terminal import visible
 NAMES = ["[/x].png", "[red].png", "[bold]a[/bold].png", ":smile:.png", "[link=https://x]y.png", "\\[b].png", "a'b.png"]
 
 
-def command(*arguments, cwd):
-    """`convlens` as a process; what it printed."""
-    env = os.environ | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "convlens.client", *arguments],
-        env=env,
-        cwd=cwd,
-        check=False,
-        capture_output=True,
-        timeout=60,
-    )
+ENVIRONMENT = os.environ | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+
+
+def convlens(*arguments, cwd, env=ENVIRONMENT, stdout=subprocess.PIPE):
+    """Run the command in a process of its own, as a shell starts it."""
+    command = [sys.executable, "-m", "convlens.client", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, check=False, stdout=stdout, stderr=subprocess.PIPE, timeout=60)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a\x1b[31mb.png", "a\nb.png", "a\u202eb.png", os.fsdecode(b"\xff\xfe.png")])
-def test_a_files_name_is_printed_whole_whatever_is_in_it(tmp_path, name):
+def test_any_file_name_is_printed_whole(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     name = str(Path(name))
     (tmp_path / name).write_bytes(b"no image")
-    done = command("--server", "127.0.0.1:1", "grad-cam", name, cwd=tmp_path)
+    done = convlens("--server", "127.0.0.1:1", "grad-cam", name, cwd=tmp_path)
     assert done.returncode == 1
     stderr = done.stderr.decode()
     assert "Traceback" not in stderr
@@ -43,7 +39,7 @@ def test_a_files_name_is_printed_whole_whatever_is_in_it(tmp_path, name):
 @pytest.mark.parametrize("arguments", [["grad-cam", "--method", "[/x]"], ["grad-cam", "--target", "-[/x]"], ["[/x]"]])
 def test_a_wrong_argument_is_printed_whole(tmp_path, arguments):
     (tmp_path / "a.png").write_bytes(b"no image")
-    done = command("--server", "127.0.0.1:1", arguments[0], "a.png", *arguments[1:], cwd=tmp_path)
+    done = convlens("--server", "127.0.0.1:1", arguments[0], "a.png", *arguments[1:], cwd=tmp_path)
     assert done.returncode == 2
     assert b"[/x]" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -51,34 +47,26 @@ def test_a_wrong_argument_is_printed_whole(tmp_path, arguments):
 
 @pytest.mark.parametrize("server", ["[/x]:1", "[red]host", "a\x1b[2Jb:1"])
 def test_a_servers_address_is_printed_whole(tmp_path, server):
-    done = command("--server", server, "--connect-timeout", "0.2", "models", cwd=tmp_path)
+    done = convlens("--server", server, "--connect-timeout", "0.2", "models", cwd=tmp_path)
     assert done.returncode in {1, 2}
     assert b"Traceback" not in done.stderr
     assert b"\x1b" not in done.stderr
 
 
-def test_what_is_visible_stays():
+def test_visible_characters_are_unchanged_and_control_characters_escaped():
     for text in ("Zwölf große Hühner", "犬\u3000猫", "👩\u200d🔬", "a b\u00a0c", "مرحبا"):
         assert visible(text) == text
     assert visible("a\tb\r\n\x07\x9b\u2028") == r"a\tb\r\n\x07\x9b\u2028"
 
 
-def convlens(*arguments, cwd, **options):
-    """The command in a process of its own, as a shell starts it."""
-    return subprocess.run(
-        [sys.executable, "-m", "convlens.client", *arguments],
-        cwd=cwd, check=False, stderr=subprocess.PIPE, timeout=60, **options,
-    )  # fmt: skip
-
-
-def test_an_encoding_without_arrows_is_no_error():
+def test_characters_that_the_encoding_lacks_are_escaped():
     program = "from convlens.client.cli.terminal import line, out, err; line(out, 'a \\u2192 b'); line(err, '\\xe9')"
     env = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("a \\u2192 b\n", "\\xe9\n")
 
 
-def test_a_stdout_that_is_closed_or_full_is_no_traceback(tmp_path):
+def test_a_closed_or_full_stdout_causes_no_traceback(tmp_path):
     closed = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m convlens.client --version >&-"], check=False, capture_output=True
     )
@@ -104,8 +92,8 @@ def test_a_pipe_is_read_to_its_end_and_one_without_an_end_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("token", ["a\nb", "é", "a b", "a\n"])
-def test_a_token_with_other_characters_is_refused_unseen(tmp_path, token):
-    done = convlens("models", cwd=tmp_path, env=os.environ | {"CONVLENS_TOKEN": token})
+def test_a_token_with_other_characters_than_visible_ascii_is_refused(tmp_path, token):
+    done = convlens("models", cwd=tmp_path, env=ENVIRONMENT | {"CONVLENS_TOKEN": token})
     assert done.returncode == 1
     assert b"other characters than visible ASCII" in done.stderr
     assert b"field token" in done.stderr

@@ -1,4 +1,4 @@
-"""Times that callers give: each kind does what a person expects, or is refused by its name."""
+"""Timeouts of callers: which values are accepted, and which are refused by the name of their field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlens.client.retry import RetryPolicy
 from convlens.client.timeouts import DEFAULT_TIMEOUT, checked_timeout
 
 PHOTO = np.zeros((2, 2, 3), np.uint8)
-NONE = [
+INVALID = [
     0,
     0.0,
     -1,
@@ -35,20 +35,20 @@ NONE = [
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("timeout", "seconds"),
     [(5, 5.0), (0.001, 0.001), (np.float32(0.5), 0.5), (np.int64(3), 3.0), (None, 7.0), (math.inf, math.inf),
      (1e300, math.inf), (1 << 80, math.inf), (10**400, math.inf)],
 )  # fmt: skip
-def test_numbers_above_0_are_seconds_inf_is_no_limit_and_none_the_default(given, seconds):
-    assert checked_timeout(given, 7.0) == seconds
+def test_numbers_above_0_are_seconds_inf_is_no_limit_and_none_the_default(timeout, seconds):
+    assert checked_timeout(timeout, 7.0) == seconds
 
 
-@pytest.mark.parametrize("given", NONE, ids=repr)
-def test_what_is_no_time_is_refused_by_the_name_of_its_field(given):
+@pytest.mark.parametrize("timeout", INVALID, ids=repr)
+def test_an_invalid_timeout_is_refused_by_the_name_of_its_field(timeout):
     with pytest.raises(
         InvalidArgument, match=r"patience is .*; allowed: seconds above 0, math.inf for no lim"
     ) as caught:
-        checked_timeout(given, 7.0, "patience")
+        checked_timeout(timeout, 7.0, "patience")
     assert caught.value.field == "patience"
 
 
@@ -76,7 +76,7 @@ WAITS = {
 @pytest.mark.parametrize("call", CALLS | WAITS)
 @pytest.mark.parametrize("time", [0, -1, math.nan, "5"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-async def test_every_time_of_the_surface_is_looked_at_before_anything_is_sent(kind, call, time):
+async def test_every_timeout_is_validated_before_anything_is_sent(kind, call, time):
     if time == 0 and call in WAITS:
         return
     with pytest.raises(InvalidArgument, match=f"timeout is {time}" if time != "5" else "timeout is '5'") as caught:
@@ -84,7 +84,7 @@ async def test_every_time_of_the_surface_is_looked_at_before_anything_is_sent(ki
     assert caught.value.field == ("connect_timeout" if "connect" in call else "timeout")
 
 
-def test_without_a_limit_grpc_is_given_no_deadline():
+def test_without_a_limit_a_call_has_no_deadline():
     connection = Connection("localhost:1", None, None)
     assert RetryPolicy(connection, math.inf).remaining() is None
     assert RetryPolicy(connection, 5.0).remaining() == pytest.approx(5.0, abs=0.5)

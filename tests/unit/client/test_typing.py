@@ -1,4 +1,4 @@
-"""The SDK's types: what users write passes mypy --strict and pyright, and each of their mistakes is rejected."""
+"""The SDK's types: correct uses pass mypy --strict and pyright, and each mistake is rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = [ROOT / "tests" / "typing" / name for name in ("accepted.py", "rejected.
 
 
 def mypy(folder):
-    """The lines of each file with an error of mypy's."""
+    """Run mypy and return the file and line of each error."""
     command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--config-file", os.devnull]
     options = ["--explicit-package-bases", "--cache-dir", folder, "--hide-error-context", "--no-pretty", *FILES]
     environment = os.environ | {"MYPYPATH": os.pathsep.join(str(ROOT / part) for part in ("proto", "client"))}
@@ -27,7 +27,7 @@ def mypy(folder):
 
 
 def pyright(folder):
-    """The lines of each file with an error of pyright's."""
+    """Run pyright and return the file and line of each error."""
     if find_spec("basedpyright") is None:
         pytest.skip("basedpyright is not installed")
     settings = {
@@ -42,12 +42,15 @@ def pyright(folder):
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--project", folder]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    errors = [each for each in json.loads(done.stdout)["generalDiagnostics"] if each["severity"] == "error"]
-    return {(Path(error["file"]).name, error["range"]["start"]["line"] + 1) for error in errors}
+    return {
+        (Path(diagnostic["file"]).name, diagnostic["range"]["start"]["line"] + 1)
+        for diagnostic in json.loads(done.stdout)["generalDiagnostics"]
+        if diagnostic["severity"] == "error"
+    }
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_what_users_write_passes_and_each_mistake_is_rejected(checker, tmp_path):
+def test_correct_uses_pass_and_each_mistake_is_rejected(checker, tmp_path):
     expected = {
         (path.name, number)
         for path in FILES

@@ -1,4 +1,4 @@
-"""A server that is not reached: given up after connect_timeout, with the reason in plain words. All on real sockets."""
+"""A server that cannot be reached: calls fail after connect_timeout, with the cause. All on real sockets."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ WEB = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
 class Models(model_pb2_grpc.ModelServiceServicer):
-    """A server that says its version, once it may."""
+    """Replies with its version once `may_reply` is set."""
 
     def __init__(self) -> None:
-        self.may = threading.Event()
-        self.may.set()
+        self.may_reply = threading.Event()
+        self.may_reply.set()
 
     def GetServerInfo(self, request, context):
-        self.may.wait(20)
+        self.may_reply.wait(20)
         return model_pb2.GetServerInfoResponse(version="0.1.0")
 
 
@@ -54,12 +54,12 @@ def serving(credentials=None, port=0):
     try:
         yield service, port
     finally:
-        service.may.set()
+        service.may_reply.set()
         server.stop(None).wait()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def certificates(tmp_path_factory):
     return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
@@ -75,23 +75,23 @@ def no_proxy(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def credentials(made, *, mutual=False):
-    pair = (made.server.key.read_bytes(), made.server.certificate.read_bytes())
-    return grpc.ssl_server_credentials([pair], made.ca.certificate.read_bytes() if mutual else None, mutual)
+def credentials(certificates, *, mutual=False):
+    pair = (certificates.server.key.read_bytes(), certificates.server.certificate.read_bytes())
+    return grpc.ssl_server_credentials([pair], certificates.ca.certificate.read_bytes() if mutual else None, mutual)
 
 
-def context(made, *, mutual=False):
-    """What a server of OpenSSL's makes TLS with."""
-    made_of = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made_of.load_cert_chain(made.server.certificate, made.server.key)
+def tls_context(certificates, *, mutual=False):
+    """The TLS context of an OpenSSL server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.certificate, certificates.server.key)
     if mutual:
-        made_of.load_verify_locations(made.ca.certificate)
-        made_of.verify_mode = ssl.CERT_REQUIRED
-    return made_of
+        context.load_verify_locations(certificates.ca.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
-def unreached(target, seconds=0.3, **options):
-    """The error that a call ends with, about so many seconds after it began."""
+def unreachable_message(target, seconds=0.3, **options):
+    """Call an unreachable server and return the error's message; the error must be raised after about `seconds`."""
     began = time.monotonic()
     with Client(target, connect_timeout=seconds, **options) as client, pytest.raises(Unavailable) as caught:
         client.server_info()
@@ -101,60 +101,62 @@ def unreached(target, seconds=0.3, **options):
     return caught.value.message
 
 
-def test_nothing_listens():
+def test_a_refused_connection_is_reported():
     with refusing() as port:
-        assert ": connection refused; is the server running (`convlens up`)" in unreached(f"127.0.0.1:{port}")
+        assert ": connection refused; is the server running (`convlens up`)" in unreachable_message(f"127.0.0.1:{port}")
 
 
-def test_the_name_does_not_resolve():
-    assert ": the name nowhere.invalid does not resolve; " in unreached("nowhere.invalid:50051")
+def test_a_name_that_does_not_resolve_is_reported():
+    assert ": the name nowhere.invalid does not resolve; " in unreachable_message("nowhere.invalid:50051")
 
 
-def test_the_dns_server_is_silent():
+def test_a_silent_dns_server_is_reported():
     with silent_dns() as port:
-        message = unreached(f"dns://127.0.0.1:{port}/far.example:50051")
+        message = unreachable_message(f"dns://127.0.0.1:{port}/far.example:50051")
     assert ": no answer from the DNS servers about far.example; " in message
 
 
 @pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("nobody", [silent, dropping])
-def test_nothing_comes_back(nobody, tls, made):
-    with nobody() as port:
-        message = unreached(f"127.0.0.1:{port}", tls=TLS(made.ca.certificate) if tls else None)
+@pytest.mark.parametrize("unresponsive", [silent, dropping])
+def test_a_server_that_sends_no_reply_is_reported(unresponsive, tls, certificates):
+    with unresponsive() as port:
+        message = unreachable_message(f"127.0.0.1:{port}", tls=TLS(certificates.ca.certificate) if tls else None)
     assert ": no reply; a firewall may drop what is sent, or what listens there hangs" in message
 
 
-def test_a_socket_that_is_not_there(tmp_path):
-    assert ": there is no such socket; is the server running?" in unreached(f"unix:{tmp_path}/gone")
+def test_a_missing_unix_socket_is_reported(tmp_path):
+    assert ": there is no such socket; is the server running?" in unreachable_message(f"unix:{tmp_path}/gone")
 
 
-@pytest.mark.parametrize("by", ["gRPC", "OpenSSL"])
-def test_plaintext_at_a_tls_port(made, by):
-    with serving(credentials(made)) as (_, port), replying(b"", context(made)) as other_port:
-        message = unreached(f"localhost:{port if by == 'gRPC' else other_port}")
+@pytest.mark.parametrize("server", ["gRPC", "OpenSSL"])
+def test_plaintext_to_a_tls_port_suggests_tls(certificates, server):
+    with serving(credentials(certificates)) as (_, port), replying(b"", tls_context(certificates)) as other_port:
+        message = unreachable_message(f"localhost:{port if server == 'gRPC' else other_port}")
     assert ": the connection was closed at once; the server may want TLS (tls=True, --tls)" in message
 
 
-def test_tls_at_a_plaintext_port(made):
+def test_tls_to_a_plaintext_port_suggests_plaintext(certificates):
     with serving() as (_, port):
-        message = unreached(f"localhost:{port}", tls=TLS(made.ca.certificate))
+        message = unreachable_message(f"localhost:{port}", tls=TLS(certificates.ca.certificate))
     assert ": what listens there speaks no TLS; leave out tls" in message
 
 
-@pytest.mark.parametrize("by", ["gRPC", "OpenSSL"])
-def test_no_certificate_where_the_server_demands_one(made, other, by):
-    strict = context(made, mutual=True)
+@pytest.mark.parametrize("server", ["gRPC", "OpenSSL"])
+def test_a_missing_or_untrusted_client_certificate_is_reported(certificates, other, server):
+    strict = tls_context(certificates, mutual=True)
     strict.set_alpn_protocols(["h2"])
-    with serving(credentials(made, mutual=True)) as (_, port), replying(b"", strict) as other_port:
-        target = f"localhost:{port if by == 'gRPC' else other_port}"
-        without = unreached(target, tls=TLS(made.ca.certificate))
-        another = unreached(target, tls=TLS(made.ca.certificate, other.client.certificate, other.client.key))
+    with serving(credentials(certificates, mutual=True)) as (_, port), replying(b"", strict) as other_port:
+        target = f"localhost:{port if server == 'gRPC' else other_port}"
+        without = unreachable_message(target, tls=TLS(certificates.ca.certificate))
+        another = unreachable_message(
+            target, tls=TLS(certificates.ca.certificate, other.client.certificate, other.client.key)
+        )
     assert ": the server ended the TLS handshake; it may demand a certificate of this client" in without
     assert ": the server ended the TLS handshake; it may not trust this client's certificate" in another
 
 
-def test_a_server_that_is_not_trusted_is_not_tried_again(made, other):
-    with serving(credentials(made)) as (_, port):
+def test_a_server_that_is_not_trusted_is_not_tried_again(certificates, other):
+    with serving(credentials(certificates)) as (_, port):
         for tls in (True, TLS(other.ca.certificate)):
             began = time.monotonic()
             with Client(f"localhost:{port}", tls=tls) as client, pytest.raises(Unauthenticated) as caught:
@@ -164,15 +166,15 @@ def test_a_server_that_is_not_trusted_is_not_tried_again(made, other):
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_web_server(made, tls):
-    with replying(WEB, context(made) if tls else None) as port:
-        message = unreached(f"localhost:{port}", tls=TLS(made.ca.certificate) if tls else None)
+def test_a_web_server_is_recognised(certificates, tls):
+    with replying(WEB, tls_context(certificates) if tls else None) as port:
+        message = unreachable_message(f"localhost:{port}", tls=TLS(certificates.ca.certificate) if tls else None)
     assert ": a web server listens there, not a gRPC server; is this the right port?" in message
 
 
-def test_a_server_of_another_kind():
+def test_a_server_of_another_protocol_is_recognised():
     with replying(b"-ERR unknown command 'PRI'\r\n") as port:
-        assert ": what listens there is no gRPC server; " in unreached(f"localhost:{port}")
+        assert ": what listens there is no gRPC server; " in unreachable_message(f"localhost:{port}")
 
 
 # --- proxies ---
@@ -185,7 +187,7 @@ def test_a_server_of_another_kind():
 def test_a_proxy_of_the_environment_is_named(monkeypatch, reply, cause):
     with replying(reply) as port:
         monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{port}")
-        message = unreached("far.example:50051")
+        message = unreachable_message("far.example:50051")
     assert f": {cause}" in message
     assert f"through a proxy named in the environment, http_proxy=127.0.0.1:{port} (no_proxy=far.example " in message
     assert "secret" not in message
@@ -204,19 +206,19 @@ def test_a_proxy_of_the_environment_is_named(monkeypatch, reply, cause):
     ],
     ids=str,
 )
-def test_a_proxy_that_gRPC_does_not_take_is_not_named(monkeypatch, target, environment):
+def test_a_proxy_that_gRPC_does_not_use_is_not_named(monkeypatch, target, environment):
     with refusing() as port:
         for name, value in environment.items():
             monkeypatch.setenv(name, value.replace("PROXY", f"http://127.0.0.1:{port}"))
-        assert "proxy" not in unreached(target.replace("PORT", str(port)), 0.2)
+        assert "proxy" not in unreachable_message(target.replace("PORT", str(port)), 0.2)
 
 
-# --- how long ---
+# --- timeouts ---
 
 
 async def test_the_asynchronous_client_gives_up_likewise():
-    with refusing() as port, silent() as mute:
-        for number, cause in ((port, "connection refused"), (mute, "no reply")):
+    with refusing() as port, silent() as silent_port:
+        for number, cause in ((port, "connection refused"), (silent_port, "no reply")):
             began = time.monotonic()
             async with AsyncClient(f"127.0.0.1:{number}", connect_timeout=0.5) as client:
                 with pytest.raises(Unavailable, match=cause) as caught:
@@ -225,9 +227,9 @@ async def test_the_asynchronous_client_gives_up_likewise():
             assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("nobody", [refusing, silent])
-async def test_the_shorter_of_both_times_rules(nobody):
-    with nobody() as port:
+@pytest.mark.parametrize("unresponsive", [refusing, silent])
+async def test_the_shorter_of_both_timeouts_applies(unresponsive):
+    with unresponsive() as port:
         for timeout, connect_timeout in ((0.4, 60.0), (60.0, 0.4)):
             began = time.monotonic()
             options = {"timeout": timeout, "connect_timeout": connect_timeout}
@@ -243,15 +245,15 @@ async def test_the_shorter_of_both_times_rules(nobody):
             assert time.monotonic() - began < 5
 
 
-async def test_a_server_that_is_reached_and_slow_has_the_time_of_the_call():
+async def test_a_slow_server_that_is_reached_has_the_timeout_of_the_call():
     with serving() as (service, port):
         target = f"127.0.0.1:{port}"
-        service.may.clear()
-        timer = threading.Timer(1.0, service.may.set)
+        service.may_reply.clear()
+        timer = threading.Timer(1.0, service.may_reply.set)
         timer.start()
         with Client(target, connect_timeout=0.3) as client:
             assert client.server_info().version == "0.1.0"
-        service.may.clear()
+        service.may_reply.clear()
         with Client(target, timeout=0.4) as client, pytest.raises(DeadlineExceeded):
             client.server_info()
         async with AsyncClient(target, timeout=0.4) as client:
@@ -260,34 +262,34 @@ async def test_a_server_that_is_reached_and_slow_has_the_time_of_the_call():
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-async def test_a_server_that_was_reached_once_is_waited_for_as_long_as_the_call_may_take(kind):
-    async def ask(client):
+async def test_a_client_that_was_connected_waits_for_its_server_until_the_calls_timeout(kind):
+    async def server_version(client):
         info = client.server_info()
         return (await info if kind is AsyncClient else info).version
 
     with serving() as (_, port):
         client = kind(f"127.0.0.1:{port}", timeout=30, connect_timeout=0.2)
-        assert await ask(client) == "0.1.0"
-    ready = threading.Event()
+        assert await server_version(client) == "0.1.0"
+    finished = threading.Event()
 
-    def later():
-        time.sleep(1.0)  # five times as long as a server that was never reached has
+    def restart_server():
+        time.sleep(1.0)  # five times connect_timeout, which applies to a first connection only
         with serving(port=port):
-            ready.wait(30)
+            finished.wait(30)
 
-    thread = threading.Thread(target=later)
+    thread = threading.Thread(target=restart_server)
     thread.start()
     try:
-        assert await ask(client) == "0.1.0"
+        assert await server_version(client) == "0.1.0"
     finally:
-        ready.set()
+        finished.set()
         thread.join()
         closing = client.close()
         if kind is AsyncClient:
             await closing
 
 
-def test_every_image_of_map_has_the_reason():
+def test_the_error_of_every_image_of_map_has_the_reason():
     with refusing() as port, Client(f"127.0.0.1:{port}", connect_timeout=0.3) as client:
         outcomes = list(client.map([PHOTO] * 3, [GradCAM()], errors="return"))
     assert [error.reason for error in outcomes] == ["SERVER_UNREACHABLE"] * 3
@@ -331,7 +333,7 @@ def test_every_image_of_map_has_the_reason():
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_an_address_that_is_none_is_refused_when_the_client_is_made(kind, target, message):
+def test_an_invalid_address_is_refused_when_the_client_is_created(kind, target, message):
     with pytest.raises(InvalidArgument, match=message) as caught:
         kind(target)
     assert caught.value.field == "target"

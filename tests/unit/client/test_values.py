@@ -1,4 +1,4 @@
-"""What calls return are the SDK's own values: short to print, equal, picklable, open to a newer server."""
+"""Values that calls return: short to print, comparable, picklable, and open to a newer server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def literals(union):
         (StateName, [str(state) for state in JobState if state]),
     ],
 )
-def test_the_literal_types_name_what_the_wire_has(literal, names):
+def test_the_literal_types_have_the_names_of_the_wire(literal, names):
     assert literals(literal) == set(names)
 
 
@@ -81,7 +81,7 @@ def test_a_value_has_the_fields_of_its_message(kind, message):
     assert {field.name for field in fields(kind)} == set(message.DESCRIPTOR.fields_by_name)
 
 
-def test_a_job_has_times_and_what_is_not_there_is_none():
+def test_a_status_has_times_and_none_for_missing_fields():
     message = job_pb2.Job(id="ab", state=job_pb2.JOB_STATE_CANCELLED)
     message.create_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
     message.error.reason = "ABANDONED"

@@ -1,4 +1,4 @@
-"""Every method: the invariants that hold for all, and each one's formula computed slowly."""
+"""Every method: the invariants that hold for all of them, and each one's formula computed by its definition."""
 
 from __future__ import annotations
 
@@ -140,15 +140,15 @@ def test_memory_is_constant_over_a_thousand_jobs_of_changing_classes_and_layers(
     x = nets.images(2)
     items = [Saliency(), CASES["integrated_gradients"], *(GradCAM(name) for name in ("c1", "c2", "c3"))]
 
-    def jobs(count):
+    def memory_after(count):
         for i in range(count):
             explain(fused, x, [items[i % len(items)]], np.full((2, 1), i % 5, np.int32))
         gc.collect()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    before = jobs(200)
+    before = memory_after(200)
     traces = fused.traces
-    assert jobs(1000) - before < 32  # MiB; 33 kB a job would be seen
+    assert memory_after(1000) - before < 32  # MiB; 33 kB a job would be seen
     assert fused.traces == traces
 
 
@@ -173,7 +173,7 @@ def test_progress_rises_to_one_and_methods_share_equal_perturbations(fused):
 # --- formulas ---
 
 
-def signed(network, x, unit=0):
+def signed_gradient(network, x, unit=0):
     item = Saliency(reduction="none")
     return network.run(x, Plan((item,)), np.full((len(x), 1), unit, np.int32)).maps[item][:, 0]
 
@@ -182,7 +182,7 @@ def signed(network, x, unit=0):
 def test_smooth_grad_is_the_moment_of_noisy_gradients(network, name):
     x = nets.images(1).astype(np.float32)
     noisy = [x + np.float32(0.15) * np.ptp(x) * _standard_normal(i, x.shape[1:]) for i in range(6)]
-    gradients = np.stack([signed(network, copy)[0] for copy in noisy]).astype(np.float64)
+    gradients = np.stack([signed_gradient(network, copy)[0] for copy in noisy]).astype(np.float64)
     expected = {
         "smooth_grad": gradients.mean(0),
         "smooth_grad_squared": (gradients**2).mean(0),
@@ -258,17 +258,17 @@ def test_score_cam_weights_channels_by_the_score_of_the_masked_image(fused, upsa
     zero = np.array(fused.preprocess.zero)
     scores = []
     for a in varying:
-        mask = upscaled((a - a.min()) / np.ptp(a))
+        mask = upscale((a - a.min()) / np.ptp(a))
         masked = (zero + (x[0] - zero) * mask[..., None]).astype(np.float32)
         scores.append(fused.run(masked[None], Plan((Saliency(),)), np.zeros((1, 1), np.int32)).scores[0, 0])
     weights = np.exp(np.array(scores) - max(scores))
     expected = np.maximum((weights[:, None, None] / weights.sum() * np.stack(varying)).sum(0), 0)
     actual = explain(fused, x, [item], np.zeros((1, 1), np.int32)).maps[item][0, 0]
-    close(actual, upscaled(expected) if upsampled else expected, 1e-3)
+    close(actual, upscale(expected) if upsampled else expected, 1e-3)
 
 
-def upscaled(plane):
-    """Bilinear with half-pixel centres, by its definition."""
+def upscale(plane):
+    """Resize bilinearly with half-pixel centres, by the definition."""
     h, w = plane.shape
     places = [np.clip((np.arange(nets.SIZE) + 0.5) * n / nets.SIZE - 0.5, 0, n - 1) for n in (h, w)]
     (y, fy), (x, fx) = ((p.astype(int), p % 1) for p in places)

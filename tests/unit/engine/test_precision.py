@@ -1,4 +1,4 @@
-"""What a precision must never do silently: burst, or let small gradients drown."""
+"""Lower precisions: maps stay close to float32, small gradients do not underflow, and an overflow raises an error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from convlens.worker.engine.precision import PRECISIONS
 
 SIGNED = Saliency(reduction="none")
 COSINES = {"float32": 1 - 1e-6, "tf32": 1 - 1e-5, "float16": 0.99, "bfloat16": 0.95}
-"""At least, of images of noise, where rounding switches rectifiers and pools."""
+"""The least cosine similarity, on images of noise, where rounding switches rectifiers and pools."""
 PLAN = Plan((SIGNED, GradCAM("c3", signed=True), Activation("c3")), predictions=1)
 
 
-def scaled(layer: str, factor: float):
+def build_scaled(layer: str, factor: float):
     model = nets.build("fused")
     kernel, bias = model.get_layer(layer).get_weights()
     model.get_layer(layer).set_weights([kernel * np.float32(factor), bias])
@@ -38,14 +38,14 @@ def test_every_network_computes_in_every_precision(name, precision):
     for item, map_ in exact.maps.items():
         assert rough.maps[item].dtype == np.float32
         if name == "edges" and not isinstance(item, Activation):
-            continue  # its one largest value of all of space may become another by rounding, and its gradient with it
+            continue  # rounding may move its one global maximum, and the gradient with it
         assert np.median(cosines(rough.maps[item], map_)) > COSINES[precision]
         np.testing.assert_allclose(np.linalg.norm(rough.maps[item]), np.linalg.norm(map_), rtol=4e-2)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_small_gradients_do_not_drown(precision):
-    model, x = scaled("out", 1e-4), nets.images(2)
+def test_small_gradients_do_not_underflow(precision):
+    model, x = build_scaled("out", 1e-4), nets.images(2)
     exact = Network(model, "none").run(x, PLAN)
     rough = Network(model, "none", precision).run(x, PLAN, exact.targets)
     assert np.abs(exact.maps[SIGNED]).max() < 1e-4
@@ -53,7 +53,7 @@ def test_small_gradients_do_not_drown(precision):
 
 
 def test_float16_raises_overflow_error_where_bfloat16_does_not():
-    model, x = scaled("c1", 1e4), nets.images(2)
+    model, x = build_scaled("c1", 1e4), nets.images(2)
     for plan in (PLAN, Plan((), predictions=3), Plan((Activation("c3"),))):
         with pytest.raises(OverflowError, match="exceed what float16 holds"):
             Network(model, "none", "float16").run(x, plan)
@@ -61,7 +61,7 @@ def test_float16_raises_overflow_error_where_bfloat16_does_not():
     assert all(np.isfinite(map_).all() for map_ in rough.maps.values())
 
 
-def test_tf32_is_float32_to_the_bit_without_a_gpu_but_has_a_digest_of_its_own():
+def test_tf32_equals_float32_without_a_gpu_but_has_its_own_digest():
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):

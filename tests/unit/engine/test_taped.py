@@ -1,4 +1,4 @@
-"""What has no written rule is explained all the same: held against GradientTape, in both generations of Keras."""
+"""Layers without a written rule are explained, too: compared with GradientTape, in Keras 2 and Keras 3."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def close(actual, expected, tolerance=1e-5):
 
 
 def tape(package, model, x, unit, layer):
-    """By GradientTape and Keras alone: logits, ∂logit/∂input, a layer's output, ∂logit/∂(that output)."""
+    """Compute with GradientTape and Keras alone: logits, ∂logit/∂input, a layer's output, ∂logit/∂(that output)."""
     last = model.layers[-1]
     inner = package.Model(model.input, [last.input, model.get_layer(layer).output])
     above = package.Model(model.get_layer(layer).output, last.input)
@@ -51,7 +51,7 @@ def tape(package, model, x, unit, layer):
 
 @pytest.mark.parametrize("generation", PACKAGES)
 @pytest.mark.parametrize("name", taped_nets.cases(keras))
-def test_every_case_has_the_gradients_of_the_tape(generation, name):
+def test_maps_and_scores_are_those_of_the_tape(generation, name):
     package = PACKAGES[generation]
     model = taped_nets.build(package, name)
     network = Network(model, "none")
@@ -84,23 +84,23 @@ def test_guided_backpropagation_passes_taped_steps_without_activations(name, rul
     model = taped_nets.build(keras, name)
 
     @tf.custom_gradient
-    def rectified(value):
-        def passed(dy):
+    def rectify(value):
+        def gradient(dy):
             return tf.nn.relu(dy) * (tf.cast(value > 0, tf.float32) if rule == "guided" else 1.0)
 
-        return tf.nn.relu(value), passed
+        return tf.nn.relu(value), gradient
 
-    def changed(layer):
+    def replace_relu(layer):
         config = layer.get_config()
         if isinstance(layer, L.ReLU):
-            return L.Activation(rectified, name=layer.name)
+            return L.Activation(rectify, name=layer.name)
         if getattr(layer, "activation", None) is keras.activations.relu:
             copy = type(layer).from_config(config | {"activation": "linear"})
-            copy.activation = rectified
+            copy.activation = rectify
             return copy
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=changed)
+    copy = keras.models.clone_model(model, clone_function=replace_relu)
     copy.set_weights(model.get_weights())
     x = taped_nets.images()
     _, expected, _, _ = tape(keras, copy, x, 2, "before")
@@ -193,8 +193,8 @@ def test_equal_models_have_equal_digests_and_others_different_ones(generation, t
             assert Network(other, "none").digest != digest
 
 
-def saved(package, path, *layers):
-    """A model of these layers, and operations, with seeded weights, from its file."""
+def save_and_load(package, path, *layers):
+    """Save a model of these layers and operations with seeded weights, and load it."""
     package.utils.set_random_seed(1)
     package.backend.clear_session()
     x = inputs = package.Input((16, 16, 3))
@@ -217,7 +217,7 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_options_of_operations_are_in_the_digest(name, tmp_path):
     path = tmp_path / "m.keras"
-    models = [saved(keras, path, L.Conv2D(4, 3), layer, L.Flatten(), L.Dense(3)) for layer in OPTIONS[name]]
+    models = [save_and_load(keras, path, L.Conv2D(4, 3), layer, L.Flatten(), L.Dense(3)) for layer in OPTIONS[name]]
     one, other = (Network(model, "unit").digest for model in models)
     assert one != other
 
@@ -235,7 +235,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize(("generation", "head"), [(name, head) for name, heads in HEADS.items() for head in heads])
-def test_probabilities_made_by_any_function_are_no_scores(generation, head):
+def test_probabilities_of_any_function_are_not_used_as_scores(generation, head):
     package = PACKAGES[generation]
     inputs = package.Input((16, 16, 3))
     z = package.layers.Dense(3, name="z")(package.layers.Flatten()(inputs))
@@ -262,7 +262,7 @@ def test_probabilities_of_several_places_are_refused(generation, head):
         Network(PACKAGES[generation].Model(inputs, layers.Flatten()(x)), "none")
 
 
-def test_an_operation_is_not_taken_for_the_layer_of_its_name():
+def test_an_operation_is_not_mistaken_for_the_layer_of_its_name():
     inputs = keras.Input((16, 16, 3))
     model = keras.Model(inputs, L.Dense(3, name="out")(K.reshape(inputs, (-1, 768))))
     actual = Network(model, "none").run(taped_nets.images(), Plan((SIGNED,)), np.zeros((2, 1), np.int32))
@@ -288,7 +288,7 @@ def test_layer_names_that_are_invalid_in_a_graph_are_accepted():
     assert network.run(taped_nets.images(), Plan((SIGNED,))).maps[SIGNED].any()
 
 
-def test_a_wrapped_convolution_is_one():
+def test_a_wrapped_convolution_is_recognized():
     inputs = keras.Input((16, 16, 3))
     x = L.SpectralNormalization(L.Conv2D(4, 3), name="wrapped")(L.Conv2D(4, 3, name="first")(inputs))
     network = Network(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))), "none")
@@ -296,26 +296,26 @@ def test_a_wrapped_convolution_is_one():
     assert not network.unavailable_methods
 
 
-RAW = {
+RESCALING = {
     "behind a pool": lambda x: L.Rescaling(1 / 255)(L.AveragePooling2D(2)(x)),
     "behind a clip": lambda x: K.clip(x, 0, 255) / 255.0,
     "behind a crop": lambda x: L.Rescaling(1 / 255)(L.RandomCrop(12, 12)(x)),
     "less its own mean": lambda x: x - K.mean(x, (1, 2), keepdims=True),
     "a root": lambda x: K.sqrt(x) / 16.0,
 }
-EXPECTING = {
+NOT_RESCALING = {
     "channels turned": lambda x: x[..., ::-1],
     "one channel": lambda x: x[..., :1],
     "grey repeated": lambda x: L.Concatenate()([x[..., :1]] * 3),
 }
 
 
-@pytest.mark.parametrize("name", [*RAW, *EXPECTING])
+@pytest.mark.parametrize("name", [*RESCALING, *NOT_RESCALING])
 def test_operations_that_rescale_pixels_are_detected(name):
     inputs = keras.Input((16, 16, 3))
-    x = (RAW | EXPECTING)[name](inputs)
+    x = (RESCALING | NOT_RESCALING)[name](inputs)
     model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Conv2D(4, 3)(x))))
-    assert bool(find_rescaling_layer(model)) == (name in RAW)
+    assert bool(find_rescaling_layer(model)) == (name in RESCALING)
 
 
 def test_rescaling_is_detected_only_where_every_branch_rescales():
@@ -374,7 +374,7 @@ def test_methods_of_class_activation_maps_are_their_formulas_at_a_residual_sum()
         close(actual[GradCAM("add", method=method, signed=True)][:, 0], formula(a, g).numpy(), 1e-4)
 
 
-def _refused():
+def _unsupported_models():
     x = keras.Input((16, 16, 3), name="photo")
     other = keras.Input((4,), name="age")
     features = L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(x))
@@ -401,11 +401,11 @@ def _refused():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("message", _refused())
+@pytest.mark.parametrize("message", _unsupported_models())
 def test_unsupported_models_are_refused_by_name(message):
-    with pytest.raises(UnsupportedLayer) as refused:
-        Network(_refused()[message], "none")
-    assert message in str(refused.value)
+    with pytest.raises(UnsupportedLayer) as caught:
+        Network(_unsupported_models()[message], "none")
+    assert message in str(caught.value)
 
 
 def test_one_of_several_outputs_is_explained_by_its_name():
@@ -423,7 +423,7 @@ def test_one_of_several_outputs_is_explained_by_its_name():
         Network(model, "none", output="age")
 
 
-def test_a_model_of_any_size_takes_the_size_it_is_given():
+def test_a_model_of_any_size_takes_images_of_the_stated_size():
     x = keras.Input((None, None, 3))
     model = keras.Model(x, L.Dense(3, name="out")(L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="c")(x))))
     network = Network(model, "none", size=(16, 16))
@@ -508,7 +508,7 @@ def test_a_tie_of_two_classes_is_the_second_one():
     assert actual.predicted.tolist() == [[1], [1]]
 
 
-def test_probabilities_that_are_flattened_at_the_end_are_the_heads():
+def test_flattened_probabilities_belong_to_the_head():
     x = keras.Input((16, 16, 3))
     y = L.GlobalAveragePooling2D(keepdims=True)(L.Conv2D(6, 3, activation="relu", name="c")(x))
     y = L.Conv2D(5, 1, name="logits")(y)

@@ -17,7 +17,7 @@ from convlens.jobs.runtime.background import Loop
 
 @pytest.fixture
 def run():
-    """Starts loops that end with the test."""
+    """Starts a loop, which the end of the test stops."""
     loops = []
 
     def start(name, work, interval=0.01, **options):
@@ -58,7 +58,7 @@ def test_an_error_is_logged_once_counted_and_followed_by_other_rounds(run, caplo
     loop = run(name, work)
     until(lambda: work.rounds > 5)
     assert errors(name) >= 5
-    assert sum(f"loop={name}" in it.getMessage() for it in caplog.records) == 1
+    assert sum(f"loop={name}" in record.getMessage() for record in caplog.records) == 1
     assert loop.is_healthy
     caplog.set_level("INFO")
     work.error = None
@@ -109,4 +109,4 @@ def test_stopping_ends_the_thread_after_its_last_work(run):
     loop = run("ending", Raising(None), 60, at_end=lambda: ended.append(True))
     loop.stop()
     assert ended == [True]
-    assert "ending" not in {it.name for it in threading.enumerate()}
+    assert "ending" not in {thread.name for thread in threading.enumerate()}

@@ -1,4 +1,4 @@
-"""DirectoryPayloads: payloads are whole or gone, and nothing that others own is touched."""
+"""DirectoryPayloads: payloads are complete or gone, and files of others are not touched."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OLD, NEW, EXPIRED, LASTING, OTHER = (f"{i:032x}" for i in range(5))
 """Names of payloads."""
 
 
-def test_sweep_deletes_expired_payloads_alone(store, tmp_path):
+def test_sweep_deletes_only_expired_payloads(store, tmp_path):
     store.put(EXPIRED, [b"x"], 60)
     store.put(LASTING, [b"x"], 60)
     os.utime(tmp_path / EXPIRED, (1, 1))
     store.sweep()
-    assert {it.name for it in tmp_path.iterdir()} == {LASTING, ".spares"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {LASTING, ".spares"}
 
 
 def test_a_payload_that_cannot_be_deleted_is_logged(store, tmp_path, caplog):
@@ -55,24 +55,24 @@ def test_a_batch_is_freed_before_the_next_is_drawn(monkeypatch):
 
 @pytest.fixture
 def others(tmp_path):
-    """Files of somebody else, and a folder of theirs, that payloads' files could be mistaken for."""
-    place = tmp_path / "others"
-    place.mkdir()
+    """A folder of another program, with files whose names resemble those of payloads."""
+    folder = tmp_path / "others"
+    folder.mkdir()
     for name in ("notes.txt", "holiday", LASTING, f"{LASTING}.part", ".hidden"):
-        (place / name).write_text("precious")
-        os.utime(place / name, (1, 1))
-    return place
+        (folder / name).write_text("precious")
+        os.utime(folder / name, (1, 1))
+    return folder
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "holiday", "a-folder/", LASTING, ".spares"])
-def test_a_folder_with_other_things_in_it_is_refused(tmp_path, name):
+def test_a_folder_that_holds_other_files_is_refused(tmp_path, name):
     path = tmp_path / "folder" / name
     path.parent.mkdir()
     path.parent.chmod(0o755)
     path.mkdir() if name.endswith("/") else path.write_text("precious")
     with pytest.raises(UnusableFolder, match=r"holds other things than payloads \('.*give one that is empty"):
         DirectoryPayloads(tmp_path / "folder", time.time)
-    assert [it.name for it in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert path.parent.stat().st_mode & 0o777 == 0o755
 
 
@@ -82,10 +82,10 @@ def test_a_fresh_file_system_is_an_empty_folder(tmp_path):
         store = DirectoryPayloads(tmp_path, lambda: time.time() + 3600)
         store.put(OLD, [b"x"], -60)
         store.sweep()
-        assert {it.name for it in tmp_path.iterdir()} == {"lost+found", ".spares"}
+        assert {entry.name for entry in tmp_path.iterdir()} == {"lost+found", ".spares"}
 
 
-def test_only_files_that_the_store_made_are_ever_deleted(store, tmp_path, others, monkeypatch):
+def test_only_files_that_the_store_created_are_deleted(store, tmp_path, others, monkeypatch):
     monkeypatch.setattr(payload_files, "UNLOCKED_SECONDS", -1.0)
     monkeypatch.setattr(file_pool, "MAX_AGE", -60.0)
     elsewhere = tmp_path / "elsewhere"
@@ -95,8 +95,8 @@ def test_only_files_that_the_store_made_are_ever_deleted(store, tmp_path, others
     (tmp_path / OTHER).mkdir()
     others.rename(tmp_path / "folder")
     shutil.copytree(tmp_path / "folder", tmp_path / ".spares", dirs_exist_ok=True)
-    for it in (tmp_path / "folder").iterdir():
-        it.rename(tmp_path / it.name)
+    for entry in (tmp_path / "folder").iterdir():
+        entry.rename(tmp_path / entry.name)
     (tmp_path / "folder").rmdir()
     before = set(tmp_path.rglob("*"))
     store.put(NEW, [b"x"], -60)
@@ -143,10 +143,10 @@ def test_a_moved_folder_stays_in_use_when_a_link_takes_its_path(tmp_path, others
     store.delete([LASTING])
     store.sweep()
     assert set(others.rglob("*")) == before
-    assert {it.name for it in (tmp_path / "moved").iterdir()} == {".spares", OLD}
+    assert {entry.name for entry in (tmp_path / "moved").iterdir()} == {".spares", OLD}
 
 
-def test_a_removed_folder_is_made_again(store, tmp_path):
+def test_a_removed_folder_is_created_again(store, tmp_path):
     reader = DirectoryPayloads(tmp_path, time.time)
     store.put(OLD, [b"x"], 60)
     shutil.rmtree(tmp_path)
@@ -171,19 +171,19 @@ def test_the_folder_and_its_files_are_closed_to_other_users(tmp_path, umask, cap
     finally:
         os.umask(before)
     assert "was open to other users (mode 755): it is 700 now" in caplog.text
-    assert [it.stat().st_mode & 0o777 for it in (folder, folder / ".spares", folder / OLD)] == [0o700, 0o700, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / ".spares", folder / OLD)] == [0o700, 0o700, 0o600]
 
 
 def test_a_folder_that_cannot_be_private_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path)
-    for name, why in (
+    for name, reason in (
         ("file", "is no folder"),
         ("file/inner", "cannot be used: Not a directory"),
         ("link", "is a symbolic link"),
         ("x" * 300, "cannot be used: File name too long"),
     ):
-        with pytest.raises(UnusableFolder, match=f"{name} {why}.*; give "):
+        with pytest.raises(UnusableFolder, match=f"{name} {reason}.*; give "):
             DirectoryPayloads(tmp_path / name, time.time)
     with pytest.raises(UnusableFolder, match=r"(is for every user|belongs to another user)"):
         DirectoryPayloads(Path("/dev/shm"), time.time)
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_private_is_refused(tmp_path):
             DirectoryPayloads(tmp_path / "another", time.time)
 
 
-def test_a_killed_writers_file_is_deleted_and_a_living_ones_is_not(store, tmp_path, monkeypatch):
+def test_the_file_of_a_killed_writer_is_deleted_and_that_of_a_running_one_is_not(store, tmp_path, monkeypatch):
     monkeypatch.setattr(payload_files, "UNLOCKED_SECONDS", -1.0)
     code = """if True:
         import os, signal, sys, time
@@ -208,16 +208,16 @@ def test_a_killed_writers_file_is_deleted_and_a_living_ones_is_not(store, tmp_pa
     assert (tmp_path / f"{OLD}.part").exists()
 
     def parts():
-        yield bytes(BATCH_BYTES)  # which is written before the next part is drawn
+        yield bytes(BATCH_BYTES)  # written before the next part is drawn
         assert (tmp_path / f"{NEW}.part").stat().st_size == BATCH_BYTES
         store.sweep()
         yield b"end"
 
     assert store.put(NEW, parts(), 60) == BATCH_BYTES + 3
-    assert {it.name for it in tmp_path.iterdir()} == {NEW, ".spares"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {NEW, ".spares"}
 
 
-def test_a_write_that_fails_is_store_full_and_leaves_nothing(store, tmp_path):
+def test_a_write_that_fails_raises_store_full_and_leaves_no_file(store, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
@@ -225,7 +225,7 @@ def test_a_write_that_fails_is_store_full_and_leaves_nothing(store, tmp_path):
             store.put(OLD, [b"x" * 20_000], 60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {it.name for it in tmp_path.iterdir()} == {".spares"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {".spares"}
 
 
 @pytest.mark.parametrize(
@@ -243,17 +243,17 @@ def test_a_write_that_fails_is_store_full_and_leaves_nothing(store, tmp_path):
     ],
 )
 def test_reads_may_block_unless_the_folder_is_in_memory(tmp_path, monkeypatch, mounts, folder, may_block):
-    place = tmp_path / "place"
-    place.mkdir()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
     table = tmp_path / "mounts"
     if mounts:
-        table.write_text(mounts.replace("{}", str(place)))
+        table.write_text(mounts.replace("{}", str(mounted)))
     monkeypatch.setattr(directory, "MOUNTS", table)
-    assert DirectoryPayloads(place / folder, time.time).may_block == may_block
+    assert DirectoryPayloads(mounted / folder, time.time).may_block == may_block
 
 
 def test_a_folder_that_replaces_another_is_used_by_all_processes(tmp_path):
-    """As when the folder was moved and a process that started later made it again."""
+    """As happens when the folder is moved and a process that starts later creates it again."""
     folder = tmp_path / "payloads"
     server = DirectoryPayloads(folder, time.time)
     folder.rename(tmp_path / "moved")

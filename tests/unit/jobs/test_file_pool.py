@@ -1,4 +1,4 @@
-"""FilePool: deleted payloads' files are used again, by one writer each, and the pool is bounded."""
+"""FilePool: files of deleted payloads are reused, each by one writer, and the pool is bounded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLD, NEW, SMALL, LARGE = (f"{i:032x}" for i in range(4))
 """Names of payloads."""
 
 
-def numbered(i: int, prefix: str = "a") -> str:
+def payload_name(i: int, prefix: str = "a") -> str:
     return f"{prefix}{i:031x}"
 
 
@@ -26,10 +26,10 @@ def pooled_files(folder):
     return sorted((folder / ".spares").iterdir())
 
 
-def test_a_deleted_payloads_file_is_used_again_and_holds_what_was_written_last(store, tmp_path):
+def test_a_deleted_payloads_file_is_reused_and_holds_what_was_written_last(store, tmp_path):
     store.put(OLD, [b"o" * 5000], 60)
     inode = (tmp_path / OLD).stat().st_ino
-    store.delete([OLD, numbered(1)])
+    store.delete([OLD, payload_name(1)])
     with pytest.raises(PayloadGone):
         store.read(OLD, 0, 1)
     assert store.put(NEW, [b"n" * 4000, b"n" * 500, b"m"], 60) == 4501
@@ -47,7 +47,7 @@ def test_a_payload_of_another_size_leaves_a_pooled_file_alone(store, tmp_path):
     assert len(pooled_files(tmp_path)) == 1
 
 
-def test_payloads_of_more_than_a_batch_share_pooled_files(store, tmp_path):
+def test_payloads_of_more_than_a_batch_reuse_pooled_files(store, tmp_path):
     large = [bytes(BATCH_BYTES), b"large"]
     store.put(LARGE, large, 60)
     inode = (tmp_path / LARGE).stat().st_ino
@@ -60,12 +60,12 @@ def test_payloads_of_more_than_a_batch_share_pooled_files(store, tmp_path):
 def test_two_processes_never_get_one_file(store, tmp_path):
     other = DirectoryPayloads(tmp_path, time.time)
     for i in range(8):
-        store.put(numbered(i), [bytes(5000)], 60)
-    store.delete([numbered(i) for i in range(8)])
+        store.put(payload_name(i), [bytes(5000)], 60)
+    store.delete([payload_name(i) for i in range(8)])
     for i in range(8):
-        (store if i % 2 else other).put(numbered(i, "b"), [bytes([i]) * 5000], 60)
-    assert [store.read(numbered(i, "b"), 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
-    assert len({(tmp_path / numbered(i, "b")).stat().st_ino for i in range(8)}) == 8
+        (store if i % 2 else other).put(payload_name(i, "b"), [bytes([i]) * 5000], 60)
+    assert [store.read(payload_name(i, "b"), 0, 5000) for i in range(8)] == [bytes([i]) * 5000 for i in range(8)]
+    assert len({(tmp_path / payload_name(i, "b")).stat().st_ino for i in range(8)}) == 8
 
 
 def test_threads_share_a_store(store, tmp_path):
@@ -74,7 +74,7 @@ def test_threads_share_a_store(store, tmp_path):
 
     def work(thread):
         for i in range(100):
-            name, data = numbered(1000 * thread + i), bytes([thread, i]) * 2000
+            name, data = payload_name(1000 * thread + i), bytes([thread, i]) * 2000
             store.put(name, [data], 60)
             assert store.read(name, 0, 4000) == data
             store.delete([name])
@@ -87,17 +87,17 @@ def test_threads_share_a_store(store, tmp_path):
     assert 1 <= len(pooled_files(tmp_path)) <= 8
 
 
-def test_reading_a_file_that_is_used_again_meanwhile_is_payload_gone(store, tmp_path, monkeypatch):
+def test_reading_a_file_that_is_reused_meanwhile_raises_payload_gone(store, tmp_path, monkeypatch):
     store.put(OLD, [b"o" * 5000], 60)
     pread = os.pread
 
-    def late(*args):
+    def replace_and_read(*args):
         store.delete([OLD])
         store.put(NEW, [b"a" * 5000], 60)
         return pread(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pread", late)
+        patched.setattr(os, "pread", replace_and_read)
         with pytest.raises(PayloadGone):
             store.read(OLD, 0, 5000)
     assert store.read(NEW, 0, 5000) == b"a" * 5000
@@ -109,8 +109,8 @@ def test_the_file_pool_is_bounded_in_bytes_and_time(tmp_path, monkeypatch):
     monkeypatch.setattr(file_pool, "LISTING_SECONDS", 0.0)
     store = DirectoryPayloads(tmp_path, time.time)
     for i in range(4):
-        store.put(numbered(i), [bytes(5000)], 60)
-    store.delete([numbered(i) for i in range(4)])
+        store.put(payload_name(i), [bytes(5000)], 60)
+    store.delete([payload_name(i) for i in range(4)])
     assert len(pooled_files(tmp_path)) == 2
     store.sweep()
     assert len(pooled_files(tmp_path)) == 2
@@ -122,11 +122,11 @@ def test_the_file_pool_is_bounded_in_bytes_and_time(tmp_path, monkeypatch):
 def test_the_file_pool_is_bounded_in_files(store, tmp_path):
     stores = [store, *(DirectoryPayloads(tmp_path, time.time) for _ in range(3))]
     for i in range(4000):
-        stores[i % 4].put(numbered(i), [b"tiny", bytes(i)], 60)
+        stores[i % 4].put(payload_name(i), [b"tiny", bytes(i)], 60)
     for i in range(4000):
-        stores[i % 4].delete([numbered(i)])
+        stores[i % 4].delete([payload_name(i)])
     assert 100 < len(pooled_files(tmp_path)) <= file_pool.MAX_FILES + 4 * file_pool.MAX_FILES // file_pool.SHARE
-    assert {it.name for it in tmp_path.iterdir()} == {".spares"}
+    assert {path.name for path in tmp_path.iterdir()} == {".spares"}
 
 
 def test_payloads_are_written_and_deleted_when_the_pools_folder_is_gone(store, tmp_path):

@@ -1,4 +1,4 @@
-"""Targets by label: any spelling that is not ambiguous; others are refused with what there is."""
+"""Targets by label: any spelling that is not ambiguous; others are refused with suggestions."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ def test_one_sigmoid_unit_is_two_classes_with_a_label_each():
         name="net", input_shape=[8, 8, 3], score_layer="p", labels=["cat", "dog"], classes=2, methods=["vanilla"],
         layers=[model_pb2.Layer(name="p", kind="Dense", shape=[1])],
     )  # fmt: skip
-    for given, unit in ((target(index=1), 1), (target(label="cat"), 0), (target(label="Dog"), 1)):
-        spec = spec_pb2.JobSpec(images=[spec_pb2.Image()], visualizations=[saliency()], targets=[given])
+    for requested, unit in ((target(index=1), 1), (target(label="cat"), 0), (target(label="Dog"), 1)):
+        spec = spec_pb2.JobSpec(images=[spec_pb2.Image()], visualizations=[saliency()], targets=[requested])
         assert resolve(spec, card).targets == ((unit,),)

@@ -1,4 +1,4 @@
-"""JobSpec + card → plan: names, shapes and sizes of the arrays; what the model cannot do is refused by its field."""
+"""JobSpec + card → plan: names, shapes and sizes of the arrays; a wrong field is refused by its name."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ ARRAYS = [
 @pytest.mark.parametrize(
     ("targets", "axis"), [([], ()), ([target(index=3)], ()), ([target(top_k=4)], (4,)), ([target(indices=[2])], (1,))]
 )
-def test_an_array_has_its_name_and_shape(visualization, name, shape, targeted, targets, axis):
+def test_a_visualization_yields_an_array_of_this_name_and_shape(visualization, name, shape, targeted, targets, axis):
     plan = plan_of(visualization, targets=targets)
     (tensor,) = plan.tensors
-    whole = (2, *(axis if targeted else ()), *shape)
-    assert (tensor.name, tensor.shape, tensor.targeted) == (name, whole, targeted)
-    assert plan.result_bytes == 4 * math.prod(whole)
+    expected = (2, *(axis if targeted else ()), *shape)
+    assert (tensor.name, tensor.shape, tensor.targeted) == (name, expected, targeted)
+    assert plan.result_bytes == 4 * math.prod(expected)
     assert plan.target_axis == bool(axis)
 
 
@@ -71,7 +71,7 @@ def test_every_method_yields_an_array():
 
 def test_arrays_are_in_the_order_of_the_request_and_add_up():
     plan = plan_of(grad_cam(), activations("c2", "p1", channels=[1]), saliency(), images=3)
-    assert [it.name for it in plan.tensors] == ["grad_cam", "activations/c2", "activations/p1", "saliency"]
+    assert [tensor.name for tensor in plan.tensors] == ["grad_cam", "activations/c2", "activations/p1", "saliency"]
     assert plan.result_bytes == 3 * 4 * (16 * 24 * 3 + 32 * 48)
     assert plan.tensors[1].method == LayerOutput("c2", (1,))
     assert plan.tensors[1].channels == (1,)
@@ -202,7 +202,7 @@ def test_the_output_format_decides_shape_and_bytes():
 
 
 @pytest.mark.parametrize(
-    ("change", "field", "text"), WRONG_FIELDS, ids=[f"{i}-{it[1]}" for i, it in enumerate(WRONG_FIELDS)]
+    ("change", "field", "text"), WRONG_FIELDS, ids=[f"{i}-{field}" for i, (_, field, _) in enumerate(WRONG_FIELDS)]
 )
 def test_a_wrong_field_is_named_with_what_is_allowed(change, field, text):
     with pytest.raises(SpecError) as caught:
@@ -230,7 +230,8 @@ def test_working_bytes_are_the_arrays_and_a_copy_of_the_largest_map_that_is_resi
     whole, resized = activations("c1"), with_output(activations("c1", "c2"), height=1, width=1)
     c1, c2 = (4 * math.prod(LAYERS[name][1]) for name in ("c1", "c2"))
     working = [
-        resolve(spec_pb2.JobSpec(images=images, visualizations=[it]), CARD).working_bytes for it in (whole, resized)
+        resolve(spec_pb2.JobSpec(images=images, visualizations=[visualization]), CARD).working_bytes
+        for visualization in (whole, resized)
     ]
     assert working == [2 * c1, 2 * (c1 + c2) + max(c1, c2)]
 

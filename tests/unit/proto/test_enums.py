@@ -1,4 +1,4 @@
-"""Enums' short names: every enum of the wire has them, and they lead back to its values."""
+"""Every enum of the wire has short names, which map back to its values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENUMS = [
 
 
 @pytest.mark.parametrize("enum", ENUMS, ids=lambda enum: enum.DESCRIPTOR.name)
-def test_short_names_lead_back_to_the_values(enum):
+def test_short_names_map_back_to_the_values(enum):
     values = values_by_name(enum)
     assert {0, *values.values()} == set(enum.values())
     assert [short_name(enum, value) for value in values.values()] == list(values)

@@ -1,4 +1,4 @@
-"""Files of the formats that are read are opened, others are refused by the name of their format."""
+"""Image files of the supported formats are opened; others are refused by the name of their format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encode(fmt, **options):
 
 FILES = {fmt: encode(fmt) for fmt in FORMATS} | {"JPEG2000 codestream": encode("JPEG2000", no_jp2=True)}
 MEDIA = b"\0\0\0\x18ftyp%b\0\0\0\0isom%b"
-NAMED = {
+UNSUPPORTED = {
     "a HEIC picture": [MEDIA % (b"heic", b"mif1"), MEDIA % (b"mif1", b"heic"), MEDIA % (b"msf1", b"hevc")],
     "a camera's raw file": [MEDIA % (b"crx ", b"isom"), b"FUJIFILMCCD-RAW 0201", b"IIU\0\x18\0\0\0"],
     "a video": [MEDIA % (b"qt  ", b"qt  "), MEDIA % (b"mp42", b"mp41"), b"RIFF\0\0\0\0AVI LIST", b"\x1aE\xdf\xa3"],
@@ -64,7 +64,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize(("name", "data"), [(name, data) for name, several in NAMED.items() for data in several])
+@pytest.mark.parametrize(("name", "data"), [(name, data) for name, several in UNSUPPORTED.items() for data in several])
 def test_a_file_of_another_format_is_refused_by_name_and_with_a_remedy(name, data):
     message = explain_unsupported(data[:HEAD_BYTES])
     assert message.startswith(f"{name} is no image of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF, JPEG2000, AVIF; ")
@@ -97,9 +97,9 @@ def test_a_file_damaged_at_its_beginning_is_refused_as_damaged(name):
 
 @pytest.mark.parametrize(("name", "lacking"), [("AVIF", "avif"), ("WEBP", "webp"), ("JPEG2000", "jpg_2000")])
 def test_a_format_that_pillow_lacks_is_refused_by_name(monkeypatch, name, lacking):
-    for list_ in ("get_supported_modules", "get_supported_codecs"):
-        names = [name for name in getattr(features, list_)() if name != lacking]
-        monkeypatch.setattr(features, list_, lambda names=names: names)
+    for function in ("get_supported_modules", "get_supported_codecs"):
+        names = [name for name in getattr(features, function)() if name != lacking]
+        monkeypatch.setattr(features, function, lambda names=names: names)
     decodable_formats.cache_clear()
     try:
         assert set(FORMATS) - set(decodable_formats()) == {name}
@@ -119,7 +119,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
-def test_a_tiff_that_would_take_much_memory_is_not_opened(bomb):
+def test_a_tiff_that_would_need_much_memory_is_not_opened(bomb):
     with pytest.raises(PictureError, match=r"allowed: (65536|16777216)"):
         open_picture(bomb)
 
@@ -133,7 +133,7 @@ def test_a_tiff_of_ten_million_strips_takes_neither_time_nor_memory():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
-def test_a_directory_of_too_many_entries_is_refused_also_of_a_bigtiff():
+def test_a_directory_of_too_many_entries_is_refused_in_a_tiff_and_a_bigtiff():
     big = b"II+\0\x08\0\0\0" + (16).to_bytes(8, "little") + (1 << 40).to_bytes(8, "little") + bytes(99)
     for file in (b"II*\0\x08\0\0\0\xff\xff" + bytes(99), b"MM\0*\0\0\0\x08\xff\xff" + bytes(99), big):
         with pytest.raises(PictureError, match=r"has \d+ tags; allowed: 4096"):
@@ -146,10 +146,10 @@ def test_no_file_is_opened_as_another_format_than_its_first_bytes_say(name, draw
     data = bytearray(FILES[name])
     for at in draw.draw(st.lists(st.integers(0, min(len(data), 300) - 1), min_size=1, max_size=8)):
         data[at] = draw.draw(st.integers(0, 255))
-    known = format_of(bytes(data[:512]))
+    detected = format_of(bytes(data[:512]))
     try:
         with open_picture(bytes(data)) as image:
-            assert image.format in {known, "MPO"}
+            assert image.format in {detected, "MPO"}
     except Exception:  # noqa: BLE001 - callers treat any error as damage
         return
 
@@ -167,4 +167,4 @@ def test_pillows_warnings_are_not_logged():
         with open_picture(jpeg) as image:
             image.getexif()
         warnings.warn("another's", stacklevel=1)
-    assert [str(it.message) for it in caught] == ["another's"]
+    assert [str(warning.message) for warning in caught] == ["another's"]

@@ -1,4 +1,4 @@
-"""The committed stubs are what their .proto files generate, and nothing in those files goes unexplained."""
+"""The committed stubs are what their .proto files generate, and every declaration in those files has a comment."""
 
 from __future__ import annotations
 

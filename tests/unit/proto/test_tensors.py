@@ -1,4 +1,4 @@
-"""Arrays and tensors: bit for bit both ways, and nothing that does not fit gets through."""
+"""Arrays and tensors: conversion is lossless both ways, and what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_transposed_array_is_sent_row_major():
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", "<i4", "?"])
-def test_what_the_wire_does_not_have_is_refused_by_name(dtype):
+def test_a_dtype_that_the_wire_lacks_is_refused(dtype):
     with pytest.raises(tensors.TensorError, match="cannot be sent"):
         tensors.encode(np.zeros(2, dtype))
 
@@ -47,7 +47,7 @@ def test_what_the_wire_does_not_have_is_refused_by_name(dtype):
         ({"datatype": 77}, "none of"),
     ],
 )
-def test_bytes_that_make_no_array_are_refused(change, message):
+def test_a_tensor_that_is_no_array_is_refused(change, message):
     fields = {"datatype": tensor_pb2.DATA_TYPE_FP32, "shape": [2], "data": b"\0" * 8} | change
     with pytest.raises(tensors.TensorError, match=message):
         tensors.decode(tensor_pb2.Tensor(**fields))
@@ -56,12 +56,12 @@ def test_bytes_that_make_no_array_are_refused(change, message):
 def test_an_announced_array_is_verified_by_its_checksum():
     array = np.arange(5, dtype=np.float32)
     spec = tensors.describe(array, "x")
-    arrived = tensors.allocate(spec)
-    tensors.buffer_of(arrived)[:] = bytes(tensors.buffer_of(array))
-    tensors.verify(arrived, spec)
-    arrived[3] += 1
+    received = tensors.allocate(spec)
+    tensors.buffer_of(received)[:] = bytes(tensors.buffer_of(array))
+    tensors.verify(received, spec)
+    received[3] += 1
     with pytest.raises(tensors.TensorError, match="CRC-32"):
-        tensors.verify(arrived, spec)
+        tensors.verify(received, spec)
 
 
 def test_an_announcement_that_contradicts_itself_is_refused():

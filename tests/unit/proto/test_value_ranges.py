@@ -1,4 +1,4 @@
-"""Float pixels mean what is stated, or what is unmistakable; anything else is refused with what to say."""
+"""Float pixels have the stated range, or the only one they can have; ambiguous ones are refused with a remedy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from convlens.v1 import spec_pb2
 from convlens.v1.value_ranges import RANGES, UNMISTAKABLE, explain_refusal, to_255
 
-UNSAID = spec_pb2.VALUE_RANGE_UNSPECIFIED
+UNSPECIFIED = spec_pb2.VALUE_RANGE_UNSPECIFIED
 
 
 def test_every_range_of_the_wire_can_be_stated():
-    assert {UNSAID, *RANGES.values()} == set(spec_pb2.ValueRange.values())
+    assert {UNSPECIFIED, *RANGES.values()} == set(spec_pb2.ValueRange.values())
 
 
 @pytest.mark.parametrize("stated", RANGES.items(), ids=str)
-def test_a_stated_range_takes_what_lies_in_it_and_nothing_else(stated):
+def test_a_stated_range_accepts_values_within_it_and_no_others(stated):
     (black, white), number = stated
     assert explain_refusal(black, white, number) is None
     assert explain_refusal(white, white, number) is None
@@ -27,8 +27,8 @@ def test_a_stated_range_takes_what_lies_in_it_and_nothing_else(stated):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (0, UNMISTAKABLE), (3, 3)])
-def test_without_a_range_only_what_can_be_nothing_else_is_0_to_255(low, high):
-    assert explain_refusal(low, high, UNSAID) is None
+def test_without_a_stated_range_only_unambiguous_values_are_read_as_0_to_255(low, high):
+    assert explain_refusal(low, high, UNSPECIFIED) is None
 
 
 @pytest.mark.parametrize(
@@ -45,23 +45,23 @@ def test_without_a_range_only_what_can_be_nothing_else_is_0_to_255(low, high):
         (math.nan, math.nan, "must be finite"),
     ],
 )
-def test_what_may_be_meant_otherwise_is_refused_with_the_remedy(low, high, remedy):
-    assert remedy in explain_refusal(low, high, UNSAID)
+def test_ambiguous_values_are_refused_with_the_remedy(low, high, remedy):
+    assert remedy in explain_refusal(low, high, UNSPECIFIED)
 
 
-def test_what_spans_255_is_left_as_it_is():
+def test_pixels_of_0_to_255_are_not_copied_and_others_are_scaled():
     pixels = np.array([0, 1.5, 255], np.float32)
-    assert to_255(pixels, UNSAID) is pixels
+    assert to_255(pixels, UNSPECIFIED) is pixels
     for (black, white), number in RANGES.items():
         scaled = to_255(np.array([black, (black + white) / 2, white], np.float32), number)
         assert scaled.dtype == np.float32
         assert scaled.tolist() == [0, 127.5, 255]
 
 
-def test_floats_that_are_whole_numbers_are_the_bytes_that_they_were_made_of():
+def test_floats_computed_from_bytes_become_these_bytes_again():
     levels = np.arange(256, dtype=np.uint8)
     for floats, stated in (
-        (levels.astype(np.float32), UNSAID),
+        (levels.astype(np.float32), UNSPECIFIED),
         (np.float32(levels / 255), spec_pb2.VALUE_RANGE_0_1),
         (levels / np.float32(255), spec_pb2.VALUE_RANGE_0_1),
         (np.float32(levels / 127.5 - 1), spec_pb2.VALUE_RANGE_MINUS_1_1),
@@ -69,10 +69,10 @@ def test_floats_that_are_whole_numbers_are_the_bytes_that_they_were_made_of():
         scaled = to_255(floats, stated)
         assert scaled.dtype == np.uint8
         assert scaled.tolist() == levels.tolist()
-    assert to_255(np.array([3, 4.01], np.float32), UNSAID).dtype == np.float32
+    assert to_255(np.array([3, 4.01], np.float32), UNSPECIFIED).dtype == np.float32
 
 
-def test_a_refused_value_is_said_in_the_digits_that_make_it_wrong():
-    assert "found 0…255.0001" in explain_refusal(0, float(np.float32(255.0001)), UNSAID)
+def test_a_refused_value_is_printed_with_enough_digits_to_show_the_fault():
+    assert "found 0…255.0001" in explain_refusal(0, float(np.float32(255.0001)), UNSPECIFIED)
     assert "found 0…1.000001;" in explain_refusal(0, float(np.float32(1.000001)), spec_pb2.VALUE_RANGE_0_1)
-    assert "found 0…65535;" in explain_refusal(0, 65535, UNSAID)
+    assert "found 0…65535;" in explain_refusal(0, 65535, UNSPECIFIED)

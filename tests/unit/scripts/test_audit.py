@@ -1,4 +1,4 @@
-"""`make audit` fails on findings and on nothing else, and never passes off what it could not ask as clean."""
+"""`make audit` fails on findings and errors; without the advisory service it passes and says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def verdict():
 
 
 @pytest.mark.parametrize(
-    ("found", "status", "said"),
+    ("dependencies", "status", "text"),
     [
         ([GOOD], 0, "1 packages audited, 0 known"),
         ([GOOD, BAD], 1, "bad 2.0: PYSEC-1, fixed in ['2.1']"),
@@ -31,18 +31,18 @@ def verdict():
         ([UNKNOWN], 0, "not audited"),
     ],
 )
-def test_a_report_is_told(verdict, found, status, said):
-    code, lines = verdict(json.dumps({"dependencies": found, "fixes": []}), "")
+def test_a_report_yields_its_exit_status_and_summary(verdict, dependencies, status, text):
+    code, lines = verdict(json.dumps({"dependencies": dependencies, "fixes": []}), "")
     assert code == status
-    assert said in "\n".join(lines)
+    assert text in "\n".join(lines)
 
 
-def test_no_way_to_the_service_is_told_and_passes(verdict):
+def test_an_unreachable_advisory_service_is_reported_and_passes(verdict):
     code, [line] = verdict("", "Traceback …\nrequests.exceptions.ConnectionError: Failed to resolve")
     assert code == 0
     assert "not audited, the advisory service could not be reached" in line
 
 
-def test_anything_else_that_goes_wrong_fails(verdict):
+def test_any_other_error_fails(verdict):
     assert verdict("", "ERROR: invalid requirements input: gone.txt")[0] == 2
     assert verdict("", "")[0] == 2

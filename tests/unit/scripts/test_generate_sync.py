@@ -1,4 +1,4 @@
-"""The synchronous client is what its generator makes of the asynchronous one."""
+"""The synchronous client is what `scripts/generate_sync.py` generates from the asynchronous one."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_the_table_of_the_docs_is_the_enum():
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_a_reason_is_named_as_it_is_sent_and_has_an_error_code(reason):
+def test_a_reason_has_its_name_as_value_and_an_error_code(reason):
     assert reason.value == reason.name
     assert reason.code is not grpc.StatusCode.OK
 

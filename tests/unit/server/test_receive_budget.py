@@ -27,13 +27,13 @@ class Request:
 
 
 @pytest.fixture
-def budget(monkeypatch):
-    """Make a budget of 256 MiB in the running loop, and its counts."""
+def make_budget(monkeypatch):
+    """Makes a budget of 256 MiB in the running loop, and returns it with the counts of its sockets."""
 
     def make():
-        made, counts = ReceiveBudget(256 * MIB, 0.25, 64 * MIB), FakeSockets()
-        monkeypatch.setattr(made, "_sockets", counts)
-        return made, counts.counts
+        budget, counts = ReceiveBudget(256 * MIB, 0.25, 64 * MIB), FakeSockets()
+        monkeypatch.setattr(budget, "_sockets", counts)
+        return budget, counts.counts
 
     return make
 
@@ -46,18 +46,18 @@ def rejection(read) -> StatusError | None:
     return read.outcome.exception() if read.outcome.done() else None
 
 
-async def enforced() -> None:
+async def wait_for_enforcement() -> None:
     await asyncio.sleep(2 * INTERVAL_SECONDS)
 
 
-def test_the_slowest_large_connection_is_rejected(budget):
+def test_the_slowest_large_connection_is_rejected(make_budget):
     async def run():
-        made, counts = budget()
-        fast, slow, small = (start_read(made, peer) for peer in ("fast", "slow", "small"))
+        budget, counts = make_budget()
+        fast, slow, small = (start_read(budget, peer) for peer in ("fast", "slow", "small"))
         for read, rate in ((fast, 9e6), (slow, 1e3), (small, 0)):
             read.connection.rate = rate
         counts |= {"fast": 127 * MIB, "slow": 126 * MIB, "small": 10 * MIB}
-        await enforced()
+        await wait_for_enforcement()
         assert rejection(slow).quota == "max_receiving_bytes"
         assert rejection(slow).retry_after
         assert not rejection(fast)
@@ -67,61 +67,61 @@ def test_the_slowest_large_connection_is_rejected(budget):
 
 
 @pytest.mark.parametrize(("tenant", "bound"), [("", "connection"), ("acme", "acme")])
-def test_a_connection_and_a_tenant_are_limited_to_their_shares(budget, tenant, bound):
+def test_a_connection_and_a_tenant_are_limited_to_their_shares(make_budget, tenant, bound):
     async def run():
-        made, counts = budget()
-        first, second = start_read(made, "one", tenant=tenant), start_read(made, "two", tenant=tenant)
+        budget, counts = make_budget()
+        first, second = start_read(budget, "one", tenant=tenant), start_read(budget, "two", tenant=tenant)
         counts |= {"one": 129 * MIB if not tenant else 40 * MIB, "two": 40 * MIB}
-        await enforced()
+        await wait_for_enforcement()
         quotas = [error.quota for error in map(rejection, (first, second)) if error]
         assert quotas == [f"max_receiving_bytes/{bound}"]
 
     asyncio.run(run())
 
 
-def test_an_announced_request_is_rejected_before_it_is_read_and_a_small_one_is_not(budget):
+def test_an_announced_request_is_rejected_before_it_is_read_and_a_small_one_is_not(make_budget):
     async def run():
-        made, _ = budget()
+        budget, _ = make_budget()
         for peer in ("one", "two", "three"):
-            start_read(made, peer, announced=60 * MIB)
+            start_read(budget, peer, announced=60 * MIB)
         with pytest.raises(StatusError, match="max_receiving_bytes"):
-            start_read(made, "four", announced=60 * MIB)
-        small = start_read(made, "four")
-        assert made.check(small, MIB) is None
+            start_read(budget, "four", announced=60 * MIB)
+        small = start_read(budget, "four")
+        assert budget.check(small, MIB) is None
 
     asyncio.run(run())
 
 
-def test_bytes_count_until_the_request_is_garbage(budget):
+def test_bytes_count_until_the_request_is_garbage(make_budget):
     async def run():
-        made, _ = budget()
+        budget, _ = make_budget()
         requests = [Request() for _ in range(2)]
         for request in requests:
-            read = start_read(made, "one")
-            made.end_read(read)
-            assert made.check(read, 60 * MIB) is None
-            made.hold(read, 60 * MIB, request)
-        read = start_read(made, "one")
-        made.end_read(read)
-        assert made.check(read, 60 * MIB).quota == "max_receiving_bytes/connection"
-        await enforced()
+            read = start_read(budget, "one")
+            budget.end_read(read)
+            assert budget.check(read, 60 * MIB) is None
+            budget.hold(read, 60 * MIB, request)
+        read = start_read(budget, "one")
+        budget.end_read(read)
+        assert budget.check(read, 60 * MIB).quota == "max_receiving_bytes/connection"
+        await wait_for_enforcement()
         del request
         requests.clear()
-        await enforced()
-        assert made.check(start_read(made, "one"), 60 * MIB) is None
+        await wait_for_enforcement()
+        assert budget.check(start_read(budget, "one"), 60 * MIB) is None
 
     asyncio.run(run())
 
 
-def test_a_request_without_images_is_rejected_once_it_exceeds_its_limit(budget):
+def test_a_request_without_images_is_rejected_once_it_exceeds_its_limit(make_budget):
     async def run():
-        made, counts = budget()
-        read = start_read(made, "one", limit=PLAIN_BYTES)
+        budget, counts = make_budget()
+        read = start_read(budget, "one", limit=PLAIN_BYTES)
         counts["one"] = 3 * PLAIN_BYTES
-        await enforced()
+        await wait_for_enforcement()
         assert not rejection(read)  # as much as may lie in windows and in the kernel
         counts["one"] = MIB
-        await enforced()
+        await wait_for_enforcement()
         assert rejection(read).reason == "REQUEST_TOO_LARGE"
 
     asyncio.run(run())

@@ -46,8 +46,8 @@ VALID = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=bytes(MIB))])
 UNKNOWN_FIELD = b"\xf8\x7f\x01"
 
 
-async def held_after_rejections(path, data):
-    """Bytes that a server holds of requests that it rejected."""
+async def bytes_after_rejections(path, data):
+    """Count the bytes that a server still holds of requests that it rejected."""
     budget = ReceiveBudget(64 * MIB, 0.25, 16 * MIB)
     receive = ReceiveInterceptor("1", budget, CallLimiter(8, 1.0), 16 * MIB)
     server = make_server((), [receive, StatusInterceptor("1")])
@@ -89,7 +89,7 @@ def test_a_rejected_request_is_freed_at_once(path, request_type, extra):
     gc.disable()
     tracemalloc.start()
     try:
-        assert asyncio.run(held_after_rejections(f"/convlens.v1.{path}", data)) < MIB
+        assert asyncio.run(bytes_after_rejections(f"/convlens.v1.{path}", data)) < MIB
     finally:
         tracemalloc.stop()
         gc.enable()

@@ -20,11 +20,6 @@ def tensor(data=b"", **fields):
     return tensor_pb2.Tensor(datatype=tensor_pb2.DATA_TYPE_UINT8, shape=[1, 1, 3], data=data, **fields)
 
 
-def nested(message, **parts):
-    """A serialized VisualizeRequest whose `spec` has `message` in its field `parts`."""
-    return VisualizeRequest(spec=spec_pb2.JobSpec(**{name: [message] for name in parts})).SerializeToString()
-
-
 def varint(number):
     return b"" if not number else bytes([number & 0x7F | (0x80 if number > 0x7F else 0)]) + varint(number >> 7)
 
@@ -63,7 +58,7 @@ def test_requests_of_a_stream_are_parsed_alike():
     assert request.message.sequence == 7
 
 
-def test_requests_put_end_to_end_are_one_request_as_protobuf_merges_them():
+def test_concatenated_requests_are_merged_as_protobuf_merges_them():
     parts = [VisualizeRequest(spec=spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=data)])) for data in (b"a", b"b")]
     parts.append(VisualizeRequest(spec=spec_pb2.JobSpec(model="m"), request_id="r"))
     request = PARSE(b"".join(part.SerializeToString() for part in parts))
@@ -90,9 +85,7 @@ FLOODS = {
     "a model's name": field(1, field(1, b"m" * (16 * MIB))),
     "a tensor's name": field(1, field(2, field(2, tensor(name="n" * (16 * MIB)).SerializeToString()))),
     "a tensor's axes": field(1, field(2, field(2, tensor_pb2.Tensor(shape=[1] * (8 * MIB)).SerializeToString()))),
-    "layers": nested(
-        spec_pb2.Visualization(activations=spec_pb2.Activations(layers=[""] * (2 * MIB))), visualizations=1
-    ),
+    "layers": field(1, field(3, field(3, b"\x0a\x00" * (2 * MIB)))),
     "a number without an end": b"\x08" + b"\xff" * (16 * MIB),
     "a length without an end": field(1, b"\xff" * (16 * MIB)),
     "groups": b"\x0b" * (8 * MIB),

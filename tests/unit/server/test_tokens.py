@@ -1,4 +1,4 @@
-"""Tokens: whose they are, how their file is replaced while it is used, and that none is ever shown again."""
+"""Tokens: their tenants and roles, changes of their file while the server runs, and secrecy."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def file(tmp_path):
 
 
 def replace(file, content):
-    """As an operator should: a new file, renamed over the old."""
+    """Replace the file as an operator should: write a new one and rename it over the old."""
     part = file.with_suffix(".part")
     part.write_text(content)
     part.replace(file)
 
 
-def test_a_token_is_its_tenants_with_its_roles(file):
+def test_a_token_identifies_its_tenant_and_roles(file):
     one, two = new_token(file, "acme", "submit", "read"), new_token(file, "globex", "read")
     boss = new_token(file, "operators", "admin")
     tokens = Tokens(file)
@@ -48,22 +48,22 @@ def test_a_token_is_its_tenants_with_its_roles(file):
     assert tokens.caller(boss) == Caller("operators", frozenset(Role))
 
 
-def test_another_case_a_part_and_more_are_other_tokens(file):
+def test_a_token_in_another_case_cut_or_extended_is_unknown(file):
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
     for wrong in (token.lower(), token.upper(), token.swapcase(), token[:-1], token + "A", token + " ", "", "é"):
         assert tokens.caller(wrong) is None
 
 
-def test_tokens_are_long_differ_and_leave_only_their_digests_in_the_file(file):
-    made = {new_token(file, "acme", "read") for _ in range(3)}
-    assert len(made) == 3
+def test_new_tokens_are_long_and_unique_and_their_file_has_only_digests(file):
+    tokens = {new_token(file, "acme", "read") for _ in range(3)}
+    assert len(tokens) == 3
     content = file.read_text()
-    for token in made:
+    for token in tokens:
         assert len(token.removeprefix("convlens_")) == 43  # 32 bytes in base64
         assert token not in content
-    kept = {it["sha256"] for it in tomllib.loads(content)["token"]}
-    assert kept == {hashlib.sha256(token.encode()).hexdigest() for token in made}
+    digests = {entry["sha256"] for entry in tomllib.loads(content)["token"]}
+    assert digests == {hashlib.sha256(token.encode()).hexdigest() for token in tokens}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_tokens_are_long_differ_and_leave_only_their_digests_in_the_file(file):
         (entry() + '[[token]]\ntoken = "convlens_secret"\n', "token 2: tenant: "),
     ],
 )
-def test_a_wrong_file_is_refused_by_what_is_wrong_in_it_and_without_secrets(file, content, message):
+def test_a_wrong_file_is_refused_with_its_error_and_without_secrets(file, content, message):
     file.write_text(content)
     with pytest.raises(UnusableFile, match=message) as caught:
         Tokens(file)
@@ -97,57 +97,57 @@ def test_a_missing_file_is_refused(file):
         Tokens(file.with_name("gone.toml"))
 
 
-@pytest.mark.parametrize("way", ["renamed over", "written in place", "appended"])
-def test_a_changed_file_is_read_again(file, way):
+@pytest.mark.parametrize("change", ["renamed over", "written in place", "appended"])
+def test_a_changed_file_is_read_again(file, change):
     old = new_token(file, "acme", "read")
     tokens = Tokens(file)
     assert tokens.caller(old)
     new = new_token(other := file.with_name("other.toml"), "acme", "read")
-    match way:
+    match change:
         case "renamed over":
             replace(file, other.read_text())
         case "written in place":
             file.write_text(other.read_text())
         case "appended":
             file.write_text(file.read_text() + other.read_text())
-    if way == "appended":
+    if change == "appended":
         assert tokens.caller(new)
-    until(lambda: tokens.caller(new), 5)  # where a token is missing a second later
-    assert (tokens.caller(old) is not None) == (way == "appended")
+    until(lambda: tokens.caller(new), 5)  # a missing token is refused a second later
+    assert (tokens.caller(old) is not None) == (change == "appended")
 
 
-def test_an_empty_file_lets_nobody_in_until_there_is_a_token_again_and_says_so(file, caplog):
+def test_an_empty_file_admits_nobody_until_it_has_a_token_and_is_logged(file, caplog):
     tokens = Tokens(file)
     assert tokens.caller("a token") is None
     replace(file, entry())
     assert tokens.caller("a token")
     replace(file, "")
-    assert tokens.caller("a token")  # a second later it is believed
+    assert tokens.caller("a token")  # an empty file takes effect a second later
     until(lambda: tokens.caller("a token") is None, 5)
     assert caplog.text.count("holds no token: nobody may call until it does") == 2
 
 
 @pytest.mark.parametrize("change", ["a comment in front", "an entry in front", "another order", "another token"])
-def test_no_token_is_refused_while_a_file_with_a_change_at_its_front_is_written(file, change):
-    made = [new_token(file, tenant, "read") for tenant in ("acme", "globex", "initech")]
+def test_no_token_is_refused_while_a_file_with_a_change_at_its_beginning_is_written(file, change):
+    old = [new_token(file, tenant, "read") for tenant in ("acme", "globex", "initech")]
     tokens = Tokens(file)
     whole = file.read_text()
-    entries = [f"[[token]]{it}" for it in whole.split("[[token]]")[1:]]
+    entries = [f"[[token]]{rest}" for rest in whole.split("[[token]]")[1:]]
     new = {
         "a comment in front": f"# rotated\n{whole}",
         "an entry in front": entry("umbrella") + whole,
-        "another order": "".join(f"{it.strip()}\n" for it in reversed(entries)),
+        "another order": "".join(f"{text.strip()}\n" for text in reversed(entries)),
         "another token": entry("acme") + "".join(entries[1:]),
     }[change]
     for end in range(0, len(new) + 1, 3):
         file.write_text(new[:end])
-        assert all(map(tokens.caller, made))
-    until(lambda: tokens.caller(made[0]) is None or change != "another token", 5)
-    assert all(map(tokens.caller, made[1:]))
+        assert all(map(tokens.caller, old))
+    until(lambda: tokens.caller(old[0]) is None or change != "another token", 5)
+    assert all(map(tokens.caller, old[1:]))
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "endless", "huge", "a folder"])
-def test_what_is_no_file_of_tokens_does_not_block_and_changes_nothing(file, kind, caplog):
+def test_a_path_that_is_no_regular_file_does_not_block_and_changes_nothing(file, kind, caplog):
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
     good = file.read_text()
@@ -161,7 +161,7 @@ def test_what_is_no_file_of_tokens_does_not_block_and_changes_nothing(file, kind
             file.symlink_to("/dev/zero")
         case "huge":
             with file.open("wb") as out:
-                out.truncate(1 << 40)  # a sparse one
+                out.truncate(1 << 40)  # sparse
         case "a folder":
             file.mkdir()
     started = time.monotonic()
@@ -177,7 +177,7 @@ def test_what_is_no_file_of_tokens_does_not_block_and_changes_nothing(file, kind
 
 
 @pytest.mark.parametrize("cut", ["empty", "a comment", "an entry less"])
-def test_a_file_that_is_being_written_in_place_keeps_its_tokens_and_later_counts(file, cut, caplog):
+def test_a_file_cut_short_keeps_its_tokens_until_it_has_settled(file, cut, caplog):
     one, two = new_token(file, "acme", "read"), new_token(file, "globex", "read")
     tokens = Tokens(file)
     whole = file.read_text()
@@ -185,7 +185,7 @@ def test_a_file_that_is_being_written_in_place_keeps_its_tokens_and_later_counts
     file.write_text(part)
     assert tokens.caller(one)
     assert tokens.caller(two)
-    file.write_text(whole)  # its writer has gone on
+    file.write_text(whole)  # its writer continues
     assert tokens.caller(two)
     file.write_text(part)
     assert tokens.caller(two)
@@ -194,7 +194,7 @@ def test_a_file_that_is_being_written_in_place_keeps_its_tokens_and_later_counts
     assert "as if a file were being written" in caplog.text
 
 
-def test_a_file_that_was_emptied_long_before_anybody_called_lets_nobody_in(file):
+def test_a_file_emptied_long_before_a_call_admits_nobody(file):
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
     assert tokens.caller(token)
@@ -203,18 +203,17 @@ def test_a_file_that_was_emptied_long_before_anybody_called_lets_nobody_in(file)
     assert tokens.caller(token) is None
 
 
-def test_a_change_that_leaves_no_trace_in_the_files_times_is_seen_all_the_same(file):
+def test_a_change_that_the_files_times_do_not_show_is_noticed(file):
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
     file.write_text(file.read_text().replace("acme", "evil"))
-    tokens._file._marks = (
-        tokens._file._read_marks()
-    )  # as where both changes fall into one step of the file system's clock
+    # as where both changes fall into one step of the file system's clock
+    tokens._file._marks = tokens._file._read_marks()
     assert tokens.caller(token).tenant == "acme"
     until(lambda: tokens.caller(token).tenant == "evil", 5)
 
 
-def test_a_file_that_could_not_be_read_for_want_of_descriptors_is_read_later(file):
+def test_a_file_that_cannot_be_read_for_lack_of_descriptors_is_read_later(file):
     token = new_token(file, "acme", "read")
     program = (
         "import pathlib, resource, sys, time; from convlens.server.auth.tokens import Tokens\n"
@@ -233,7 +232,7 @@ def test_a_file_that_could_not_be_read_for_want_of_descriptors_is_read_later(fil
 
 
 @pytest.mark.parametrize("damage", ["removed", "wrong", "half"])
-def test_what_was_good_stays_in_force_when_the_file_goes_bad_and_that_is_logged_once(file, damage, caplog):
+def test_tokens_stay_in_force_when_their_file_goes_bad_and_one_error_is_logged(file, damage, caplog):
     caplog.set_level(logging.INFO)
     token = new_token(file, "acme", "read")
     tokens = Tokens(file)
@@ -247,7 +246,7 @@ def test_what_was_good_stays_in_force_when_the_file_goes_bad_and_that_is_logged_
             file.write_text(good[:-30])
     for _ in range(3):
         assert tokens.caller(token)
-    assert [it.levelname for it in caplog.records] == ["ERROR"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "stays in force" in caplog.text
     replace(file, entry())
     until(lambda: tokens.caller(token) is None, 5)
@@ -255,7 +254,7 @@ def test_what_was_good_stays_in_force_when_the_file_goes_bad_and_that_is_logged_
     assert token not in caplog.text
 
 
-def test_a_file_that_may_not_be_read_any_more_keeps_its_tokens(file):
+def test_a_file_that_becomes_unreadable_keeps_its_tokens(file):
     token = new_token(file, "acme", "read")
     program = (
         "import os, pathlib, sys; from convlens.server.auth.tokens import Tokens\n"
@@ -269,12 +268,12 @@ def test_a_file_that_may_not_be_read_any_more_keeps_its_tokens(file):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["--tenant", "acme"], ["--role", "read"], ["--tenant", "a b", "--role", "read"], ["--tenant", "a", "--role", "x"]],
     ids=" ".join,
 )
-def test_the_command_refuses_what_the_file_would(words):
-    command = [sys.executable, "-m", "convlens.server.auth.new_token", "new", *words]
+def test_the_command_refuses_what_the_file_would_refuse(arguments):
+    command = [sys.executable, "-m", "convlens.server.auth.new_token", "new", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "convlens token new: error" in done.stderr

@@ -1,4 +1,4 @@
-"""Scenes are what they are said to be: reproducible, of every class, with masks that tell where the object is."""
+"""Scenes are reproducible and of every class, and their masks show where the object is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image that is decoded in another process is to the bit what it is in this one."""
+"""Images decoded in another process have exactly the pixels of those decoded in this one."""
 
 from __future__ import annotations
 
@@ -30,62 +30,62 @@ FILE = spec_pb2.Image(encoded=b"")
 
 @pytest.fixture(scope="module")
 def decoders():
-    """Two of them."""
-    found = Decoders(2, 10_000)
-    yield found
-    found.close()
+    """Two decoder processes."""
+    decoders = Decoders(2, 10_000)
+    yield decoders
+    decoders.close()
 
 
-def encoded(kind, picture=PHOTO):
+def encode(kind, picture=PHOTO):
     out = io.BytesIO()
     picture.save(out, kind)
     return out.getvalue()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_are_the_same(decoders, channels):
+def test_pixels_are_the_same_as_in_this_process(decoders, channels):
     kinds = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
-    data = [*map(encoded, kinds), encoded("PNG", PHOTO.convert("RGBA").rotate(9))]
+    data = [*map(encode, kinds), encode("PNG", PHOTO.convert("RGBA").rotate(9))]
     images = [FILE] * len(data)
     here = Reader(10_000).read(images, data, 20, 30, channels=channels)
     there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, max_pixels_here=0)
     np.testing.assert_array_equal(there, here)
 
 
-def test_what_is_wrong_is_told_of_the_image(decoders):
-    data = [encoded("PNG"), encoded("PNG")[:60]]
+def test_an_error_has_the_index_of_its_image(decoders):
+    data = [encode("PNG"), encode("PNG")[:60]]
     with pytest.raises(UnreadableAtError, match="damaged or truncated") as caught:
         Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, max_pixels_here=0)
     assert caught.value.index == 5
 
 
-def test_the_bound_on_pixels_holds_there_too(decoders):
+def test_the_limit_of_pixels_applies_there_too(decoders):
     with pytest.raises(ImageUnreadableError, match="40000 pixels, 10000 are allowed"):
-        decoders.read(FILE, encoded("PNG", PHOTO.resize((200, 200))), np.empty((8, 8, 3), np.uint8))
+        decoders.read(FILE, encode("PNG", PHOTO.resize((200, 200))), np.empty((8, 8, 3), np.uint8))
 
 
-def test_a_process_that_was_ended_is_replaced(decoders):
+def test_a_killed_process_is_replaced(decoders):
     into = np.empty((8, 8, 3), np.uint8)
-    decoders.read(FILE, encoded("PNG"), into)
+    decoders.read(FILE, encode("PNG"), into)
     for _ in range(2):
         if process := decoders._idle.get():
             process.kill()
         decoders._idle.put(process)
-    decoders.read(FILE, encoded("PNG"), into)
+    decoders.read(FILE, encode("PNG"), into)
 
 
 def run_length_bmp(width, height):
-    """Of 8 bits, in runs of two pixels, as of a dithered picture, and the picture."""
+    """Return a BMP of 8 bits in runs of two pixels, as of a dithered picture, and the picture."""
     grey = np.repeat(np.arange(width * height // 2, dtype=np.uint32) * 7 % 256, 2).astype(np.uint8)
     rows = grey.reshape(height, width)
     body = b"".join(b"".join(bytes((2, row[x])) for x in range(0, width, 2)) + b"\0\0" for row in rows[::-1]) + b"\0\1"
     palette = b"".join(bytes((i, i, i, 0)) for i in range(256))
     at = 14 + 40 + len(palette)
-    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 2835, 2835, 256, 256)
-    return b"BM" + struct.pack("<IHHI", at + len(body), 0, 0, at) + about + palette + body, Image.fromarray(rows)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 2835, 2835, 256, 256)
+    return b"BM" + struct.pack("<IHHI", at + len(body), 0, 0, at) + header + palette + body, Image.fromarray(rows)
 
 
-def rechunked(png, size):
+def rechunk(png, size):
     """A PNG whose pixels are in chunks of `size` bytes."""
     chunks, at, pixels = [], 8, b""
     while at < len(png):
@@ -102,49 +102,49 @@ def rechunked(png, size):
     )
 
 
-def test_files_that_are_read_in_very_many_parts_are_read_apart():
-    """A parser written in Python would hold up the worker; what an ordinary program writes is read all the same."""
+def test_files_of_very_many_parts_are_decoded_in_a_process():
+    """A parser written in Python would block the worker for them."""
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (800, 800, 3), np.uint8))
     bmp, dithered = run_length_bmp(640, 480)
-    files = [(bmp, dithered), (rechunked(encoded("PNG", noise), 64), noise), (encoded("PNG"), PHOTO)]
-    apart = []
-    with contextlib.closing(Decoders(1, 1_000_000)) as found:
+    files = [(bmp, dithered), (rechunk(encode("PNG", noise), 64), noise), (encode("PNG"), PHOTO)]
+    delegated = []
+    with contextlib.closing(Decoders(1, 1_000_000)) as decoders:
 
         def decode(image, data, into):
-            apart.append(data)
-            found.read(image, data, into)
+            delegated.append(data)
+            decoders.read(image, data, into)
 
         read = Reader(1_000_000).read([FILE] * 3, [data for data, _ in files], 40, 40, decode=decode)
-    plain = [encoded("PNG", picture) for _, picture in files]
+    plain = [encode("PNG", picture) for _, picture in files]
     np.testing.assert_array_equal(read, Reader(1_000_000).read([FILE] * 3, plain, 40, 40))
-    assert apart == [data for data, _ in files[:2]]
+    assert delegated == [data for data, _ in files[:2]]
 
 
-@pytest.mark.parametrize(("side", "is_apart"), [(1400, False), (1500, True)])
-def test_images_of_more_than_two_million_pixels_are_read_apart(side, is_apart):
-    apart = []
-    data = [encoded("PNG"), encoded("PNG", Image.new("L", (side, side)))]
-    Reader(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: apart.append(data))
-    assert apart == data[1:] * is_apart
+@pytest.mark.parametrize(("side", "is_delegated"), [(1400, False), (1500, True)])
+def test_images_of_more_than_two_million_pixels_are_decoded_in_a_process(side, is_delegated):
+    delegated = []
+    data = [encode("PNG"), encode("PNG", Image.new("L", (side, side)))]
+    Reader(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: delegated.append(data))
+    assert delegated == data[1:] * is_delegated
 
 
 @pytest.fixture
 def decoder():
-    """One by itself, which has read an image, and its process."""
-    found = Decoders(1, 10_000)
-    found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
-    process = found._idle.get()
-    found._idle.put(process)
-    yield found, process
+    """A Decoders of one process that has read an image, and this process."""
+    decoders = Decoders(1, 10_000)
+    decoders.read(FILE, encode("PNG"), np.empty((8, 8, 3), np.uint8))
+    process = decoders._idle.get()
+    decoders._idle.put(process)
+    yield decoders, process
     process.kill()
-    found.close()
+    decoders.close()
 
 
 @pytest.mark.parametrize(
     ("number", "message"), [(signal.SIGXCPU, f"more than {CPU_SECONDS} s of a processor"), (signal.SIGKILL, "memory")]
 )
-def test_why_a_process_ended_is_told(monkeypatch, decoder, number, message):
-    found, process = decoder
+def test_the_error_says_why_a_process_ended(monkeypatch, decoder, number, message):
+    decoders, process = decoder
     start, started = decoding._start, []
 
     def start_stopped():
@@ -158,15 +158,15 @@ def test_why_a_process_ended_is_told(monkeypatch, decoder, number, message):
 
     def read():
         try:
-            found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+            decoders.read(FILE, encode("PNG"), np.empty((8, 8, 3), np.uint8))
         except ImageUnreadableError as error:
             refusals.append(str(error))
 
     reading = threading.Thread(target=read)
     reading.start()
-    until(found._idle.empty)
+    until(decoders._idle.empty)
     _end(process, number)
-    if number == signal.SIGKILL:  # a second try
+    if number == signal.SIGKILL:  # the second attempt
         until(lambda: started)
         _end(started[0], number)
     reading.join()
@@ -178,38 +178,38 @@ def _end(process, number):
     process.send_signal(signal.SIGCONT)
 
 
-def test_time_is_the_processors_and_anew_for_each_image(decoder):
-    """So that a busy machine refuses no image that an idle one reads."""
-    found, process = decoder
+def test_each_image_has_a_limit_of_cpu_time_of_its_own(decoder):
+    """CPU time, so that a busy machine refuses no image that an idle one reads."""
+    decoders, process = decoder
     for _ in range(2):
         soft, _ = resource.prlimit(process.pid, resource.RLIMIT_CPU)
         assert CPU_SECONDS < soft < 2 * CPU_SECONDS
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_SECONDS // 2, resource.RLIM_INFINITY))
-        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+        decoders.read(FILE, encode("PNG"), np.empty((8, 8, 3), np.uint8))
 
 
-def test_a_process_that_does_nothing_is_ended(monkeypatch, decoder):
-    found, process = decoder
+def test_a_process_that_hangs_is_killed(monkeypatch, decoder):
+    decoders, process = decoder
     monkeypatch.setattr(decoding, "WALL_SECONDS", 0.3)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(ImageUnreadableError, match=r"more than 0\.3 s; send it again"):
-        found.read(FILE, encoded("PNG"), np.empty((8, 8, 3), np.uint8))
+        decoders.read(FILE, encode("PNG"), np.empty((8, 8, 3), np.uint8))
     assert process.poll() == -signal.SIGKILL
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it has decoded what it had")
-def test_a_process_ends_with_its_worker_whatever_it_does():
-    """Also when the thread that needed it first is gone for long."""
+@pytest.mark.skipif(sys.platform != "linux", reason="on other systems it ends after its current image")
+def test_a_process_ends_with_its_worker_even_when_it_is_stopped():
+    """Also when the thread that started it has ended."""
     code = """if True:
         import threading
         import test_decoders as t
-        found = t.Decoders(1, 10_000)
+        decoders = t.Decoders(1, 10_000)
         for _ in range(2):
             first = threading.Thread(
-                target=lambda: found.read(t.FILE, t.encoded("PNG"), t.np.empty((8, 8, 3), t.np.uint8))
+                target=lambda: decoders.read(t.FILE, t.encode("PNG"), t.np.empty((8, 8, 3), t.np.uint8))
             )
             first.start(); first.join()
-            print(t.pid_of(found), flush=True)
+            print(t.pid_of(decoders), flush=True)
         input()
     """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -228,7 +228,7 @@ def test_a_process_ends_with_its_worker_whatever_it_does():
 
 
 def pid_of(decoders):
-    """The process that waits."""
+    """Return the id of the idle process."""
     process = decoders._idle.get()
     decoders._idle.put(process)
     return process.pid

@@ -24,7 +24,7 @@ def load(path, options=""):
 
 
 def fine_tuned(seed=5):
-    """A VGG-like backbone, nested, below a new head: what a user's transfer learning leaves."""
+    """A nested VGG-like backbone below a new head, as transfer learning makes it."""
     keras.utils.set_random_seed(seed)
     backbone = keras.Sequential(name="backbone")
     backbone.add(keras.Input((SIZE, SIZE, 3)))
@@ -44,16 +44,16 @@ def fine_tuned(seed=5):
     return model
 
 
-def predicted(model, images):
-    """The served model's best classes and their probabilities, descending."""
+def predict(model, images):
+    """Return the served model's best classes and their probabilities, descending."""
     targets = np.full((len(images), 1), PREDICTED, np.int32)
     outputs = model.run(images, Plan((Saliency(),), predictions=4), targets)
     assert np.isfinite(outputs.maps[Saliency()]).all()
     return outputs.predicted, outputs.predicted_probabilities
 
 
-def predicts_as(served, probabilities, images):
-    order, actual = predicted(served, images)
+def assert_predicts(served, probabilities, images):
+    order, actual = predict(served, images)
     assert order[:, 0].tolist() == probabilities.argmax(1).tolist()
     np.testing.assert_allclose(actual, np.take_along_axis(probabilities, order, 1), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(actual, -np.sort(-probabilities, axis=1)[:, :4], rtol=1e-4, atol=1e-6)
@@ -73,7 +73,7 @@ def test_a_fine_tuned_model_saved_whole_predicts_what_keras_predicts(tmp_path, s
         "unit": images / np.float32(255),
         "none": images.astype(np.float32),
     }[scheme]
-    predicts_as(served, model.predict(x, verbose=0), images)
+    assert_predicts(served, model.predict(x, verbose=0), images)
     card = served.card
     assert card.source == path.name
     assert (card.cam_layer, card.score_layer, card.preprocess) == ("block2_conv2", "classes", scheme)
@@ -116,7 +116,7 @@ def weights(tmp_path_factory):
 def test_weights_of_the_stock_vgg16_predict_what_keras_predicts(weights):
     path, _, images, expected = weights
     served = load(path)
-    predicts_as(served, expected, images)
+    assert_predicts(served, expected, images)
     assert served.card.layers[-1].shape == [CLASSES]
     assert served.card.cam_layer == "block5_conv3"
 
@@ -141,14 +141,14 @@ def test_weights_in_the_older_layout_are_read(weights):
             kinds[kind] += bool(count)
         for key in ("layers", "optimizer"):
             del stored_file[key]
-    predicts_as(load(old), expected, images)
+    assert_predicts(load(old), expected, images)
     with h5py.File(old, "r+") as stored_file:  # as Theano writes them
         stored_file.attrs["backend"] = b"theano"
         for name, _ in names:
             if "conv" in name:
                 kernel = stored_file[f"{name}/{name}/kernel:0"]
                 kernel[...] = kernel[...][::-1, ::-1]
-    predicts_as(load(old), expected, images)
+    assert_predicts(load(old), expected, images)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -176,16 +176,16 @@ def test_a_damaged_file_is_reported_by_its_path(tmp_path, suffix, damage):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_code_in_a_file_is_refused_and_not_run(tmp_path, suffix):
-    ran = tmp_path / "ran"
-    code = eval(f"lambda x: (open({str(ran)!r}, 'w').close(), x)[1]")
+    sentinel = tmp_path / "sentinel"
+    code = eval(f"lambda x: (open({str(sentinel)!r}, 'w').close(), x)[1]")
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, L.Dense(2)(L.Flatten()(L.Lambda(code, output_shape=(SIZE, SIZE, 3))(inputs))))
     path = tmp_path / f"m{suffix}"
     model.save(path)
-    ran.unlink(missing_ok=True)
+    sentinel.unlink(missing_ok=True)
     with pytest.raises(ModelUnavailable, match=r"cannot be loaded: .*[Ll]ambda"):
         load(path)
-    assert not ran.exists()
+    assert not sentinel.exists()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_layer_without_a_rule_predicts_what_keras_predicts(tmp_path, layers):
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
     model.save(tmp_path / "m.keras")
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
-    predicts_as(load(tmp_path / "m.keras", ",preprocess=unit"), model.predict(images / np.float32(255)), images)
+    assert_predicts(load(tmp_path / "m.keras", ",preprocess=unit"), model.predict(images / np.float32(255)), images)
 
 
 def test_a_layer_that_keeps_state_is_refused_by_its_name(tmp_path):
@@ -214,7 +214,7 @@ def test_grey_models_and_models_of_any_size_predict_what_keras_predicts(tmp_path
     model = keras.Sequential([keras.Input(shape), *layers])
     model.save(tmp_path / "m.keras")
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, shape[-1]), np.uint8)
-    predicts_as(
+    assert_predicts(
         load(tmp_path / "m.keras", f",preprocess=unit{option}"), model.predict(images / np.float32(255)), images
     )
 

@@ -14,7 +14,7 @@ from convlens.worker.images import Reader, UnreadableAtError
 
 
 def jpeg(scans):
-    """A picture whose last scan stands in the file so many times."""
+    """A progressive JPEG whose last scan is repeated `scans` times."""
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, "JPEG", progressive=True)

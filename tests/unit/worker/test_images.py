@@ -1,4 +1,4 @@
-"""Images as they were sent: every format and orientation to the right pixels; the broken and the huge are refused."""
+"""Images of every format and orientation are read to the right pixels; damaged and huge ones are refused."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3):
 
 
 def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3, value_range=0):
-    image, data = described(array)
+    image, data = describe_pixels(array)
     image.value_range = value_range
     return Reader(limit).read([image], [data], height, width, channels=channels)[0]
 
 
-def described(array):
-    """Pixels as a worker gets them: the tensor without its data, and these."""
+def describe_pixels(array):
+    """Return pixels as a worker gets them: an Image whose tensor has no data, and the data."""
     tensor = tensors.encode(np.asarray(array))
     data = tensor.data
     tensor.ClearField("data")
@@ -100,11 +100,11 @@ LOSSY = {
     "AVIF": encode(RGB, "AVIF"),
     "TIFF of JPEG strips": encode(RGB, "TIFF", compression="jpeg"),
 }
-WHOLE = {name: data for name, (data, _) in LOSSLESS.items()} | LOSSY
+FILES = {name: data for name, (data, _) in LOSSLESS.items()} | LOSSY
 
 
 def test_every_format_has_a_file():
-    assert {Image.open(io.BytesIO(data)).format for data in WHOLE.values()} == set(FORMATS)
+    assert {Image.open(io.BytesIO(data)).format for data in FILES.values()} == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -115,11 +115,11 @@ def test_a_lossless_file_gives_the_pixels_that_went_in(name):
     np.testing.assert_array_equal(actual, pixels)
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"16-bit grey PNG", "16-bit grey TIFF"}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"16-bit grey PNG", "16-bit grey TIFF"}))
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (16, 24), (80, 61), (224, 224)])
-def test_decoding_and_resizing_is_to_the_bit_what_keras_does(name, size):
-    expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), target_size=size, interpolation="bilinear")
-    np.testing.assert_array_equal(read(WHOLE[name], *size), np.asarray(expected))
+def test_decoding_and_resizing_gives_exactly_the_pixels_of_keras(name, size):
+    expected = keras.utils.load_img(io.BytesIO(FILES[name]), target_size=size, interpolation="bilinear")
+    np.testing.assert_array_equal(read(FILES[name], *size), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ STORED = {
     7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
     8: lambda a: np.rot90(a, -1),
 }
-"""By EXIF orientation: how a camera stores the picture that it means."""
+"""How a camera stores an upright picture, by EXIF orientation."""
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -201,8 +201,8 @@ def test_bytes_like_markers_in_a_comment_neither_hide_nor_cause_a_rotation():
     rotated, upright = (encode(RGB, "JPEG", quality=95, **metadata) for metadata in ({"exif": exif}, {}))
     comment = b"\xff\xfe\x00\x08\xff\xda\xff\xe1\x00\x02"
     for file in (rotated, upright):
-        behind = file[:2] + comment + file[2:]
-        np.testing.assert_array_equal(read(behind), read(file))
+        with_comment = file[:2] + comment + file[2:]
+        np.testing.assert_array_equal(read(with_comment), read(file))
     assert np.abs(read(rotated).astype(int) - read(upright)[::-1, ::-1]).mean() < 8
 
 
@@ -222,18 +222,18 @@ def test_unreadable_exif_rotates_nothing(exif):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(WHOLE.keys() - {"animated GIF", "TIFF of two pages"})
-)  # whose first may be whole
+    "name", sorted(FILES.keys() - {"animated GIF", "TIFF of two pages"})
+)  # whose first picture may be complete
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_truncated_file_is_refused_and_never_half_grey(name, share):
     with pytest.raises(ImageUnreadableError, match=r"damaged|no image of the formats JPEG, PNG, WEBP, GIF, BMP"):
-        read(WHOLE[name][: int(len(WHOLE[name]) * share)])
+        read(FILES[name][: int(len(FILES[name]) * share)])
 
 
-@given(st.sampled_from(sorted(WHOLE)), st.data())
+@given(st.sampled_from(sorted(FILES)), st.data())
 @settings(max_examples=150, deadline=None)
 def test_damaged_bytes_give_an_image_or_a_refusal_and_nothing_else(name, draw):
-    data = bytearray(WHOLE[name])
+    data = bytearray(FILES[name])
     for at in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=8)):
         data[at] ^= draw.draw(st.integers(1, 255))
     try:
@@ -254,7 +254,7 @@ def test_unsupported_formats_are_refused_naming_the_supported_ones(data):
 
 
 def bomb(width, height):
-    """A PNG that announces its size and holds not one pixel, so that decoding it would be another error."""
+    """A PNG with this size in its header and no pixels, so that decoding it would raise another error."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -330,18 +330,18 @@ ZERO_ONE, MINUS_ONE = spec_pb2.VALUE_RANGE_0_1, spec_pb2.VALUE_RANGE_MINUS_1_1
 
 def test_floats_are_scaled_to_255_by_their_range():
     unit = NOISE.astype(np.float32) / 255
-    for pixels, stated in ((unit, ZERO_ONE), (unit * 2 - 1, MINUS_ONE)):
-        actual = read_pixels(pixels, value_range=stated)
+    for pixels, value_range in ((unit, ZERO_ONE), (unit * 2 - 1, MINUS_ONE)):
+        actual = read_pixels(pixels, value_range=value_range)
         assert actual.dtype == np.float32
         np.testing.assert_allclose(actual, NOISE, atol=1e-4)
         np.testing.assert_allclose(
-            read_pixels(pixels, 20, 30, value_range=stated), read_pixels(np.float32(NOISE), 20, 30), atol=1e-3
+            read_pixels(pixels, 20, 30, value_range=value_range), read_pixels(np.float32(NOISE), 20, 30), atol=1e-3
         )
     np.testing.assert_array_equal(read_pixels(unit, value_range=spec_pb2.VALUE_RANGE_0_255), unit)
 
 
 @pytest.mark.parametrize(
-    ("pixels", "stated", "message"),
+    ("pixels", "value_range", "message"),
     [
         (NOISE.astype(np.float32) / 255, 0, r"nearly black .* value_range=\(0, 1\)"),
         (np.zeros((4, 4, 3), np.float32), 0, r"value_range=\(0, 255\)"),
@@ -350,9 +350,9 @@ def test_floats_are_scaled_to_255_by_their_range():
         (NOISE, ZERO_ONE, "value_range is for float pixels"),
     ],
 )
-def test_floats_that_do_not_fit_their_range_are_refused(pixels, stated, message):
+def test_floats_that_do_not_fit_their_range_are_refused(pixels, value_range, message):
     with pytest.raises(ImageUnreadableError, match=message):
-        read_pixels(pixels, value_range=stated)
+        read_pixels(pixels, value_range=value_range)
 
 
 def test_a_range_of_a_file_is_refused():
@@ -384,17 +384,17 @@ def test_a_grey_model_gets_grey_unchanged_and_the_luma_of_colours(height, width)
 
 @pytest.mark.parametrize("name", ["JPEG", "grey JPEG", "JPEG of RGB planes"])
 def test_a_jpeg_is_decoded_to_grey_as_keras_does(name):
-    expected = keras.utils.load_img(io.BytesIO(WHOLE[name]), color_mode="grayscale")
-    np.testing.assert_array_equal(read(WHOLE[name], channels=1)[..., 0], np.asarray(expected))
+    expected = keras.utils.load_img(io.BytesIO(FILES[name]), color_mode="grayscale")
+    np.testing.assert_array_equal(read(FILES[name], channels=1)[..., 0], np.asarray(expected))
 
 
 def test_grey_pixels_are_repeated_for_colour_models_and_not_copied_for_grey_ones():
     np.testing.assert_array_equal(read_pixels(LUMA), np.dstack([LUMA] * 3))
     np.testing.assert_array_equal(read_pixels(LUMA, 20, 30), np.dstack([read_pixels(LUMA, 20, 30, channels=1)] * 3))
-    image, data = described(LUMA)
+    image, data = describe_pixels(LUMA)
     whole = data * 2
-    lying = [memoryview(whole)[: len(data)], memoryview(whole)[len(data) :]]
-    actual = READER.read([image] * 2, lying, HEIGHT, WIDTH, channels=1)
+    views = [memoryview(whole)[: len(data)], memoryview(whole)[len(data) :]]
+    actual = READER.read([image] * 2, views, HEIGHT, WIDTH, channels=1)
     assert np.shares_memory(actual, np.frombuffer(whole, np.uint8))
     np.testing.assert_array_equal(actual, [LUMA, LUMA])
 
@@ -417,7 +417,7 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 
 
 def test_a_malformed_tensor_and_an_empty_message_are_refused():
-    image, data = described(NOISE)
+    image, data = describe_pixels(NOISE)
     with pytest.raises(ImageUnreadableError, match="malformed"):
         READER.read([image], [data[:-1]], HEIGHT, WIDTH)
     with pytest.raises(ImageUnreadableError, match="neither"):
@@ -426,7 +426,7 @@ def test_a_malformed_tensor_and_an_empty_message_are_refused():
 
 def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named():
     encoded, png = spec_pb2.Image(encoded=b""), LOSSLESS["PNG"][0]
-    floats, pixels = described(NOISE.astype(np.float32))
+    floats, pixels = describe_pixels(NOISE.astype(np.float32))
     assert READER.read([encoded] * 2, [png] * 2, HEIGHT, WIDTH).dtype == np.uint8
     mixed = READER.read([encoded, floats], [png, pixels], HEIGHT, WIDTH)
     assert mixed.dtype == np.float32
@@ -441,17 +441,17 @@ def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_o
     reader = Reader(LIMIT)
     file = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "PNG")
     threads = set()
-    opened = Image.open
+    open_image = Image.open
 
     def open_and_record(*args, **kwargs):
         threads.add(threading.current_thread().name)
-        return opened(*args, **kwargs)
+        return open_image(*args, **kwargs)
 
     monkeypatch.setattr(Image, "open", open_and_record)
     actual = reader.read([spec_pb2.Image(encoded=b"")] * 8, [file] * 8, HEIGHT, WIDTH)
     assert len(threads) > 1
-    for each in actual:
-        np.testing.assert_array_equal(each, read(file))
+    for image in actual:
+        np.testing.assert_array_equal(image, read(file))
     files = [file, file, file, b"x" * len(file), file, file, file, b"x"]
     with pytest.raises(UnreadableAtError) as caught:
         reader.read([spec_pb2.Image(encoded=b"")] * 8, files, HEIGHT, WIDTH, 16)
@@ -461,17 +461,17 @@ def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_o
 def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     noise = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "AVIF", quality=95, speed=10)
-    at_once, most, threads = [], [], set()
+    running, counts, threads = [], [], set()
 
-    def watched(image):
-        at_once.append(image)
-        most.append(len(at_once))
+    def record_and_convert(image):
+        running.append(image)
+        counts.append(len(running))
         threads.add(threading.current_thread().name)
         image.load()
-        at_once.remove(image)
+        running.remove(image)
         return image.convert("RGB")
 
-    monkeypatch.setattr("convlens.worker.images.to_rgb", watched)
+    monkeypatch.setattr("convlens.worker.images.to_rgb", record_and_convert)
     Reader(LIMIT).read([spec_pb2.Image(encoded=b"")] * 8, [noise] * 8, HEIGHT, WIDTH)
     assert len(threads) > 1
-    assert max(most) == 1
+    assert max(counts) == 1

@@ -9,7 +9,7 @@ import pytest
 from convlens.worker.pipeline.in_flight_limit import InFlightLimit
 
 
-def test_what_is_not_used_is_free_again_and_what_is_used_is_not():
+def test_unused_images_are_free_again_and_used_ones_are_not():
     limit = InFlightLimit(16)
     with limit.reserve() as reservation:
         assert reservation.images == 16
@@ -25,8 +25,8 @@ def test_a_thread_waits_while_the_limit_is_reached():
     entered = threading.Event()
 
     def enter():
-        with limit.reserve() as later:
-            assert later.images == 4
+        with limit.reserve() as reservation:
+            assert reservation.images == 4
             entered.set()
 
     thread = threading.Thread(target=enter)
@@ -38,7 +38,7 @@ def test_a_thread_waits_while_the_limit_is_reached():
     thread.join()
 
 
-def test_a_failure_gives_all_back():
+def test_a_failure_releases_the_whole_reservation():
     limit = InFlightLimit(8)
     with pytest.raises(ZeroDivisionError), limit.reserve():
         _ = 1 / 0
@@ -63,16 +63,16 @@ def test_waiting_is_interrupted_for_other_work():
     limit = InFlightLimit(8)
     with limit.reserve() as reservation:
         reservation.used = 8
-    called = threading.Event()
-    found = []
+    interrupted = threading.Event()
+    reserved = []
 
     def wait():
-        with limit.reserve(called.is_set) as none:
-            found.append(none.images)
+        with limit.reserve(interrupted.is_set) as reservation:
+            reserved.append(reservation.images)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    called.set()
+    interrupted.set()
     limit.release(0)
     waiting.join(10)
-    assert found == [0]
+    assert reserved == [0]

@@ -1,4 +1,4 @@
-"""How a model's input is understood: as the settings state, as the file tells, or assumed aloud."""
+"""The preprocessing of a model's input: stated by its settings, known from its file, or assumed with a warning."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def model(*first, channels=3, name="m"):
     return keras.Model(inputs, x, name=name)
 
 
-def served(built, known=None, **options):
-    return KerasModel(Source("m", "file", "m.keras", **options), built, "m.keras", known)
+def serve(keras_model, known=None, **options):
+    return KerasModel(Source("m", "file", "m.keras", **options), keras_model, "m.keras", known)
 
 
 def nested(name):
@@ -43,10 +43,10 @@ def nested(name):
 
 
 CASES = {
-    "nothing told": (model, {}, None, ("caffe", True)),
+    "nothing stated": (model, {}, None, ("caffe", True)),
     "grey": (lambda: model(channels=1), {}, None, ("unit", True)),
     "stated": (model, {"preprocess": "tf"}, None, ("tf", False)),
-    "stated over what it is known to be": (model, {"preprocess": "unit"}, "caffe", ("unit", False)),
+    "stated instead of the known one": (model, {"preprocess": "unit"}, "caffe", ("unit", False)),
     "known weights": (model, {}, "caffe", ("caffe", False)),
     "rescaling": (lambda: model(L.Rescaling(1 / 255)), {}, None, ("none", False)),
     "normalization": (lambda: model(L.Normalization(mean=[1, 2, 3], variance=[4, 5, 6])), {}, None, ("none", False)),
@@ -64,15 +64,15 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_scheme_is_stated_known_or_assumed(case):
     build, options, known, expected = CASES[case]
-    card = served(build(), known, **options).card
+    card = serve(build(), known, **options).card
     assert (card.preprocess, card.preprocess_assumed) == expected
     assert card.preprocess_reason.startswith("assumed" if expected[1] else ("stated", "known", "the model's own"))
 
 
 def test_an_assumed_scheme_is_logged_with_the_remedy_and_a_known_one_is_not(caplog):
     with caplog.at_level(logging.INFO):
-        served(model())
-        served(model(L.Rescaling(1 / 255)))
+        serve(model())
+        serve(model(L.Rescaling(1 / 255)))
     warnings = [
         record.getMessage()
         for record in caplog.records
@@ -84,7 +84,7 @@ def test_an_assumed_scheme_is_logged_with_the_remedy_and_a_known_one_is_not(capl
 
 
 def test_a_scheme_on_top_of_the_models_own_rescaling_is_logged():
-    card = served(model(L.Rescaling(1 / 255, name="own")), preprocess="caffe").card
+    card = serve(model(L.Rescaling(1 / 255, name="own")), preprocess="caffe").card
     assert card.preprocess == "caffe"
     assert "on top of it the model's own layer 'own' rescales" in card.preprocess_reason
 
@@ -92,7 +92,7 @@ def test_a_scheme_on_top_of_the_models_own_rescaling_is_logged():
 def test_a_model_that_rescales_its_own_input_predicts_what_keras_predicts_on_raw_pixels():
     built = model(L.Rescaling(1 / 127.5, offset=-1))
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
-    outputs = served(built).run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
+    outputs = serve(built).run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
     expected = built.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-expected), atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_a_model_that_rescales_its_own_input_predicts_what_keras_predicts_on_raw
 def test_mean_and_std_are_applied_and_on_the_card():
     built, images = model(), np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     mean, std = (100.0, 90.0, 80.0), (50.0, 60.0, 70.0)
-    actual = served(built, mean=mean, std=std)
+    actual = serve(built, mean=mean, std=std)
     outputs = actual.run(images, Plan((Saliency(),), predictions=3), np.full((2, 1), PREDICTED, np.int32))
     expected = built.predict((images - np.array(mean, "f4")) / np.array(std, "f4"), verbose=0)
     np.testing.assert_allclose(outputs.predicted_probabilities, -np.sort(-expected), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Labels as people have them: text, JSON lists, names and indices either way round; what cannot be meant is refused."""
+"""Files of labels: text, JSON lists, and JSON objects of names and indices; ambiguous or invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convlens.worker.models.source import Source, read_labels
 
 THREE = ["cat", "dog", "Größe"]
 IMAGENET = {"0": ["n02012849", "crane"], "1": ["n03126707", "crane"], "2": ["n01440764", "tench"]}
-RIGHT = {
+VALID = {
     "text": ("l.txt", "cat\ndog\nGröße\n".encode()),
     "text without an end of line": ("l.txt", "cat\ndog\nGröße".encode()),
     "text of Windows": ("l.txt", "cat\r\ndog\r\nGröße\r\n".encode()),
@@ -28,7 +28,7 @@ RIGHT = {
         json.dumps({str(i): [f"n{i}", name] for i, name in enumerate(THREE)}).encode(),
     ),
 }
-WRONG = {
+INVALID = {
     "another number": ("l.txt", b"cat\ndog\n", "has 2 labels, the model 3 units"),
     "another number in JSON": ("l.json", b'["cat"]', "has 1 labels, the model 3 units"),
     "nothing": ("l.txt", b"\n", "has 0 labels, the model 3 units"),
@@ -55,7 +55,7 @@ def read(tmp_path, name, content, units=3):
     return read_labels(Source("m", "null", labels=tmp_path / name), units)
 
 
-@pytest.mark.parametrize(("name", "content"), RIGHT.values(), ids=RIGHT)
+@pytest.mark.parametrize(("name", "content"), VALID.values(), ids=VALID)
 def test_labels_are_read_in_the_order_of_the_units(name, content, tmp_path):
     assert read(tmp_path, name, content) == THREE
 
@@ -64,7 +64,7 @@ def test_two_units_may_have_one_label(tmp_path):
     assert read(tmp_path, "l.json", json.dumps(IMAGENET).encode()) == ["crane", "crane", "tench"]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("name", "content", "message"), INVALID.values(), ids=INVALID)
 def test_invalid_labels_are_refused(name, content, message, tmp_path):
     with pytest.raises(ModelUnavailable, match=f"model 'm': .*{message}"):
         read(tmp_path, name, content)

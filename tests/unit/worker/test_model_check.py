@@ -1,4 +1,4 @@
-"""`convlens model check` says what would be served how, or why it would not, before anything is served."""
+"""`convlens model check` reports how a model would be served, or why it would be refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convlens.worker.models.files import memory_estimate
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return save(small(keras), tmp_path_factory.mktemp("made") / "scan.keras")
+    return save(small(keras), tmp_path_factory.mktemp("models") / "scan.keras")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_model_that_can_be_served_is_described(check, path, tmp_path):
     assert [line.split()[0] for line in out.splitlines()[-5:]] == ["c1", "pool", "c2", "flat", "d"]
 
 
-def test_json_has_the_same_for_programs(check, path):
+def test_json_has_the_same_report(check, path):
     status, out, _ = check(path, "--json")
     report = json.loads(out)
     assert status == model_check.SERVABLE
@@ -94,7 +94,7 @@ def test_a_wrong_command_line_has_its_own_exit_status(check, arguments, status, 
 
 
 @pytest.mark.parametrize("argv", [[], ["check"], ["inspect", "x"], ["check", "a", "b"]])
-def test_a_command_line_without_a_file_explains_itself(argv, capsys):
+def test_a_command_line_without_a_file_prints_its_usage(argv, capsys):
     with pytest.raises(SystemExit) as raised:
         model_check.main(argv)
     assert raised.value.code == model_check.USAGE

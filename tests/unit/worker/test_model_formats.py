@@ -1,4 +1,4 @@
-"""Other backends, layouts and suffixes of Keras' files; every other file is refused by what it is, with what to do."""
+"""Other backends, layouts and suffixes of Keras' files are read; other files are refused by their kind."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from convlens.worker.models.source import parse
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return tmp_path_factory.mktemp("made")
+def cache(tmp_path_factory):
+    """The folder in which `genuine()` keeps the files that it has written."""
+    return tmp_path_factory.mktemp("cache")
 
 
-def refused(path, message):
+def assert_refused(path, message):
     with pytest.raises(ModelUnavailable, match=message) as raised:
         read_model(path)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
-def predicted(model):
+def predict(model):
     return tf.convert_to_tensor(model(model_files.images(), training=False)).numpy()
 
 
 def convolutional():
-    """Every layer that Theano computes with a kernel in space, one of them nested."""
+    """A model of every layer that has a spatial kernel, one of them nested."""
     layers = tf_keras.layers
     body = tf_keras.Sequential([tf_keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3, name="c")], name="body")
     inputs = tf_keras.Input((SIZE, SIZE, 3))
@@ -50,8 +51,8 @@ def convolutional():
     return model
 
 
-def as_written_by(path, backend, where="both", as_bytes=False, turn=()):
-    """Says another backend in a file's attributes, and turns the kernels of layers by 180° in space."""
+def set_backend(path, backend, where="both", as_bytes=False, turn=()):
+    """Set the backend in a file's attributes, and rotate the kernels of the layers `turn` by 180° in space."""
     with h5py.File(path, "r+") as file:
         for group, place in ((file, "root"), (file["model_weights"], "weights")):
             del group.attrs["backend"]
@@ -71,64 +72,64 @@ def as_written_by(path, backend, where="both", as_bytes=False, turn=()):
 )
 def test_kernels_of_theano_are_flipped_back(where, as_bytes, tmp_path):
     model = convolutional()
-    path = as_written_by(save(model, tmp_path / "m.h5"), "theano", where, as_bytes, turn=("c", "transpose", "line"))
+    path = set_backend(save(model, tmp_path / "m.h5"), "theano", where, as_bytes, turn=("c", "transpose", "line"))
     loaded = read_model(path)
-    np.testing.assert_allclose(predicted(loaded.model), predicted(model), rtol=1e-5)
+    np.testing.assert_allclose(predict(loaded.model), predict(model), rtol=1e-5)
     assert loaded.format.endswith("HDF5 of Theano, kernels turned back")
 
 
 def test_kernels_of_cntk_are_not_flipped(tmp_path):
     model = convolutional()
-    path = as_written_by(save(model, tmp_path / "m.h5"), "cntk")
-    np.testing.assert_allclose(predicted(read_model(path).model), predicted(model), rtol=1e-6)
+    path = set_backend(save(model, tmp_path / "m.h5"), "cntk")
+    np.testing.assert_allclose(predict(read_model(path).model), predict(model), rtol=1e-6)
 
 
 def test_an_unknown_backend_is_refused_by_its_name(tmp_path):
-    refused(
-        as_written_by(save(convolutional(), tmp_path / "m.h5"), "mxnet"), "by the Keras backend 'mxnet', which is not"
+    assert_refused(
+        set_backend(save(convolutional(), tmp_path / "m.h5"), "mxnet"), "by the Keras backend 'mxnet', which is not"
     )
 
 
 @pytest.mark.parametrize("name", model_files.FORMATS)
-def test_channels_before_space_are_refused_by_the_layers_name(name, made, tmp_path):
+def test_channels_before_space_are_refused_by_the_layers_name(name, cache, tmp_path):
     path = change(
-        genuine(name, made, tmp_path),
+        genuine(name, cache, tmp_path),
         lambda config: entry(config, "pool")["config"].update(data_format="channels_first"),
     )
-    refused(
+    assert_refused(
         path, r"'pool' \(MaxPooling2D\) has data_format='channels_first', channels before space; build the model again"
     )
 
 
 @pytest.mark.parametrize("version", ["1.2.2", None, "0.3"])
-def test_keras_1_is_refused_by_its_name(version, made, tmp_path):
-    path = genuine("keras2.h5", made, tmp_path)
+def test_keras_1_is_refused_by_its_name(version, cache, tmp_path):
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         for group in (file, file["model_weights"]):
             del group.attrs["keras_version"]
             if version:
                 group.attrs["keras_version"] = version
-    refused(path, "it is of Keras 1, or says no keras_version; load it by Keras 2.2 and save it again")
+    assert_refused(path, "it is of Keras 1, or says no keras_version; load it by Keras 2.2 and save it again")
 
 
-def test_an_unknown_keras_is_refused_by_its_version(made, tmp_path):
-    path = genuine("keras2.h5", made, tmp_path)
+def test_an_unknown_keras_is_refused_by_its_version(cache, tmp_path):
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         file.attrs["keras_version"] = "4.0.0"
-    refused(path, "it says keras_version='4.0.0'; Keras 2 and 3 can be read")
+    assert_refused(path, "it says keras_version='4.0.0'; Keras 2 and 3 can be read")
 
 
 @pytest.mark.parametrize("separator", ["/", "\\"])
-def test_archives_of_tensorflow_2_12_and_of_windows_with_other_weight_names_are_read(separator, made, tmp_path):
-    path = genuine("keras2.keras", made, tmp_path)
-    expected = predicted(read_model(path).model)
+def test_archives_of_tensorflow_2_12_and_of_windows_with_other_weight_names_are_read(separator, cache, tmp_path):
+    path = genuine("keras2.keras", cache, tmp_path)
+    expected = predict(read_model(path).model)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     inside.write_bytes(members["model.weights.h5"])
     with h5py.File(inside, "r+") as file:
         names = []
-        file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         for name in names:
             file.move(name, name.replace("layers/", "_layer_checkpoint_dependencies/").replace("/", separator))
         del file["layers"]
@@ -136,11 +137,11 @@ def test_archives_of_tensorflow_2_12_and_of_windows_with_other_weight_names_are_
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    np.testing.assert_allclose(predicted(read_model(path).model), expected, rtol=1e-6)
+    np.testing.assert_allclose(predict(read_model(path).model), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("name", "called"),
+    ("name", "file_name"),
     [
         ("keras3.keras", "m.Keras"),
         ("keras3.keras", "M.KERAS"),
@@ -154,24 +155,27 @@ def test_archives_of_tensorflow_2_12_and_of_windows_with_other_weight_names_are_
         ("keras2.saved_model", "a,b=c"),
     ],
 )
-def test_a_format_is_recognized_by_its_content(name, called, made, tmp_path):
-    path = genuine(name, made, tmp_path).rename(tmp_path / called)
+def test_a_format_is_recognized_by_its_content(name, file_name, cache, tmp_path):
+    path = genuine(name, cache, tmp_path).rename(tmp_path / file_name)
     source = parse(f"m={path}")
     assert (source.kind, source.argument) == ("file", str(path))
     assert len(read_model(path).model.layers) == 4
     if name.startswith("keras3"):
-        assert load(source).card.source == called
+        assert load(source).card.source == file_name
 
 
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
-OTHERS = {
+OTHER_FILES = {
     "pointer.keras": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n", "a pointer of Git LFS"),
     "page.h5": (HTML, "a page of HTML or XML, perhaps of a download that failed"),
     "page2.keras": (b"\xef\xbb\xbf\n" + HTML, "a page of HTML"),
     "empty.h5": (b"", "it is empty, perhaps of a download that failed"),
     "nonsense.keras": (b"nonsense" * 9, "it is damaged, or none of Keras' files"),
     "cut.keras": (b"PK\x03\x04" + b"x" * 99, "it is a zip archive that is cut short or damaged"),
-    "model.json": (b'{"class_name": "Sequential"}', "JSON, an architecture without weights; load it where it was made"),
+    "model.json": (
+        b'{"class_name": "Sequential"}',
+        "JSON, an architecture without weights; load it where it was made",
+    ),
     "model.yaml": (b"class_name: Sequential", "an architecture without weights"),
     "old.pth": (
         b"\x80\x02}q\x00.",
@@ -194,8 +198,10 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [(name, *it) for name, it in OTHERS.items()], ids=OTHERS)
-def test_another_file_is_refused_by_what_it_is(name, content, message, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "message"), [(name, *row) for name, row in OTHER_FILES.items()], ids=OTHER_FILES
+)
+def test_a_file_of_another_kind_is_refused_by_its_kind(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     source = parse(f"m={tmp_path / name}")
     with pytest.raises(ModelUnavailable, match=f"model 'm': .*{name} cannot be loaded: it is .*") as raised:
@@ -214,52 +220,54 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize(("name", "members", "message"), [(name, *row) for name, row in ARCHIVES.items()], ids=ARCHIVES)
-def test_an_archive_of_something_else_is_refused_by_what_is_in_it(name, members, message, tmp_path):
+def test_an_archive_of_another_kind_is_refused_by_its_content(name, members, message, tmp_path):
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         for member in members:
             archive.writestr(member, "{}")
-    refused(tmp_path / name, f"it is {message}")
+    assert_refused(tmp_path / name, f"it is {message}")
 
 
-def test_folders_that_are_no_models_are_refused_by_what_is_in_them(made, tmp_path):
-    refused(tmp_path, "it is a folder without saved_model.pb")
+def test_folders_that_are_no_models_are_refused_by_their_content(cache, tmp_path):
+    assert_refused(tmp_path, "it is a folder without saved_model.pb")
     keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]).save(tmp_path / "best.keras")
-    refused(tmp_path, "it is a folder without saved_model.pb; in it is best.keras")
+    assert_refused(tmp_path, "it is a folder without saved_model.pb; in it is best.keras")
     model_files.small(keras).save(tmp_path / "unzipped", zipped=False)
-    refused(tmp_path / "unzipped", "a model of Keras 3 saved with zipped=False; save it zipped, as a .keras file")
-    refused(
-        genuine("keras2.saved_model", made, tmp_path) / "variables", "a SavedModel's variables; give the folder above"
+    assert_refused(
+        tmp_path / "unzipped", "a model of Keras 3 saved with zipped=False; save it zipped, as a .keras file"
+    )
+    assert_refused(
+        genuine("keras2.saved_model", cache, tmp_path) / "variables", "a SavedModel's variables; give the folder above"
     )
 
 
-def test_a_saved_model_that_keras_cannot_take_apart_is_refused(made, tmp_path):
+def test_a_saved_model_that_keras_cannot_rebuild_is_refused(cache, tmp_path):
     model_files.small(keras).export(tmp_path / "exported", verbose=False)
-    refused(tmp_path / "exported", r"without Keras' metadata.*save it whole: model.save\('model.keras'\)")
-    path = genuine("keras2.saved_model", made, tmp_path)
+    assert_refused(tmp_path / "exported", r"without Keras' metadata.*save it whole: model.save\('model.keras'\)")
+    path = genuine("keras2.saved_model", cache, tmp_path)
     (path / "keras_metadata.pb").write_bytes(b"\xff\xff\xff")
-    refused(path, "its saved_model.pb or keras_metadata.pb is cut short or damaged")
+    assert_refused(path, "its saved_model.pb or keras_metadata.pb is cut short or damaged")
     (path / "keras_metadata.pb").unlink()
     (path / "saved_model.pb").write_bytes(b"")
-    refused(path, "without Keras' metadata")
+    assert_refused(path, "without Keras' metadata")
 
 
-def test_an_architecture_without_weights_is_refused(made, tmp_path):
-    path = genuine("keras2.h5", made, tmp_path)
+def test_an_architecture_without_weights_is_refused(cache, tmp_path):
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         del file["model_weights"]
-    refused(path, "it holds an architecture without weights")
+    assert_refused(path, "it holds an architecture without weights")
 
 
 def test_an_unreadable_file_is_refused_by_its_path(tmp_path):
-    assert refused(tmp_path / "gone.keras", "there is no file") == f"there is no file {tmp_path / 'gone.keras'}"
+    assert assert_refused(tmp_path / "gone.keras", "there is no file") == f"there is no file {tmp_path / 'gone.keras'}"
     (tmp_path / "looped.keras").symlink_to(tmp_path / "looped.keras")
-    refused(tmp_path / "looped.keras", "cannot be loaded: .*Too many levels of symbolic links")
-    refused(tmp_path / f"{'x' * 5000}.keras", "cannot be loaded: .*File name too long")
-    refused(tmp_path / "nul\0.keras", "there is no file|null")
+    assert_refused(tmp_path / "looped.keras", "cannot be loaded: .*Too many levels of symbolic links")
+    assert_refused(tmp_path / f"{'x' * 5000}.keras", "cannot be loaded: .*File name too long")
+    assert_refused(tmp_path / "nul\0.keras", "there is no file|null")
 
 
-def test_tf_keras_is_not_imported_without_a_keras_2_file(made, tmp_path):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_tf_keras_is_not_imported_without_a_keras_2_file(cache, tmp_path):
+    path = genuine("keras3.keras", cache, tmp_path)
     code = f"""
 import sys, pathlib
 from convlens.worker.models.file import read_model

@@ -1,4 +1,4 @@
-"""What image classifiers are made of is read from files of both generations, and computes what it did before."""
+"""Models of all usual layers, saved by Keras 2 and Keras 3, compute the same after they are loaded."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def attention(k):
 
 
 def frozen(k):
-    """A nested base of which some layers are trainable: .h5 files have the trainable ones first."""
+    """A nested base with some frozen layers; .h5 files list the trainable ones first."""
     layers = k.layers
     base = k.Sequential(
         [k.Input((SIZE, SIZE, 3)), *(layers.Conv2D(3, 1, name=f"c{i}") for i in range(5)), layers.BatchNormalization()],
@@ -186,51 +186,51 @@ def mixed(k):
 MODELS = (convolutions, activations, identities, sizes, normalizations, branches, attention, frozen, grey)
 
 
-def predicted(model, shape):
+def predict(model, shape):
     images = np.random.default_rng(5).integers(0, 256, (2, *shape[1:])).astype(np.float32)
     return tf.convert_to_tensor(model(images, training=False)).numpy()
 
 
-def computes_what_it_did(model, path, tolerance=1e-5):
-    expected = predicted(model, model.input_shape)
+def assert_unchanged_by_saving(model, path, tolerance=1e-5):
+    expected = predict(model, model.input_shape)
     assert np.isfinite(expected).all()
-    actual = predicted(read_model(save(model, path)).model, model.input_shape)
+    actual = predict(read_model(save(model, path)).model, model.input_shape)
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("make", MODELS)
-def test_a_model_computes_what_it_did_before_it_was_saved(make, ending, generation, tmp_path):
-    computes_what_it_did(make(GENERATIONS[generation]), tmp_path / f"m{ending}")
+def test_a_model_computes_the_same_after_it_is_loaded(make, ending, generation, tmp_path):
+    assert_unchanged_by_saving(make(GENERATIONS[generation]), tmp_path / f"m{ending}")
 
 
 @pytest.mark.parametrize("make", [normalizations, attention, frozen])
 def test_a_saved_model_folder_is_read(make, tmp_path):
-    computes_what_it_did(make(tf_keras), tmp_path / "m.saved_model")
+    assert_unchanged_by_saving(make(tf_keras), tmp_path / "m.saved_model")
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_a_model_trained_in_half_precision_computes_in_float32(generation, tmp_path):
     model = mixed(GENERATIONS[generation])
-    computes_what_it_did(model, tmp_path / "m.keras", tolerance=0.02)
+    assert_unchanged_by_saving(model, tmp_path / "m.keras", tolerance=0.02)
     loaded = read_model(tmp_path / "m.keras").model
     assert {str(getattr(layer.compute_dtype, "name", layer.compute_dtype)) for layer in loaded.layers} == {"float32"}
 
 
-def preprocessed(k, scheme):
-    """preprocess_input inside of the model, as people write it."""
+def with_preprocessing(k, scheme):
+    """A model with preprocess_input inside, as people write it."""
     return chain(k, lambda x: k.applications.imagenet_utils.preprocess_input(x, mode=scheme), k.layers.Conv2D(4, 3))
 
 
 @pytest.mark.parametrize("scheme", ["caffe", "tf", "torch"])
 @pytest.mark.parametrize("name", ["keras3.keras", "keras3.h5", "keras2.h5", "keras2.saved_model"])
 def test_preprocess_input_inside_of_a_model_is_kept(name, scheme, tmp_path):
-    computes_what_it_did(preprocessed(model_files.framework(name), scheme), tmp_path / name)
+    assert_unchanged_by_saving(with_preprocessing(model_files.framework(name), scheme), tmp_path / name)
 
 
 def arithmetic(x, ops):
-    """What each Keras lets people write in the middle of a model."""
+    """Arithmetic that both generations of Keras accept inside a model."""
     return ops(x[:, 1:, ::-1, :] / 127.5 - 1.0) * 2 + abs(x[:, 1:]) ** 2
 
 
@@ -244,7 +244,7 @@ def test_arithmetic_in_the_middle_of_a_model_of_keras_3_is_kept(tmp_path):
         return ops.stack([ops.mean(y, axis=1), ops.max(y, axis=1)], axis=1)
 
     for ending in (".keras", ".h5"):
-        computes_what_it_did(chain(keras, middle), tmp_path / f"m{ending}")
+        assert_unchanged_by_saving(chain(keras, middle), tmp_path / f"m{ending}")
 
 
 def test_arithmetic_in_the_middle_of_a_model_of_keras_2_is_kept(tmp_path):
@@ -255,7 +255,7 @@ def test_arithmetic_in_the_middle_of_a_model_of_keras_2_is_kept(tmp_path):
         return tf.stack([tf.reduce_mean(y, axis=1), tf.reduce_max(y, axis=1)], axis=1)
 
     for ending in (".keras", ".h5", ".saved_model"):
-        computes_what_it_did(chain(tf_keras, middle), tmp_path / f"m{ending}")
+        assert_unchanged_by_saving(chain(tf_keras, middle), tmp_path / f"m{ending}")
 
 
 def test_a_sequential_of_keras_before_2_2_3_has_its_layers_as_a_list(tmp_path):
@@ -270,18 +270,18 @@ def test_a_sequential_of_keras_before_2_2_3_has_its_layers_as_a_list(tmp_path):
         config["config"] = layers
 
     actual = read_model(change(path, older)).model
-    np.testing.assert_allclose(predicted(actual, (0, 8, 8, 3)), predicted(model, (0, 8, 8, 3)), rtol=1e-6)
+    np.testing.assert_allclose(predict(actual, (0, 8, 8, 3)), predict(model, (0, 8, 8, 3)), rtol=1e-6)
 
 
 def test_weights_of_a_nested_model_are_matched_by_name_where_the_order_differs(tmp_path):
-    """An order that a Keras restores otherwise than it was written must not exchange kernels of one shape."""
+    """A Keras that restores them in another order must not exchange kernels of one shape."""
     model = frozen(keras)
     path = save(model, tmp_path / "m.h5")
     with h5py.File(path, "r+") as file:
         group = file["model_weights/base"]
         group.attrs["weight_names"] = group.attrs["weight_names"][::-1]
     np.testing.assert_allclose(
-        predicted(read_model(path).model, model.input_shape), predicted(model, model.input_shape), rtol=1e-6
+        predict(read_model(path).model, model.input_shape), predict(model, model.input_shape), rtol=1e-6
     )
 
 
@@ -292,7 +292,7 @@ def test_layers_are_matched_by_name_where_the_order_differs(tmp_path):
         group = file["model_weights"]
         group.attrs["layer_names"] = group.attrs["layer_names"][::-1]
     np.testing.assert_allclose(
-        predicted(read_model(path).model, model.input_shape), predicted(model, model.input_shape), rtol=1e-6
+        predict(read_model(path).model, model.input_shape), predict(model, model.input_shape), rtol=1e-6
     )
 
 
@@ -305,7 +305,7 @@ def test_a_sequential_that_was_built_by_its_first_images_is_read(generation, end
     seed(model)
     actual = read_model(save(model, tmp_path / f"m{ending}")).model
     shape = (0, SIZE, SIZE, 3)
-    np.testing.assert_allclose(predicted(actual, shape), predicted(model, shape), rtol=1e-5)
+    np.testing.assert_allclose(predict(actual, shape), predict(model, shape), rtol=1e-5)
 
 
 def test_every_augmentation_of_keras_3_is_read(tmp_path):
@@ -376,7 +376,7 @@ def test_layers_that_keras_3_has_for_its_applications_alone_are_read(tmp_path):
     x = convnext.StochasticDepth(0.1)(convnext.LayerScale(0.1, 3)(scaled))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     seed(model)
-    computes_what_it_did(model, tmp_path / "m.keras")
+    assert_unchanged_by_saving(model, tmp_path / "m.keras")
 
 
 def test_every_name_on_the_lists_is_one_of_keras_or_tensorflow():

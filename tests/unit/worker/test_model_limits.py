@@ -1,4 +1,4 @@
-"""A file that would take absurd memory or time is refused before it does, in one sentence that names the layer."""
+"""A file that would need absurd memory or time is refused before it is loaded, in a sentence that names the layer."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from convlens.worker.models.model_protocol import ModelUnavailable
 
 SECONDS = 20
 MIB = 1024
-"""In the unit of ru_maxrss."""
+"""In KiB, the unit of ru_maxrss."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return tmp_path_factory.mktemp("made")
+def cache(tmp_path_factory):
+    """The folder in which `genuine()` keeps the files that it has written."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
 def _eight_gibibytes(monkeypatch):
-    """What the machine has, whatever it has."""
+    """Let the machine seem to have 8 GiB of memory left."""
     monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
 
 
-def refused(path, message):
+def assert_refused(path, message):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     with pytest.raises(ModelUnavailable, match=message) as raised:
@@ -54,14 +55,14 @@ def swap(name, kind, **options):
     return lambda config: replace(config, name, kind, options)
 
 
-def unbuilt(config):
-    """Without the shapes that Keras 3 notes for each layer, which would contradict a change."""
+def remove_build_configs(config):
+    """Remove the shapes that Keras 3 stores for each layer, which would contradict a change."""
     config.pop("build_config", None)
     for layer in config["config"].get("layers", ()):
-        unbuilt(layer)
+        remove_build_configs(layer)
 
 
-def nested(config, times):
+def nest(config, times):
     """Nest the body in models, one inside the other."""
     body = entry(config, "body")
     inner = dict(body)
@@ -70,9 +71,9 @@ def nested(config, times):
     body.update(config=inner["config"])
 
 
-def doubled(config, times):
+def double_calls(config, times):
     """Let each of the nested models be called twice: 2^times calls in a configuration of the same size."""
-    nested(config, times)
+    nest(config, times)
     model = next(layer for layer in config["config"]["layers"] if "layers" in layer["config"])
     while "layers" in model["config"]:
         model["inbound_nodes"] = [{"args": [], "kwargs": {}}, {"args": [], "kwargs": {}}]
@@ -98,8 +99,8 @@ ABSURD = {
     "a text for a number": (option("d", units="many"), "cannot be loaded: "),
     "an unknown option": (option("d", colour="red"), "cannot be loaded: .*colour"),
     "a missing option": (lambda config: entry(config, "d")["config"].pop("units"), "cannot be loaded: .*units"),
-    "two to the eleventh calls": (lambda config: doubled(config, 10), "calls .* layers; allowed are 3,000"),
-    "models in models": (lambda config: nested(config, 40), "more than 3,000 layers, or 12 models in each other"),
+    "two to the eleventh calls": (lambda config: double_calls(config, 10), "calls .* layers; allowed are 3,000"),
+    "models in models": (lambda config: nest(config, 40), "more than 3,000 layers, or 12 models in each other"),
     "a call of what is not there": (
         lambda config: entry(config, "flat").update(
             inbound_nodes=json.loads(json.dumps(entry(config, "flat")["inbound_nodes"]).replace('"body"', '"gone"'))
@@ -125,12 +126,12 @@ ABSURD = {
 
 @pytest.mark.parametrize("name", ["keras3.keras", "keras2.h5"])
 @pytest.mark.parametrize(("edit", "message"), ABSURD.values(), ids=ABSURD)
-def test_an_absurd_configuration_is_refused_in_one_sentence(name, edit, message, made, tmp_path):
-    def everywhere(config):
-        unbuilt(config)
+def test_an_absurd_configuration_is_refused_in_one_sentence(name, edit, message, cache, tmp_path):
+    def edit_everywhere(config):
+        remove_build_configs(config)
         edit(config)
 
-    refused(change(genuine(name, made, tmp_path), everywhere), message)
+    assert_refused(change(genuine(name, cache, tmp_path), edit_everywhere), message)
 
 
 def test_attention_over_every_pixel_is_refused_by_its_inner_tensors(tmp_path):
@@ -139,21 +140,23 @@ def test_attention_over_every_pixel_is_refused_by_its_inner_tensors(tmp_path):
     x = layers.Reshape((224 * 224, 3))(inputs)
     with_attention = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Attention(name="look")([x, x]))))
     save(with_attention, tmp_path / "m.keras")
-    refused(tmp_path / "m.keras", r"needs about 75.. GiB of memory \(layer 'look' gives .*50176×50176 numbers an image")
+    assert_refused(
+        tmp_path / "m.keras", r"needs about 75.. GiB of memory \(layer 'look' gives .*50176×50176 numbers an image"
+    )
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_weights_that_are_fewer_than_the_architecture_has_are_refused(name, made, tmp_path):
-    path = change(genuine(name, made, tmp_path), option("d", units=9_000))
-    refused(path, "its architecture has .* parameters, and the file only .* numbers")
+def test_weights_that_are_fewer_than_the_architecture_has_are_refused(name, cache, tmp_path):
+    path = change(genuine(name, cache, tmp_path), option("d", units=9_000))
+    assert_refused(path, "its architecture has .* parameters, and the file only .* numbers")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_weights_of_another_shape_are_refused_though_there_are_enough(name, made, tmp_path):
-    refused(change(genuine(name, made, tmp_path), option("c1", filters=3)), "cannot be loaded: ")
+def test_weights_of_another_shape_are_refused_though_there_are_enough(name, cache, tmp_path):
+    assert_refused(change(genuine(name, cache, tmp_path), option("c1", filters=3)), "cannot be loaded: ")
 
 
-def rewritten(path, **members):
+def rewrite_members(path, **members):
     with zipfile.ZipFile(path) as archive:
         kept = {name: archive.read(name) for name in archive.namelist() if name not in members}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -162,44 +165,44 @@ def rewritten(path, **members):
     return path
 
 
-def test_zip_bombs_are_refused(made, tmp_path):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_zip_bombs_are_refused(cache, tmp_path):
+    path = genuine("keras3.keras", cache, tmp_path)
     bomb = b" " * (200 << 20)
-    rewritten(path, **{"config.json": bomb})
-    refused(path, "its config.json has 209,715,200 bytes; allowed are 16,777,216")
-    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"metadata.json": bomb})
-    refused(path, "its metadata.json has 209,715,200 bytes")
-    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"model.weights.h5": bomb})
-    refused(path, "its weights have 209,715,200 bytes for .* parameters")
+    rewrite_members(path, **{"config.json": bomb})
+    assert_refused(path, "its config.json has 209,715,200 bytes; allowed are 16,777,216")
+    path = rewrite_members(genuine("keras3.keras", cache, tmp_path), **{"metadata.json": bomb})
+    assert_refused(path, "its metadata.json has 209,715,200 bytes")
+    path = rewrite_members(genuine("keras3.keras", cache, tmp_path), **{"model.weights.h5": bomb})
+    assert_refused(path, "its weights have 209,715,200 bytes for .* parameters")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000, "1" * 5000, "{", "[]", "7", '"x"'])
-def test_a_configuration_that_keras_cannot_have_written_is_refused(text, made, tmp_path):
-    path = rewritten(genuine("keras3.keras", made, tmp_path), **{"config.json": text})
-    refused(path, "no JSON that Keras can have written|no layer's configuration")
+def test_a_configuration_that_keras_cannot_have_written_is_refused(text, cache, tmp_path):
+    path = rewrite_members(genuine("keras3.keras", cache, tmp_path), **{"config.json": text})
+    assert_refused(path, "no JSON that Keras can have written|no layer's configuration")
 
 
-def test_numbers_that_are_declared_and_not_stored_are_refused(made, tmp_path):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_weights_that_are_declared_and_not_stored_are_refused(cache, tmp_path):
+    path = genuine("keras3.keras", cache, tmp_path)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
         inside.write_bytes(archive.read("model.weights.h5"))
     with h5py.File(inside, "r+") as file:
         del file["layers/dense/vars/0"]
         file.create_dataset("layers/dense/vars/0", (1 << 30, 1 << 10), "f4", chunks=(1 << 10, 1 << 10))
-    refused(rewritten(path, **{"model.weights.h5": inside.read_bytes()}), "numbers, the largest weight")
-    path = genuine("keras2.h5", made, tmp_path)
+    assert_refused(rewrite_members(path, **{"model.weights.h5": inside.read_bytes()}), "numbers, the largest weight")
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         name = "model_weights/d/d/kernel:0"
         shape = file[name].shape
         del file[name]
         file.create_dataset(name, shape, "f4", chunks=shape)
-    refused(path, "its architecture has .* parameters, and the file only .* numbers")
+    assert_refused(path, "its architecture has .* parameters, and the file only .* numbers")
 
 
 @pytest.mark.parametrize("how", ["missing", "one more", "another name"])
-def test_a_weight_missing_in_an_archive_is_refused(how, made, tmp_path):
-    path = genuine("keras2.keras", made, tmp_path)
+def test_an_archive_with_missing_or_unknown_weights_is_refused(how, cache, tmp_path):
+    path = genuine("keras2.keras", cache, tmp_path)
     inside = tmp_path / "inside.h5"
     with zipfile.ZipFile(path) as archive:
         inside.write_bytes(archive.read("model.weights.h5"))
@@ -210,7 +213,7 @@ def test_a_weight_missing_in_an_archive_is_refused(how, made, tmp_path):
             file["layers/dense/vars/2"] = np.ones(3, np.float32)
         else:
             file.move("layers/dense", "layers/denser")
-    refused(rewritten(path, **{"model.weights.h5": inside.read_bytes()}), "cannot be loaded: ")
+    assert_refused(rewrite_members(path, **{"model.weights.h5": inside.read_bytes()}), "cannot be loaded: ")
 
 
 def test_a_model_that_was_never_built_is_refused(tmp_path):
@@ -221,12 +224,12 @@ def test_a_model_that_was_never_built_is_refused(tmp_path):
         kind.Sequential([kind.layers.Conv2D(4, 3), kind.layers.Flatten(), kind.layers.Dense(2)]).save(
             tmp_path / framework
         )
-        refused(
+        assert_refused(
             tmp_path / framework, "the model was never built: give it an Input as its first layer, and save it again"
         )
 
 
-def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
+def test_the_memory_left_is_bounded_by_the_container(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert 0 < memory_estimate.measure_available() < 1 << 50
     folder = tmp_path / "memory"
@@ -245,19 +248,19 @@ def test_containers_bound_the_memory_that_is_left(tmp_path, monkeypatch):
     assert memory_estimate._remaining(folder, *memory_estimate.V1) == []
 
 
-def test_two_objects_of_one_id_and_two_layers_of_one_name_are_refused(made, tmp_path):
+def test_two_objects_of_one_id_and_two_layers_of_one_name_are_refused(cache, tmp_path):
     def share(config):
         for layer in config["config"]["layers"][1:3]:
             layer["shared_object_id"] = 7
 
     with pytest.raises(ModelUnavailable, match="is said to be the same object as another one"):
-        read_model(change(genuine("keras3.keras", made, tmp_path), share))
+        read_model(change(genuine("keras3.keras", cache, tmp_path), share))
 
     def name(config):
         config["config"]["layers"].append(dict(config["config"]["layers"][-1]))
 
     with pytest.raises(ModelUnavailable, match="two layers that are called"):
-        read_model(change(genuine("keras2.h5", made, tmp_path), name))
+        read_model(change(genuine("keras2.h5", cache, tmp_path), name))
 
 
 def test_layers_in_reverse_order_are_refused_at_once(tmp_path):
@@ -271,8 +274,8 @@ def test_layers_in_reverse_order_are_refused_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "metadata.json", "model.weights.h5"])
-def test_members_with_an_unbounded_compression_are_refused(name, made, tmp_path):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_members_with_an_unbounded_compression_are_refused(name, cache, tmp_path):
+    path = genuine("keras3.keras", cache, tmp_path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -282,8 +285,8 @@ def test_members_with_an_unbounded_compression_are_refused(name, made, tmp_path)
         read_model(path)
 
 
-def test_a_configuration_of_too_many_values_is_refused_before_it_is_parsed(made, tmp_path):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_a_configuration_of_too_many_values_is_refused_before_it_is_parsed(cache, tmp_path):
+    path = genuine("keras3.keras", cache, tmp_path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["config.json"] = b"[" + b"{}," * 2_000_000 + b"1]"
@@ -301,8 +304,8 @@ def test_a_configuration_of_too_many_values_is_refused_before_it_is_parsed(made,
         ({"chunks": (3, 3, 3, 1 << 20), "maxshape": (None,) * 4}, "is stored in pieces"),
     ],
 )
-def test_numbers_stored_as_keras_never_does_are_refused(options, message, made, tmp_path):
-    path = genuine("keras2.h5", made, tmp_path)
+def test_weights_stored_as_keras_never_does_are_refused(options, message, cache, tmp_path):
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         group = file["model_weights/body/c1"]
         name = next(name for name in group if name.startswith("kernel"))

@@ -1,6 +1,6 @@
 """A model file cannot run code, read or write files, or name anything that is not on the lists, in any format.
 
-Each hostile file has a payload that would write a sentinel; it must not be there when the file has been refused.
+Each hostile file has a payload that would write a sentinel; it must not exist when the file has been refused.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from convlens.worker.models.file import read_model
 from convlens.worker.models.files import weights
 from convlens.worker.models.model_protocol import ModelUnavailable
 
-BOTH = FORMATS
 KERAS_2 = tuple(name for name in FORMATS if name.startswith("keras2"))
 KERAS_3 = tuple(name for name in FORMATS if name.startswith("keras3"))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return tmp_path_factory.mktemp("made")
+def cache(tmp_path_factory):
+    """The folder in which `genuine()` keeps the files that it has written."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def ran(tmp_path, monkeypatch):
-    """The sentinel, which importing the module `payload` writes, or calling it."""
-    sentinel = tmp_path / "ran"
+def sentinel(tmp_path, monkeypatch):
+    """The path of a file that is written where the module `payload` is imported, or `code` called."""
+    sentinel = tmp_path / "sentinel"
     monkeypatch.setattr(builtins, "convlens_sentinel", str(sentinel), raising=False)
     folder = tmp_path / "modules"
     folder.mkdir()
@@ -48,24 +48,24 @@ def ran(tmp_path, monkeypatch):
 
 
 def code(x):
-    import builtins  # the function travels alone
+    import builtins  # the function is stored without its module
 
     open(builtins.convlens_sentinel, "w").close()  # noqa: PTH123
     return x
 
 
 def function_of(name):
-    """The code as each Keras writes a Python function into a file."""
+    """`code` in the form in which each Keras stores a Python function."""
     if name.startswith("keras3"):
         text, defaults, closure = python_utils.func_dump(code)
         return {"class_name": "__lambda__", "config": {"code": text, "defaults": defaults, "closure": closure}}
     return list(generic_utils.func_dump(code))
 
 
-def refused(path, message, ran):
+def assert_refused(path, message, sentinel):
     with pytest.raises(ModelUnavailable, match=message) as raised:
         read_model(path)
-    assert not ran.exists()
+    assert not sentinel.exists()
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 1200
 
@@ -75,29 +75,29 @@ def lambda_layer(config, name, function):
     replace(config, name, "Lambda", {"function": function, "output_shape": None, "arguments": {}, **legacy})
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("layer", ["flat", "pool"])
-def test_a_lambda_is_refused_by_its_name_and_not_run_even_when_nested(name, layer, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda config: lambda_layer(config, layer, function_of(name)))
-    refused(path, f"layer '{layer}' is a Lambda: a model file must not run code; replace it by", ran)
+def test_a_lambda_is_refused_by_its_name_and_not_run_even_when_nested(name, layer, cache, tmp_path, sentinel):
+    path = change(genuine(name, cache, tmp_path), lambda config: lambda_layer(config, layer, function_of(name)))
+    assert_refused(path, f"layer '{layer}' is a Lambda: a model file must not run code; replace it by", sentinel)
 
 
-def test_the_payload_runs_where_keras_loads_the_file_unsafely(made, tmp_path, ran):
+def test_the_payload_runs_where_keras_loads_the_file_unsafely(cache, tmp_path, sentinel):
     path = change(
-        genuine("keras2.h5", made, tmp_path), lambda config: lambda_layer(config, "pool", function_of("keras2.h5"))
+        genuine("keras2.h5", cache, tmp_path), lambda config: lambda_layer(config, "pool", function_of("keras2.h5"))
     )
     with pytest.raises(ValueError, match="Shape mismatch"):  # without the pool, after the Lambda has run
         tf_keras.models.load_model(path, compile=False)
-    assert ran.exists()
+    assert sentinel.exists()
 
 
-def test_a_genuine_saved_model_with_a_lambda_is_refused_and_not_run(tmp_path, ran):
+def test_a_genuine_saved_model_with_a_lambda_is_refused_and_not_run(tmp_path, sentinel):
     inputs = tf_keras.Input((8, 8, 3))
     x = tf_keras.layers.Lambda(code, name="evil")(inputs)
     model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(tf_keras.layers.Flatten()(x)))
     model.save(tmp_path / "m", save_format="tf")
-    ran.unlink()
-    refused(tmp_path / "m", "layer 'evil' is a Lambda", ran)
+    sentinel.unlink()
+    assert_refused(tmp_path / "m", "layer 'evil' is a Lambda", sentinel)
 
 
 WRAPPED = {"class_name": "Lambda", "config": {"name": "evil", "trainable": True}, "module": "keras.layers"}
@@ -122,11 +122,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("kind", "options", "message"), LAYERS.values(), ids=LAYERS)
-def test_a_layer_that_is_not_on_the_list_is_refused_by_its_name(name, kind, options, message, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda config: replace(config, "flat", kind, options))
-    refused(path, message, ran)
+def test_a_layer_that_is_not_on_the_list_is_refused_by_its_name(
+    name, kind, options, message, cache, tmp_path, sentinel
+):
+    path = change(genuine(name, cache, tmp_path), lambda config: replace(config, "flat", kind, options))
+    assert_refused(path, message, sentinel)
 
 
 MODULES = {
@@ -145,15 +147,15 @@ MODULES = {
 @pytest.mark.parametrize("name", ["keras3.keras", "keras2.keras"])
 @pytest.mark.parametrize(("module", "kind", "registered"), MODULES.values(), ids=MODULES)
 def test_a_module_that_is_not_keras_own_is_refused_and_not_imported(
-    name, module, kind, registered, made, tmp_path, ran
+    name, module, kind, registered, cache, tmp_path, sentinel
 ):
     def edit(config):
         entry(config, "d").update(module=module, class_name=kind, registered_name=registered)
 
-    refused(change(genuine(name, made, tmp_path), edit), "layer 'd' is .*none of Keras' own layers", ran)
+    assert_refused(change(genuine(name, cache, tmp_path), edit), "layer 'd' is .*none of Keras' own layers", sentinel)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -182,9 +184,9 @@ def test_a_module_that_is_not_keras_own_is_refused_and_not_imported(
         ),
     ],
 )
-def test_an_option_that_names_something_else_is_refused(name, key, value, message, made, tmp_path, ran):
-    path = change(genuine(name, made, tmp_path), lambda config: entry(config, "d")["config"].update({key: value}))
-    refused(path, rf"layer 'd' \(Dense\): {message}", ran)
+def test_an_option_that_names_something_else_is_refused(name, key, value, message, cache, tmp_path, sentinel):
+    path = change(genuine(name, cache, tmp_path), lambda config: entry(config, "d")["config"].update({key: value}))
+    assert_refused(path, rf"layer 'd' \(Dense\): {message}", sentinel)
 
 
 @pytest.mark.parametrize("name", KERAS_2)
@@ -195,10 +197,10 @@ def test_an_option_that_names_something_else_is_refused(name, key, value, messag
         *("strings.join", "debugging.assert_equal", "random.uniform", "map_fn", "while_loop", "saved_model.load"),
     ],
 )
-def test_a_function_of_tensorflow_that_is_no_arithmetic_is_refused(name, function, made, tmp_path, ran):
-    options = {"function": function, "filename": str(ran)}
-    path = change(genuine(name, made, tmp_path), lambda config: replace(config, "flat", "TFOpLambda", options))
-    refused(path, f"layer 'flat' calls tf.{function}, which a model file must not", ran)
+def test_a_function_of_tensorflow_that_is_no_arithmetic_is_refused(name, function, cache, tmp_path, sentinel):
+    options = {"function": function, "filename": str(sentinel)}
+    path = change(genuine(name, cache, tmp_path), lambda config: replace(config, "flat", "TFOpLambda", options))
+    assert_refused(path, f"layer 'flat' calls tf.{function}, which a model file must not", sentinel)
 
 
 @pytest.mark.parametrize("name", KERAS_3)
@@ -212,16 +214,16 @@ def test_a_function_of_tensorflow_that_is_no_arithmetic_is_refused(name, functio
         ("keras.src.ops.operation", "Operation"),
     ],
 )
-def test_an_operation_that_is_no_arithmetic_is_refused(name, module, kind, made, tmp_path, ran):
+def test_an_operation_that_is_no_arithmetic_is_refused(name, module, kind, cache, tmp_path, sentinel):
     def edit(config):
         replace(config, "flat", kind, {"function": "x"})
         entry(config, "flat").update(module=module, registered_name=kind)
 
-    refused(change(genuine(name, made, tmp_path), edit), f"layer 'flat' is .*{kind}", ran)
+    assert_refused(change(genuine(name, cache, tmp_path), edit), f"layer 'flat' is .*{kind}", sentinel)
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_an_argument_of_a_call_that_names_something_is_refused(name, made, tmp_path, ran):
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_argument_of_a_call_that_names_something_is_refused(name, cache, tmp_path, sentinel):
     evil = {"class_name": "Evil", "config": {}, "module": "payload"}
 
     def edit(config):
@@ -231,52 +233,52 @@ def test_an_argument_of_a_call_that_names_something_is_refused(name, made, tmp_p
         else:
             nodes[0][0][3]["mask"] = evil
 
-    refused(change(genuine(name, made, tmp_path), edit), "layer 'flat' has a Evil", ran)
+    assert_refused(change(genuine(name, cache, tmp_path), edit), "layer 'flat' has a Evil", sentinel)
 
 
 @pytest.mark.parametrize("name", KERAS_2)
-def test_a_constant_that_would_be_decoded_is_refused(name, made, tmp_path, ran):
+def test_a_constant_that_would_be_decoded_is_refused(name, cache, tmp_path, sentinel):
     def edit(config):
         entry(config, "flat")["inbound_nodes"] = [["_CONSTANT_VALUE", -1, [{"_TYPE": "COMPOSITE"}, "{}"], {}]]
 
-    refused(change(genuine(name, made, tmp_path), edit), "layer 'flat' has a composite constant", ran)
+    assert_refused(change(genuine(name, cache, tmp_path), edit), "layer 'flat' has a composite constant", sentinel)
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_a_subclassed_model_is_refused(name, made, tmp_path, ran):
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_subclassed_model_is_refused(name, cache, tmp_path, sentinel):
     def edit(config):
         config.update(class_name="Functional", config={"name": "mine"})
 
-    refused(change(genuine(name, made, tmp_path), edit), "the model is a subclassed model", ran)
+    assert_refused(change(genuine(name, cache, tmp_path), edit), "the model is a subclassed model", sentinel)
 
 
-def test_training_options_are_ignored(made, tmp_path, ran):
+def test_training_options_are_ignored(cache, tmp_path, sentinel):
     evil = {"class_name": "Evil", "module": "payload", "config": {}, "registered_name": "payload>Evil"}
-    path = change(genuine("keras3.keras", made, tmp_path), lambda config: config.update(compile_config={"loss": evil}))
+    path = change(genuine("keras3.keras", cache, tmp_path), lambda config: config.update(compile_config={"loss": evil}))
     read_model(path)
-    path = genuine("keras2.h5", made, tmp_path)
+    path = genuine("keras2.h5", cache, tmp_path)
     with h5py.File(path, "r+") as file:
         file.attrs["training_config"] = '{"loss": {"class_name": "Evil", "module": "payload"}}'
     read_model(path)
-    assert not ran.exists()
+    assert not sentinel.exists()
 
 
-def test_members_of_an_archive_are_never_extracted_by_their_paths(made, tmp_path, ran):
-    path = genuine("keras3.keras", made, tmp_path)
+def test_members_of_an_archive_are_never_extracted_by_their_paths(cache, tmp_path, sentinel):
+    path = genuine("keras3.keras", cache, tmp_path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(f"../../../../../../..{ran}", "x")
-        archive.writestr("assets/../../../../../../../../.." + str(ran), "x")
+        archive.writestr(f"../../../../../../..{sentinel}", "x")
+        archive.writestr("assets/../../../../../../../../.." + str(sentinel), "x")
         archive.writestr("/etc/convlens", "x")
     read_model(path)
-    assert not ran.exists()
+    assert not sentinel.exists()
 
 
-def test_pickled_arrays_are_no_weights(made, tmp_path, ran):
+def test_pickled_arrays_are_no_weights(cache, tmp_path, sentinel):
     class Evil:
         def __reduce__(self):
-            return open, (str(ran), "w")
+            return open, (str(sentinel), "w")
 
-    path = genuine("keras3.keras", made, tmp_path)
+    path = genuine("keras3.keras", cache, tmp_path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist() if name != "model.weights.h5"}
     np.savez(tmp_path / "w.npz", a=np.array([Evil()], object))
@@ -284,13 +286,13 @@ def test_pickled_arrays_are_no_weights(made, tmp_path, ran):
         for name, data in members.items():
             archive.writestr(name, data)
         archive.write(tmp_path / "w.npz", "model.weights.npz")
-    refused(path, "it has no model.weights.h5", ran)
+    assert_refused(path, "it has no model.weights.h5", sentinel)
 
 
 @pytest.fixture(params=["keras2.h5", "keras3.h5", "keras3.keras"])
-def weights_of(request, made, tmp_path):
-    """A whole file's path, a way to edit its HDF5 and the path of a weight in it."""
-    path = genuine(request.param, made, tmp_path)
+def weights_of(request, cache, tmp_path):
+    """The path of a model file, and a function that edits its HDF5 by `change(file, name of a weight)`."""
+    path = genuine(request.param, cache, tmp_path)
 
     def edit(change):
         if path.suffix == ".h5":
@@ -314,7 +316,7 @@ def weights_of(request, made, tmp_path):
     return path, edit
 
 
-def test_hdf5_that_refers_to_other_files_is_refused(weights_of, tmp_path, ran):
+def test_hdf5_that_refers_to_other_files_is_refused(weights_of, tmp_path, sentinel):
     path, edit = weights_of
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
@@ -325,21 +327,21 @@ def test_hdf5_that_refers_to_other_files_is_refused(weights_of, tmp_path, ran):
         file[name] = h5py.ExternalLink(str(secret), "x")
 
     edit(external_link)
-    refused(path, "is a link to elsewhere", ran)
+    assert_refused(path, "is a link to elsewhere", sentinel)
 
 
-def test_hdf5_with_soft_links_is_refused(weights_of, ran):
+def test_hdf5_with_soft_links_is_refused(weights_of, sentinel):
     path, edit = weights_of
 
     def soft_link(file, name):
         file[name + "2"] = h5py.SoftLink("/" + name)
 
     edit(soft_link)
-    refused(path, "is a link to elsewhere", ran)
+    assert_refused(path, "is a link to elsewhere", sentinel)
 
 
 @pytest.mark.parametrize("how", ["external", "virtual", "objects"])
-def test_hdf5_with_external_or_non_numeric_data_is_refused(weights_of, how, tmp_path, ran):
+def test_hdf5_with_external_or_non_numeric_data_is_refused(weights_of, how, tmp_path, sentinel):
     path, edit = weights_of
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
 
@@ -357,13 +359,13 @@ def test_hdf5_with_external_or_non_numeric_data_is_refused(weights_of, how, tmp_
             file.create_dataset(name, shape, h5py.string_dtype())
 
     edit(elsewhere)
-    refused(path, "are in another file|holds object, no numbers", ran)
+    assert_refused(path, "are in another file|holds object, no numbers", sentinel)
 
 
-def test_the_genuine_files_are_served(made, tmp_path):
+def test_the_genuine_files_are_served(cache, tmp_path):
     for name in FORMATS:
         expected = model_files.small(model_files.framework(name))
-        actual = read_model(genuine(name, made, tmp_path)).model
+        actual = read_model(genuine(name, cache, tmp_path)).model
         images = model_files.images()
         np.testing.assert_allclose(
             np.array(actual.predict(images, verbose=0)), expected.predict(images, verbose=0), rtol=1e-6

@@ -1,4 +1,4 @@
-"""Every row of docs/models.md is so: what it says is served is served, what it says is refused is refused."""
+"""Every row of docs/models.md holds: what it lists as served is served, what it lists as refused is refused."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def rows(heading):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return tmp_path_factory.mktemp("made")
+def cache(tmp_path_factory):
+    """The folder in which `genuine()` keeps the files that it has written."""
+    return tmp_path_factory.mktemp("cache")
 
 
 def hdf5(path, edit):
@@ -39,17 +40,17 @@ def hdf5(path, edit):
     return path
 
 
-def by_theano(made, folder):
+def theano_weights(cache, folder):
     def turn(file):
         file.attrs["backend"] = file["model_weights"].attrs["backend"] = "theano"
         for name in ("c1", "c2"):
             kernel = file[f"model_weights/body/{name}/kernel:0"]
             kernel[...] = np.flip(kernel[...], (0, 1))
 
-    return hdf5(genuine("keras2.h5", made, folder), turn)
+    return hdf5(genuine("keras2.h5", cache, folder), turn)
 
 
-def in_half(_, folder):
+def half_precision(_, folder):
     model = model_files.small(keras)
     path = save(model, folder / "m.keras")
     half = {
@@ -61,12 +62,12 @@ def in_half(_, folder):
     return change(path, lambda config: entry(config, "c1")["config"].update(dtype=half))
 
 
-def for_seven(made, folder):
-    path = genuine("keras3.keras", made, folder)
+def fixed_batch_size(cache, folder):
+    path = genuine("keras3.keras", cache, folder)
     return change(path, lambda config: entry(config, "image")["config"].update(batch_shape=[7, 32, 32, 3]))
 
 
-def augmented(_, folder):
+def with_augmentation(_, folder):
     layers = keras.layers
     model = model_files.small(keras)
     head = [layers.RandomFlip(), layers.RandomZoom(0.1), layers.GaussianNoise(1.0), layers.Dropout(0.5)]
@@ -74,37 +75,37 @@ def augmented(_, folder):
     return folder / "m.keras"
 
 
-def preprocessing(_, folder):
-    """What vgg16.preprocess_input does, undone by arithmetic."""
+def with_preprocessing(_, folder):
+    """A model that applies vgg16.preprocess_input and undoes it by arithmetic."""
     inputs = keras.Input((32, 32, 3))
     restored = keras.applications.vgg16.preprocess_input(inputs)[..., ::-1] + np.array([123.68, 116.779, 103.939])
     return save(keras.Model(inputs, model_files.small(keras)(restored)), folder / "m.h5")
 
 
 SERVED = {
-    "`.keras` of Keras 3": lambda made, folder: genuine("keras3.keras", made, folder),
-    "`.h5`, `.hdf5` of Keras 3": lambda made, folder: genuine("keras3.h5", made, folder).rename(folder / "m.HDF5"),
-    "`.keras` of Keras 2": lambda made, folder: genuine("keras2.keras", made, folder),
-    "`.h5`, `.hdf5` of Keras 2": lambda made, folder: genuine("keras2.h5", made, folder).rename(folder / "m.hdf5"),
-    "SavedModel folder of Keras 2": lambda made, folder: genuine("keras2.saved_model", made, folder),
-    "weights that Theano wrote": by_theano,
-    "a model trained in half precision": in_half,
-    "a model for a fixed number of images": for_seven,
-    "augmentation, noise and dropout": augmented,
-    "`preprocess_input` and arithmetic inside": preprocessing,
+    "`.keras` of Keras 3": lambda cache, folder: genuine("keras3.keras", cache, folder),
+    "`.h5`, `.hdf5` of Keras 3": lambda cache, folder: genuine("keras3.h5", cache, folder).rename(folder / "m.HDF5"),
+    "`.keras` of Keras 2": lambda cache, folder: genuine("keras2.keras", cache, folder),
+    "`.h5`, `.hdf5` of Keras 2": lambda cache, folder: genuine("keras2.h5", cache, folder).rename(folder / "m.hdf5"),
+    "SavedModel folder of Keras 2": lambda cache, folder: genuine("keras2.saved_model", cache, folder),
+    "weights that Theano wrote": theano_weights,
+    "a model trained in half precision": half_precision,
+    "a model for a fixed number of images": fixed_batch_size,
+    "augmentation, noise and dropout": with_augmentation,
+    "`preprocess_input` and arithmetic inside": with_preprocessing,
 }
-"""What makes a file that computes what model_files.small does."""
+"""Functions that write a file whose model computes what model_files.small() computes."""
 SERVED_ELSEWHERE = {
     "weights of the stock VGG16": "test_file_models.py: half a gigabyte",
     "models of keras.applications": "test_model_kinds.py: one by one",
 }
 
 
-def changed(name, edit):
-    return lambda made, folder: change(genuine(name, made, folder), edit)
+def edited_file(name, edit):
+    return lambda cache, folder: change(genuine(name, cache, folder), edit)
 
 
-def written(name, content):
+def file_with(name, content):
     def make(_, folder):
         (folder / name).write_bytes(content)
         return folder / name
@@ -116,30 +117,30 @@ def in_training(config):
     entry(config, "flat")["inbound_nodes"][0][0][3]["training"] = True
 
 
-def exported(_, folder):
+def exported_folder(_, folder):
     model_files.small(keras).export(folder / "m", verbose=False)
     return folder / "m"
 
 
-def weights_alone(_, folder):
+def weights_without_architecture(_, folder):
     model_files.small(keras).save_weights(folder / "m.weights.h5")
     return folder / "m.weights.h5"
 
 
-def never_built(_, folder):
+def unbuilt_sequential(_, folder):
     keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)]).save(folder / "m.keras")
     return folder / "m.keras"
 
 
-def older(file):
+def set_keras_1(file):
     file.attrs["keras_version"] = "1.2.2"
 
 
-def linked(file):
+def add_external_link(file):
     file["model_weights/more"] = h5py.ExternalLink("/etc/passwd", "x")
 
 
-def bare(file):
+def delete_weights(file):
     del file["model_weights"]
 
 
@@ -149,59 +150,59 @@ def option(name, **options):
 
 REFUSED = {
     "a Lambda layer": (
-        changed("keras2.h5", lambda config: replace(config, "flat", "Lambda", {})),
+        edited_file("keras2.h5", lambda config: replace(config, "flat", "Lambda", {})),
         "'flat' is a Lambda",
     ),
     "a layer or model class of your own": (
-        changed("keras3.keras", lambda config: replace(config, "flat", "Mine", {})),
+        edited_file("keras3.keras", lambda config: replace(config, "flat", "Mine", {})),
         "layer 'flat' is a Mine: it is none of Keras' own layers",
     ),
     "an activation, initializer, regularizer or constraint of your own": (
-        changed("keras3.keras", option("d", activation="mine")),
+        edited_file("keras3.keras", option("d", activation="mine")),
         "activation is 'mine', which is none of Keras' own",
     ),
     "layers that look up values, keep state, or call another framework or model": (
-        changed("keras3.keras", lambda config: replace(config, "flat", "StringLookup", {})),
+        edited_file("keras3.keras", lambda config: replace(config, "flat", "StringLookup", {})),
         "layer 'flat' is a StringLookup",
     ),
     "a function that is no arithmetic": (
-        changed("keras2.h5", lambda config: replace(config, "flat", "TFOpLambda", {"function": "io.read_file"})),
+        edited_file("keras2.h5", lambda config: replace(config, "flat", "TFOpLambda", {"function": "io.read_file"})),
         "layer 'flat' calls tf.io.read_file, which a model file must not",
     ),
     "channels before space": (
-        changed("keras2.h5", option("c1", data_format="channels_first")),
+        edited_file("keras2.h5", option("c1", data_format="channels_first")),
         "channels before space",
     ),
     "a layer of Keras 2 that is called in training, which it stays; Keras 3 does not": (
-        changed("keras2.h5", in_training),
+        edited_file("keras2.h5", in_training),
         "'flat' .* called with training=True",
     ),
-    "a quantized model": (changed("keras3.keras", option("d", quantization_config={})), "'d' .* is quantized"),
-    "Keras 1": (lambda made, folder: hdf5(genuine("keras2.h5", made, folder), older), "it is of Keras 1"),
-    "a SavedModel without Keras' metadata": (exported, "a SavedModel without Keras' metadata"),
-    "weights of another architecture": (weights_alone, "weights, but not the stock VGG16's"),
+    "a quantized model": (edited_file("keras3.keras", option("d", quantization_config={})), "'d' .* is quantized"),
+    "Keras 1": (lambda cache, folder: hdf5(genuine("keras2.h5", cache, folder), set_keras_1), "it is of Keras 1"),
+    "a SavedModel without Keras' metadata": (exported_folder, "a SavedModel without Keras' metadata"),
+    "weights of another architecture": (weights_without_architecture, "weights, but not the stock VGG16's"),
     "an architecture without weights": (
-        lambda made, folder: hdf5(genuine("keras2.h5", made, folder), bare),
+        lambda cache, folder: hdf5(genuine("keras2.h5", cache, folder), delete_weights),
         "it holds an architecture without weights",
     ),
-    "a Sequential that was never built": (never_built, "the model was never built"),
-    "more memory than the machine has": (changed("keras3.h5", option("d", units=1_000_000_000)), "of memory"),
+    "a Sequential that was never built": (unbuilt_sequential, "the model was never built"),
+    "more memory than the machine has": (edited_file("keras3.h5", option("d", units=1_000_000_000)), "of memory"),
     "fewer weights than the architecture has": (
-        changed("keras3.h5", option("d", units=9000)),
+        edited_file("keras3.h5", option("d", units=9000)),
         "parameters, and the file",
     ),
-    "PyTorch, ONNX, TensorFlow Lite and others": (written("m.onnx", b"\x08\x07"), "it is a model of ONNX"),
-    "a download that failed": (written("m.keras", b"<html>404</html>"), "it is a page of HTML"),
+    "PyTorch, ONNX, TensorFlow Lite and others": (file_with("m.onnx", b"\x08\x07"), "it is a model of ONNX"),
+    "a download that failed": (file_with("m.keras", b"<html>404</html>"), "it is a page of HTML"),
     "HDF5 that refers to other files": (
-        lambda made, folder: hdf5(genuine("keras2.h5", made, folder), linked),
+        lambda cache, folder: hdf5(genuine("keras2.h5", cache, folder), add_external_link),
         "is a link to elsewhere",
     ),
 }
-"""What makes a file, and what is said of it."""
+"""Functions that write a file, and the message of its refusal."""
 
 
 def classifier(*first, channels=3, inner="", last=None):
-    """A small model behind `first`; with a nested one that is called `inner`."""
+    """A small model that begins with the layers `first`, or with a nested model named `inner`."""
     layers = keras.layers
     x = inputs = keras.Input((32, 32, channels))
     if inner:
@@ -239,13 +240,13 @@ INPUTS = {
     "one channel, and nothing else": [(lambda: classifier(channels=1), {}, "unit", True)],
     "nothing": [(classifier, {}, "caffe", True)],
 }
-"""Models, options, and the scheme with whether it is assumed."""
+"""Models, options, the scheme of preprocessing, and whether it is assumed."""
 INPUTS_ELSEWHERE = {
     "the sources `imagenet` and `shapes`, and the file of ImageNet's weights as it is published": "test_input_scheme.py"
 }
 
 
-def served(folder, model, **options):
+def serve(folder, model, **options):
     path = save(model, folder / "m.keras")
     return load(source.Source("m", "file", str(path), **options))
 
@@ -255,7 +256,7 @@ def served(folder, model, **options):
     [pytest.param(*case, id=row) for row, cases in INPUTS.items() for case in cases],
 )
 def test_preprocessing_is_chosen_as_the_page_says(build, options, scheme, is_assumed, tmp_path):
-    card = served(tmp_path, build(), **options).card
+    card = serve(tmp_path, build(), **options).card
     assert (card.preprocess, card.preprocess_assumed) == (scheme, is_assumed)
 
 
@@ -297,7 +298,7 @@ EXPLAINED = {
         lambda: classifier(residual("relu"), keras.layers.PReLU()), GUIDED, "c"),
     "dense layers written as 1×1 convolutions": (fully_convolutional, set(), "wide"),
 }  # fmt: skip
-"""A model, the methods that it cannot be explained by, and its default layer of class activation maps."""
+"""Models, the methods that are unavailable for them, and their default layer of class activation maps."""
 UNEXPLAINED = {
     "several inputs": (two_inputs, "takes 2 inputs"),
     "an output that is no score a class, or that no gradient reaches": (
@@ -307,20 +308,20 @@ UNEXPLAINED = {
 EXPLAINED_ELSEWHERE = {"one unit with a sigmoid": "test_taped.py"}
 
 
-@pytest.mark.parametrize("what", EXPLAINED)
-def test_a_model_is_explained_by_what_the_page_says(what, tmp_path):
-    build, unavailable, cam_layer = EXPLAINED[what]
-    card = served(tmp_path, build()).card
+@pytest.mark.parametrize("row", EXPLAINED)
+def test_a_model_is_explained_as_the_page_says(row, tmp_path):
+    build, unavailable, cam_layer = EXPLAINED[row]
+    card = serve(tmp_path, build()).card
     assert set(card.unavailable_methods) == unavailable
     assert set(card.methods) == set(METHODS) - unavailable
     assert card.cam_layer == cam_layer
 
 
-@pytest.mark.parametrize("what", UNEXPLAINED)
-def test_a_model_that_cannot_be_explained_is_refused(what, tmp_path):
-    build, message = UNEXPLAINED[what]
+@pytest.mark.parametrize("row", UNEXPLAINED)
+def test_a_model_that_cannot_be_explained_is_refused(row, tmp_path):
+    build, message = UNEXPLAINED[row]
     with pytest.raises(ModelUnavailable, match=message):
-        served(tmp_path, build())
+        serve(tmp_path, build())
 
 
 def test_the_page_has_the_rows_that_are_tested_and_no_others():
@@ -332,17 +333,17 @@ def test_the_page_has_the_rows_that_are_tested_and_no_others():
     assert options == source._OPTIONS.keys() - {"device_ms"}
 
 
-@pytest.mark.parametrize("what", SERVED)
-def test_files_that_the_page_serves_are_served(what, made, tmp_path):
+@pytest.mark.parametrize("row", SERVED)
+def test_files_that_the_page_serves_are_served(row, cache, tmp_path):
     images = model_files.images()
     expected = model_files.small(keras).predict(images, verbose=0)
-    actual = np.array(read_model(SERVED[what](made, tmp_path)).model.predict(images, verbose=0))
+    actual = np.array(read_model(SERVED[row](cache, tmp_path)).model.predict(images, verbose=0))
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_files_that_the_page_refuses_are_refused(what, made, tmp_path, monkeypatch):
+@pytest.mark.parametrize("row", REFUSED)
+def test_files_that_the_page_refuses_are_refused(row, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(memory_estimate, "measure_available", lambda: 8 << 30)
-    make, message = REFUSED[what]
+    make, message = REFUSED[row]
     with pytest.raises(ModelUnavailable, match=message):
-        read_model(make(made, tmp_path))
+        read_model(make(cache, tmp_path))

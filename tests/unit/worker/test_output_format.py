@@ -18,14 +18,14 @@ FP32, FP16, UINT8 = tensor_pb2.DATA_TYPE_FP32, tensor_pb2.DATA_TYPE_FP16, tensor
 NOISE = np.random.default_rng(0)
 
 
-def encode(parts, form, shape, lead=1):
+def encode(parts, output, shape, lead=1):
     """Return the encoded array and its spec."""
-    tensor = PlannedTensor("map", LayerOutput("layer", ()), shape, lead == 2, form)
+    tensor = PlannedTensor("map", LayerOutput("layer", ()), shape, lead == 2, output)
     encoder = output_format.TensorEncoder(parts, tensor, lead)
     data = b"".join(map(bytes, encoder.slices()))
     assert len(data) == encoder.spec.byte_size
     assert zlib_ng.crc32(data) == encoder.spec.crc32
-    return np.frombuffer(data, tensors.dtype_of(form.datatype)).reshape(shape), encoder.spec
+    return np.frombuffer(data, tensors.dtype_of(output.datatype)).reshape(shape), encoder.spec
 
 
 @pytest.mark.parametrize("datatype", [FP32, FP16, UINT8])
@@ -35,10 +35,10 @@ def encode(parts, form, shape, lead=1):
 def test_slices_give_what_the_whole_array_gives(monkeypatch, datatype, normalization, size, shape, lead):
     parts = [NOISE.standard_normal((n, *shape[1:])).astype(np.float32) for n in (2, 1)]
     resized = (*shape[:lead], *(size or shape[lead : lead + 2]), *shape[lead + 2 :])
-    form = OutputFormat(size, normalization, datatype)
-    whole, whole_spec = encode(parts, form, resized, lead)
+    output = OutputFormat(size, normalization, datatype)
+    whole, whole_spec = encode(parts, output, resized, lead)
     monkeypatch.setattr(output_format, "SLICE_BYTES", 4096)  # less than a map has
-    sliced, spec = encode(parts, form, resized, lead)
+    sliced, spec = encode(parts, output, resized, lead)
     if datatype == UINT8:
         assert np.abs(whole.astype(int) - sliced).max() <= 1
     else:
@@ -55,7 +55,7 @@ def test_a_constant_map_is_constant_in_slices(monkeypatch, normalization):
     assert list(spec.scale) == [0]
 
 
-def test_bands_are_parts_of_the_whole():
+def test_bands_of_rows_are_those_of_the_whole_resized_map():
     large = NOISE.standard_normal((28, 28, 3)).astype(np.float32)
     whole = np.moveaxis(resize(np.moveaxis(large, -1, 0), 112, 70), 0, -1)
     resizer = RowResizer(large, 112, 70)
@@ -64,7 +64,7 @@ def test_bands_are_parts_of_the_whole():
 
 
 def test_encoding_takes_the_memory_of_a_slice_or_two():
-    """64 MiB of uint8 are 256 of float32, of which never more than some slices are there."""
+    """64 MiB of uint8 are 256 MiB of float32, of which a few slices at most are in memory."""
     tensor = PlannedTensor(
         "map", LayerOutput("layer", ()), (1, 1024, 1024, 64), False, OutputFormat((1024, 1024), "min_max", UINT8)
     )
@@ -79,7 +79,7 @@ def test_encoding_takes_the_memory_of_a_slice_or_two():
 
 @pytest.mark.parametrize("channels", [8, 192])
 def test_shrinking_maps_takes_a_slice_or_two(channels):
-    """Of 147 MiB of maps, which are copied before each becomes a pixel; of 192 channels, one is more than a slice."""
+    """147 MiB of maps, each of which becomes one pixel; with 192 channels, one map is larger than a slice."""
     count = 3072 // channels
     tensor = PlannedTensor("map", LayerOutput("layer", ()), (count, 1, 1, channels), False, OutputFormat((1, 1)))
     encoder = output_format.TensorEncoder([np.ones((count, 112, 112, channels), np.float32)], tensor, 1)

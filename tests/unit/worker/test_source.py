@@ -1,4 +1,4 @@
-"""What the words of --model mean: every right one is understood, every wrong one is refused with what is allowed."""
+"""The --model flag: every valid one is parsed, every invalid one is refused with what is allowed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VALID = {
     "m=a.keras,mean=127.5,std=127.5": Source("m", "file", "a.keras", mean=(127.5,), std=(127.5,)),
     "m=a.keras,size=224x112,output=dogs": Source("m", "file", "a.keras", size=(224, 112), output="dogs"),
 }
-WRONG = {
+INVALID = {
     "": "NAME=SOURCE is needed",
     "shapes": "NAME=SOURCE is needed",
     "shapes=": "NAME=SOURCE is needed",
@@ -107,8 +107,8 @@ def test_there_is_a_valid_flag_for_every_kind_of_source_and_every_option():
     assert all(parse(f"a=null,preprocess={scheme}").preprocess == scheme for scheme in source.PREPROCESS)
 
 
-@pytest.mark.parametrize(("flag", "message"), WRONG.items())
-def test_every_wrong_flag_is_refused_naming_what_is_allowed(flag, message):
+@pytest.mark.parametrize(("flag", "message"), INVALID.items())
+def test_every_invalid_flag_is_refused_with_what_is_allowed(flag, message):
     with pytest.raises(ModelUnavailable, match=message):
         parse(flag)
 
@@ -136,9 +136,9 @@ def test_quotes_work_in_a_flag_and_in_a_variable(monkeypatch):
 
 
 def test_means_of_pixels_in_0_to_1_are_scaled_with_a_warning(caplog):
-    source_ = parse("m=a.keras,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
-    np.testing.assert_allclose(source_.mean, (123.675, 116.28, 103.53))
-    np.testing.assert_allclose(source_.std, (58.395, 57.12, 57.375))
+    parsed = parse("m=a.keras,mean=0.485:0.456:0.406,std=0.229:0.224:0.225")
+    np.testing.assert_allclose(parsed.mean, (123.675, 116.28, 103.53))
+    np.testing.assert_allclose(parsed.std, (58.395, 57.12, 57.375))
     assert "model=m: mean and std are taken as of pixels in 0…1; in 0…255 they are mean=123.675:116.28:103.53" in (
         caplog.text
     )

@@ -1,4 +1,4 @@
-"""Precisions of served models: what cards say, and that TF32, one switch a process, is never turned under a model."""
+"""Precisions of served models: cards state them, and TF32, a setting of the process, never changes under a model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from convlens.worker.models.source import PRECISIONS as ON_CARDS
 from convlens.worker.models.source import Source, parse
 
 
-class Held:
-    """A model, as far as the switch knows one."""
+class Model:
+    """Claims the setting, which refers to it weakly, as a model does."""
 
 
 @pytest.fixture
-def turned(monkeypatch):
-    turned = []
-    monkeypatch.setattr(keras_model, "TF32", tf32.ProcessSetting(turned.append))
-    return turned
+def changes(monkeypatch):
+    """The values that TF32 is set to."""
+    changes = []
+    monkeypatch.setattr(keras_model, "TF32", tf32.ProcessSetting(changes.append))
+    return changes
 
 
-def test_the_engines_precisions_are_those_of_cards_and_of_the_api():
+def test_cards_and_the_api_have_the_precisions_of_the_engine():
     assert list(ON_CARDS) == list(PRECISIONS)
     names = {name.removeprefix("PRECISION_").lower() for name, _ in model_pb2.Precision.items()}
     assert names == {*PRECISIONS, "unspecified"}
@@ -35,13 +36,13 @@ def test_the_engines_precisions_are_those_of_cards_and_of_the_api():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["null", "shapes"])
-def test_a_card_says_the_precision(kind, precision, turned):
+def test_a_card_states_the_precision(kind, precision, changes):
     card = load(parse(f"a={kind},precision={precision}")).card
     assert card.precision == ON_CARDS[precision]
-    assert turned == ([] if kind == "null" else [precision == "tf32"])
+    assert changes == ([] if kind == "null" else [precision == "tf32"])
 
 
-def test_tf32_and_other_precisions_exclude_each_other_in_a_worker(turned):
+def test_tf32_and_other_precisions_exclude_each_other_in_a_worker(changes):
     first = load(parse("one=shapes,precision=tf32"))
     for precision in ("float32", "bfloat16", "float16"):
         with pytest.raises(
@@ -51,20 +52,20 @@ def test_tf32_and_other_precisions_exclude_each_other_in_a_worker(turned):
         ):
             load(parse(f"two=shapes,precision={precision}"))
     assert load(parse("three=shapes,precision=tf32")).card.precision == first.card.precision
-    assert set(turned) == {True}
+    assert set(changes) == {True}
 
 
 def test_the_tf32_setting_is_free_again_after_its_models():
-    turned = []
-    switch = tf32.ProcessSetting(turned.append)
-    one, other = Held(), Held()
-    switch.claim(one, Source("one", "shapes"))
+    changes = []
+    setting = tf32.ProcessSetting(changes.append)
+    one, other = Model(), Model()
+    setting.claim(one, Source("one", "shapes"))
     with pytest.raises(ModelUnavailable, match="'other': precision=tf32 cannot be served beside model 'one'"):
-        switch.claim(other, Source("other", "shapes", precision="tf32"))
+        setting.claim(other, Source("other", "shapes", precision="tf32"))
     del one
     gc.collect()
-    switch.claim(other, Source("other", "shapes", precision="tf32"))
-    assert turned == [False, True]
+    setting.claim(other, Source("other", "shapes", precision="tf32"))
+    assert changes == [False, True]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

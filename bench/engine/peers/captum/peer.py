@@ -43,13 +43,13 @@ layer = LayerActivation(net, net.get_submodule("block4_relu2"))
 
 
 def forward():
-    """Logits."""
+    """Return the logits."""
     with torch.no_grad():
         return net(x).numpy()
 
 
 def saliency():
-    """The channels' absolute maximum."""
+    """Return the largest absolute value of the channels."""
     return plain.attribute(x.clone().requires_grad_(), targets).amax(1).detach().numpy()
 
 

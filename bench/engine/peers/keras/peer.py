@@ -26,8 +26,8 @@ tensor = tf.constant(x)
 
 
 @tf.function
-def taped(x):
-    """Saliency of the predicted class."""
+def tape_saliency(x):
+    """Return the saliency of the predicted class."""
     with tf.GradientTape() as tape:
         tape.watch(x)
         score = tf.reduce_max(logits(x, training=False), -1)
@@ -35,7 +35,7 @@ def taped(x):
 
 
 def best(output):
-    """tf-keras-vis' score: the predicted class of each image."""
+    """Return tf-keras-vis' score: that of the predicted class of each image."""
     return tf.reduce_max(output, -1)
 
 
@@ -45,22 +45,22 @@ cam = Gradcam(model, model_modifier=ReplaceToLinear())
 
 
 def vis_saliency():
-    """Raw."""
+    """Return the maps without normalization."""
     return plain(best, x, normalize_map=False, keepdims=False)
 
 
 def vis_guided():
-    """Raw."""
+    """Return the maps without normalization."""
     return guided(best, x, normalize_map=False)
 
 
 def vis_cam():
-    """Raw, at the layer's size."""
+    """Return the maps at the layer's size, without normalization."""
     return cam(best, x, penultimate_layer=protocol.CAM, expand_cam=False, normalize_cam=False)
 
 
 def cut_predict():
-    """Five channels of the layer."""
+    """Return five channels of the layer."""
     return cut.predict(x, batch_size=len(x), verbose=0)[..., :5]
 
 
@@ -68,7 +68,7 @@ protocol.serve(
     {
         "Keras: predict": lambda: model.predict(x, batch_size=len(x), verbose=0),
         f"Keras: predict cut at {protocol.LAYER}": cut_predict,
-        "GradientTape: saliency": lambda: taped(tensor).numpy(),
+        "GradientTape: saliency": lambda: tape_saliency(tensor).numpy(),
         "tf-keras-vis: saliency": vis_saliency,
         "tf-keras-vis: the article's four": lambda: [vis_saliency(), vis_guided(), vis_cam(), cut_predict()][0],
     }

@@ -25,7 +25,7 @@ cam = GradCAM(model, batch_size=size, conv_layer=protocol.CAM)
 
 
 def saliency():
-    """Xplique reduces by the channels' absolute maximum."""
+    """Return the maps, which Xplique reduces to the largest absolute value of the channels."""
     return np.asarray(plain(x, targets))[..., 0]
 
 

@@ -1,4 +1,4 @@
-"""BentoML: two server processes with an ASGI application mounted, so that bodies travel as they are.
+"""BentoML: two server processes with an ASGI application mounted, so that bodies are sent unchanged.
 
 Its own APIs, which would batch, take JSON or multipart files only; zeros gain nothing from a batch.
 """
@@ -18,7 +18,7 @@ from bench.plane.work import answer
 
 
 async def predict(request: Request) -> Response:
-    """One image."""
+    """Reply to one image."""
     return Response(answer(await request.body()), media_type="application/octet-stream")
 
 

@@ -19,14 +19,14 @@ PACK: Final = 8
 TIMEOUT: Final = 20.0
 
 
-def ordered(workload: Workload, bodies: Iterator[bytes]) -> Report:
-    """A closed loop in one thread, as its results are awaited."""
+def run_loop(workload: Workload, bodies: Iterator[bytes]) -> Report:
+    """Run a closed loop in one thread, as Celery's results are awaited."""
     pack = PACK if workload.call == "map" else 1
     report = Report(images_a_job=pack)
     waiting: deque[tuple[float, Any]] = deque()
     began = perf_counter()
-    while (going := perf_counter() < began + workload.seconds) or waiting:
-        if going and len(waiting) < workload.in_flight // pack:
+    while (is_running := perf_counter() < began + workload.seconds) or waiting:
+        if is_running and len(waiting) < workload.in_flight // pack:
             sent = list(islice(bodies, pack))
             waiting.append((perf_counter(), zeros.delay(sent)))
             report.sent += sum(map(len, sent))
@@ -47,7 +47,7 @@ async def main() -> None:
     bodies = {kind: work.bodies(kind) for kind in ("raw", "jpeg", "photo")}
 
     async def run(workload: Workload) -> Report:
-        return ordered(workload, bodies[workload.kind])
+        return run_loop(workload, bodies[workload.kind])
 
     await serve(run)
 

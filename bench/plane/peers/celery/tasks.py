@@ -1,4 +1,4 @@
-"""A naive chain's task: images in the message, maps in the result backend, pickled, so that bytes stay bytes."""
+"""Bare Celery's task: images in the message, maps in the result backend, pickled, so that bytes stay bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ app.conf.update(
 
 
 def connect(port: str) -> None:
-    """Broker and results at the Redis on this port."""
+    """Use the Redis on this port as broker and result backend."""
     app.conf.update(broker_url=f"redis://127.0.0.1:{port}/0", result_backend=f"redis://127.0.0.1:{port}/1")
 
 
 @app.task
 def zeros(bodies: list[bytes]) -> list[bytes]:
-    """The null model."""
+    """Return the maps of zeros of a pack of images."""
     return [answer(body) for body in bodies]

@@ -39,20 +39,20 @@ async def main(target: str) -> None:
 
             return await run(call, workload)
 
-        async def mapped(workload: Workload) -> Report:
+        async def map_packs(workload: Workload) -> Report:
             report = Report(images_a_job=PACK)
-            room = asyncio.Semaphore(workload.in_flight // PACK)
+            slots = asyncio.Semaphore(workload.in_flight // PACK)
             began = perf_counter()
 
             async def packs() -> AsyncIterator[bytes]:
                 while perf_counter() < began + workload.seconds:
-                    await room.acquire()
+                    await slots.acquire()
                     pack = b"".join(next(bodies["raw"]) for _ in range(PACK))
                     report.sent += len(pack)
                     yield pack
 
             async for answer in channel.stream_stream(f"/{SERVICE}/Map")(packs()):
-                room.release()
+                slots.release()
                 report.images += len(np.frombuffer(answer, np.float32).reshape(-1, *work.MAP))
                 report.received += len(answer)
             report.seconds = perf_counter() - began
@@ -68,7 +68,7 @@ async def main(target: str) -> None:
                 at += len(chunk)
             return Report(images=LARGE[0], received=at, seconds=perf_counter() - began)
 
-        calls = {"single": single, "map": mapped, "large": large}
+        calls = {"single": single, "map": map_packs, "large": large}
         await serve(lambda workload: calls[workload.call](workload))
 
 

@@ -1,4 +1,4 @@
-"""Bare gRPC: takes images, gives zeros of their maps' bytes, and stores nothing. Messages are bytes, not protobuf."""
+"""Bare gRPC: receives images, returns maps of zeros, and stores nothing. Messages are bytes, not protobuf."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ UNLIMITED: Final = (("grpc.max_receive_message_length", -1), ("grpc.max_send_mes
 
 
 async def single(request: bytes, _: Any) -> bytes:
-    """One image."""
+    """Return the map of one image."""
     return answer(request)
 
 
 async def images(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
-    """Packs of raw images, one behind another."""
+    """Yield the maps of each pack of raw images."""
     async for request in requests:
         yield FLOATS.tobytes() * (len(request) // RAW_BYTES)
 
@@ -38,7 +38,7 @@ async def read(request: bytes, _: Any) -> AsyncIterator[bytes]:
 
 
 async def serve(port: str) -> None:
-    """Until it is ended."""
+    """Serve until the process is ended."""
     server = grpc.aio.server(options=UNLIMITED)
     handlers = {
         "Single": grpc.unary_unary_rpc_method_handler(single),

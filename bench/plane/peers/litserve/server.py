@@ -1,6 +1,6 @@
-"""LitServe: a FastAPI server and two worker processes; batches of up to 32 that wait 2 ms for company.
+"""LitServe: a FastAPI server and two worker processes; batches of up to 32, which wait up to 2 ms.
 
-Bodies travel as they are, in place of the JSON with base64 that is usual there.
+Bodies are sent unchanged, in place of the usual JSON with base64.
 """
 
 import sys
@@ -18,26 +18,26 @@ class Zeros(litserve.LitAPI):
     """The null model. Its annotations are read at run time."""
 
     def setup(self, device: Any) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def decode_request(self, request: Bytes) -> bytes:
-        """As it came."""
+        """Return the body unchanged."""
         return request
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """As they came."""
+        """Return the bodies as the batch."""
         return inputs
 
     def predict(self, x: list[bytes]) -> list[bytes]:
-        """A batch."""
+        """Return the maps of a batch."""
         return [answer(body) for body in x]
 
     def unbatch(self, output: list[bytes]) -> list[bytes]:
-        """One by one."""
+        """Return the maps of the batch."""
         return output
 
     def encode_response(self, output: bytes) -> Response:
-        """As it is."""
+        """Return the map unchanged."""
         return Response(output, media_type="application/octet-stream")
 
 

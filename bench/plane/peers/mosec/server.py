@@ -1,4 +1,4 @@
-"""mosec: a Rust HTTP server and so many Python workers; batches of up to 32 that wait 2 ms for company."""
+"""mosec: a Rust HTTP server and a number of Python workers; batches of up to 32, which wait up to 2 ms."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Zeros(Worker):
     """The null model, bytes in and bytes out."""
 
     def deserialize(self, data: bytes) -> bytes:
-        """As it came."""
+        """Return the body unchanged."""
         return data
 
     def serialize(self, data: bytes) -> bytes:
-        """As it is."""
+        """Return the map unchanged."""
         return data
 
     def forward(self, data: list[bytes]) -> list[bytes]:
-        """A batch."""
+        """Return the maps of a batch."""
         return [answer(body) for body in data]
 
 

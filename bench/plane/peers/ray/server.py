@@ -1,4 +1,4 @@
-"""Ray Serve: its HTTP proxy and two replicas, bodies as they are. Zeros gain nothing from a batch."""
+"""Ray Serve: its HTTP proxy and two replicas, bodies unchanged. Zeros gain nothing from a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Zeros:
     """The null model."""
 
     async def __call__(self, request: Request) -> Response:
-        """One image."""
+        """Reply to one image."""
         return Response(answer(await request.body()), media_type="application/octet-stream")
 
 

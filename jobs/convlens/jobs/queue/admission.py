@@ -1,4 +1,4 @@
-"""What may be held at once, in all and for one tenant, how fast a tenant may ask, and what who wants more is told."""
+"""Admission: bounds on what is held in total and per tenant, a rate per tenant, and the error of a job beyond them."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ from dataclasses import dataclass
 from typing import Final
 
 WAIT_SECONDS: Final = (0.1, 30.0)
-"""The least and the most that a refused caller is asked to wait."""
+"""The shortest and the longest retry delay of a rejected caller."""
 SHARE: Final = 0.1
-"""The share of what is held that should have drained by then, if the caller needs no more."""
+"""The share of what is held that should have been freed by then, if the job needs no more."""
 CACHE: Final = 1 / 8
-"""The share of the bytes of results that those have that only answer equal requests any more."""
+"""The share of `result_bytes` that cached results may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is admitted."""
+    """The bounds that new jobs are held to."""
 
     jobs: int
     """Queued and running."""
     image_bytes: int
-    """Of live jobs' images, of which equal ones count once, and of their records."""
+    """Of live jobs' images, equal ones counted once, and of their records."""
     result_bytes: int
-    """Of results there, and of those that live jobs are to make."""
+    """Of stored results, and reserved for those of live jobs."""
     known_jobs: int
-    """Records there, of live jobs and of those that have ended."""
+    """Records of live and of ended jobs."""
     pixels: int
     """Of live jobs' images, as decoding them counts."""
     tenant_share: float
-    """The share of each that one tenant may have, 0…1; callers without a tenant have no share of their own."""
+    """The share of each bound that one tenant may use, 0…1; callers without a tenant are not held to a share."""
     tenant_rate: float | None = None
-    """Cost a second (see NewJob) that one tenant may ask for; None: any, as for callers without a tenant."""
+    """Cost per second (see NewJob) that one tenant may submit; None: any, as for callers without a tenant."""
     tenant_burst: float = 0.0
-    """Seconds of that rate that it may be ahead of it and still ask for more."""
+    """Seconds of that rate that a tenant may have submitted in advance and still submit more."""
 
     @property
     def cached_bytes(self) -> int:
-        """Of results that nobody waits for and no job keeps; few, for Redis and its files to stay small."""
+        """Of cached results, which no job refers to; few, so that Redis and its files stay small."""
         return int(self.result_bytes * CACHE)
 
-    @property
-    def of_cache(self) -> tuple[int, int, int]:
-        """What cached results are held to: see trim_cache in lua/lib/results.lua."""
-        return self.cached_bytes, self.result_bytes, self.known_jobs
+    def script_args(self) -> dict[str, float]:
+        """The option `bounds` of the scripts."""
+        return {
+            "jobs": self.jobs, "image_bytes": self.image_bytes, "result_bytes": self.result_bytes,
+            "cached_bytes": self.cached_bytes, "known_jobs": self.known_jobs, "pixels": self.pixels,
+            "tenant_share": self.tenant_share, "tenant_rate": self.tenant_rate or 0,
+            "tenant_burst": self.tenant_burst * 1000,
+        }  # fmt: skip
 
 
 _NAMES: Final = {
@@ -55,8 +59,8 @@ _NAMES: Final = {
 }
 
 
-class Full(RuntimeError):
-    """A job that there is no room for just now."""
+class AdmissionRejected(RuntimeError):
+    """The job would exceed a bound."""
 
     def __init__(self, limit: str, tenant: str, message: str, retry_after: float, *, never: bool = False) -> None:
         super().__init__(f"{limit}: {message}")
@@ -65,20 +69,20 @@ class Full(RuntimeError):
         self.never = never
         """True when waiting would not help."""
         self.retry_after = retry_after
-        """Seconds in which there will be room: as jobs end now, or by the tenant's rate."""
+        """Seconds until the job should be admitted, by the present throughput or the tenant's rate."""
 
     @classmethod
-    def from_script(cls, details: Sequence[bytes]) -> Full:
-        """What submit.lua answers: what, ":tenant", held, wanted, allowed, live jobs, jobs that end in a second.
+    def from_script(cls, details: Sequence[bytes]) -> AdmissionRejected:
+        """Parse details of submit.lua: counter, ":tenant", held, needed, allowed, live jobs, jobs that end per second.
 
-        Of a rate: "rate", ":tenant", the rate, the milliseconds until it admits more.
+        For a rate: "rate", ":tenant", the rate, milliseconds until more is admitted.
         """
-        what, tenant = details[0].decode(), details[1].decode().removeprefix(":")
-        if what == "rate":
+        counter, tenant = details[0].decode(), details[1].decode().removeprefix(":")
+        if counter == "rate":
             rate, wait = float(details[2]), float(details[3]) / 1000
             message = f"tenant {tenant!r} may ask for {rate:g} images × passes a second, and for more in {wait:.3g} s"
             return cls("tenant_rate", tenant, message, wait)
-        limit, unit = _NAMES[what]
+        limit, unit = _NAMES[counter]
         held, requested, allowed, jobs, rate = map(float, details[2:])
         least, most = WAIT_SECONDS
         share = max(SHARE, (held + requested - allowed) / max(held, 1))

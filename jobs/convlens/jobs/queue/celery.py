@@ -1,7 +1,7 @@
-"""Celery, all of it: the app and its options, and the worker that consumes.
+"""Celery: the app and its options, inspect commands, and the worker that consumes.
 
 A message is a permit, not an order: who gets one claims jobs in the fair order of the queue, which that of messages
-cannot be (see lua/lib/delivery.lua). Extra messages find nothing to do, the reconciler puts missing ones back, and
+cannot be (see lua/lib/messages.lua). Extra messages find nothing to do, the reconciler puts missing ones back, and
 kombu's own bookkeeping of unacknowledged messages is off.
 
 `celery -A convlens.jobs.queue.celery inspect …` and Flower find the app as `app`, at the Redis of the settings.
@@ -138,18 +138,9 @@ def run_worker(
     def visualize(task: Any, _job_id: str) -> None:
         consume(*lists[task.request.delivery_info["routing_key"]])
 
-    def ready(**_: Any) -> None:
-        on_ready()
-
-    def stop(**_: Any) -> None:
-        on_stop()
-
-    def keep_ours(**_: Any) -> None:
-        """Celery leaves logging alone where somebody listens to this signal."""
-
-    signals.setup_logging.connect(keep_ours, weak=False)
-    signals.worker_ready.connect(ready, weak=False)
-    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # a listener keeps Celery from configuring logging
+    signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)
     worker = app.Worker(
         hostname=name, pool="threads", concurrency=concurrency, queues=list(lists), without_gossip=True,
         without_mingle=True, without_heartbeat=not app.conf.worker_enable_remote_control, quiet=True,

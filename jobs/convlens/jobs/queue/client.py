@@ -31,22 +31,24 @@ class QueueClient:
         self._run = Scripts(client)
 
     @property
-    def _ttls(self) -> tuple[int, int]:
-        return int(self.settings.result_ttl * 1000), int(self.settings.answered_ttl * 1000)
+    def _ttls(self) -> dict[str, int]:
+        """The options of scripts that end jobs."""
+        settings = self.settings
+        return {"result_ttl": int(settings.result_ttl * 1000), "answered_ttl": int(settings.answered_ttl * 1000)}
 
     def evict_cached(self, size: int) -> list[str]:
-        """Forget cached results of about `size` bytes, the oldest first; return the payloads that may be deleted."""
-        return [name.decode(errors="replace") for name in self._run("drop_cached", size)]
+        """Delete cached results of about `size` bytes, the oldest first; return the payloads that may be deleted."""
+        return [name.decode(errors="replace") for name in self._run("evict_cached", bytes=size)]
 
     def _evict(self) -> bool:
-        """Forget some cached results, tombstones and answered jobs; False when there are no more of them."""
-        dropped, unused = self._run("shed", _EVICTED)
+        """Delete some cached results and tombstones; False when there are no more of them."""
+        evicted, unused = self._run("evict", limit=_EVICTED)
         self._dispose([name.decode(errors="replace") for name in unused])
-        return bool(dropped)
+        return bool(evicted)
 
     def _dispose(self, names: Sequence[str]) -> None:
-        """Delete payloads that are not needed any more; what is no payload's name is set aside."""
+        """Delete payloads that are not needed any more; what is no payload's name is quarantined."""
         valid = [name for name in names if is_payload_name(name)]
         self.payloads.delete(valid)
         for name in set(names).difference(valid):
-            poison.set_aside(self.redis, "garbage", name.encode(), "is no payload's name")
+            poison.quarantine(self.redis, "garbage", name.encode(), "is no payload's name")

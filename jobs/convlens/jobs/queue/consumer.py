@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from convlens.jobs.payloads.store import Data, is_payload_name
@@ -49,15 +49,13 @@ class Completion:
     result_bytes: int = 0
     header_size: int = 0
 
-    def script_args(self) -> tuple[str | int, ...]:
-        """The arguments of finish.lua for it."""
-        state = State.FAILED if self.failure else State.SUCCEEDED
-        failure = self.failure or JobFailure("", "")
-        record = self.claim.record
-        return (
-            record.id, record.token, state, failure.reason, failure.message, failure.field, self.result_bytes,
-            self.header_size,
-        )  # fmt: skip
+    def script_args(self) -> dict[str, str | int]:
+        """One of the jobs of finish.lua."""
+        claim = {"id": self.claim.record.id, "token": self.claim.token}
+        if failure := self.failure:
+            return {**claim, "state": State.FAILED, **asdict(failure)}
+        sizes = {"result_bytes": self.result_bytes, "header_size": self.header_size}
+        return {**claim, "state": State.SUCCEEDED, **sizes}
 
 
 class JobConsumer(QueueClient):
@@ -89,8 +87,9 @@ class JobConsumer(QueueClient):
         """
         secret = uuid.uuid4().hex[:24]  # with a job's id no more than what is compact in a hash
         suspect_waits, *rows = self._run(
-            "claim", pool, worker, int(self.settings.lease * 1000), secret, "none" if permit is None else permit,
-            int(is_idle), images, many, huge, *self._ttls,
+            "claim", pool=pool, worker=worker, lease=int(self.settings.lease * 1000), secret=secret,
+            permit="none" if permit is None else permit, is_idle=is_idle, images=images, many=many, huge=huge,
+            **self._ttls,
         )  # fmt: skip
         claims = []
         for name, flat in zip(rows[::2], rows[1::2], strict=True):
@@ -98,8 +97,10 @@ class JobConsumer(QueueClient):
                 claims.append(_claim(name.decode(), hash_fields(flat)))
             except (ValueError, LookupError, TypeError) as error:
                 poison.report("record", name, repr(error))
-                failure = ("INTERNAL", "the job's record is damaged; submit the job again", "", 0, 0)
-                self._run("finish", *self._ttls, name, secret.encode() + b"-" + name, State.FAILED, *failure)
+                job_id = name.decode(errors="replace")
+                failure = {"reason": "INTERNAL", "message": "the job's record is damaged; submit the job again"}
+                end = {"id": job_id, "token": f"{secret}-{job_id}", "state": State.FAILED, **failure}
+                self._run("finish", jobs=[end], **self._ttls)
         return Claims(claims, bool(suspect_waits))
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
@@ -111,12 +112,12 @@ class JobConsumer(QueueClient):
 
     def renew(self, claims: Sequence[Claim]) -> set[str]:
         """Renew leases; return the ids that are not the caller's any more (ended, cancelled, given to another)."""
-        pairs = [text for claim in claims for text in (claim.record.id, claim.token)]
-        return {name.decode() for name in self._run("renew", int(self.settings.lease * 1000), *pairs)}
+        pairs = [(claim.record.id, claim.token) for claim in claims]
+        return {name.decode() for name in self._run("renew", lease=int(self.settings.lease * 1000), claims=pairs)}
 
     def progress(self, claim: Claim, share: float) -> bool:
         """Record how much of the job is done, 0…1. False when it is not the caller's any more."""
-        return bool(self._run("progress", claim.record.id, claim.token, f"{share:.3f}"))
+        return bool(self._run("progress", id=claim.record.id, token=claim.token, progress=f"{share:.3f}"))
 
     def store(self, claim: Claim, parts: Iterable[Data], size: int) -> Completion:
         """Write a result: `size` bytes of arrays, then its header. Raises StoreFull; the job is still the caller's."""
@@ -128,19 +129,18 @@ class JobConsumer(QueueClient):
         """Close records, as SUCCEEDED or FAILED. False where the job was not the caller's any more."""
         if not ends:
             return []
-        arguments = [text for end in ends for text in end.script_args()]
-        done, unused = self._run("finish", *self._ttls, *arguments)
+        done, unused = self._run("finish", jobs=[end.script_args() for end in ends], **self._ttls)
         lost = [end.claim.token for end, counts in zip(ends, done, strict=True) if end.failure is None and not counts]
         self._dispose([*lost, *(name.decode(errors="replace") for name in unused)])
         return [bool(counts) for counts in done]
 
     def release(self, claim: Claim) -> bool:
         """Give the job back to its place in the queue, its attempt not counted."""
-        return bool(self._run("release", claim.record.id, claim.token))
+        return bool(self._run("release", id=claim.record.id, token=claim.token))
 
     def messages(self, pools: Iterable[str]) -> int:
         """How many messages wait in the lists of these pools."""
-        return int(self._run("messages", *pools))
+        return int(self._run("messages", pools=list(pools)))
 
 
 def _claim(job_id: str, fields: Mapping[bytes, bytes]) -> Claim:

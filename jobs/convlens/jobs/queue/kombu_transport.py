@@ -1,6 +1,6 @@
 """kombu's Redis transport, which gives Celery no message that would end its worker.
 
-One that is not as lua/lib/delivery.lua makes them is dropped and reported before Celery sees it: most such end Celery's
+One that is not as lua/lib/messages.lua makes them is dropped and reported before Celery sees it: most such end Celery's
 worker, and others would wait in it for ever.
 """
 
@@ -61,7 +61,7 @@ def fault_of(message: Any, queue: str) -> str:
         for name, allowed in _FIXED.items():
             if headers.get(name) not in allowed:
                 return f"header {name!r} is {headers.get(name)!r}, not {allowed[0]!r}"
-        if not all(isinstance(it, str) for it in (headers["id"], properties["delivery_tag"])):
+        if not all(isinstance(name, str) for name in (headers["id"], properties["delivery_tag"])):
             return "the id of the task or of the delivery is no text"
         routing_key = properties["delivery_info"]["routing_key"]
         if routing_key != queue:

@@ -10,7 +10,7 @@ from convlens.jobs.queue import keys
 from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.record import State
 from convlens.jobs.queue.subscriber import Subscriber
-from convlens.jobs.runtime.background import Loop
+from convlens.jobs.runtime.background import Loop, call_together
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ class LeaseRenewer:
 
     def stop(self) -> None:
         """End the threads; claims still held are left to their leases."""
-        self._loop.stop()
-        self._ends.stop()
+        call_together(self._loop.stop, self._ends.stop)
 
     def hold(self, claim: Claim) -> None:
         """Renew this claim from now on."""

@@ -12,7 +12,7 @@ from convlens.jobs.queue.client import QueueClient
 from convlens.jobs.runtime.settings import JobsSettings
 
 NEARLY_FULL: Final = 0.9
-"""The share of Redis' maxmemory beyond which cached results, tombstones and answered jobs are evicted."""
+"""The share of Redis' maxmemory beyond which cached results and tombstones are evicted."""
 _ROUNDS: Final = 100
 """The most scripts that look for what is due before workers' leases are looked after again."""
 
@@ -26,20 +26,22 @@ class Maintenance(QueueClient):
 
     def elect(self, server: str, seconds: float) -> bool:
         """True for the one server that reconciles, until it is silent for so long; with 0 seconds it steps down."""
-        return bool(self._run("elect", server, int(seconds * 1000)))
+        return bool(self._run("elect", server=server, ttl=int(seconds * 1000)))
 
     def reconcile(self, limit: int = 200) -> dict[str, int]:
         """Look once for jobs that lost their message, their worker, their weights or their time, and for old records.
 
         Returns how many messages were missing, by pool.
         """
-        settings, cache = self.settings, self.bounds.of_cache
+        settings = self.settings
+        ttls = {**self._ttls, "tombstone_ttl": int(settings.tombstone_ttl * 1000)}
         for _ in range(_ROUNDS):
-            if self._run("expire", limit, *self._ttls, int(settings.tombstone_ttl * 1000), *cache) < limit:
+            if self._run("expire", limit=limit, bounds=self.bounds.script_args(), **ttls) < limit:
                 break
         while self._is_nearly_full() and self._evict():
             pass
-        missing = self._run("reconcile", limit, settings.max_attempts, int(settings.lease * 1000), *self._ttls)
+        lease = int(settings.lease * 1000)
+        missing = self._run("reconcile", limit=limit, max_attempts=settings.max_attempts, lease=lease, **self._ttls)
         return {pool.decode(errors="replace"): count for pool, count in zip(missing[::2], missing[1::2], strict=True)}
 
     def _is_nearly_full(self) -> bool:
@@ -47,12 +49,13 @@ class Maintenance(QueueClient):
         used = memory["used_memory"] - memory.get("mem_not_counted_for_evict", 0)
         return bool(memory["maxmemory"]) and used > NEARLY_FULL * memory["maxmemory"]
 
-    def audit(self, before: bytes | str, limit: int = 200) -> bytes:
+    def audit(self, before: str, limit: int = 200) -> str:
         """Put jobs back into indexes that lost them, `limit` at a time, latest first.
 
         Goes on below the sequence number that it returned last, and begins with "+inf".
         """
-        return bytes(self._run("audit", before, limit, int(self.settings.lease * 1000)))
+        lease = int(self.settings.lease * 1000)
+        return str(self._run("audit", before=before, limit=limit, lease=lease).decode())
 
     def collect_garbage(self, limit: int = 500, pieces: int = 20) -> None:
         """Delete payloads of jobs that have ended or were deleted, no more than `pieces` times `limit`."""
@@ -64,5 +67,5 @@ class Maintenance(QueueClient):
         self.payloads.sweep()
 
     def report_poisoned(self) -> None:
-        """Report the entries that scripts have set aside."""
-        poison.report_set_aside(self.redis)
+        """Report the entries that scripts have quarantined."""
+        poison.report_quarantined(self.redis)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convlens.jobs.payloads.store import Data, StoreFull
-from convlens.jobs.queue.admission import Full
+from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.record import Priority, Record, State, hash_fields
 
 
@@ -24,18 +24,18 @@ class NewJob:
     id: str
     model: str
     pool: str
-    """Whose workers are to compute it: see cards.pool_of()."""
+    """The workers that may compute it: see pools.py."""
     tenant: str
     priority: Priority
     spec: bytes
-    """What the worker needs to know, without the images' bytes."""
+    """The serialized JobSpec, without the images' bytes."""
     images: Sequence[tuple[str, Data]]
     """Digest and bytes of each."""
     fingerprint: str
     """Equal for equal requests: a repeated id must come with an equal one, and equal requests to one pool share their
     result."""
     cost: int
-    """What it takes of its tenant's turn, in passes of an image: those, and what decoding and forming take beside."""
+    """In passes of an image: the passes, and what decoding and formatting take in addition."""
     pixels: int
     """Of its images, as decoding them counts (see image_formats.decoding_pixels)."""
     reserved: int
@@ -45,13 +45,13 @@ class NewJob:
     keep: bool
     """False: cancelled when the last waiter leaves; the submission itself is the first waiter."""
     record_bytes: int = 0
-    """About what its record takes while it lives; counted with the bytes of its images."""
+    """Roughly the size of its live record; counted with the bytes of its images."""
     fresh: bool = False
-    """True: computed though an equal request's result is there."""
+    """True: computed even if an equal request has a result."""
     request_id: str = ""
 
 
-NotSubmitted = Full | StoreFull | RequestIdReused
+NotSubmitted = AdmissionRejected | StoreFull | RequestIdReused
 
 
 def new_waiter() -> str:
@@ -76,7 +76,10 @@ class Pack:
 
 
 def script_args(job: NewJob, pack: Pack) -> dict[str, Any]:
-    """The arguments of submit.lua for a job; `nonce` identifies this very call, and its waiter."""
+    """One of the jobs of submit.lua: times in ms, images as digest, size, offset in the pack (−1 if stored before).
+
+    `nonce` identifies this call, and its waiter.
+    """
     return {
         "id": job.id, "nonce": new_waiter(), "model": job.model, "pool": job.pool,
         "tenant": job.tenant, "priority": int(job.priority), "pack": pack.name, "pack_bytes": pack.size,
@@ -91,10 +94,10 @@ def parse_outcome(job: NewJob, nonce: str, outcome: bytes, details: Sequence[byt
     """What submit.lua replied for a job; None where one of its images is gone."""
     waiter = "" if job.keep else nonce
     match outcome:
-        case b"GONE":
+        case b"MISSING":
             return None
-        case b"FULL":
-            return Full.from_script(details)
+        case b"REJECTED":
+            return AdmissionRejected.from_script(details)
         case b"REUSED":
             return RequestIdReused(f"request id {job.request_id!r} was used before for another request")
         case b"CREATED":

@@ -1,6 +1,6 @@
-"""Poisoned entries: members of Redis and messages that nobody can read. They are set aside, logged and counted.
+"""Poisoned entries: members of Redis and messages that nobody can read. They are quarantined, logged and counted.
 
-What the scripts set aside waits in an inbox until the reconciler reports it; the last MOST are kept to be looked at.
+What the scripts quarantine waits in an inbox until the reconciler reports it; the latest MOST are kept for inspection.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from convlens.jobs.queue import keys
 log = logging.getLogger(__name__)
 
 MOST: Final = 100
-"""Entries that are kept, and that wait to be reported; the number of the scripts, too."""
+"""Entries that are kept, and that wait to be reported; lua/lib/poison.lua has the same number."""
 SHOWN: Final = 200
 """Characters of an entry that are kept."""
 LOG_SECONDS: Final = 1.0
 """No more than one line of a kind in this time."""
 
 _KINDS: Final = {b"job", b"record", b"images", b"key"}
-"""What scripts set aside."""
+"""What scripts quarantine."""
 _POISONED: Final = Counter("convlens_poisoned", "Entries of Redis and messages that nobody could read.", ["kind"])
 _logged: dict[str, float] = {}
 _lock = threading.Lock()
 
 
 def report(kind: str, entry: bytes | str, why: str) -> None:
-    """Counts an entry, and logs it unless one of its kind was logged just now."""
+    """Count an entry, and log it unless one of its kind was logged just now."""
     _POISONED.labels(kind).inc()
     now = time.monotonic()
     with _lock:
         if now - _logged.get(kind, -LOG_SECONDS) < LOG_SECONDS:
             return
         _logged[kind] = now
-    log.error("poisoned=%s entry=%r is set aside: %s", kind, entry[:SHOWN], why)
+    log.error("poisoned=%s entry=%r is quarantined: %s", kind, entry[:SHOWN], why)
 
 
-def set_aside(client: redis.Redis, kind: str, entry: bytes, why: str) -> None:
-    """Reports an entry that was taken out of Redis, and keeps its beginning."""
+def quarantine(client: redis.Redis, kind: str, entry: bytes, why: str) -> None:
+    """Report an entry that was removed from Redis, and keep its beginning."""
     report(kind, entry, why)
     with client.pipeline(transaction=False) as pipe:
         pipe.rpush(keys.POISONED, b" ".join([kind.encode(), entry[:SHOWN], why.encode()]))
@@ -51,8 +51,8 @@ def set_aside(client: redis.Redis, kind: str, entry: bytes, why: str) -> None:
         pipe.execute()
 
 
-def report_set_aside(client: redis.Redis) -> None:
-    """Reports what scripts have set aside since the last time, and keeps it."""
+def report_quarantined(client: redis.Redis) -> None:
+    """Report what scripts have quarantined since the last time, and keep it."""
     for _ in range(MOST):
         line = client.lmove(keys.POISONED_INBOX, keys.POISONED, "LEFT", "RIGHT")
         if line is None:

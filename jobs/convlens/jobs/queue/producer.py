@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -114,29 +113,17 @@ class Producer(QueueClient):
             self._dispose(unused)
         return outcomes
 
-    def _run_submit(
-        self, jobs: Sequence[NewJob], pending: Mapping[int, dict[str, Any]], leaving: Sequence[Waiting]
-    ) -> Any:
+    def _run_submit(self, jobs: Sequence[NewJob], pending: Mapping[int, Any], leaving: Sequence[Waiting]) -> Any:
         """Run the script for the pending jobs, by their places in `jobs`, and for the waiters that leave."""
         if not pending:
             self.leave(leaving)
             return []
-        result_ttl, answered_ttl = self._ttls
-        bounds = self.bounds
-        arguments = {
-            "jobs": list(pending.values()), "leaving": leaving, "result_ttl": result_ttl, "answered_ttl": answered_ttl,
-            "tenant_share": bounds.tenant_share,
-            "bounds": {
-                "jobs": bounds.jobs, "image_bytes": bounds.image_bytes, "result_bytes": bounds.result_bytes,
-                "cached_bytes": bounds.cached_bytes, "known_jobs": bounds.known_jobs, "pixels": bounds.pixels,
-            },
-            "tenant_rate": bounds.tenant_rate or 0, "tenant_burst": bounds.tenant_burst * 1000,
-        }  # fmt: skip
-        return self._run("submit", json.dumps(arguments), *(jobs[i].spec for i in pending))
+        specs, args, bounds = [jobs[i].spec for i in pending], list(pending.values()), self.bounds.script_args()
+        return self._run("submit", *specs, jobs=args, leaving=leaving, bounds=bounds, **self._ttls)
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
-        now, row = self._run("read", job_id)
+        now, row = self._run("read", id=job_id)
         return _record(job_id, hash_fields(row), int(now) / 1000)
 
     def page(
@@ -152,8 +139,9 @@ class Producer(QueueClient):
         for _ in range(0, SCANNED, _SCANNED_AT_ONCE):
             most = min(_SCANNED_AT_ONCE, size - len(records)) if state is None else _SCANNED_AT_ONCE
             now, scanned, last, *rows = self._run(
-                "list", tenant or "", below, most, size - len(records), state or "", int(tenant == "")
-            )
+                "list", tenant=tenant or "", before=below, scan=most, limit=size - len(records), state=state or 0,
+                without_tenant=tenant == "",
+            )  # fmt: skip
             below = last.decode()
             for name, row in zip(rows[::2], rows[1::2], strict=True):
                 record = _record(name.decode(errors="replace"), hash_fields(row), int(now) / 1000)
@@ -166,7 +154,7 @@ class Producer(QueueClient):
 
     def stats(self) -> QueueStats:
         """What is held and what waits, at one moment."""
-        jobs, images, results, cached, *queues = self._run("standing")
+        jobs, images, results, cached, *queues = self._run("stats")
         waiting: dict[str, tuple[int, float]] = {}
         for pool, number, age in zip(queues[::3], queues[1::3], queues[2::3], strict=True):
             model = model_of(pool.decode(errors="replace"))
@@ -176,23 +164,22 @@ class Producer(QueueClient):
 
     def cancel(self, job_id: str) -> Record | None:
         """End a live job as CANCELLED. Return the record as it then is; None for an unknown id."""
-        return _record(job_id, hash_fields(self._run("cancel", job_id, *self._ttls)))
+        return _record(job_id, hash_fields(self._run("cancel", id=job_id, **self._ttls)))
 
     def join(self, record: Record) -> Record | None:
         """Add a waiter to a job. Return its record with the waiter's name; None for an unknown id."""
         joined = replace(record, waiter=new_waiter())
-        return joined if self._run("join", record.id, joined.waiter) else None
+        return joined if self._run("join", id=record.id, waiter=joined.waiter) else None
 
     def leave(self, waiting: Collection[Waiting]) -> None:
         """Remove waiters from their jobs. After the last one a job not kept is cancelled, or its result cached."""
         if waiting:
-            pairs = [text for pair in waiting for text in pair]
-            unused = self._run("leave", *self._ttls, *self.bounds.of_cache, *pairs)
+            unused = self._run("leave", waiters=list(waiting), bounds=self.bounds.script_args(), **self._ttls)
             self._dispose([name.decode(errors="replace") for name in unused])
 
     def delete(self, record: Record) -> None:
         """Forget an ended job and its result. Raises JobNotFinished while it is live."""
-        if not self._run("delete", record.id, round(record.created * 1000)):
+        if not self._run("delete", id=record.id, created=round(record.created * 1000)):
             raise JobNotFinished(f"job {record.id} has not ended")
 
     def read_result(self, record: Record, offset: int, length: int) -> Data:

@@ -9,7 +9,7 @@ import logging
 import uuid
 
 from convlens.jobs.queue.maintenance import Maintenance
-from convlens.jobs.runtime.background import Loop
+from convlens.jobs.runtime.background import Loop, call_together
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class Reconciler:
         self._interval = interval = maintenance.settings.reconcile_interval
         self._name = uuid.uuid4().hex
         self._is_elected = False
-        self._audited: bytes | str = "+inf"
-        """How far the jobs known have been looked at."""
+        self._audited = "+inf"
+        """The sequence number below which the next audit goes on."""
         self._loops = (
             Loop("reconciler", self._reconcile, interval, at_end=self._step_down),
             Loop("collector", self._collect_garbage, interval),
@@ -36,8 +36,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """End the threads and let another server take over at once."""
-        for loop in self._loops:
-            loop.stop()
+        call_together(*(loop.stop for loop in self._loops))
 
     def _reconcile(self) -> None:
         self._is_elected = False

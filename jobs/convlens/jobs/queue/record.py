@@ -86,11 +86,11 @@ class Record:
     header_size: int = 0
     cached: bool = False
     """True when an equal request's result answers it."""
-    leader: str = ""
-    """The equal job under way that this one follows; empty for one that is computed itself."""
+    primary: str = ""
+    """The equal job under way with which this one is coalesced; empty for one that is computed itself."""
     failure: JobFailure | None = None
     progress: float = 0.0
-    """0…1, as its worker last told."""
+    """0…1, as its worker last reported."""
     position: int | None = None
     """How many jobs of its flow were before it in its queue; None for one that does not wait there."""
     waiter: str = ""
@@ -149,14 +149,14 @@ class Record:
             result_bytes=number(b"result_bytes"),
             header_size=number(b"header_size"),
             cached=text(b"cached") == "1",
-            leader=text(b"leader"),
+            primary=text(b"primary"),
             failure=JobFailure(reason, text(b"message"), text(b"field")) if reason else None,
             progress=float(fields.get(b"progress") or 0),
             position=number(b"position") if b"position" in fields else None,
         )
 
     def succeeded(self, details: Sequence[str]) -> Record:
-        """The record as a notice tells it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
+        """The record as a notice says that it ended: result, its two sizes, cached, ended, expires. Else ValueError."""
         result, *numbers = details
         body, header, cached, ended, expires = map(int, numbers)
         return replace(

@@ -1,8 +1,10 @@
-"""The Lua scripts: what they are put together from, and what it means when one fails."""
+"""The Lua scripts: assembles each from its file and those that it includes, and runs it with options by name."""
 
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, Final
@@ -11,8 +13,9 @@ import redis
 
 from convlens.jobs.runtime.redis_client import is_unavailable
 
-_COMMON: Final = ("common.lua", "lib/delivery.lua", "lib/results.lua", "lib/records.lua")
-"""What every script begins with."""
+_BASE: Final = "-- include: options keys values poison clock usage throughput"
+"""What every script includes."""
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes without types
@@ -21,11 +24,20 @@ class ScriptFailed(redis.ResponseError):  # type: ignore[misc]  # redis comes wi
 
 @functools.cache
 def _source(name: str) -> str:
-    """A script's text: its first line (the flags), the common parts, the rest, and what all do at their end."""
+    """A script's text: its first line (the flags), the files of lua/lib that it needs, each once, and its own text."""
     folder = resources.files("convlens.jobs.queue") / "lua"
-    flags, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
-    common = "\n".join((folder / part).read_text() for part in _COMMON)
-    return f"{flags}\n{common}\nlocal function run()\n{rest}\nend\nlocal answer = run()\nsettle()\nreturn answer"
+    flags, script = (folder / f"{name}.lua").read_text().split("\n", 1)
+    library: dict[str, str] = {}
+
+    def include(text: str) -> None:
+        for part in " ".join(re.findall("^-- include: (.+)$", text, re.MULTILINE)).split():
+            if part not in library:
+                include(source := (folder / "lib" / f"{part}.lua").read_text())
+                library[part] = source
+
+    include(f"{_BASE}\n{script}")
+    run = f"local function run()\n{script}\nend\nlocal reply = run()"
+    return "\n".join([flags, *library.values(), run, "write_usage()", "write_throughput()", "return reply"])
 
 
 class Scripts:
@@ -35,11 +47,14 @@ class Scripts:
         self._redis = client
         self._scripts: dict[str, Callable[..., Any]] = {}
 
-    def __call__(self, name: str, *args: str | int | bytes) -> Any:
-        """What the script returns. Raises ScriptFailed for what no later attempt would mend."""
+    def __call__(self, name: str, *data: bytes, **options: Any) -> Any:
+        """Run a script with these options (JSON values) and bytes; return its reply.
+
+        Raises ScriptFailed for what no later attempt would mend.
+        """
         script = self._scripts.get(name) or self._scripts.setdefault(name, self._redis.register_script(_source(name)))
         try:
-            return script(args=[int(arg) if isinstance(arg, int) else arg for arg in args])  # enums as plain numbers
+            return script(args=[_to_json(options), *data])
         except redis.ResponseError as error:
             if is_unavailable(error):
                 raise

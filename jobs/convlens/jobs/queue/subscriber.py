@@ -12,7 +12,7 @@ from convlens.jobs.runtime.background import Loop
 
 
 class Subscriber:
-    """A loop that calls `on_message` with the words of each message in a channel, until stopped; reconnects by itself.
+    """A loop that calls `on_message` with the fields of each message in a channel, until stopped; reconnects by itself.
 
     A message that `on_message` cannot read (ValueError, LookupError) is dropped and reported.
     """

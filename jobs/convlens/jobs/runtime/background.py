@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from prometheus_client import Counter
@@ -146,6 +147,13 @@ _started: list[Loop] = []
 def unhealthy_loops() -> list[str]:
     """Return the names of this process' loops that are dead or late, but for those that were stopped."""
     return [loop.name for loop in list(_started) if not loop.is_healthy]
+
+
+def call_together(*functions: Callable[[], object]) -> None:
+    """Call functions that wait, such as those that stop loops, side by side; return when all have."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        for call in [threads.submit(function) for function in functions]:
+            call.result()
 
 
 def _origin(error: Exception) -> str:

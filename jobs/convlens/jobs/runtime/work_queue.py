@@ -32,6 +32,7 @@ class WorkQueue(Generic[T]):
         self._work = work
         self._batch = batch
         self._items: queue.Queue[T | None] = queue.Queue(capacity)
+        """None is its end."""
         self._loops = [
             Loop(f"{name}-{number}", self._run_batch, at_end=self._run_rest, deadline=deadline)
             for number in range(threads)
@@ -50,8 +51,7 @@ class WorkQueue(Generic[T]):
         """Work on what is queued, then end the threads. Nothing may be put any more."""
         for loop in self._loops:
             loop.request_stop()
-        for _ in self._loops:
-            self._items.put(None)  # wakes a thread
+        self._items.put(None)
         for loop in self._loops:
             loop.stop()
 
@@ -68,8 +68,10 @@ class WorkQueue(Generic[T]):
         """Return the next items; none where none came in time, or the queue is closed."""
         items: list[T] = []
         with contextlib.suppress(queue.Empty):
-            item = self._items.get(timeout=seconds)
-            while item is not None:
+            while len(items) < self._batch:
+                item = self._items.get_nowait() if items else self._items.get(timeout=seconds)
+                if item is None:
+                    self._items.put(None)  # for the other threads
+                    break
                 items.append(item)
-                item = self._items.get_nowait() if len(items) < self._batch else None
         return items

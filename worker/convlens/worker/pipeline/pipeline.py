@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.runtime.background import call_together
 from convlens.worker.images import Reader
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
@@ -49,11 +50,8 @@ class Pipeline:
 
     def close(self) -> None:
         """End the jobs under way, stage by stage, then the threads. The consumers have returned."""
-        self.consumers.close()
-        for batcher in self._batchers.values():
-            batcher.close()
+        call_together(*(batcher.close for batcher in self._batchers.values()))
         self._committer.close()
-        self._events.stop()
-        self.leases.stop()
-        self._watchdog.stop()
-        self._processes.close()
+        call_together(
+            self.consumers.close, self._events.stop, self.leases.stop, self._watchdog.stop, self._processes.close
+        )

@@ -80,8 +80,7 @@ class Watchdog:
 
     def stop(self) -> None:
         """Ends the threads."""
-        self._devices.stop()
-        self._queues.stop()
+        background.call_together(self._devices.stop, self._queues.stop)
 
     def _look_at_devices(self) -> None:
         limit = self._settings.device_timeout

@@ -1,35 +1,37 @@
 #!lua flags=allow-oom
--- Looks at some of the jobs known, latest first, and puts each back where its record says that it belongs, should an index have
--- been lost: so every job still ends. ARGV: the sequence number below which to go on, or +inf; limit, lease. Returns the sequence
--- number to go on from, +inf when all have been looked at.
-local before, limit, lease, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), clock()
-if before ~= '+inf' then before = '(' .. before end
-local found = redis.call('ZRANGE', JOBS, before, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, limit, 'WITHSCORES')
+-- include: coalescing
+-- Puts some of the known jobs, latest first, back into the indexes that their records say they belong to, should one have been
+-- lost: so that every job still ends.
+-- KEYS: none. Options: before (the sequence number to go on below, or +inf), limit (jobs), lease (ms). Returns the sequence
+-- number to go on below, +inf after the last job.
+local page = redis.call('ZRANGE', JOBS, options.before == '+inf' and '+inf' or '(' .. options.before, '-inf', 'BYSCORE', 'REV',
+                        'LIMIT', 0, options.limit, 'WITHSCORES')
 
--- True for a job that is computed, and not one that follows an equal one.
-local function leads(id, group, sequence)
+-- True for a job that is computed, and not one that is coalesced.
+local function is_primary(id, group, sequence)
   if not group then return true end
-  redis.call('ZADD', group_of(group), 'NX', text(number(sequence)), id)
-  return first_of(group_of(group)) == id
+  redis.call('ZADD', group_key(group), 'NX', text(number(sequence)), id)
+  return primary_of(group_key(group)) == id
 end
 
-for i = 1, #found, 2 do
-  local id = found[i]
-  local r = redis.call('HMGET', key(id), 'state', 'deadline', 'group', 'flow', 'sequence', 'expires')
-  if not r[1] then
+for i = 1, #page, 2 do
+  local id = page[i]
+  local state, deadline, group, flow, sequence, expires =
+    unpack(redis.call('HMGET', job_key(id), 'state', 'deadline', 'group', 'flow', 'sequence', 'expires'))
+  if not state then
     redis.call('ZREM', JOBS, id)
-  elseif is_live(r[1]) then
-    redis.call('ZADD', DEADLINES, 'NX', text(number(r[2])), id)
-    if not leads(id, r[3], r[5]) then
-      -- its leader's place is its own
-    elseif r[1] == RUNNING_ then
-      redis.call('ZADD', RUNNING, 'NX', text(now + lease), id)
-    elseif r[4] and not (redis.call('ZSCORE', queued(r[4]), id) and redis.call('ZSCORE', flows(pool_of(r[4])), r[4])) then
-      enqueue(r[4], id, text(number(r[5])))
+  elseif is_live(state) then
+    redis.call('ZADD', DEADLINES, 'NX', text(number(deadline)), id)
+    if not is_primary(id, group, sequence) then
+      -- it is in no flow
+    elseif state == STATE.RUNNING then
+      redis.call('ZADD', RUNNING, 'NX', text(clock() + options.lease), id)
+    elseif flow and not (redis.call('ZSCORE', queued_key(flow), id) and redis.call('ZSCORE', flows_key(pool_of(flow)), flow)) then
+      enqueue(flow, id, text(number(sequence)))
     end
-  elseif r[6] and not (redis.call('ZSCORE', KEPT, id) or redis.call('ZSCORE', TOMBSTONES, id) or
-                       redis.call('ZSCORE', ANSWERED, id)) then
-    redis.call('ZADD', KEPT, text(number(r[6])), id)
+  elseif expires and not (redis.call('ZSCORE', KEPT, id) or redis.call('ZSCORE', TOMBSTONES, id) or
+                          redis.call('ZSCORE', ANSWERED, id)) then
+    redis.call('ZADD', KEPT, text(number(expires)), id)
   end
 end
-return #found == 2 * limit and found[#found] or '+inf'
+return #page == 2 * options.limit and page[#page] or '+inf'

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Ends a live job as CANCELLED; leaves an ended one as it is. ARGV: id, result_ttl, answered_ttl.
-local id = ARGV[1]
-if is_live(redis.call('HGET', key(id), 'state')) then
-  finish(id, clock(), CANCELLED_, {reason = 'CANCELLED', message = 'the job was cancelled'}, nil,
-         {result = tonumber(ARGV[2]), answered = tonumber(ARGV[3])})
+-- include: finish
+-- Ends a live job as CANCELLED; an ended one stays as it is.
+-- KEYS: none. Options: id, result_ttl and answered_ttl (ms). Returns the record.
+if is_live(redis.call('HGET', job_key(options.id), 'state')) then
+  finish(options.id, STATE.CANCELLED, {reason = 'CANCELLED', message = 'the job was cancelled'})
 end
-return record(id)
+return read_record(options.id)

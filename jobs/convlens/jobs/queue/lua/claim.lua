@@ -1,83 +1,85 @@
 #!lua flags=allow-oom
--- Claims the next jobs of a pool in fair order, for a consumer. ARGV: pool, worker, lease, secret, permit (the kind of list that
--- the consumer popped a message of, or none), 1 from a worker that is idle, the most images of jobs of the kinds one and slow,
--- the most jobs of many passes, the most huge jobs, result_ttl, answered_ttl.
--- Returns 1 or 0, then id, record pairs; a job's token is the secret and its id. One job is taken whatever its images, but none
--- for 0. A replay of the call finds what it took.
--- A job that was begun before and whose worker fell silent is a suspect: it may have been the reason. It is taken by itself, by
--- an idle worker, so that no other job can fall with it a second time; when it is in turn and the worker is not idle, nothing
--- behind it is taken, and the first value returned is 1.
-local pool, worker, lease, secret, permit = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local is_idle, images = ARGV[6] == '1', tonumber(ARGV[7])
-local left = {many = tonumber(ARGV[8]), huge = tonumber(ARGV[9])}
-local ttls = {result = tonumber(ARGV[10]), answered = tonumber(ARGV[11])}
-local now, taken, skipped, suspect_waits = clock(), {0}, 0, false
+-- include: finish
+-- Claims the next jobs of a pool in fair order, for a consumer.
+-- KEYS: none. Options:
+--   pool, worker  names
+--   lease         ms until the claim ends unless it is renewed
+--   secret        of this claim: a job's token is the secret and its id; a repeated call returns what the first one claimed
+--   permit        the kind of list that the consumer popped a message of, or 'none'
+--   is_idle       whether the worker has no other job
+--   images        the most images of jobs of the kinds one and slow; but one job may have more, and 0 claims none of these
+--   many, huge    the most jobs of these kinds
+--   result_ttl, answered_ttl  ms
+-- Returns 1 if a suspect waits, else 0; then id, record pairs.
+-- A suspect is a job whose worker fell silent, perhaps because of it. An idle worker claims it alone, so that no other job fails
+-- with it again. While the next job is a suspect, a worker that is not idle claims nothing behind it.
+local pool, secret, now = options.pool, options.secret, clock()
+local images = options.images
+local left = {many = options.many, huge = options.huge}
+local claimed, skipped, suspect_waits = {0}, 0, false
 
-for _, id in ipairs(redis.call('LRANGE', P .. 'claim:' .. secret, 0, -1)) do
-  if redis.call('HGET', key(id), 'token') == secret .. '-' .. id then
-    taken[#taken + 1] = id
-    taken[#taken + 1] = record(id)
+for _, id in ipairs(redis.call('LRANGE', claim_key(secret), 0, -1)) do
+  if redis.call('HGET', job_key(id), 'token') == secret .. '-' .. id then
+    claimed[#claimed + 1], claimed[#claimed + 2] = id, read_record(id)
   end
 end
-if #taken > 1 then return taken end
+if #claimed > 1 then return claimed end
 
-local served, ids, leases, by_list = nil, {}, {}, {}
-local most = images
-while images > 0 or most == 0 and left.many + left.huge > 0 do
-  local flow, tag = unpack(redis.call('ZRANGE', flows(pool), skipped, skipped, 'WITHSCORES'))
+local served_tag, ids, leases, claimed_by_list = nil, {}, {}, {}
+while images > 0 or options.images == 0 and left.many + left.huge > 0 do
+  local flow, tag = unpack(redis.call('ZRANGE', flows_key(pool), skipped, skipped, 'WITHSCORES'))
   if not flow or skipped == 1000 then break end
-  local id = redis.call('ZRANGE', queued(flow), 0, 0)[1]
-  local r = id and redis.call('HMGET', key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'watched',
-                                   'pixels')
+  local id = redis.call('ZRANGE', queued_key(flow), 0, 0)[1]
+  local fields = id and redis.call('HMGET', job_key(id), 'state', 'deadline', 'cost', 'count', 'priority', 'attempts', 'pixels',
+                                   'notify_changes')
+  local state, deadline, cost, job_images, priority, attempts, pixels, notifies_changes = unpack(fields or {})
   if not id then
-    redis.call('ZREM', flows(pool), flow)
-    redis.call('HSET', tags(pool), flow, tag)
-  elseif r[1] ~= QUEUED_ then
+    redis.call('ZREM', flows_key(pool), flow)
+    redis.call('HSET', tags_key(pool), flow, tag)
+  elseif state ~= STATE.QUEUED then
     dequeue(flow, id)
-    if not r[1] then discard(id) end
-  elseif not (tonumber(r[2]) and tonumber(r[3]) and tonumber(r[4]) and WEIGHTS[r[5]] and tonumber(r[6])) then
+    if not state then discard(id) end
+  elseif not (tonumber(deadline) and tonumber(cost) and tonumber(job_images) and WEIGHTS[priority] and tonumber(attempts)) then
     dequeue(flow, id) -- which its record may not name
-    finish(id, now, FAILED_, {reason = 'INTERNAL', message = "the job's record is damaged; submit the job again"}, nil, ttls)
-    set_aside('record', id, 'is damaged')
-  elseif tonumber(r[2]) <= now then
-    finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was queued'},
-           nil, ttls)
-  elseif (left[kind(r[3], r[4], r[8])] or images) <= 0 then
+    fail_damaged(id)
+  elseif tonumber(deadline) <= now then
+    expire(id, 'queued')
+  elseif (left[job_kind(cost, job_images, pixels)] or images) <= 0 then
     skipped = skipped + 1
   else
-    local what = kind(r[3], r[4], r[8])
-    local is_suspect, is_slow = tonumber(r[6]) > 0, what == 'slow' -- those behind a slow one would wait until it is decoded
-    if is_suspect and not (is_idle and #ids == 0) then
+    local kind = job_kind(cost, job_images, pixels)
+    local is_suspect, is_slow = tonumber(attempts) > 0, kind == 'slow' -- jobs behind a slow one would wait for its decoding
+    if is_suspect and not (options.is_idle and #ids == 0) then
       suspect_waits = true
       break
     end
-    if left[what] then
-      left[what] = left[what] - 1
+    if left[kind] then
+      left[kind] = left[kind] - 1
     else
-      images = images - tonumber(r[4])
+      images = images - tonumber(job_images)
       if (images < 0 or is_slow) and #ids > 0 then break end
       if is_slow then images = 0 end
     end
     if is_suspect then images, left.many, left.huge = 0, 0, 0 end
-    redis.call('ZREM', queued(flow), id)
-    by_list[list_kind(flow)] = (by_list[list_kind(flow)] or 0) + 1
-    -- One that had been skipped turns nothing back.
-    served = math.max(served or number(redis.call('HGET', tags(pool), '')), tonumber(tag))
-    redis.call('ZADD', flows(pool), tonumber(tag) + tonumber(r[3]) / WEIGHTS[r[5]], flow)
-    redis.call('HSET', key(id), 'state', RUNNING_, 'token', secret .. '-' .. id, 'worker', worker, 'attempts',
-               text(r[6] + 1), 'started', text(now), 'progress', '')
-    if r[7] then notify(id, RUNNING_) end
+    redis.call('ZREM', queued_key(flow), id)
+    claimed_by_list[list_kind(flow)] = (claimed_by_list[list_kind(flow)] or 0) + 1
+    -- The tag served last never decreases, even where a flow that had been skipped is served.
+    served_tag = math.max(served_tag or number(redis.call('HGET', tags_key(pool), '')), tonumber(tag))
+    redis.call('ZADD', flows_key(pool), tonumber(tag) + tonumber(cost) / WEIGHTS[priority], flow)
+    redis.call('HSET', job_key(id), 'state', STATE.RUNNING, 'token', secret .. '-' .. id, 'worker', options.worker, 'attempts',
+               text(attempts + 1), 'started', text(now), 'progress', '')
+    if notifies_changes then notify(id, STATE.RUNNING) end
     ids[#ids + 1] = id
-    leases[#leases + 1], leases[#leases + 2] = text(now + lease), id
-    taken[#taken + 1], taken[#taken + 2] = id, record(id)
+    leases[#leases + 1], leases[#leases + 2] = text(now + options.lease), id
+    claimed[#claimed + 1], claimed[#claimed + 2] = id, read_record(id)
   end
 end
-pop_messages(pool, by_list, permit)
+pop_messages(pool, claimed_by_list, options.permit)
 if #ids > 0 then
-  redis.call('HSET', tags(pool), '', served)
-  in_pieces(leases, function(...) redis.call('ZADD', RUNNING, ...) end)
-  in_pieces(ids, function(...) redis.call('RPUSH', P .. 'claim:' .. secret, ...) end)
-  redis.call('PEXPIRE', P .. 'claim:' .. secret, 60000)
+  redis.call('HSET', tags_key(pool), '', served_tag)
+  in_batches(leases, function(...) redis.call('ZADD', RUNNING, ...) end)
+  in_batches(ids, function(...) redis.call('RPUSH', claim_key(secret), ...) end)
+  redis.call('PEXPIRE', claim_key(secret), 60000)
 end
-taken[1] = suspect_waits and 1 or 0
-return taken
+claimed[1] = suspect_waits and 1 or 0
+return claimed

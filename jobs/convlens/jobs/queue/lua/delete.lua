@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
--- Forgets an ended job. ARGV: id, created, so that a job made anew under the id is left alone. Returns 1, or 0 while it is live.
-local id, created = ARGV[1], ARGV[2]
-local r = redis.call('HMGET', key(id), 'state', 'created', 'result', 'held')
-if r[2] ~= created then return 1 end
-if is_live(r[1]) then return 0 end
-if r[3] then
-  local refs = r[4] == '1' and release_result(r[3], clock()) or tonumber(redis.call('HGET', result_of(r[3]), 'refs') or 0)
+-- include: records retention
+-- Deletes an ended job, and its result unless other records refer to it.
+-- KEYS: none. Options: id, created (ms; a job that was created anew under the id stays). Returns 0 while the job is live, else 1.
+local id = options.id
+local state, created, result, holds_result = unpack(redis.call('HMGET', job_key(id), 'state', 'created', 'result', 'holds_result'))
+if created ~= text(options.created) then return 1 end
+if is_live(state) then return 0 end
+if result then
+  local refs = holds_result == '1' and release_result(result) or number(redis.call('HGET', result_key(result), 'refs'))
   if refs <= 0 then
-    drop_result(r[3])
-    redis.call('RPUSH', GARBAGE, r[3])
+    delete_result(result)
+    redis.call('RPUSH', GARBAGE, result)
   end
 end
 forget(id)

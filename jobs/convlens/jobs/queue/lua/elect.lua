@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Who reconciles: the server that asked first, while it asks again within ttl. ARGV: a server, ttl. With a ttl of 0 a server
--- steps down. Returns 1 when it is this one, else 0.
-local elected = redis.call('GET', P .. 'reconciler')
-if elected and elected ~= ARGV[1] and redis.call('PTTL', P .. 'reconciler') >= 0 then return 0 end -- no server writes one for ever
-if ARGV[2] == '0' then redis.call('DEL', P .. 'reconciler') else redis.call('SET', P .. 'reconciler', ARGV[1], 'PX', ARGV[2]) end
+-- Elects the server that reconciles: the first one to ask, as long as it asks again within the time.
+-- KEYS: none. Options: server (a name), ttl (ms; 0 to step down). Returns 1 if this server is elected, else 0.
+local elected = redis.call('GET', RECONCILER)
+if elected and elected ~= options.server and redis.call('PTTL', RECONCILER) >= 0 then return 0 end -- one without a ttl is damaged
+if options.ttl == 0 then redis.call('DEL', RECONCILER) else redis.call('SET', RECONCILER, options.server, 'PX', options.ttl) end
 return 1

@@ -1,23 +1,20 @@
 #!lua flags=allow-oom
--- Ends what is past its deadline, and forgets what has outlived its time. ARGV: limit, result_ttl, answered_ttl,
--- tombstone_ttl, cached_bytes, result_bytes, known_jobs (see trim_cache). Returns the most that it found due of one kind: where
--- that is the limit, there may be more.
-local limit, now, most = tonumber(ARGV[1]), clock(), 0
-local ttls = {result = tonumber(ARGV[2]), answered = tonumber(ARGV[3]), tombstone = tonumber(ARGV[4])}
-local bounds = {cached_bytes = tonumber(ARGV[5]), result_bytes = tonumber(ARGV[6]), known_jobs = tonumber(ARGV[7])}
+-- include: finish
+-- Ends live jobs whose deadline has passed, and deletes results and records whose time is over.
+-- KEYS: none. Options: limit (of each kind), result_ttl, answered_ttl and tombstone_ttl (ms), bounds (see trim_cache). Returns
+-- the largest number of one kind that was due: where that is the limit, there may be more.
+local most = 0
 
 local function due(index)
-  local found = redis.call('ZRANGE', index, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, limit)
-  most = math.max(most, #found)
-  return found
+  local ids = redis.call('ZRANGE', index, '-inf', text(clock()), 'BYSCORE', 'LIMIT', 0, options.limit)
+  most = math.max(most, #ids)
+  return ids
 end
 
 for _, id in ipairs(due(DEADLINES)) do
-  local state = redis.call('HGET', key(id), 'state')
+  local state = redis.call('HGET', job_key(id), 'state')
   if is_live(state) then
-    local where = state == QUEUED_ and 'queued' or 'running'
-    finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was ' .. where},
-           nil, ttls)
+    expire(id, state == STATE.QUEUED and 'queued' or 'running')
   elseif state then
     redis.call('ZREM', DEADLINES, id)
   else
@@ -26,18 +23,18 @@ for _, id in ipairs(due(DEADLINES)) do
 end
 
 for _, name in ipairs(due(RESULTS)) do
-  drop_result(name)
+  delete_result(name)
   redis.call('RPUSH', GARBAGE, name)
 end
 
--- What an expired job's id still tells: nothing of how its result was made, or where it was.
-local TOLD = {'state', 'ended', 'expires', 'reason', 'message', 'field', 'result_bytes', 'cached', unpack(LASTING)}
+-- The fields of a tombstone: none about how the result was made, or where it was.
+local TOMBSTONE = {'state', 'ended', 'expires', 'reason', 'message', 'field', 'result_bytes', 'cached', unpack(LASTING)}
 for _, id in ipairs(due(KEPT)) do
-  local f = read_fields(id, TOLD)
-  if f.keep == '1' and ttls.tombstone > 0 then
-    rewrite(id, {}, TOLD, f)
-    redis.call('DEL', waiters(id))
-    let_go(id, TOMBSTONES, f.tenant or '', text(number(f.ended)), now + ttls.tombstone)
+  local fields = read_fields(id, TOMBSTONE)
+  if fields.keep == '1' and options.tombstone_ttl > 0 then
+    rewrite(id, {}, TOMBSTONE, fields)
+    redis.call('DEL', waiters_key(id))
+    make_evictable(id, TOMBSTONES, fields.tenant or '', text(number(fields.ended)), options.tombstone_ttl)
   else
     forget(id)
   end
@@ -46,4 +43,4 @@ end
 for _, index in ipairs({TOMBSTONES, ANSWERED}) do
   for _, id in ipairs(due(index)) do forget(id) end
 end
-return math.max(most, trim_cache(bounds, load_of({'cached_bytes', 'result_bytes'}), 0, limit))
+return math.max(most, trim_cache(options.limit))

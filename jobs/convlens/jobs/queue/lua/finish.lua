@@ -1,25 +1,29 @@
 #!lua flags=allow-oom
--- Ends jobs for the worker that holds them. ARGV: result_ttl, answered_ttl, then for each job id, token, state, reason,
--- message, field, result_bytes, header_size. Returns for each 1 when this worker's word counts, also when it is repeated,
--- else 0; and some payloads that nobody needs any more, the jobs' images mostly among them, for the caller to get rid of.
-local ttls = {result = tonumber(ARGV[1]), answered = tonumber(ARGV[2])}
-local now, done = clock(), {}
+-- include: finish
+-- Ends jobs for the worker that holds them, as SUCCEEDED or FAILED.
+-- KEYS: none. Options: result_ttl and answered_ttl (ms), jobs: a list of objects with
+--   id, token                  of the claim; the token is the name of the stored result, too
+--   state                      a State
+--   reason, message, field     if FAILED
+--   result_bytes, header_size  if SUCCEEDED
+-- Returns for each job 1 if it ended so, also when the call is repeated, or 0 if it was not the worker's any more; and the names
+-- of some unused payloads (mostly the jobs' images), for the caller to delete.
+local replies = {}
 
-local function ends(id, token, state, reason, message, field, bytes, header_size)
-  local r = redis.call('HMGET', key(id), 'state', 'token', 'deadline')
-  if not r[1] and state == SUCCEEDED_ then return redis.call('EXISTS', result_of(token)) end -- repeated, the record gone since
-  if r[2] ~= token then return 0 end
-  if r[1] == state then return 1 end
-  if r[1] ~= RUNNING_ then return 0 end
-  if number(r[3]) <= now then
-    finish(id, now, EXPIRED_, {reason = 'DEADLINE_EXCEEDED', message = 'the deadline passed while the job was running'},
-           nil, ttls)
+local function end_job(job)
+  local id, token, ending = job.id, job.token, text(job.state)
+  local state, holder, deadline = unpack(redis.call('HMGET', job_key(id), 'state', 'token', 'deadline'))
+  if not state and ending == STATE.SUCCEEDED then return redis.call('EXISTS', result_key(token)) end -- repeated after a while
+  if holder ~= token then return 0 end
+  if state == ending then return 1 end
+  if state ~= STATE.RUNNING then return 0 end
+  if number(deadline) <= clock() then
+    expire(id, 'running')
     return 0
   end
-  finish(id, now, state, {reason = reason, message = message, field = field},
-         {result = token, result_bytes = tonumber(bytes), header_size = tonumber(header_size), cached = 0}, ttls)
+  finish(id, ending, job, job.result_bytes and {name = token, bytes = job.result_bytes, header_size = job.header_size, cached = 0})
   return 1
 end
 
-for i = 3, #ARGV, 8 do done[#done + 1] = ends(unpack(ARGV, i, i + 7)) end
-return {done, redis.call('LPOP', GARBAGE, 64 + #done) or {}}
+for i, job in ipairs(options.jobs) do replies[i] = end_job(job) end
+return {replies, redis.call('LPOP', GARBAGE, 64 + #replies) or {}}

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- A waiter joins a job, and wants to hear of every change. ARGV: id, the waiter's name. Returns 0 for an id that is not known.
-local id, waiter = ARGV[1], ARGV[2]
-if redis.call('EXISTS', key(id)) == 0 then return 0 end
-join(id, waiter)
-redis.call('HSET', key(id), 'watched', '1')
+-- include: waiters
+-- Adds a waiter to a job, and has every change of the job published from now on.
+-- KEYS: none. Options: id, waiter (a unique name). Returns 1, or 0 for an unknown id.
+if redis.call('EXISTS', job_key(options.id)) == 0 then return 0 end
+join(options.id, options.waiter)
+redis.call('HSET', job_key(options.id), 'notify_changes', '1')
 return 1

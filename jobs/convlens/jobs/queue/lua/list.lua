@@ -1,27 +1,29 @@
 #!lua flags=no-writes
--- A bounded look at jobs, newest first. ARGV: tenant (empty: all jobs), the sequence to begin below (empty: the newest), how many
--- to look at, how many to find, the state wanted (empty: any), 1 where only jobs without a tenant are. Returns Redis' time in
--- milliseconds, how many it looked at, the last one's sequence, then id, record pairs.
-local tenant, below, looks, wanted, state, alone = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local jobs = tenant == '' and JOBS or jobs_of(tenant)
-local page = redis.call('ZRANGE', jobs, below == '' and '+inf' or '(' .. below, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, looks,
-                        'WITHSCORES')
-local found, looked, last = {}, 0, below
+-- include: records
+-- Lists jobs, newest first, within bounds.
+-- KEYS: none. Options: tenant (empty: all jobs), before (the sequence number to go on below; empty: the newest), scan (the most
+-- records to read), limit (the most to return), state (0: any), without_tenant (whether jobs of tenants are left out). Returns
+-- Redis' time (ms), how many records were read, the sequence number of the last, then id, record pairs.
+local before, wanted_state = options.before, options.state > 0 and text(options.state)
+local index = options.tenant == '' and JOBS or tenant_jobs_key(options.tenant)
+local page = redis.call('ZRANGE', index, before == '' and '+inf' or '(' .. before, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0,
+                        options.scan, 'WITHSCORES')
+local rows, scanned, last = {}, 0, before
 
--- What a job says of itself as a follower of another one.
-local function state_of(id, r)
-  if r[1] ~= QUEUED_ or not r[3] then return r[1] end
-  local leader = redis.call('ZRANGE', group_of(r[3]), 0, 0)[1]
-  return leader and redis.call('HGET', key(leader), 'state') or r[1]
+-- The state that a job shows: of its primary, where it is coalesced.
+local function shown_state(state, group)
+  local primary = state == STATE.QUEUED and group and redis.call('ZRANGE', group_key(group), 0, 0)[1]
+  return primary and redis.call('HGET', job_key(primary), 'state') or state
 end
 
 for i = 1, #page, 2 do
-  if #found >= 2 * wanted then break end
+  if #rows >= 2 * options.limit then break end
   local id = page[i]
-  local r = redis.call('HMGET', key(id), 'state', 'tenant', 'group')
-  looked, last = looked + 1, text(page[i + 1])
-  if r[1] and (state == '' or state_of(id, r) == state) and (alone ~= '1' or (r[2] or '') == '') then
-    found[#found + 1], found[#found + 2] = id, record(id)
+  local state, tenant, group = unpack(redis.call('HMGET', job_key(id), 'state', 'tenant', 'group'))
+  scanned, last = scanned + 1, text(page[i + 1])
+  if state and (not wanted_state or shown_state(state, group) == wanted_state) and
+     not (options.without_tenant and (tenant or '') ~= '') then
+    rows[#rows + 1], rows[#rows + 2] = id, read_record(id)
   end
 end
-return {text(clock()), looked, last, unpack(found)}
+return {text(clock()), scanned, last, unpack(rows)}

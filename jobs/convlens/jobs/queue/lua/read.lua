@@ -1,5 +1,4 @@
 #!lua flags=no-writes
--- Records. ARGV: ids. Returns Redis' time in milliseconds, then each record, empty for an id that is not known.
-local found = {text(clock())}
-for _, id in ipairs(ARGV) do found[#found + 1] = record(id) end
-return found
+-- include: records
+-- Reads a record. KEYS: none. Options: id. Returns Redis' time (ms), and the record, empty for an unknown id.
+return {text(clock()), read_record(options.id)}

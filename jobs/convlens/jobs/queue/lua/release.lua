@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- Gives a RUNNING job back to its old place in the queue; the attempt does not count. ARGV: id, token. Returns 1, also when it is
--- repeated, or 0 where the job is not the caller's.
-local id, token = ARGV[1], ARGV[2]
-local k = key(id)
-local r = redis.call('HMGET', k, 'state', 'token', 'flow', 'sequence', 'released')
-if r[1] == QUEUED_ and r[5] == token then return 1 end
-if r[1] ~= RUNNING_ or r[2] ~= token then return 0 end
-redis.call('HSET', k, 'token', '', 'released', token)
-redis.call('HINCRBY', k, 'attempts', -1)
+-- include: flows records
+-- Returns a RUNNING job to its place in its flow; the attempt does not count.
+-- KEYS: none. Options: id, token (of the claim). Returns 1, also when it is repeated, or 0 if the job is not the worker's.
+local id, token = options.id, options.token
+local state, holder, flow, sequence, released =
+  unpack(redis.call('HMGET', job_key(id), 'state', 'token', 'flow', 'sequence', 'released'))
+if state == STATE.QUEUED and released == token then return 1 end
+if state ~= STATE.RUNNING or holder ~= token then return 0 end
+redis.call('HSET', job_key(id), 'token', '', 'released', token)
+redis.call('HINCRBY', job_key(id), 'attempts', -1)
 redis.call('ZREM', RUNNING, id)
-enqueue(r[3], id, r[4])
-set_state(id, QUEUED_)
+enqueue(flow, id, sequence)
+set_state(id, STATE.QUEUED)
 return 1

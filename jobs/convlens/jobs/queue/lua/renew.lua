@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
--- Renews leases. ARGV: lease, then id, token pairs. Returns the ids that are no longer the caller's.
-local lease, now, lost = tonumber(ARGV[1]), clock(), {}
-for i = 2, #ARGV, 2 do
-  local r = redis.call('HMGET', key(ARGV[i]), 'state', 'token')
-  if r[1] == RUNNING_ and r[2] == ARGV[i + 1] then
-    redis.call('ZADD', RUNNING, text(now + lease), ARGV[i])
+-- Renews the leases of running jobs.
+-- KEYS: none. Options: lease (ms), claims (a list of id, token pairs). Returns the ids that are not the worker's any more.
+local expires, lost = text(clock() + options.lease), {}
+for _, claim in ipairs(options.claims) do
+  local id, token = claim[1], claim[2]
+  local state, holder = unpack(redis.call('HMGET', job_key(id), 'state', 'token'))
+  if state == STATE.RUNNING and holder == token then
+    redis.call('ZADD', RUNNING, expires, id)
   else
-    lost[#lost + 1] = ARGV[i]
+    lost[#lost + 1] = id
   end
 end
 return lost

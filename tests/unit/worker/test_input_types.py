@@ -1,4 +1,4 @@
-"""One picture gives the same pixels by path, as bytes and as a Pillow image, and the figure's photo is made of them."""
+"""One picture gives the same pixels by path, as bytes, as a Pillow image, and as the photo of a figure."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
 PALETTE = RGB.quantize(64)
 
 
-def few_bits(rows, bits, kind=0, transparent=0):
-    """A PNG of so many bits a sample, of a kind (0 grey, 2 RGB), with a transparent level or colour."""
+def few_bits(rows, bits, color_type=0, transparent=0):
+    """A PNG with `bits` a sample, of colour type 0 (grey) or 2 (RGB), with a transparent level or colour."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    samples = 3 if kind else 1
+    samples = 3 if color_type else 1
     digits = ["".join(f"{value:0{bits}b}" for value in row) for row in rows]
     lines = b"".join(
         b"\0" + int(line.ljust(-len(line) % 8 + len(line), "0"), 2).to_bytes(-(-len(line) // 8)) for line in digits
     )
-    head = struct.pack(">IIBBBBB", len(rows[0]) // samples, len(rows), bits, kind, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", len(rows[0]) // samples, len(rows), bits, color_type, 0, 0, 0)
     key = struct.pack(f">{samples}H", *([transparent] * samples))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         chunk(name, body)
@@ -58,7 +58,7 @@ def with_alpha(image):
     return image
 
 
-def turned(orientation):
+def exif_of(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
@@ -98,25 +98,25 @@ PICTURES = {
     "1-bit grey with a transparent level": few_bits([[0, 1, 1, 0, 1, 0]], 1, transparent=0),
     "palette": encode(PALETTE),
     **{
-        f"{fmt} turned by {way}": encode(RGB, fmt, exif=turned(way))
+        f"{fmt} of orientation {orientation}": encode(RGB, fmt, exif=exif_of(orientation))
         for fmt in ("JPEG", "TIFF", "WEBP", "AVIF")
-        for way in (3, 6, 7)
+        for orientation in (3, 6, 7)
     },
-    "RGBA turned": encode(with_alpha(RGB), exif=turned(6)),
-    "16-bit PNG turned": encode(Image.fromarray(DEEP), exif=turned(8)),
+    "RGBA turned": encode(with_alpha(RGB), exif=exif_of(6)),
+    "16-bit PNG turned": encode(Image.fromarray(DEEP), exif=exif_of(8)),
     "two frames": encode(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(180)]),
     "two pictures of a phone": encode(RGB, "MPO", save_all=True, append_images=[RGB.rotate(180)]),
 }
 
 
-def seen(image, size):
-    """What a model of this size gets of an image."""
+def model_pixels(image, size):
+    """Return the pixels that a model of this input size gets of an image."""
     packed = pack(image)
     return Reader(1 << 20).read(*parse_images(packed), *size)[0]
 
 
 def by_input_type(data, path):
-    """The same picture in every way that it may be given."""
+    """The picture by every input type."""
     path.write_bytes(data)
     opened = Image.open(path)
     loaded = Image.open(io.BytesIO(data))
@@ -126,16 +126,16 @@ def by_input_type(data, path):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_image_has_the_same_pixels_by_every_input_type_and_in_the_figure(name, tmp_path):
-    given = by_input_type(PICTURES[name], tmp_path / "picture")
-    with Image.open(given["path"]) as image:
+    inputs = by_input_type(PICTURES[name], tmp_path / "picture")
+    with Image.open(inputs["path"]) as image:
         image.load()
         size = to_rgb(image).size[::-1]
-    for model in (size, (24, 24)):
-        first, *others = (seen(image, model) for image in given.values())
+    for model_size in (size, (24, 24)):
+        first, *others = (model_pixels(image, model_size) for image in inputs.values())
         for other in others:
             np.testing.assert_array_equal(first, other)
-    for image in given.values():
-        np.testing.assert_array_equal(np.asarray(picture(pack(image)[0])), seen(image, size))
+    for image in inputs.values():
+        np.testing.assert_array_equal(np.asarray(picture(pack(image)[0])), model_pixels(image, size))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_image_has_the_same_pixels_by_every_input_type_and_in_the_figure(name
     ids=["RGBa", "La", "PA", "RGBX"],
 )
 def test_pillow_modes_that_no_file_has_are_converted(image, same):
-    np.testing.assert_array_equal(seen(image, (HEIGHT, WIDTH)), seen(same, (HEIGHT, WIDTH)))
+    np.testing.assert_array_equal(model_pixels(image, (HEIGHT, WIDTH)), model_pixels(same, (HEIGHT, WIDTH)))
 
 
 def test_the_callers_image_is_not_changed():
@@ -162,7 +162,7 @@ def test_transparent_pixels_become_white_whatever_their_colour():
     clear = RGB.copy()
     clear.putalpha(0)
     for image in (clear, encode(clear), encode(clear, "WEBP", lossless=True, exact=True)):
-        assert (seen(image, (HEIGHT, WIDTH)) == 255).all()
+        assert (model_pixels(image, (HEIGHT, WIDTH)) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_transparent_pixels_become_white_whatever_their_colour():
 )
 def test_a_transparent_level_of_few_bits_is_scaled(bits, values, transparent, greys, tmp_path):
     for image in by_input_type(few_bits([values], bits, transparent=transparent), tmp_path / "grey.png").values():
-        assert seen(image, (1, 6))[0, :, 0].tolist() == greys
+        assert model_pixels(image, (1, 6))[0, :, 0].tolist() == greys
 
 
 def test_a_transparent_16_bit_colour_is_refused_with_the_remedy_by_every_input_type(tmp_path):
     file = few_bits([[1000, 1000, 1000, 60000, 1, 2]], 16, 2, transparent=1000)
     for image in by_input_type(file, tmp_path / "deep.png").values():
         with pytest.raises((InvalidArgument, UnreadableAtError), match="alpha channel, or in 8 bits"):
-            seen(image, (1, 2))
+            model_pixels(image, (1, 2))
 
 
 @pytest.mark.parametrize("kind", ["F", "I", "I;16 of 12 bits"])
@@ -195,10 +195,10 @@ def test_images_of_an_unknown_white_level_are_refused_by_every_input_type(kind):
     values = {"F": np.float32(GREY), "I": np.int32(GREY), "I;16 of 12 bits": DEEP >> 4}[kind]
     image = Image.fromarray(values)
     messages = []
-    for given in (image, encode(image, "TIFF")):
-        with pytest.raises((InvalidArgument, UnreadableAtError)) as refused:
-            seen(given, (HEIGHT, WIDTH))
-        messages.append(str(refused.value).partition(" (reason")[0].partition(" (field")[0])
+    for variant in (image, encode(image, "TIFF")):
+        with pytest.raises((InvalidArgument, UnreadableAtError)) as caught:
+            model_pixels(variant, (HEIGHT, WIDTH))
+        messages.append(str(caught.value).partition(" (reason")[0].partition(" (field")[0])
     assert messages[0] == messages[1]
     assert "scale it to 8 bits" in messages[0]
 
@@ -215,11 +215,11 @@ def test_a_16_bit_tiff_with_inverted_grey_is_refused():
     with open_picture(file) as image:
         assert image.tag_v2[262] == 0
     with pytest.raises(UnreadableAtError, match="0 is white"):
-        seen(file, (HEIGHT, WIDTH))
+        model_pixels(file, (HEIGHT, WIDTH))
 
 
 @pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255), None])
-def test_the_photo_of_a_figure_of_floats_is_what_their_range_says(value_range):
+def test_the_photo_of_a_figure_is_scaled_by_the_range_of_its_floats(value_range):
     low, high = value_range or (0, 255)
     floats = low + PHOTO / 255 * (high - low)
     for image, channels in ((floats, 3), (floats[..., :1], 1)):
