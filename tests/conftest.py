@@ -1,4 +1,4 @@
-"""What every test may ask for: a real Valkey, empty at the beginning of each test that uses it."""
+"""Fixtures of all tests: a real Valkey and services of real processes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from processes import durable_valkey, running
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--abuse-scale", type=int, default=1, help="how many times the short form's load tests/abuse sends"
-    )
+    parser.addoption("--abuse-scale", type=int, default=1, help="factor of the load that tests/abuse sends")
 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
-    """A Valkey of this test run, on a free port of the loopback interface, with AOF and noeviction."""
+    """A Valkey of this test run, on a free port of the loopback interface."""
     with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(valkey) -> str:
-    """The URL of an empty Valkey."""
+    """The URL of the Valkey of this test run, emptied."""
     url = f"redis://127.0.0.1:{valkey.port}/0"
     with redis.Redis.from_url(url) as client:
         client.flushall()
@@ -33,14 +31,14 @@ def redis_url(valkey) -> str:
 
 @pytest.fixture(scope="module")
 def own_valkey(tmp_path_factory):
-    """A Valkey that this module alone uses."""
+    """A Valkey that no other module uses."""
     with durable_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def start_service(tmp_path_factory, own_valkey):
-    """Makes services of real processes that end with the module."""
+    """A function that creates a service from settings; its processes end with the module."""
     with contextlib.ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
             running(tmp_path_factory.mktemp("service"), own_valkey, **settings)

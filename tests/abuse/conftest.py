@@ -1,4 +1,4 @@
-"""What abusive callers may ask for: the load of the short form times --abuse-scale."""
+"""Fixtures of the abuse tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 
 @pytest.fixture
 def scale(request) -> int:
-    """1 in `make test`; `make abuse` sends more."""
+    """Factor of the load: 1 in `make test`, more in `make abuse`."""
     return request.config.getoption("--abuse-scale")
 
 
 @pytest.fixture(scope="module")
 def service(start_service):
-    """A service with a worker of `null`; a module that needs another one has its own."""
+    """A service with a worker of the model `null`."""
     service = start_service()
     service.worker("null=null")
     return service

@@ -1,4 +1,4 @@
-"""A data folder is used by one `convlens up` at a time, is closed to others, and a killed one leaves nothing behind."""
+"""A data folder serves one `convlens up` at a time, is private to its user, and survives a killed `convlens up`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 
 class Up:
-    """`convlens up` on a data folder, with temporary files in a folder of the test's."""
+    """`convlens up` on the data folder of a test, with temporary files beside it."""
 
     def __init__(self, folder) -> None:
         self.data, self.temporary, self._log = folder / "data", folder / "temporary", folder / "log"
@@ -34,7 +34,7 @@ class Up:
             )  # fmt: skip
 
     def target(self) -> str:
-        """Where it serves, once it does."""
+        """Wait until it serves and return its target."""
         line = self.process.stdout.readline()
         assert line.startswith("ready: grpc "), self._log.read_text()
         return line.split()[-1]
@@ -42,19 +42,19 @@ class Up:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for data, open to all, as an earlier version may have left it; and one for temporary files."""
+    """A data folder that is open to all users, as earlier versions left it, and a folder for temporary files."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "temporary").mkdir()
     files = folder / "data" / "appendonlydir"
     files.mkdir(parents=True)
     (files / "appendonly.aof.1.incr.aof").write_bytes(b"")
     (files / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
-    for it in (*files.iterdir(), files, files.parent):
-        it.chmod(0o777)
+    for path in (*files.iterdir(), files, files.parent):
+        path.chmod(0o777)
     return folder
 
 
-def test_one_at_a_time_closed_to_others_and_taken_over_from_one_that_was_killed(folder, scale):
+def test_a_data_folder_is_locked_made_private_and_reused_after_a_kill(folder, scale):
     first = Up(folder)
     try:
         with Client(first.target(), timeout=60) as client:
@@ -67,10 +67,8 @@ def test_one_at_a_time_closed_to_others_and_taken_over_from_one_that_was_killed(
             refusal = rf"data is in use by another convlens up \(process {first.process.pid}\).*give another --data-dir"
             assert re.search(refusal, log)
             assert all(job.result()["grad_cam"].shape == (1, 14, 14) for job in jobs)
-        open_to_others = [
-            it for it in (folder / "data").rglob("*") if it.stat().st_mode & 0o077 and not it.is_symlink()
-        ]
-        assert not open_to_others
+        paths = [path for path in (folder / "data").rglob("*") if not path.is_symlink()]
+        assert not [path for path in paths if path.stat().st_mode & 0o077]
         assert (folder / "data").stat().st_mode & 0o777 == 0o700
         assert "data was open to other users (mode 777): it is 700 now" in log
         assert len(list((folder / "temporary").iterdir())) == 1
@@ -79,7 +77,7 @@ def test_one_at_a_time_closed_to_others_and_taken_over_from_one_that_was_killed(
     first.process.wait()
     (folder / "data" / "temp-rewriteaof-bg-12345.aof").write_bytes(b"unfinished")
 
-    third = Up(folder)  # at once: what the first has started may still be dying
+    third = Up(folder)  # at once, while children of the first may still be ending
     try:
         with Client(third.target(), timeout=60) as client:
             assert all(client.job(job.id).result()["grad_cam"].shape == (1, 14, 14) for job in jobs)
@@ -91,7 +89,7 @@ def test_one_at_a_time_closed_to_others_and_taken_over_from_one_that_was_killed(
     assert not list((folder / "temporary").iterdir())
 
 
-FOREIGN = {
+FOREIGN_CONTENT = {
     "a thesis": {"thesis.tex": "all of it"},
     "a folder": {"sub": None},
     "a hidden file": {".bashrc": ""},
@@ -104,8 +102,8 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_a_folder_with_other_things_is_refused_in_a_sentence_and_left_as_it_is(tmp_path, content):
+@pytest.mark.parametrize("content", FOREIGN_CONTENT.values(), ids=FOREIGN_CONTENT)
+def test_a_folder_with_foreign_files_is_refused_and_left_unchanged(tmp_path, content):
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
     for name, text in content.items():
@@ -119,17 +117,18 @@ def test_a_folder_with_other_things_is_refused_in_a_sentence_and_left_as_it_is(t
             case _:
                 (data / name).write_text(text)
 
-    def seen():
-        return sorted((it.name, it.lstat().st_mode, it.lstat().st_mtime_ns) for it in (data, *data.rglob("*")))
+    def snapshot():
+        paths = [data, *data.rglob("*")]
+        return sorted((path.name, path.lstat().st_mode, path.lstat().st_mtime_ns) for path in paths)
 
-    before = seen()
+    before = snapshot()
     with (
         pytest.raises(UnusableFolder, match="give a --data-dir that is empty") as caught,
         open_folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
     ):
         pass
     assert str(data) in str(caught.value)
-    assert seen() == before
+    assert snapshot() == before
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_a_folder_that_is_empty_or_of_an_earlier_version_is_used(tmp_path, names
         (tmp_path / "data" / name).mkdir(parents=True)
     settings = UpSettings.from_command_line("up", ["--data-dir", str(tmp_path / "data")])
     for _ in range(2):
-        with open_folders(settings) as places:
-            prepare_command(places.data, 1, "ab12")
-            (tmp_path / "data" / "note").touch()  # in a folder in use nobody minds
+        with open_folders(settings) as folders:
+            prepare_command(folders.data, 1, "ab12")
+            (tmp_path / "data" / "note").touch()  # a foreign file is allowed in a folder already in use
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""Files of a running server that are rewritten in place, over and over, beside calls: nobody notices."""
+"""A running server's token file and certificates can be rewritten in place without a failed call."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
+import time
 
 import grpc
 import pytest
-from neighbours import Neighbour
-from secured import client_tls, new_token
+from credentials import client_tls, new_token
+from resource_usage import BackgroundCaller
 
 from convlens.client import Client
 from convlens.local.certificates import ensure_certificates
@@ -22,23 +22,23 @@ FILES = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, start_service):
-    """A server with tokens and certificates, a worker of null, and the folder of its files."""
+    """The folder of files, target, token and client TLS settings of a server with tokens and certificates."""
     folder = tmp_path_factory.mktemp("guarded")
-    made = ensure_certificates(folder / "tls", ["localhost"])
-    tls = client_tls(ensure_certificates(shutil.copytree(folder / "tls", folder / "client")))  # which nobody rewrites
+    certificates = ensure_certificates(folder / "tls", ["localhost"])
+    tls = client_tls(ensure_certificates(shutil.copytree(folder / "tls", folder / "client")))  # never rewritten
     token = new_token(folder / "tokens.toml", "acme", "read", "submit")
     new_token(folder / "tokens.toml", "globex", "read")
-    paths = {name: made.ca.certificate.parent / file for name, file in FILES.items()}
+    paths = {name: certificates.ca.certificate.parent / file for name, file in FILES.items()}
     service = start_service(tokens=folder / "tokens.toml", **paths)
     service.worker("null=null")
     return folder, service.server()[1], token, tls
 
 
-def test_no_caller_is_refused_while_the_tokens_file_is_written_slowly(guarded, scale):
+def test_no_call_is_refused_while_the_token_file_is_written_slowly(guarded, scale):
     folder, target, token, tls = guarded
     file = folder / "tokens.toml"
     whole = file.read_bytes()
-    with Neighbour(target, token=token, tls=tls, pause=0) as neighbour:
+    with BackgroundCaller(target, token=token, tls=tls, pause=0) as ordinary_caller:
         for _ in range(10 * scale):
             for end in range(0, len(whole), 7):
                 with file.open("r+b") as out:
@@ -46,23 +46,23 @@ def test_no_caller_is_refused_while_the_tokens_file_is_written_slowly(guarded, s
                     out.seek(0)
                     out.write(whole[:end])
                     out.flush()
-                    threading.Event().wait(0.002)  # a writer takes its time
+                    time.sleep(0.002)  # a slow writer
             file.write_bytes(whole)
             file.unlink()
-            threading.Event().wait(0.05)
+            time.sleep(0.05)
             file.write_bytes(whole)
-    assert not neighbour.errors
-    assert neighbour.slowest < 3  # of a busy machine
+    assert not ordinary_caller.errors
+    assert ordinary_caller.slowest < 3  # on a busy machine
 
 
 def test_no_handshake_fails_while_certificates_are_replaced_one_after_the_other(guarded, tmp_path, scale):
-    """Each new connection is served with the old pair or the new, both of one authority, never with a mixture."""
+    """Each new connection gets the old pair or the new one, both of one authority, never a mixture."""
     folder, target, token, tls = guarded
-    used = folder / "tls"
-    pairs = [shutil.copytree(used, tmp_path / "first"), tmp_path / "second"]
+    live = folder / "tls"
+    pairs = [shutil.copytree(live, tmp_path / "first"), tmp_path / "second"]
     pairs[1].mkdir()
     for name in ("ca.pem", "ca.key"):
-        shutil.copy(used / name, pairs[1] / name)
+        shutil.copy(live / name, pairs[1] / name)
     ensure_certificates(pairs[1], ["localhost"])
     assert (pairs[0] / "server.pem").read_bytes() != (pairs[1] / "server.pem").read_bytes()
 
@@ -75,34 +75,34 @@ def test_no_handshake_fails_while_certificates_are_replaced_one_after_the_other(
     for round_ in range(4 * scale):
         for name in ("server.pem", "server.key", "ca.pem"):
             content = (pairs[round_ % 2 == 0] / name).read_bytes()
-            with (used / name).open("wb") as out:
+            with (live / name).open("wb") as out:
                 assert call()  # empty
                 out.write(content[: len(content) // 2])
                 out.flush()
                 assert call()  # half
                 out.write(content[len(content) // 2 :])
-            assert call()  # whole, and fits its partner or not
+            assert call()  # complete; certificate and key may not match yet
 
 
-def test_files_that_are_gone_stay_in_force(guarded):
+def test_the_content_of_deleted_files_stays_in_force(guarded):
     folder, target, token, tls = guarded
-    names = [folder / "tokens.toml", *(folder / "tls" / it for it in FILES.values())]
-    moved = [it.rename(it.with_name(f"{it.name}.away")) for it in names]
+    paths = [folder / "tokens.toml", *(folder / "tls" / name for name in FILES.values())]
+    renamed = [path.rename(path.with_name(f"{path.name}.away")) for path in paths]
     with Client(target, token=token, tls=tls) as client:
         assert client.server_info().version
-    for away, name in zip(moved, names, strict=True):
-        away.rename(name)
+    for away, path in zip(renamed, paths, strict=True):
+        away.rename(path)
     with Client(target, token=token, tls=tls) as client:
         assert client.server_info().version
 
 
 @pytest.mark.parametrize("setting", ["tokens", "tls_cert", "tls_key", "tls_client_ca"])
-def test_a_mount_that_is_missing_is_no_open_server(guarded, tmp_path, redis_url, setting):
+def test_a_server_does_not_start_without_a_configured_file(guarded, tmp_path, redis_url, setting):
     folder = guarded[0]
     files = {name: folder / "tls" / file for name, file in FILES.items()}
     files |= {"tokens": folder / "tokens.toml", setting: tmp_path / "gone"}
     env = os.environ | {f"CONVLENS_{name.upper()}": str(path) for name, path in files.items()}
     command = [sys.executable, "-m", "convlens.server", "--port=0", "--redis-url", redis_url]
-    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"{setting}: cannot read {tmp_path / 'gone'}: No such file" in done.stderr
+    process = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert f"{setting}: cannot read {tmp_path / 'gone'}: No such file" in process.stderr

@@ -1,4 +1,4 @@
-"""Listings of very many jobs, many at once: nobody else waits for them."""
+"""Concurrent listings of very many jobs do not delay other callers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bulk import open_queue, submit
-from neighbours import Neighbour
+from resource_usage import BackgroundCaller
 
 from convlens.client import Client
 
@@ -26,26 +26,26 @@ def service(start_service):
     return service
 
 
-def test_many_listings_that_find_hardly_anything_hold_up_nobody(service, scale):
-    """The one job that is found is the oldest, so each listing looks at all of them."""
+def test_listings_with_few_matches_do_not_delay_other_callers(service, scale):
+    """The only match is the oldest job, so each listing scans all of them."""
 
-    def listed(_) -> list[str]:
+    def matches(_) -> list[str]:
         with Client(service.target, timeout=120) as client:
             return [job.id for job in client.jobs("cancelled")]
 
-    with Neighbour(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
-        found = list(callers.map(listed, range(CALLERS * scale)))
-    assert found == [[service.cancelled]] * CALLERS * scale
-    assert neighbour.slowest < 2  # a second, where the machine is not busy with other tests
-    assert not neighbour.errors
+    with BackgroundCaller(service.target) as ordinary_caller, ThreadPoolExecutor(CALLERS) as callers:
+        listings = list(callers.map(matches, range(CALLERS * scale)))
+    assert listings == [[service.cancelled]] * CALLERS * scale
+    assert ordinary_caller.slowest < 2  # 1 s on an idle machine
+    assert not ordinary_caller.errors
 
 
-def test_many_full_pages_hold_up_nobody(service, scale):
-    def listed(_) -> int:
+def test_full_pages_do_not_delay_other_callers(service, scale):
+    def count(_) -> int:
         with Client(service.target, timeout=120) as client:
             return sum(1 for _, _ in zip(client.jobs("queued"), range(1000), strict=False))
 
-    with Neighbour(service.target) as neighbour, ThreadPoolExecutor(CALLERS) as callers:
-        assert list(callers.map(listed, range(CALLERS * scale // 4))) == [1000] * (CALLERS * scale // 4)
-    assert neighbour.slowest < 2
-    assert not neighbour.errors
+    with BackgroundCaller(service.target) as ordinary_caller, ThreadPoolExecutor(CALLERS) as callers:
+        assert list(callers.map(count, range(CALLERS * scale // 4))) == [1000] * (CALLERS * scale // 4)
+    assert ordinary_caller.slowest < 2
+    assert not ordinary_caller.errors

@@ -1,4 +1,4 @@
-"""What calls leave in Redis: nothing after a while, and never so much that calls are refused."""
+"""Records and results of finished calls are removed from Redis before they could cause a refusal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from soak.rate import Calls
 ANSWERED_TTL = 2
 CALLS = 1000
 RATE = 500
-"""Calls a second that are asked for; the machine may be too busy for as many."""
+"""Intended calls a second; a busy machine makes fewer."""
 BYTES = 3000
-"""Of a record and a small result with all that finds them, payload included: see docs/reliability.md."""
+"""Upper bound of a record, its index entries and a small result with payload: see docs/reliability.md."""
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +32,32 @@ def client(service):
 
 
 def make_calls(service, number) -> int:
-    """Makes about so many small calls; how many were answered. All are."""
+    """Make about `number` small calls, all of which must succeed, and return how many there were."""
     calls = Calls(service.target, RATE)
     asyncio.run(calls.run(number / RATE))
     assert not calls.errors
     return len(calls.seconds)
 
 
-def test_records_go_soon_after_their_callers_and_what_is_left_is_bounded(service, client, scale):
+def test_records_are_deleted_after_the_answered_ttl_and_their_memory_is_bounded(service, client, scale):
     make_calls(service, 100)
     until(lambda: not client.exists("convlens:jobs"))
     before = client.info("memory")["used_memory"]
     number = make_calls(service, CALLS * scale)
-    held = client.info("memory")["used_memory"] - before
-    alive = client.zcard("convlens:jobs")
+    growth = client.info("memory")["used_memory"] - before
+    records = client.zcard("convlens:jobs")
     cached = client.zcard("convlens:cached")
-    assert alive <= number
-    assert held < BYTES * (alive + cached) + (4 << 20)
+    assert records <= number
+    assert growth < BYTES * (records + cached) + (4 << 20)
     until(lambda: not client.exists("convlens:jobs"))
     assert int(client.hget("convlens:usage", "cached_bytes") or 0) <= (1 << 20) / 8
 
 
-def test_a_small_redis_carries_very_many_calls(service, client, scale):
-    """They leave several times what it has room for, were it all kept."""
+def test_a_small_redis_serves_more_calls_than_it_could_store(service, client, scale):
     make_calls(service, 100)
     memory = client.info("memory")
-    most = memory["used_memory"] - memory["mem_not_counted_for_evict"] + (2 << 20) * min(scale, 4)
-    client.config_set("maxmemory", int(most / 0.9))
+    limit = memory["used_memory"] - memory["mem_not_counted_for_evict"] + (2 << 20) * min(scale, 4)
+    client.config_set("maxmemory", int(limit / 0.9))
     try:
         assert make_calls(service, 2 * CALLS * scale) > CALLS * scale / 2
     finally:

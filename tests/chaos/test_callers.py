@@ -1,4 +1,4 @@
-"""What the SDK makes of answers that only faults give."""
+"""The SDK retries calls that meet errors which only faults cause."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from convlens.client import Client
 from convlens.v1 import model_pb2, model_pb2_grpc
 
 
-class Stopping(model_pb2_grpc.ModelServiceServicer):
-    """Its first answer is what a call gets that reaches a server just as it stops: CANCELLED, and not a word more."""
+class StoppingService(model_pb2_grpc.ModelServiceServicer):
+    """Answers its first call as a server that is stopping does: CANCELLED without details."""
 
     def __init__(self):
         self.calls = 0
@@ -23,9 +23,9 @@ class Stopping(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.GetServerInfoResponse(version="0.1.0")
 
 
-def test_a_call_that_a_stopping_server_drops_is_tried_again():
+def test_a_call_dropped_by_a_stopping_server_is_retried():
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    model_pb2_grpc.add_ModelServiceServicer_to_server(Stopping(), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(StoppingService(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -1,6 +1,6 @@
-"""No fault loses a job, makes an answer wrong, or ends a job twice: the short form of `make chaos`.
+"""No fault loses a job, makes a result wrong, or ends a job twice: the short form of `make chaos`.
 
-The lanes run at the same time; each test is one row. With -k only the faults asked for are done.
+The lanes run in parallel; each test checks one row. With -k only the selected faults are injected.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ PAUSE = 0.2
 
 
 @pytest.fixture(scope="module")
-def found(request, tmp_path_factory):
-    """The rows of all faults that are to be tested, by name."""
-    items = [it.callspec.params for it in request.session.items if hasattr(it, "callspec")]
-    wanted = {params["name"] for params in items if "name" in params}
+def rows_by_fault(request, tmp_path_factory):
+    """The rows of all selected faults, by name."""
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    selected = {params["name"] for params in parameters if "name" in params}
     folder = tmp_path_factory.mktemp("chaos")
 
     def run(lane):
-        return list(rows(lane, [it for it in lane.faults if it.name in wanted], folder, JOBS, PAUSE))
+        return list(rows(lane, [fault for fault in lane.faults if fault.name in selected], folder, JOBS, PAUSE))
 
     with ThreadPoolExecutor(len(LANES)) as pool:
-        return {row.fault: row for found in pool.map(run, LANES) for row in found}
+        return {row.fault: row for lane_rows in pool.map(run, LANES) for row in lane_rows}
 
 
 @pytest.mark.parametrize("name", [fault.name for fault in TABLE])
-def test_nothing_is_lost_wrong_or_doubled(found, name):
-    row = found[name]
-    assert not row.told, "\n".join(row.told)
+def test_no_job_is_lost_wrong_or_doubled(rows_by_fault, name):
+    row = rows_by_fault[name]
+    assert not row.problems, "\n".join(row.problems)
     assert (row.lost, row.wrong, row.doubled) == (0, 0, 0)
     assert row.jobs >= JOBS

@@ -1,4 +1,4 @@
-"""The soak's clients do what they are there for; the hour itself is `make soak`."""
+"""Each kind of client of the soak works; the soak itself is `make soak`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import subprocess
 import sys
 
 import pytest
-from chaos.stack import SUPPORT, stacked
+from chaos.stack import SUPPORT, running_stack
 from soak.client import KINDS
 from soak.measures import sample
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    with stacked(tmp_path_factory.mktemp("soak"), shapes=True, payloads_in_folder=True) as made:
-        yield made
+    with running_stack(tmp_path_factory.mktemp("soak"), shapes=True, payloads_in_folder=True) as stack:
+        yield stack
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_client_of_each_kind_comes_round(stack, kind):
+def test_a_client_of_each_kind_completes_a_call(stack, kind):
     command = [sys.executable, "-m", "soak.client", kind, stack.target]
     env = os.environ | {"PYTHONPATH": str(SUPPORT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as client:

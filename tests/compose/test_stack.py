@@ -1,4 +1,4 @@
-"""The container stack for real: built, brought up, called through its published port, hurt, and taken down.
+"""The real container stack: built, started, called through its published port, exposed to faults, and removed.
 
 Needs root, docker and docker-compose: `make test-compose`.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chaos.cases import null, slow
 from chaos.fault import Fault
-from chaos.hurt import running
 from chaos.load import Load
-from chaos.questions import null, slow
+from chaos.process_faults import is_running
 from chaos.runner import run
 from processes import until
 
@@ -31,7 +31,7 @@ from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import PREPROCESS, load
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
-TOP = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 LEASE = 3
 MODELS = "shapes=shapes null=null mine=null slow=null,device_ms=700+0"
 SCENES = np.stack([draw(4242, i).image for i in range(3)])
@@ -51,41 +51,47 @@ class Stack:
             "CONVLENS_MODEL": MODELS,
             "REDIS_PASSWORD": secrets.token_hex(16),
         }
-        self.known: set[str] = set()
-        """The ids of all jobs that were ever asked for."""
+        self.job_ids: set[str] = set()
+        """The ids of all jobs that callers have submitted."""
 
-    def run(self, *words: str) -> str:
-        """docker-compose's output; an AssertionError with all it said when it fails."""
-        command = ["docker-compose", "-p", self.project, *words]
-        done = subprocess.run(command, cwd=TOP, env=self._env, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+    def run(self, *arguments: str) -> str:
+        """Run docker-compose and return its output; an AssertionError holds the output when it fails."""
+        command = ["docker-compose", "-p", self.project, *arguments]
+        process = subprocess.run(command, cwd=ROOT, env=self._env, check=False, capture_output=True, text=True)
+        assert process.returncode == 0, f"{' '.join(command)}:\n{process.stdout}\n{process.stderr}"
+        return process.stdout
+
+    def health(self, service: str) -> str | None:
+        """The health status of a service's container."""
+        return self.inspect(service)["State"].get("Health", {}).get("Status")
 
     def inspect(self, service: str) -> dict:
-        """What docker says of a service's container."""
+        """Return the output of `docker inspect` for a service's container."""
         container = self.run("ps", "-q", service).strip()
         return json.loads(subprocess.check_output(["docker", "inspect", container]))[0]
 
-    def healthy(self, *services: str, seconds: float = 180) -> None:
-        """Waits until their health checks pass."""
+    def await_healthy(self, *services: str, seconds: float = 180) -> None:
+        """Wait until the health checks of the services pass."""
         end = time.monotonic() + seconds
-        while bad := [it for it in services if self.inspect(it)["State"].get("Health", {}).get("Status") != "healthy"]:
-            assert time.monotonic() < end, f"{bad} never became healthy:\n{self.run('logs', '--tail=40', *bad)}"
+        while unhealthy := [service for service in services if self.health(service) != "healthy"]:
+            logs = self.run("logs", "--tail=40", *unhealthy)
+            assert time.monotonic() < end, f"{unhealthy} never became healthy:\n{logs}"
             time.sleep(0.5)
 
-    def await_whole(self) -> None:
-        """Waits until every model is served."""
+    def await_models(self) -> None:
+        """Wait until every model is served."""
+        names = {model.split("=")[0] for model in MODELS.split()}
         with Client(self.target, timeout=60) as client:
 
-            def whole() -> bool:
+            def are_served() -> bool:
                 with contextlib.suppress(Unavailable):
-                    return {it.name for it in client.models()} == {it.split("=")[0] for it in MODELS.split()}
+                    return {model.name for model in client.models()} == names
                 return False
 
-            until(whole, 120)
+            until(are_served, 120)
 
     def kill(self, service: str) -> None:
-        """SIGKILL to the container, and its start by hand: docker restarts nothing that was killed on purpose."""
+        """Kill a container with SIGKILL and start it: docker does not restart a container killed by a command."""
         self.run("kill", "-s", "SIGKILL", service)
         self.run("up", "-d", "--no-build", service)
 
@@ -97,7 +103,7 @@ def stack():
     stack.run("build", "-q", "server", "worker")
     try:
         stack.run("up", "-d", "--no-build", "redis", "server", "worker")
-        stack.healthy("redis", "worker", "server")
+        stack.await_healthy("redis", "worker", "server")
         yield stack
     finally:
         stack.run("down", "-v", "--remove-orphans", "-t", "45")
@@ -105,111 +111,112 @@ def stack():
 
 @pytest.fixture(scope="module")
 def expected():
-    """What the engine says in this process."""
+    """The maps and predictions that the engine computes in this process."""
     maps = (plan.Saliency(), plan.GradCAM("block5_conv3"))
     return Network(load(), PREPROCESS).run(SCENES, plan.Plan(maps, predictions=5))
 
 
-def right(result, expected) -> None:
+def check(result, expected) -> None:
+    """Assert that a result agrees with the engine's outputs."""
     saliency, cam = (array[:, 0] for array in expected.maps.values())
     np.testing.assert_allclose(result["grad_cam"], cam, atol=1e-4 * cam.max())
     assert np.median(np.abs(result["saliency"] - saliency)) <= 1e-5 * saliency.max()
     assert [p[0].index for p in result.predictions] == expected.predicted[:, 0].tolist()
 
 
-def test_the_maps_are_the_engines(stack, expected):
+def test_maps_agree_with_the_engines(stack, expected):
     with Client(stack.target) as client:
-        right(client.visualize(SCENES, [Saliency(), GradCAM()]), expected)
+        check(client.visualize(SCENES, [Saliency(), GradCAM()]), expected)
 
 
 @pytest.mark.parametrize("service", ["redis", "server", "worker"])
-def test_no_container_is_root_or_can_write_to_itself(stack, service):
-    found = stack.inspect(service)
-    status = Path(f"/proc/{found['State']['Pid']}/status").read_text()
+def test_no_container_runs_as_root_or_writes_to_its_image(stack, service):
+    container = stack.inspect(service)
+    status = Path(f"/proc/{container['State']['Pid']}/status").read_text()
     uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
     assert "0" not in uids
-    assert found["HostConfig"]["ReadonlyRootfs"]
-    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
 
 
-def test_only_this_machine_reaches_it_and_redis_has_a_password(stack):
+def test_the_port_is_published_on_loopback_only_and_redis_has_a_password(stack):
     (published,) = stack.inspect("server")["NetworkSettings"]["Ports"]["50051/tcp"]
     assert published["HostIp"] == "127.0.0.1"
-    unknown = stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "info")
-    assert unknown.startswith("NOAUTH")
+    reply = stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "info")
+    assert reply.startswith("NOAUTH")
     user = json.loads(subprocess.check_output(["docker", "inspect", stack.inspect("worker")["Image"]]))[0]
     assert user["Config"]["User"] == "10001:10001"
 
 
-def test_without_a_password_of_redis_nothing_is_brought_up(stack):
+def test_the_stack_does_not_start_without_a_redis_password(stack):
     env = {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"}
-    done = subprocess.run(["docker-compose", "config"], cwd=TOP, env=env, check=False, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "set REDIS_PASSWORD" in done.stderr
+    command = ["docker-compose", "config"]
+    process = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+    assert process.returncode != 0
+    assert "set REDIS_PASSWORD" in process.stderr
 
 
-def test_it_is_not_published_to_others_while_everybody_may_call(stack):
-    words = ["run", "--rm", "--no-deps", "-T", "-e", "CONVLENS_PUBLISH=0.0.0.0", "server"]
+def test_a_server_without_tokens_is_not_published_to_other_machines(stack):
     with pytest.raises(AssertionError, match=r"--publish: .*whoever reaches it may ask for anything"):
-        stack.run(*words)
+        stack.run("run", "--rm", "--no-deps", "-T", "-e", "CONVLENS_PUBLISH=0.0.0.0", "server")
 
 
 @pytest.mark.parametrize("victim", ["worker", "server"])
-def test_every_acknowledged_job_succeeds_though_a_container_is_killed(stack, expected, victim):
+def test_every_acknowledged_job_succeeds_when_a_container_is_killed(stack, expected, victim):
     with Client(stack.target, timeout=240) as client:
         jobs = [client.submit(SCENES, [Saliency(), GradCAM()], timeout=240) for _ in range(60)]
         stack.kill(victim)
         for job in jobs:
-            right(job.result(), expected)
+            check(job.result(), expected)
 
 
-def test_every_acknowledged_job_that_reached_the_disk_survives_redis_killed(stack, expected):
+def test_every_acknowledged_job_on_disk_survives_a_killed_redis(stack, expected):
     with Client(stack.target, timeout=240) as client:
         jobs = [client.submit(SCENES, [Saliency(), GradCAM()], timeout=240) for _ in range(60)]
-        time.sleep(1.5)  # what appendfsync everysec promises: all but the last second
+        time.sleep(1.5)  # appendfsync everysec may lose the last second
         stack.kill("redis")
-        stack.healthy("redis", "worker", "server")
+        stack.await_healthy("redis", "worker", "server")
         for job in jobs:
-            right(job.result(), expected)
+            check(job.result(), expected)
 
 
 def paused(stack: Stack, service: str) -> None:
-    """All its processes stand still, and its connections stay open."""
+    """Pause all processes of a service for longer than a lease; its connections stay open."""
     stack.run("pause", service)
     time.sleep(LEASE + 1)
     stack.run("unpause", service)
 
 
-def cut_off(stack: Stack, service: str) -> None:
-    """Its connections are gone without a word; it comes back to the network under its name."""
-    found = stack.inspect(service)
+def disconnected(stack: Stack, service: str) -> None:
+    """Disconnect a service from the network for longer than a lease, without closing its connections."""
+    container = stack.inspect(service)["Id"]
     network = f"{stack.project}_default"
-    subprocess.run(["docker", "network", "disconnect", network, found["Id"]], check=True)
+    subprocess.run(["docker", "network", "disconnect", network, container], check=True)
     time.sleep(LEASE + 1)
-    subprocess.run(["docker", "network", "connect", "--alias", service, network, found["Id"]], check=True)
+    subprocess.run(["docker", "network", "connect", "--alias", service, network, container], check=True)
 
 
 @pytest.mark.parametrize("service", ["worker", "server", "redis"])
-@pytest.mark.parametrize("way", [paused, cut_off])
-def test_nothing_is_lost_wrong_or_doubled_though_a_container_is(stack, capsys, service, way):
-    def act(stack: Stack, load: Load) -> None:
-        job = load.begin(slow(1))
-        until(lambda: running(job))
-        load.strike()
-        way(stack, service)
-        stack.healthy("redis", "worker", "server")
+@pytest.mark.parametrize("disturb", [paused, disconnected])
+def test_no_job_is_lost_wrong_or_doubled_when_a_container_is(stack, capsys, service, disturb):
+    def inject(stack: Stack, load: Load) -> None:
+        job = load.submit(slow(1))
+        until(lambda: is_running(job))
+        load.mark_fault()
+        disturb(stack, service)
+        stack.await_healthy("redis", "worker", "server")
         job.wait()
 
-    fault = Fault(f"{service} {way.__name__}", act, "", errors=(NotFound,))  # MODEL_UNKNOWN, while its worker is away
+    fault = Fault(f"{service} {disturb.__name__}", inject, "", errors=(NotFound,))  # MODEL_UNKNOWN without its worker
     row = run(fault, stack, [null(unit) for unit in range(24)], 200, 0.05)
     with capsys.disabled():
         print(f"\n{row.fault}: {row.jobs} jobs, {row.lost} lost, {row.wrong} wrong, {row.doubled} doubled, "
-              f"{row.recovery:.2f} s, callers met {', '.join(row.met) or 'nothing'}")  # fmt: skip
-    assert not row.told, "\n".join(row.told)
+              f"{row.recovery:.2f} s, errors: {', '.join(row.errors) or 'none'}")  # fmt: skip
+    assert not row.problems, "\n".join(row.problems)
     assert (row.lost, row.wrong, row.doubled) == (0, 0, 0)
 
 
-def test_it_stops_within_its_grace_and_exits_cleanly(stack):
+def test_containers_stop_within_their_grace_period_and_exit_with_0(stack):
     for service in ("server", "worker"):
         container = stack.inspect(service)["Id"]
         stack.run("stop", service)

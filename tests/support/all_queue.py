@@ -1,4 +1,4 @@
-"""All parts of the queue in one object: what servers, workers and the reconciler do."""
+"""The whole queue in one object: producer, consumer and maintenance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convlens.jobs.queue.producer import Producer
 
 
 class Queue(Producer, JobConsumer, Maintenance):
-    """A producer, a consumer and the maintenance of one Redis, held to the same bounds."""
+    """The producer, the consumer and the maintenance of one Redis, with the same bounds."""
 
     def __init__(self, client, settings, bounds):
         QueueClient.__init__(self, client, settings)

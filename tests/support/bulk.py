@@ -1,4 +1,4 @@
-"""Very many jobs in a short time: submitted to the queue itself, many by one script."""
+"""Submit thousands of jobs quickly, straight to the queue, a hundred in each script call."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.settings import JobsSettings
 from convlens.server.settings import ServerSettings
 
-POOL = "nobody"
-"""The pool of a model that no worker serves: its jobs wait."""
+POOL = "unserved"
+"""The pool of a model that no worker serves: its jobs stay queued."""
 
 
 def open_queue(url: str, **settings: object) -> Queue:
-    """The queue of a service, held to a server's default bounds."""
+    """Open the queue of a service with a server's default bounds."""
     return Queue(connect(url), JobsSettings(redis_url=url, **settings), ServerSettings().bounds)
 
 
 def submit(queue: Queue, number: int, **changes: object) -> list[Record]:
-    """Queues so many jobs of one small image, each unlike any other unless the changes make them equal."""
+    """Queue `number` jobs of one small image. No two are equal unless `changes` give them one fingerprint."""
     records = []
     for first in range(0, number, 100):
         jobs = []
         for _ in range(min(100, number - first)):
-            unlike = uuid.uuid4().hex
+            unique = uuid.uuid4().hex
             fields = {
                 "id": uuid.uuid4().hex, "model": POOL, "pool": POOL, "tenant": "", "priority": Priority.NORMAL,
-                "spec": b"spec", "images": [(unlike, b"image")], "fingerprint": unlike, "cost": 1, "pixels": 1,
+                "spec": b"spec", "images": [(unique, b"image")], "fingerprint": unique, "cost": 1, "pixels": 1,
                 "reserved": 100, "timeout": 600.0, "keep": False,
             }  # fmt: skip
             jobs.append(NewJob(**fields | changes))

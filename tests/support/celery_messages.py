@@ -1,4 +1,4 @@
-"""Messages in a Celery list of a pool that are not as the queue's scripts make them."""
+"""Celery messages that differ from those that the queue's scripts write."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import base64
 import json
 import uuid
 
-LACKING = object()
-"""In the place of a field that the message is to have none of."""
+ABSENT = object()
+"""The value of a field that message() leaves out."""
 
 
 def message(pool="null", **changes):
-    """A message as Celery itself sends it, but for some fields, or fields of its headers or properties."""
+    """A message as Celery itself sends it, with some fields, headers or properties replaced."""
     names = {"content_type": "content-type", "content_encoding": "content-encoding"}
     whole = {
         "body": encoded([["job"], {}, {}]),
@@ -29,46 +29,46 @@ def message(pool="null", **changes):
     for name, value in changes.items():
         field = names.get(name, name)
         whole[field] = whole[field] | value if isinstance(value, dict) and isinstance(whole[field], dict) else value
-    return json.dumps(_without_lacking(whole)).encode()
+    return json.dumps(_without_absent(whole)).encode()
 
 
 def encoded(body):
-    """A message's body."""
+    """Encode the body of a message."""
     return base64.b64encode(json.dumps(body).encode()).decode()
 
 
-def _without_lacking(value):
+def _without_absent(value):
     if isinstance(value, dict):
-        return {name: _without_lacking(it) for name, it in value.items() if it is not LACKING}
+        return {name: _without_absent(field) for name, field in value.items() if field is not ABSENT}
     return value
 
 
 MALFORMED = {
     "empty": b"",
-    "no JSON": b"nonsense",
+    "not JSON": b"nonsense",
     "not UTF-8": b"\xff\xfe\x00",
     "a number": b"5",
-    "a text": b'"x"',
+    "a string": b'"x"',
     "a list": b"[]",
     "null": b"null",
     "an empty object": b"{}",
     "nested too deep": b"[" * 100_000,
-    "kombu's type, unreadable": b'{"__type__": "decimal", "__value__": "x"}',
-    "no headers": message(headers=LACKING),
+    "a kombu type that cannot be decoded": b'{"__type__": "decimal", "__value__": "x"}',
+    "no headers": message(headers=ABSENT),
     "headers are null": message(headers=None),
     "headers are a list": message(headers=[1]),
-    "no properties": message(properties=LACKING),
-    "no body": message(body=LACKING),
+    "no properties": message(properties=ABSENT),
+    "no body": message(body=ABSENT),
     "another task": message(headers={"task": "other"}),
-    "another task without an id": message(headers={"task": "other", "id": LACKING}),
-    "a list for a task": message(headers={"task": [1]}),
-    "no id": message(headers={"id": LACKING}),
+    "another task without an id": message(headers={"task": "other", "id": ABSENT}),
+    "a list for a task name": message(headers={"task": [1]}),
+    "no id": message(headers={"id": ABSENT}),
     "a number for an id": message(headers={"id": 5}),
-    "no delivery tag": message(properties={"delivery_tag": LACKING}),
+    "no delivery tag": message(properties={"delivery_tag": ABSENT}),
     "a pickle": message(content_type="application/x-python-serialize"),
     "an unknown type": message(content_type="text/nonsense"),
     "an unknown encoding": message(content_encoding="nonsense"),
-    "no base64": message(body="!!!"),
+    "not base64": message(body="!!!"),
     "a number for a body": message(body=5),
     "a number in the body": message(body=encoded(7)),
     "a dict for arguments": message(body=encoded([{"a": 1}, {}, {}])),
@@ -80,11 +80,11 @@ MALFORMED = {
     "nested arguments": message(body=encoded([[{"x": [1]}], {}, {}])),
     "named arguments": message(body=encoded([["job"], {"x": 1}, {}])),
     "callbacks": message(body=encoded([["job"], {}, {"callbacks": [{"task": "x"}]}])),
-    "a queue that nobody consumes": message(properties={"delivery_info": {"routing_key": "convlens.nobody"}}),
-    "no time": message(headers={"eta": "nonsense"}),
-    "a far time": message(headers={"eta": "2999-01-01T00:00:00"}),
-    "expires never": message(headers={"expires": "nonsense"}),
+    "a queue without consumers": message(properties={"delivery_info": {"routing_key": "convlens.unserved"}}),
+    "a malformed ETA": message(headers={"eta": "nonsense"}),
+    "a far ETA": message(headers={"eta": "2999-01-01T00:00:00"}),
+    "a malformed expiry": message(headers={"expires": "nonsense"}),
     "a number for time limits": message(headers={"timelimit": 5}),
-    "a text for retries": message(headers={"retries": "x"}),
+    "a string for retries": message(headers={"retries": "x"}),
     "huge": message(body="A" * (8 << 20)),
 }

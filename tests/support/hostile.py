@@ -1,4 +1,4 @@
-"""Values that a caller may send and should not, for every field of any message, told by its descriptor alone."""
+"""Hostile values for every field of any message, derived from its descriptor, and hostile image files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _file(kind: str, side: int = 8, **options: Any) -> bytes:
 
 
 def png(width: int, height: int, data: bytes) -> bytes:
-    """A PNG that says it is so large, and has `data` for pixels."""
+    """A PNG whose header gives this size and whose compressed pixels are `data`."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -46,17 +46,17 @@ def png(width: int, height: int, data: bytes) -> bytes:
 
 
 def tiff(*entries: tuple[int, int, int, int], tail: bytes = bytes(100), bits: int = 8) -> bytes:
-    """A grey TIFF of 8×8 pixels, deflated where it is tiled, with these further entries: tag, type, count, value."""
-    own = {256: (4, 1, 8), 257: (4, 1, 8), 258: (3, 1, bits), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
-    own |= {tag: tuple(entry) for tag, *entry in entries}
-    if 322 in own:
-        own[259] = (3, 1, 8)
-    body = b"".join(struct.pack("<HHII", tag, *own[tag]) for tag in sorted(own))
-    return b"II*\0" + struct.pack("<IH", 8, len(own)) + body + bytes(4) + tail
+    """A grey TIFF of 8×8 pixels with further entries (tag, type, count, value); deflated if it has tiles."""
+    directory = {256: (4, 1, 8), 257: (4, 1, 8), 258: (3, 1, bits), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
+    directory |= {tag: tuple(entry) for tag, *entry in entries}
+    if 322 in directory:
+        directory[259] = (3, 1, 8)
+    body = b"".join(struct.pack("<HHII", tag, *directory[tag]) for tag in sorted(directory))
+    return b"II*\0" + struct.pack("<IH", 8, len(directory)) + body + bytes(4) + tail
 
 
 def files() -> dict[str, bytes]:
-    """Image files, good and bad, by what they are."""
+    """Valid and invalid image files, by description."""
     good = {kind: _file(kind) for kind in FORMATS}
     frames = [Image.new("P", (8, 8), colour) for colour in range(3)]
     out = io.BytesIO()
@@ -87,14 +87,14 @@ _BYTES = (*files().values(), bytes(192), bytes(768), struct.pack("<192f", *[math
 
 
 def bounds(field: F) -> tuple[int, int]:
-    """The least and the greatest integer of a field."""
+    """The minimum and the maximum of an integer field."""
     signed = field.cpp_type in {F.CPPTYPE_INT32, F.CPPTYPE_INT64}
     bits = 32 if field.cpp_type in {F.CPPTYPE_INT32, F.CPPTYPE_UINT32} else 64
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 def scalars(field: F) -> tuple[Any, ...]:
-    """Values for one element of a field that is no message."""
+    """Values for one element of a field that is not a message."""
     match field.cpp_type:
         case F.CPPTYPE_STRING if field.type == F.TYPE_BYTES:
             return _BYTES
@@ -108,11 +108,11 @@ def scalars(field: F) -> tuple[Any, ...]:
             return (*field.enum_type.values_by_number, 99, -1, 2**31 - 1)
         case _:
             least, most = bounds(field)
-            return tuple(it for it in _INTS if least <= it <= most)
+            return tuple(value for value in _INTS if least <= value <= most)
 
 
 def put(message: Message, field: F, value: Any) -> None:
-    """Sets a field, of whatever kind; a list replaces a repeated one."""
+    """Set a field of any kind; a list replaces a repeated field."""
     if field.is_repeated:
         message.ClearField(field.name)
         getattr(message, field.name).extend(value)
@@ -124,7 +124,7 @@ def put(message: Message, field: F, value: Any) -> None:
 
 
 def spoilt(good: Message) -> Iterator[tuple[str, Message]]:
-    """`good` with one field, at any depth, replaced by each value that it should not have; and where that is."""
+    """Yield the path of each field, at any depth, and a copy of `good` with a hostile value in that field."""
     for field in good.DESCRIPTOR.fields:
         for value in _replacements(good, field):
             other = type(good)()
@@ -136,36 +136,39 @@ def spoilt(good: Message) -> Iterator[tuple[str, Message]]:
 
 
 def _replacements(good: Message, field: F) -> list[Any]:
-    """Values for the whole of a field."""
+    """Hostile values of a whole field, repeated or not."""
     empty = GetMessageClass(field.message_type)() if field.message_type is not None else None
     singles = [empty] if field.message_type is not None else list(scalars(field))
     if not field.is_repeated:
         return singles
     now = list(getattr(good, field.name))
     doubled = [*now, *now[:1]]
-    return [[], doubled, (now or singles) * MANY, *([it] for it in singles), *([*now, it] for it in singles)]
+    extended = [[*now, value] for value in singles]
+    return [[], doubled, (now or singles) * MANY, *([value] for value in singles), *extended]
 
 
 def _deeper(good: Message, field: F) -> Iterator[tuple[str, Message]]:
-    """The same, inside of a field that is a message; of several, of the last."""
-    there = list(getattr(good, field.name)) if field.is_repeated else [getattr(good, field.name)]
-    if field.is_repeated and not there:
-        there = [GetMessageClass(field.message_type)()]
-    for path, inner in spoilt(there[-1]):
+    """Yield the hostile copies of a message field; of a repeated field, only those of the last element."""
+    elements = list(getattr(good, field.name)) if field.is_repeated else [getattr(good, field.name)]
+    if field.is_repeated and not elements:
+        elements = [GetMessageClass(field.message_type)()]
+    for path, inner in spoilt(elements[-1]):
         other = type(good)()
         other.CopyFrom(good)
-        put(other, field, [*there[:-1], inner] if field.is_repeated else inner)
+        put(other, field, [*elements[:-1], inner] if field.is_repeated else inner)
         yield f"{field.name}.{path}", other
 
 
 def messages(kind: Descriptor, depth: int = 6) -> st.SearchStrategy[Message]:
-    """Messages of a kind with any fields set to anything."""
+    """Messages of a type with any fields set to hostile or random values."""
     fields = {field.name: field for field in kind.fields if depth or field.message_type is None}
-    values = {name: st.none() | st.deferred(lambda it=field: _values(it, depth)) for name, field in fields.items()}
+    values = {
+        name: st.none() | st.deferred(lambda field=field: _values(field, depth)) for name, field in fields.items()
+    }
 
-    def build(found: dict[str, Any]) -> Message:
+    def build(contents: dict[str, Any]) -> Message:
         message = GetMessageClass(kind)()
-        for name, value in found.items():
+        for name, value in contents.items():
             if value is not None:
                 put(message, fields[name], value)
         return message
@@ -174,7 +177,7 @@ def messages(kind: Descriptor, depth: int = 6) -> st.SearchStrategy[Message]:
 
 
 def _values(field: F, depth: int) -> st.SearchStrategy[Any]:
-    """Values of a field: those that hurt, and any others of its type."""
+    """Values of a field: hostile ones, and any others of its type."""
     if field.message_type is not None:
         single = messages(field.message_type, depth - 1)
     else:

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, as far as bare callers need it: frames, headers, and a connection that takes frames apart."""
+"""The part of HTTP/2 that tests need to break gRPC's rules: frames, header blocks, and a bare connection."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 ACK = END_STREAM = 1
 END_HEADERS = 4
 INITIAL_WINDOW_SIZE = 4
-"""The setting."""
+"""Identifier of the setting in a SETTINGS frame."""
 
 
 def frame(kind, flags, number, data=b"") -> bytes:
-    """One frame."""
+    """Encode one frame."""
     return len(data).to_bytes(3) + bytes((kind, flags)) + number.to_bytes(4) + data
 
 
 def headers(path, metadata=()) -> bytes:
-    """The headers of a gRPC call, neither compressed nor remembered. Names and values are text or bytes."""
+    """Encode the header block of a gRPC call as literals without indexing. Names and values are str or bytes."""
     fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "convlens"),
               ("content-type", "application/grpc"), ("te", "trailers"), *metadata]  # fmt: skip
-    return b"".join(_literal(*(it if isinstance(it, bytes) else it.encode() for it in field)) for field in fields)
+    return b"".join(
+        _literal(*(part if isinstance(part, bytes) else part.encode() for part in field)) for field in fields
+    )
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
@@ -31,16 +33,16 @@ def _literal(name: bytes, value: bytes) -> bytes:
 
 
 class Connection:
-    """One connection, which answers settings and pings. take() gets every frame."""
+    """One connection. It acknowledges SETTINGS and PING frames and passes every frame to on_frame()."""
 
     def __init__(self, target, first: bytes, wrap=lambda plain: plain) -> None:
-        """`first` is what is sent behind the preface; `wrap` makes a TLS socket of a plain one."""
+        """`first` follows the preface; `wrap` turns the plain socket into a TLS one."""
         host, _, port = target.rpartition(":")
         self._socket = wrap(socket.create_connection((host, int(port)), timeout=10))
         self._received = b""
         self._next = 1
         self.ended: set[int] = set()
-        """The calls that the server has ended."""
+        """Stream ids of the calls that the server has ended."""
         self.is_closed = False
         self._socket.sendall(PREFACE + first)
 
@@ -51,12 +53,12 @@ class Connection:
         self._socket.close()
 
     def number(self) -> int:
-        """The next call's."""
+        """The next unused stream id."""
         number, self._next = self._next, self._next + 2
         return number
 
     def listen(self, seconds=0.0) -> bool:
-        """Takes in what comes within `seconds`; False when nothing did."""
+        """Receive the frames that arrive within `seconds`; False when none did."""
         if not self._is_readable(seconds):
             return False
         try:
@@ -73,11 +75,11 @@ class Connection:
             content, self._received = self._received[9 : 9 + size], self._received[9 + size :]
             if kind in (SETTINGS, PING) and not flags & ACK:
                 self._socket.sendall(frame(kind, ACK, 0, content if kind == PING else b""))
-            self.take(kind, flags, number, content)
+            self.on_frame(kind, flags, number, content)
         return bool(data)
 
-    def take(self, kind, flags, number, data) -> None:
-        """One frame from the server."""
+    def on_frame(self, kind, flags, number, data) -> None:
+        """Called with each frame from the server."""
 
     def _is_readable(self, seconds) -> bool:
         pending = getattr(self._socket, "pending", lambda: 0)()

@@ -1,4 +1,4 @@
-"""Ids of test parameters."""
+"""Stable ids of test parameters."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ import re
 
 
 def stable(value: object) -> str:
-    """The repr of a parameter without memory addresses, so that tests run in parallel agree on their ids."""
+    """The repr of a parameter without memory addresses, so that parallel test processes agree on its id."""
+
     return re.sub(r" at 0x\w+", "", repr(value))

@@ -1,4 +1,4 @@
-"""Small genuine model files of both generations in every format, and ways to change what is in them."""
+"""Small model files written by Keras 2 and Keras 3 in every format, and functions that edit their configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tf_keras.protobuf import saved_metadata_pb2
 
 SIZE = 32
 FORMATS = ("keras3.keras", "keras3.h5", "keras2.keras", "keras2.h5", "keras2.saved_model")
-"""Names of files: who writes them, and how."""
+"""File names: the generation of Keras that writes the file, and the format."""
 
 Config = dict[str, Any]
 
 
 def framework(name: str) -> Any:
-    """The Keras that writes the file of one of FORMATS."""
+    """The Keras package that writes the file of one of FORMATS."""
     return keras if name.startswith("keras3") else tf_keras
 
 
@@ -48,13 +48,13 @@ def small(framework: Any) -> Any:
 
 
 def seed(model: Any, value: int = 1) -> None:
-    """Gives a model weights that have nothing in common; those that are variances stay positive."""
+    """Set a model's weights to seeded positive noise."""
     rng = np.random.default_rng(value)
-    model.set_weights([rng.uniform(0.05, 0.4, it.shape).astype(it.dtype) for it in model.get_weights()])
+    model.set_weights([rng.uniform(0.05, 0.4, array.shape).astype(array.dtype) for array in model.get_weights()])
 
 
 def save(model: Any, path: Path) -> Path:
-    """Saves a model as its path's ending says."""
+    """Save a model in the format of the path's suffix."""
     if path.suffix == ".saved_model":
         model.save(path, save_format="tf")
     else:
@@ -63,20 +63,20 @@ def save(model: Any, path: Path) -> Path:
 
 
 @cache
-def _made(name: str, folder: Path) -> Path:
+def _saved(name: str, folder: Path) -> Path:
     return save(small(framework(name)), folder / name)
 
 
-def genuine(name: str, made: Path, folder: Path) -> Path:
-    """A file of one of FORMATS in `folder`; made once in `made`, and copied."""
-    source = _made(name, made)
+def genuine(name: str, cache_folder: Path, folder: Path) -> Path:
+    """Copy a file of one of FORMATS, written once into `cache_folder`, to `folder`."""
+    source = _saved(name, cache_folder)
     if source.is_dir():
         return Path(shutil.copytree(source, folder / name))
     return Path(shutil.copy(source, folder / name))
 
 
 def change(path: Path, edit: Callable[[Config], object]) -> Path:
-    """Edits the configuration in a model's file, and leaves the rest as it is."""
+    """Edit the configuration in a model's file and leave the rest unchanged."""
     if path.is_dir():
         metadata = saved_metadata_pb2.SavedMetadata.FromString((path / "keras_metadata.pb").read_bytes())
         root = json.loads(metadata.nodes[0].metadata)
@@ -90,7 +90,7 @@ def change(path: Path, edit: Callable[[Config], object]) -> Path:
             file.attrs["model_config"] = json.dumps(config)
     else:
         with zipfile.ZipFile(path) as archive:
-            members = {it: archive.read(it) for it in archive.namelist()}
+            members = {name: archive.read(name) for name in archive.namelist()}
         config = json.loads(members["config.json"])
         edit(config)
         members["config.json"] = json.dumps(config).encode()
@@ -101,24 +101,24 @@ def change(path: Path, edit: Callable[[Config], object]) -> Path:
 
 
 def entry(config: Config, name: str) -> Config:
-    """The entry of a layer, however deep it is."""
-    for it in config["config"]["layers"]:
-        if it["config"].get("name") == name:
-            return it
-        if "layers" in it["config"]:
+    """The configuration of a layer, at any depth of nesting."""
+    for layer in config["config"]["layers"]:
+        if layer["config"].get("name") == name:
+            return layer
+        if "layers" in layer["config"]:
             try:
-                return entry(it, name)
+                return entry(layer, name)
             except KeyError:
                 continue
     raise KeyError(name)
 
 
 def replace(config: Config, name: str, kind: str, options: Config | None = None, **keys: object) -> None:
-    """Puts a layer of another class, of no module, in the place of one; its name and its calls stay."""
-    found = entry(config, name)
-    found.pop("module", None)
-    found.pop("registered_name", None)
-    found |= {"class_name": kind, "config": {"name": name, "trainable": True} | (options or {})} | keys
+    """Replace a layer by one of class `kind` without a module; its name and inbound calls stay."""
+    layer = entry(config, name)
+    layer.pop("module", None)
+    layer.pop("registered_name", None)
+    layer |= {"class_name": kind, "config": {"name": name, "trainable": True} | (options or {})} | keys
 
 
 def images(count: int = 2) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small seeded networks of every shape the engine promises to explain, and a plain reference for their maps."""
+"""Small seeded networks of every topology that the engine supports, and reference gradients by GradientTape."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ BUILDERS = {"fused": _fused, "separate": _separate, "edges": _edges, "nested": _
 
 
 def build(name: str, seed: int = 3) -> keras.Model:
-    """A network with seeded weights, biases and statistics; none of them trivial."""
+    """Build a network; none of its seeded weights, biases and statistics is trivial."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, BUILDERS[name](inputs))
@@ -93,40 +93,40 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
 
 def taped(model: keras.Model, x: np.ndarray, unit: int, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By GradientTape and Keras alone: ∂logit/∂input, the layer's output, ∂logit/∂(that output)."""
+    """Return ∂logit/∂input, the layer's output and ∂logit/∂(that output), by GradientTape and Keras alone."""
     flat = list(_layers(model))
-    seen = {}
+    outputs = {}
     tensor = tf.constant(x)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(tensor)
         value = tensor
-        for i, it in enumerate(flat):
-            if i == len(flat) - 1 and isinstance(it, L.Softmax):
+        for current in flat:
+            if current is flat[-1] and isinstance(current, L.Softmax):
                 break
-            if i == len(flat) - 1 and isinstance(it, L.Dense):
-                value = value @ it.kernel + it.bias
+            if current is flat[-1] and isinstance(current, L.Dense):
+                value = value @ current.kernel + current.bias
                 break
-            value = it(value, training=False)
-            seen[it.name] = value
-            if it.name == layer:
+            value = current(value, training=False)
+            outputs[current.name] = value
+            if current.name == layer:
                 tape.watch(value)
         score = tf.reduce_sum(scores(value)[:, unit])
-    return tape.gradient(score, tensor).numpy(), seen[layer].numpy(), tape.gradient(score, seen[layer]).numpy()
+    return tape.gradient(score, tensor).numpy(), outputs[layer].numpy(), tape.gradient(score, outputs[layer]).numpy()
 
 
 def ruled(model: keras.Model, x: np.ndarray, unit: int, rule: str) -> np.ndarray:
-    """∂logit/∂input by GradientTape, every rectifier replaced by one that passes gradients by `rule`."""
+    """Return ∂logit/∂input by GradientTape, with the backward pass of every rectifier replaced by `rule`."""
 
     def rectifier(slope):
         @tf.custom_gradient
         def rectified(value):
-            def passed(dy):
+            def backward(dy):
                 gate = tf.cast(value > 0, tf.float32)
                 if rule == "vanilla":
                     return dy * (gate + slope * (1 - gate))
                 return tf.nn.relu(dy) * (gate if rule == "guided" else 1.0)
 
-            return tf.nn.leaky_relu(value, slope), passed
+            return tf.nn.leaky_relu(value, slope), backward
 
         return rectified
 
@@ -136,13 +136,13 @@ def ruled(model: keras.Model, x: np.ndarray, unit: int, rule: str) -> np.ndarray
     value = tensor = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(tensor)
-        for it in flat:
-            if isinstance(it, L.ReLU | L.LeakyReLU):
-                value = rectifier(float(it.negative_slope))(value)
+        for layer in flat:
+            if isinstance(layer, L.ReLU | L.LeakyReLU):
+                value = rectifier(float(layer.negative_slope))(value)
                 continue
-            if getattr(it, "activation", None) is keras.activations.relu:
-                it.activation = rectifier(0.0)
-            value = it(value, training=False)
+            if getattr(layer, "activation", None) is keras.activations.relu:
+                layer.activation = rectifier(0.0)
+            value = layer(value, training=False)
         if isinstance(last, L.Dense):
             value = value @ last.kernel + last.bias
         score = tf.reduce_sum(scores(value)[:, unit])
@@ -150,7 +150,7 @@ def ruled(model: keras.Model, x: np.ndarray, unit: int, rule: str) -> np.ndarray
 
 
 def scores(logits: tf.Tensor) -> tf.Tensor:
-    """(N,units): the logits, but −z and z of one unit's, which here ends in a sigmoid."""
+    """The logits (N, units); −z and z for a network of one unit, which ends in a sigmoid."""
     return tf.concat([-logits, logits], -1) if logits.shape[-1] == 1 else logits
 
 

@@ -1,4 +1,4 @@
-"""Real servers and workers as processes, and waiting for what they do."""
+"""Real servers, workers and Valkeys as processes, and a wait for a condition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlens.local.valkey import free_port
 
 
 def until(condition, seconds=60.0):
-    """Waits until `condition()` is true and returns its value."""
+    """Wait until `condition()` is true and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "the condition never came true"
@@ -25,7 +25,7 @@ def until(condition, seconds=60.0):
 
 @contextlib.contextmanager
 def durable_valkey(folder, port=None):
-    """A Valkey on the loopback interface with AOF and noeviction, on a free port unless told otherwise."""
+    """Run a Valkey on the loopback interface with AOF and noeviction, on `port` or a free port."""
     config = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
     server = ValkeyServer(port=port or free_port(), data_dir=folder, persist=True, config=config)
     server.start()
@@ -37,7 +37,7 @@ def durable_valkey(folder, port=None):
 
 @contextlib.contextmanager
 def full(client):
-    """The Redis of `client` is full for the length of a `with`."""
+    """Set the Redis of `client` to an exhausted `maxmemory`."""
     client.config_set("maxmemory", 1)
     try:
         yield
@@ -46,7 +46,7 @@ def full(client):
 
 
 class Service:
-    """Starts servers and workers with settings in common, and ends what still runs."""
+    """Servers and workers that share one Redis and one set of settings."""
 
     def __init__(self, folder, valkey, **settings) -> None:
         self._folder = folder
@@ -55,16 +55,16 @@ class Service:
         self.url = f"redis://127.0.0.1:{valkey.port}/0"
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
-        quick = {"reconcile_interval": 0.2, "lease": 2, "drain_grace": 10}
-        self._settings = quick | settings
+        short_intervals = {"reconcile_interval": 0.2, "lease": 2, "drain_grace": 10}
+        self._settings = short_intervals | settings
 
     def environment(self):
-        """The settings in common as environment variables, beside this process' own."""
+        """This process' environment and the shared settings as `CONVLENS_*` variables."""
         settings = {f"CONVLENS_{name.upper()}": str(value) for name, value in self._settings.items()}
         return os.environ | {"CONVLENS_REDIS_URL": self.url} | settings
 
     def start(self, module, *flags, ready="ready:"):
-        """A process of `python -m module` once it is ready, and its ready line."""
+        """Start `python -m module`, wait for its ready line, and return the process and the line."""
         log = self._folder / f"{module}-{len(self._processes)}.log"
         env = self.environment()
         with log.open("w") as err:
@@ -77,16 +77,17 @@ class Service:
         return process, line.strip()
 
     def worker(self, *models, flags=()):
-        """A worker that serves `models`."""
-        return self.start("convlens.worker", *(w for model in models for w in ("--model", model)), *flags)[0]
+        """Start a worker that serves `models` and return its process."""
+        model_flags = [flag for model in models for flag in ("--model", model)]
+        return self.start("convlens.worker", *model_flags, *flags)[0]
 
     def server(self, port=0):
-        """A server, and its target once it sees the models of the workers there are."""
+        """Start a server and return its process and its target."""
         process, line = self.start("convlens.server", "--port", str(port))
         return process, line.split()[-1]
 
     def stop(self):
-        """Ends every process, kindly and then not."""
+        """Terminate every process, and kill those that still run after 30 seconds."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -100,7 +101,7 @@ class Service:
 
 @contextlib.contextmanager
 def running(folder, valkey, **settings):
-    """A Service for the length of a `with`."""
+    """Yield a Service without processes, and stop what was started in it."""
     service = Service(folder, valkey, **settings)
     try:
         yield service

@@ -1,6 +1,6 @@
-"""A TCP proxy that spoils connections on demand: late, cut, half-open, or choked after so many bytes.
+"""A TCP proxy that injects faults into its connections: delays, resets, half-open links and a limit of bytes.
 
-It forwards to one port of the loopback interface, in a thread of its own, and knows nothing of what it forwards.
+It forwards to one port of the loopback interface in its own thread, and does not interpret the bytes.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import struct
 import threading
 from collections.abc import Iterator
 
-PIECE = 1 << 16
+READ_BYTES = 1 << 16
 
 
 class Link:
-    """One connection: the caller's side and the side of what is called, which a deaf link never has."""
+    """One proxied connection: a socket to the client and one to the server, which a half-open link may lack."""
 
-    def __init__(self, *, deaf: bool) -> None:
-        self.deaf = deaf
+    def __init__(self, *, is_half_open: bool) -> None:
+        self.is_half_open = is_half_open
         self.writers: list[asyncio.StreamWriter] = []
 
     def reset(self) -> None:
-        """Ends both sides at once, with a reset where the system lets us."""
+        """Reset both sockets at once."""
         for writer in self.writers:
             with contextlib.suppress(OSError):
                 linger = struct.pack("ii", 1, 0)
@@ -32,21 +32,21 @@ class Link:
 
 
 class FaultProxy:
-    """Listens on `port`. Faults hold for all connections until mend(), except that what once was half-open stays so."""
+    """Listens on `port`. A fault applies to all connections until clear(); a half-open connection stays half-open."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cut = self._deaf = False
-        self._late = 0.0
-        self._ration: int | None = None
-        self.refused = 0
-        """Connections turned away by cut()."""
-        self.swallowed = 0
-        """Bytes that half-open connections took and nobody got."""
+        self._is_cut = self._is_half_open = False
+        self._delay = 0.0
+        self._byte_limit: int | None = None
+        self.rejected_connections = 0
+        """Connections reset on arrival because of cut()."""
+        self.dropped_bytes = 0
+        """Bytes that half-open connections accepted and did not forward."""
         self._loop = asyncio.new_event_loop()
-        self._open = asyncio.Event()
+        self._is_unlimited = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self._server = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
@@ -55,43 +55,43 @@ class FaultProxy:
     # --- faults ---
 
     def delay(self, seconds: float) -> None:
-        """Every piece, either way, is late."""
-        self._late = seconds
+        """Delay every read, in both directions."""
+        self._delay = seconds
 
     def cut(self) -> None:
-        """Resets every connection, and those that come."""
-        self._cut = True
+        """Reset every connection, present and new."""
+        self._is_cut = True
         self._do(self._reset())
 
     def half_open(self) -> None:
-        """What is connected, or connects now, is never answered and never told that it is not."""
-        self._deaf = True
-        self._do(self._deafen())
+        """Drop the bytes of every connection, present and new, without closing it."""
+        self._is_half_open = True
+        self._do(self._make_links_half_open())
 
-    def choke(self, count: int) -> None:
-        """Callers get no more than `count` bytes in all."""
-        self._open.clear()
-        self._ration = count
+    def limit(self, count: int) -> None:
+        """Forward no more than `count` further bytes to clients, in all."""
+        self._is_unlimited.clear()
+        self._byte_limit = count
 
     @property
-    def choked(self) -> bool:
-        """True once the ration is used up."""
-        return self._ration == 0
+    def is_limit_reached(self) -> bool:
+        """True once limit() holds bytes back."""
+        return self._byte_limit == 0
 
-    def mend(self) -> None:
-        """Ends all faults."""
-        self._cut = self._deaf = False
-        self._late, self._ration = 0.0, None
-        self._loop.call_soon_threadsafe(self._open.set)
+    def clear(self) -> None:
+        """End all faults."""
+        self._is_cut = self._is_half_open = False
+        self._delay, self._byte_limit = 0.0, None
+        self._loop.call_soon_threadsafe(self._is_unlimited.set)
 
     def close(self) -> None:
-        """Ends every connection and the thread."""
+        """End every connection and the thread."""
         self._do(self._shut())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    # --- in the loop ---
+    # --- in the event loop ---
 
     def _do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
@@ -100,9 +100,9 @@ class FaultProxy:
         for link in self._links:
             link.reset()
 
-    async def _deafen(self) -> None:
+    async def _make_links_half_open(self) -> None:
         for link in self._links:
-            link.deaf = True
+            link.is_half_open = True
 
     async def _shut(self) -> None:
         self._server.close()
@@ -112,59 +112,60 @@ class FaultProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link(deaf=self._deaf)
+        link = Link(is_half_open=self._is_half_open)
         link.writers.append(writer)
-        if self._cut:
-            self.refused += 1
+        if self._is_cut:
+            self.rejected_connections += 1
             link.reset()
             return
         self._links.add(link)
         try:
-            if link.deaf:
-                await self._pump(link, reader, None, down=False)
+            if link.is_half_open:
+                await self._forward(link, reader, None, to_client=False)
                 return
-            to, back = await asyncio.open_connection("127.0.0.1", self._upstream)
-            link.writers.append(back)
-            pumps = (self._pump(link, reader, back, down=False), self._pump(link, to, writer, down=True))
-            self._tasks |= (tasks := {asyncio.create_task(it) for it in pumps})
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+            link.writers.append(server_writer)
+            to_server = self._forward(link, reader, server_writer, to_client=False)
+            to_client = self._forward(link, server_reader, writer, to_client=True)
+            self._tasks |= (tasks := {asyncio.create_task(to_server), asyncio.create_task(to_client)})
             await asyncio.wait(tasks)
             self._tasks -= tasks
         except OSError:
-            link.reset()  # nobody listens there
+            link.reset()  # the server refuses connections
         finally:
             self._links.discard(link)
 
-    async def _pump(self, link: Link, reader, writer: asyncio.StreamWriter | None, *, down: bool) -> None:
+    async def _forward(self, link: Link, reader, writer: asyncio.StreamWriter | None, *, to_client: bool) -> None:
         try:
-            while data := await reader.read(PIECE):
-                if self._late:
-                    await asyncio.sleep(self._late)
-                if down and not link.deaf:
-                    data = await self._rationed(data, writer)
-                if link.deaf or writer is None:
-                    self.swallowed += len(data)
+            while data := await reader.read(READ_BYTES):
+                if self._delay:
+                    await asyncio.sleep(self._delay)
+                if to_client and not link.is_half_open:
+                    data = await self._write_up_to_limit(data, writer)
+                if link.is_half_open or writer is None:
+                    self.dropped_bytes += len(data)
                     continue
                 writer.write(data)
                 await writer.drain()
         except OSError:
             pass
-        if not link.deaf:
+        if not link.is_half_open:
             link.reset()
 
-    async def _rationed(self, data: bytes, writer: asyncio.StreamWriter) -> bytes:
-        """What may not be sent yet, once it may."""
-        while self._ration is not None and len(data) > self._ration:
-            writer.write(data[: self._ration])
-            data, self._ration = data[self._ration :], 0
-            await self._open.wait()
-        if self._ration is not None:
-            self._ration -= len(data)
+    async def _write_up_to_limit(self, data: bytes, writer: asyncio.StreamWriter) -> bytes:
+        """Write what the limit allows, wait until it is cleared, and return the bytes still to write."""
+        while self._byte_limit is not None and len(data) > self._byte_limit:
+            writer.write(data[: self._byte_limit])
+            data, self._byte_limit = data[self._byte_limit :], 0
+            await self._is_unlimited.wait()
+        if self._byte_limit is not None:
+            self._byte_limit -= len(data)
         return data
 
 
 @contextlib.contextmanager
 def proxied(upstream: int) -> Iterator[FaultProxy]:
-    """A FaultProxy for the length of a `with`."""
+    """Run a FaultProxy in front of a port of the loopback interface."""
     proxy = FaultProxy(upstream)
     try:
         yield proxy

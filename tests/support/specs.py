@@ -1,4 +1,4 @@
-"""JobSpecs and their parts, and the model card that they are resolved against in unit tests."""
+"""Builders of JobSpec messages, and the model card that unit tests resolve them against."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def target(**kind):
 
 
 def plan_of(*visualizations, images=2, targets=(), **fields):
-    """The plan of a job on the model of CARD."""
+    """Resolve a job spec against CARD and return the plan."""
     spec = spec_pb2.JobSpec(visualizations=visualizations, targets=targets, **fields)
     spec.images.extend(spec_pb2.Image() for _ in range(images))
     return resolve(spec, CARD)

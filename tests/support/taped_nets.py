@@ -1,4 +1,4 @@
-"""Small networks with something that the engine has no written rule for, by either generation of Keras."""
+"""Small networks with a layer that the engine has no explicit rule for, built by either generation of Keras."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ SIZE = 16
 
 
 def _block(layers, layer):
-    """A network around one layer or several, which take and give a feature map."""
+    """A network around one layer or several that map a feature map to a feature map."""
 
     def build(x):
         x = layers.Conv2D(6, 3, padding="same", activation="relu", name="before")(x)
-        for it in layer if isinstance(layer, list) else [layer]:
-            x = it(x)
+        for inner in layer if isinstance(layer, list) else [layer]:
+            x = inner(x)
         x = layers.Conv2D(4, 3, padding="same", activation="relu", name="behind")(x)
         return layers.GlobalAveragePooling2D()(x)
 
@@ -100,10 +100,10 @@ def _prepared(package, layers, mode):
 
 
 def cases(package):
-    """By name: what makes of an input tensor what the last layer takes."""
+    """Functions from the input tensor to the input of the last layer, by case name."""
     layers = package.layers
     mean, variance = [120.0, 110.0, 100.0], [4000.0, 3500.0, 3000.0]
-    found = {
+    builders = {
         "dilation": _block(layers, layers.Conv2D(6, 3, dilation_rate=2, padding="same", name="odd")),
         "dilation and relu": _block(layers, layers.Conv2D(6, 3, dilation_rate=2, activation="relu", name="odd")),
         "groups": _block(layers, layers.Conv2D(6, 3, groups=3, padding="same", name="odd")),
@@ -139,12 +139,12 @@ def cases(package):
         ),
     }
     for name in ("tanh", "selu", "gelu", "elu", "sigmoid", "softplus", "swish", "softmax"):
-        found[name] = _block(layers, layers.Conv2D(6, 3, activation=name, name="odd"))
-    return found
+        builders[name] = _block(layers, layers.Conv2D(6, 3, activation=name, name="odd"))
+    return builders
 
 
 def build(package, name: str, units: int = 5):
-    """The network of a case, its weights seeded and none of them trivial; its head is a softmax."""
+    """Build the network of a case with a softmax head; no seeded weight is trivial."""
     package.utils.set_random_seed(7)
     inputs = package.Input((SIZE, SIZE, 3))
     model = package.Model(

@@ -1,4 +1,4 @@
-"""A queue on a real Valkey, over each payload store."""
+"""A queue on a real Valkey, with each payload store, and with every script call sent twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUNDS = Bounds(jobs=100, image_bytes=1 << 20, result_bytes=1 << 24, known_jobs=
 
 
 class Jobs:
-    """A queue, and the shortest ways to say what tests say often."""
+    """A queue and short forms of frequent calls to it."""
 
     bounds = BOUNDS
 
@@ -29,7 +29,7 @@ class Jobs:
         self.queue = queue
 
     def new(self, **changes) -> NewJob:
-        """A job unlike any other."""
+        """A new job with unique images and a unique fingerprint, except for `changes`."""
         fields = {
             "id": uuid.uuid4().hex, "model": "m", "tenant": "", "priority": Priority.NORMAL, "spec": b"spec",
             "images": [(uuid.uuid4().hex, b"image"), (uuid.uuid4().hex, b"bytes")], "fingerprint": uuid.uuid4().hex,
@@ -39,7 +39,7 @@ class Jobs:
         return NewJob(**({"pool": fields["model"]} | fields))
 
     def submit(self, job=None, bounds=None, **changes):
-        """Queue a job; its record. Raises the error of one that is not queued."""
+        """Queue a job and return its record; raise its error if it is not admitted."""
         self.queue.bounds = dataclasses.replace(self.bounds, **(bounds or {}))
         (record,) = self.queue.submit([job or self.new(**changes)])
         if isinstance(record, Exception):
@@ -47,69 +47,69 @@ class Jobs:
         return record
 
     def claim(self, worker="w1", pool="m", jobs=1):
-        """The next jobs' claims, where each has two images."""
+        """Claim the next jobs of a pool, of two images each."""
         return self.queue.claim(pool, worker, 2 * jobs, jobs).jobs
 
-    def take(self, record, worker="w1"):
-        """The claim of just this job; it must be the next one."""
+    def claim_job(self, record, worker="w1"):
+        """Claim one job, which has to be the next one of its pool."""
         (claim,) = self.claim(worker, record.pool)
         assert claim.record.id == record.id
         return claim
 
     def succeed(self, claim, body=b"body", header=b"header"):
-        """Ends it."""
+        """Finish a job with a result; True when that was its end."""
         return self.queue.finish([self.queue.store(claim, [body, header], len(body))])[0]
 
     def fail(self, claim, failure):
-        """Ends it, too."""
+        """Finish a job with a failure; True when that was its end."""
         return self.queue.finish([Completion(claim, failure)])[0]
 
     def reconcile(self):
-        """Look once; how many messages were missing, by pool."""
+        """Run the reconciler once and return the number of missing messages by pool."""
         return self.queue.reconcile()
 
     def reconcile_until(self, state, *records):
-        """Look until all of these jobs are in a state."""
-        until(lambda: (self.reconcile(), all(self.get(it).state is state for it in records))[1])
+        """Run the reconciler until all of these jobs are in a state."""
+        until(lambda: (self.reconcile(), all(self.get(record).state is state for record in records))[1])
 
     def get(self, record):
         return self.queue.get(record.id)
 
     def leave(self, *records):
-        """Those who got the records wait no longer."""
+        """Remove the waiters of these records."""
         self.queue.leave([(record.id, record.waiter) for record in records])
 
-    def load(self):
-        """What the queue counts as held, without zeros."""
-        held = self.queue.redis.hgetall("convlens:usage")
-        return {name.decode(): int(value) for name, value in held.items() if int(value)}
+    def usage(self):
+        """The counters of admitted work that are not zero."""
+        counters = self.queue.redis.hgetall("convlens:usage")
+        return {name.decode(): int(value) for name, value in counters.items() if int(value)}
 
 
-class SentTwice(Scripts):
-    """Scripts as they run where each first reply is lost and the client library sends the command again.
+class RepeatedScripts(Scripts):
+    """Runs each script twice, as when the first reply is lost and the client library repeats the command.
 
-    Not so of a look of the reconciler, which the next one makes up for, and of a full folder's call for cached results,
-    after which more of them would go. Payloads named in a lost reply, which go when their time is over, are told all
-    the same, for the tests to see nothing else left.
+    Scripts that are not idempotent run once: `reconcile`, whose next run makes up for a lost reply, and `evict_cached`,
+    which would drop more results. Payload names in the first reply are kept, because tests look for payloads that
+    are left; in production such payloads expire.
     """
 
     def __call__(self, name, *data, **options):
-        lost = super().__call__(name, *data, **options)
+        first = super().__call__(name, *data, **options)
         if name in {"reconcile", "evict_cached"}:
-            return lost
-        reply = super().__call__(name, *data, **options)
+            return first
+        second = super().__call__(name, *data, **options)
         match name:
             case "finish":
-                return [reply[0], lost[1] + reply[1]]
+                return [second[0], first[1] + second[1]]
             case "leave":
-                return lost + reply
-        return reply
+                return first + second
+        return second
 
 
-@pytest.fixture(params=["redis", "directory", "sent-twice"])
+@pytest.fixture(params=["redis", "directory", "repeated-scripts"])
 def jobs(request, redis_url, tmp_path, monkeypatch) -> Jobs:
-    if request.param == "sent-twice":
-        monkeypatch.setattr("convlens.jobs.queue.client.Scripts", SentTwice)
+    if request.param == "repeated-scripts":
+        monkeypatch.setattr("convlens.jobs.queue.client.Scripts", RepeatedScripts)
     settings = JobsSettings(
         redis_url=redis_url,
         payload_dir=tmp_path if request.param == "directory" else None,

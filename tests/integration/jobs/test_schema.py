@@ -1,4 +1,4 @@
-"""schema.md names every key and every field of a job that a run leaves in Redis, with its type."""
+"""schema.md lists every key that a run leaves in Redis, with its type, and every field of a job."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ FIELDS = set(re.findall(r"^\| `(\w+)` \| .* \|", PAGE[PAGE.index("## Fields of a
 
 
 def pattern(key: str) -> re.Pattern[str]:
-    """What the keys of a row look like."""
-    whole = key if key.startswith("convlens.") else f"convlens:{key}"
-    return re.compile(re.sub("ID|TENANT|POOL|FINGERPRINT|NUMBER|SECRET|FLOW|NAME", r".+", re.escape(whole)))
+    """A pattern that matches the keys of a row."""
+    full_key = key if key.startswith("convlens.") else f"convlens:{key}"
+    return re.compile(re.sub("ID|TENANT|POOL|FINGERPRINT|NUMBER|SECRET|FLOW|NAME", r".+", re.escape(full_key)))
 
 
 @pytest.fixture
-def busy(jobs):
+def filled_redis(jobs):
     """A Redis with jobs of every state and kind."""
     equal = {"fingerprint": "f", "images": [("digest", b"image")], "cost": 1}
-    jobs.succeed(jobs.take(jobs.submit(tenant="t")))
-    jobs.fail(jobs.take(jobs.submit(tenant="t")), JobFailure("INTERNAL", "why", "where"))
+    jobs.succeed(jobs.claim_job(jobs.submit(tenant="t")))
+    jobs.fail(jobs.claim_job(jobs.submit(tenant="t")), JobFailure("INTERNAL", "why", "where"))
     answered = jobs.submit(keep=False)
-    jobs.succeed(jobs.take(answered))
+    jobs.succeed(jobs.claim_job(answered))
     jobs.leave(answered)
-    claimed = jobs.take(jobs.submit())
-    jobs.queue.progress(claimed, 0.5)
-    jobs.queue.release(claimed)
+    claim = jobs.claim_job(jobs.submit())
+    jobs.queue.progress(claim, 0.5)
+    jobs.queue.release(claim)
     jobs.claim()
     for _ in range(2):
         jobs.submit(keep=False, **equal)
@@ -41,14 +41,14 @@ def busy(jobs):
     return jobs.queue.redis
 
 
-def test_every_key_is_of_a_row_and_of_its_type(busy):
+def test_every_key_has_a_row_with_its_type(filled_redis):
     rows = [(pattern(key), kind) for key, kind in ROWS]
-    for key in busy.scan_iter():
-        name, kind = key.decode(), busy.type(key).decode()
-        assert any(row.fullmatch(name) and of == kind for row, of in rows), (name, kind)
+    for key in filled_redis.scan_iter():
+        name, kind = key.decode(), filled_redis.type(key).decode()
+        assert any(row.fullmatch(name) and row_kind == kind for row, row_kind in rows), (name, kind)
 
 
-def test_every_field_of_a_job_is_of_a_row(busy):
-    fields = {name.decode() for key in busy.scan_iter("convlens:job:*") for name in busy.hkeys(key)}
+def test_every_field_of_a_job_has_a_row(filled_redis):
+    fields = {name.decode() for key in filled_redis.scan_iter("convlens:job:*") for name in filled_redis.hkeys(key)}
     assert fields <= FIELDS
     assert len(fields) > 30

@@ -1,4 +1,4 @@
-"""A job whose worker fell silent may have been the reason: the next one has it alone."""
+"""A suspect is a job whose worker was lost, perhaps because of the job: the next worker runs it alone."""
 
 from __future__ import annotations
 
@@ -14,62 +14,63 @@ from convlens.worker.pipeline.claiming import Claimer
 
 @pytest.fixture
 def suspects(jobs):
-    """Two jobs whose worker fell silent, and one that came later."""
+    """Two suspects and a later job."""
     first, second = jobs.submit(), jobs.submit()
     assert len(jobs.claim("lost", jobs=2)) == 2
     jobs.reconcile_until(State.QUEUED, first, second)
     return first, second, jobs.submit()
 
 
-def claimed(jobs, *, is_idle):
-    found = jobs.queue.claim("m", "w1", 1000, is_idle=is_idle)
-    return [it.record.id for it in found.jobs], found.suspect_waits
+def claim(jobs, *, is_idle):
+    """Claim jobs and return their ids, and whether a suspect waits for an idle worker."""
+    result = jobs.queue.claim("m", "w1", 1000, is_idle=is_idle)
+    return [claimed.record.id for claimed in result.jobs], result.suspect_waits
 
 
-def test_an_idle_worker_gets_one_suspect_and_nothing_else(jobs, suspects):
+def test_an_idle_worker_claims_one_suspect_alone(jobs, suspects):
     first, second, later = suspects
-    assert claimed(jobs, is_idle=True) == ([first.id], False)
-    assert claimed(jobs, is_idle=True) == ([second.id], False)
-    assert claimed(jobs, is_idle=True) == ([later.id], False)
+    assert claim(jobs, is_idle=True) == ([first.id], False)
+    assert claim(jobs, is_idle=True) == ([second.id], False)
+    assert claim(jobs, is_idle=True) == ([later.id], False)
 
 
-def test_a_worker_that_is_not_idle_gets_nothing_that_is_behind_a_suspect(jobs, suspects):
-    assert claimed(jobs, is_idle=False) == ([], True)
+def test_a_busy_worker_claims_no_job_behind_a_suspect(jobs, suspects):
+    assert claim(jobs, is_idle=False) == ([], True)
     assert jobs.get(suspects[2]).state is State.QUEUED
 
 
-def test_what_was_given_back_is_no_suspect(jobs):
+def test_a_released_job_is_not_a_suspect(jobs):
     record = jobs.submit()
-    assert jobs.queue.release(jobs.take(record))
-    assert claimed(jobs, is_idle=False) == ([record.id], False)
+    assert jobs.queue.release(jobs.claim_job(record))
+    assert claim(jobs, is_idle=False) == ([record.id], False)
 
 
 @pytest.fixture
 def claimer(jobs):
-    """Of a worker, and its leases."""
+    """The claimer of a worker, and its lease renewer."""
     leases = LeaseRenewer(jobs.queue)
     events = JobEvents(worker_app(jobs.queue.settings.redis_url, remote_control=False), "w1", is_on=False)
     return Claimer(jobs.queue, leases, events, "w1"), leases
 
 
 def ids(claimer, pool="m"):
-    """What a consumer of a pool is given."""
-    return [it.record.id for it in claimer.claim(pool, 1000, 1, 1).jobs]
+    """Claim jobs of a pool and return their ids."""
+    return [claimed.record.id for claimed in claimer.claim(pool, 1000, 1, 1).jobs]
 
 
-def test_a_worker_lets_what_it_holds_end_before_a_suspect(jobs, suspects, claimer):
+def test_a_worker_finishes_its_running_jobs_before_it_claims_a_suspect(jobs, suspects, claimer):
     claims, leases = claimer
     first, second, last = suspects
     other = jobs.submit(model="other")
     assert ids(claims, "other") == [other.id]
     later = jobs.submit(model="other")
     assert ids(claims) == []
-    assert ids(claims, "other") == []  # or the suspects would wait for ever
+    assert ids(claims, "other") == []  # otherwise the suspects would never be claimed
     (held,) = leases.held()
     leases.drop(held)
     assert ids(claims, "other") == []
     assert ids(claims) == [first.id]
-    assert ids(claims) == ids(claims, "other") == []  # nothing beside it
+    assert ids(claims) == ids(claims, "other") == []  # the suspect runs alone
     leases.drop(leases.held()[0])
     assert ids(claims) == [second.id]
     leases.drop(leases.held()[0])
@@ -77,11 +78,10 @@ def test_a_worker_lets_what_it_holds_end_before_a_suspect(jobs, suspects, claime
     assert ids(claims, "other") == [later.id]
 
 
-def test_nobody_waits_for_long(jobs, suspects, claimer, monkeypatch):
-    """For a job that takes minutes to end, or a suspect that does."""
+def test_suspects_and_other_jobs_wait_for_a_limited_time_only(jobs, suspects, claimer, monkeypatch):
     claims, _ = claimer
-    held = jobs.submit(model="other")
-    assert ids(claims, "other") == [held.id]
+    running = jobs.submit(model="other")
+    assert ids(claims, "other") == [running.id]
     later = jobs.submit(model="other")
     assert ids(claims) == []
     monkeypatch.setattr(claiming, "ALONE_SECONDS", 0.0)

@@ -1,4 +1,4 @@
-"""Every example, and the README's program, runs as it stands."""
+"""Every example and the program in the README run unchanged."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_the_program_in_the_readme_runs(target, tmp_path):
 
 
 def run(arguments, target, folder):
-    """Run Python in a folder; its output."""
+    """Run Python in a folder and return its output."""
     env = os.environ | {"CONVLENS_SERVER": target}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments], env=env, cwd=folder, check=False, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout

@@ -1,4 +1,4 @@
-"""`convlens up` and `serving()`: everything on one machine comes up, stays up, and leaves nothing behind."""
+"""`convlens up` and `serving()` run a whole service on one machine, restart what dies and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 
 def children(pid) -> dict[str, int]:
-    """The processes that `pid` started, by what they are."""
-    found = {}
+    """The process ids of the children of `pid`, by kind."""
+    pids = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/cmdline").read_text()  # still empty, or up's own, in a process just forked
-        found |= {name: int(child) for name in KINDS if name in words and "convlens.local.up" not in words}
-    return found
+        command = Path(f"/proc/{child}/cmdline").read_text()  # empty or the parent's in a process just forked
+        pids |= {name: int(child) for name in KINDS if name in command and "convlens.local.up" not in command}
+    return pids
 
 
-def alive(pid) -> bool:
-    """True for a process that has not ended; a zombie has."""
+def is_alive(pid) -> bool:
+    """True for a running process; False for a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def alive(pid) -> bool:
 
 @contextmanager
 def up(*flags, log):
-    """`convlens up` as a user starts it; gives the process and its target."""
+    """Run `convlens up` as a user does, and yield the process and its target."""
     command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *flags]
     with log.open("w") as err, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process:
         try:
@@ -61,64 +61,64 @@ def up(*flags, log):
                     process.wait(0.2)
 
 
-def failing(*flags):
-    """What `convlens up` says when it cannot come up."""
+def failed_start(*flags):
+    """Run a `convlens up` that cannot start, and return its error output."""
     command = [sys.executable, "-m", "convlens.local.up", *flags]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    return done.stderr
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    return process.stderr
 
 
-def test_it_serves_passes_logs_on_and_leaves_no_process_behind(tmp_path):
+def test_up_serves_forwards_logs_and_ends_all_its_processes(tmp_path):
     with up(*NULL, log=tmp_path / "log") as (process, target):
-        found = children(process.pid)
-        assert set(found) == set(KINDS)
+        pids = children(process.pid)
+        assert set(pids) == set(KINDS)
         with Client(target) as client:
             assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-    assert not any(map(alive, found.values()))
+    assert not any(map(is_alive, pids.values()))
     log = (tmp_path / "log").read_text()
     assert all(f"{name} | " in log for name in ("valkey", "worker", "server"))
     assert "succeeded" in log
 
 
-def test_nothing_outlives_it_when_it_is_killed(tmp_path):
+def test_all_processes_end_when_up_is_killed(tmp_path):
     with up(*NULL, log=tmp_path / "log") as (process, _):
-        found = children(process.pid)
+        pids = children(process.pid)
         process.kill()
         process.wait()
-        until(lambda: not any(map(alive, found.values())))
+        until(lambda: not any(map(is_alive, pids.values())))
 
 
-def test_what_one_that_was_killed_left_in_memory_is_deleted_by_the_next(tmp_path):
-    def kept():
-        return {it for place in (tempfile.gettempdir(), "/dev/shm") for it in Path(place).glob("convlens-up-*")}
+def test_temporary_folders_of_a_killed_up_are_deleted_by_the_next(tmp_path):
+    def folders():
+        return {path for parent in (tempfile.gettempdir(), "/dev/shm") for path in Path(parent).glob("convlens-up-*")}
 
-    before = kept()
+    before = folders()
     with up(*NULL, log=tmp_path / "other.log") as (_, target):
-        others = kept() - before
+        in_use = folders() - before
         with up(*NULL, log=tmp_path / "log") as (process, _):
-            left = kept() - others - before
-            assert left
+            abandoned = folders() - in_use - before
+            assert abandoned
             process.kill()
             process.wait()
-        assert left <= kept()
+        assert abandoned <= folders()
         with (
-            tempfile.TemporaryDirectory(prefix="convlens-", dir="/dev/shm") as own,
+            tempfile.TemporaryDirectory(prefix="convlens-", dir="/dev/shm") as foreign,
             up(*NULL, log=tmp_path / "next.log"),
         ):
-            until(lambda: not left & kept())
-            assert Path(own).exists()  # which somebody else made, such as a payload folder
+            until(lambda: not abandoned & folders())
+            assert Path(foreign).exists()  # for example a payload folder
         with Client(target, timeout=60) as client:
             assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
-        assert others <= kept()
-    until(lambda: not others & kept())
+        assert in_use <= folders()
+    until(lambda: not in_use & folders())
 
 
 @pytest.mark.parametrize("victim", KINDS)
-def test_a_child_that_dies_is_started_again_and_calls_work_again(tmp_path, victim):
+def test_a_killed_child_is_restarted_and_calls_succeed_again(tmp_path, victim):
     with up(*NULL, log=tmp_path / "log") as (process, target), Client(target, timeout=60) as client:
         assert client.saliency(IMAGE)
         before = children(process.pid)[victim]
@@ -128,7 +128,7 @@ def test_a_child_that_dies_is_started_again_and_calls_work_again(tmp_path, victi
 
 
 @pytest.mark.parametrize("victim", KINDS)
-def test_jobs_under_way_succeed_though_a_child_is_killed(tmp_path, victim):
+def test_live_jobs_succeed_when_a_child_is_killed(tmp_path, victim):
     slow = ("--model", "null=null,device_ms=50+0", "--max-batch-size", "1", "--lease", "2")
     with up(*slow, log=tmp_path / "log") as (process, target), Client(target, timeout=120) as client:
         jobs = [client.submit(IMAGE, [GradCAM()]) for _ in range(40)]
@@ -137,9 +137,9 @@ def test_jobs_under_way_succeed_though_a_child_is_killed(tmp_path, victim):
         assert all(job.result()["grad_cam"].shape == (1, 14, 14) for job in jobs)
 
 
-def test_a_worker_whose_device_hangs_is_started_again_until_the_job_has_used_up_its_attempts(tmp_path):
-    hung = ("--model", "hung=null,device_ms=1e9+0", "--device-timeout", "1", "--lease", "2")
-    with up(*NULL, *hung, log=tmp_path / "log") as (_, target), Client(target, timeout=120) as client:
+def test_a_worker_whose_device_hangs_is_restarted_until_the_job_fails(tmp_path):
+    hanging = ("--model", "hung=null,device_ms=1e9+0", "--device-timeout", "1", "--lease", "2")
+    with up(*NULL, *hanging, log=tmp_path / "log") as (_, target), Client(target, timeout=120) as client:
         with pytest.raises(JobFailed, match="begun 3 times") as failed:
             client.grad_cam(IMAGE, model="hung")
         assert failed.value.reason == "ATTEMPTS_EXHAUSTED"
@@ -147,7 +147,7 @@ def test_a_worker_whose_device_hangs_is_started_again_until_the_job_has_used_up_
     assert (tmp_path / "log").read_text().count("ended with status 70; started again") == 3
 
 
-def test_jobs_and_results_outlive_it_in_a_data_dir(tmp_path):
+def test_jobs_and_results_in_a_data_dir_survive_a_restart(tmp_path):
     flags = (*NULL, "--data-dir", str(tmp_path / "data"))
     with up(*flags, log=tmp_path / "log") as (process, target), Client(target) as client:
         job = client.submit(IMAGE, [Saliency(), GradCAM()])
@@ -165,7 +165,7 @@ def test_several_workers_serve_one_model(tmp_path):
         until(lambda: client.model("null").workers == 2)
 
 
-def test_serving_is_a_with_for_tests_of_other_programs(tmp_path):
+def test_serving_runs_a_service_as_a_context_manager(tmp_path):
     with serving(models=["null=null"], log=tmp_path / "log") as target, Client(target) as client:
         assert [model.name for model in client.models()] == ["null"]
     with pytest.raises(RuntimeError, match="log"), serving(models=["x=nonsense"], log=tmp_path / "log"):
@@ -173,62 +173,62 @@ def test_serving_is_a_with_for_tests_of_other_programs(tmp_path):
     assert "allowed: shapes, imagenet" in (tmp_path / "log").read_text()
 
 
-def test_a_port_in_use_is_told():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert f"cannot listen on 127.0.0.1:{port}" in failing("--port", str(port), *NULL)
+def test_a_port_in_use_is_reported():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1:{port}" in failed_start("--port", str(port), *NULL)
 
 
-def test_a_redis_that_does_not_answer_is_told():
-    told = failing("--redis-url", "redis://127.0.0.1:1/0", *NULL)
-    assert "no Redis or Valkey answers at the --redis-url given" in told
+def test_a_redis_that_does_not_answer_is_reported():
+    error = failed_start("--redis-url", "redis://127.0.0.1:1/0", *NULL)
+    assert "no Redis or Valkey answers at the --redis-url given" in error
 
 
-def test_with_a_tls_dir_it_makes_certificates_keeps_them_and_serves_only_who_has_one(tmp_path):
+def test_with_a_tls_dir_certificates_are_created_once_and_required_of_clients(tmp_path):
     folder, log = tmp_path / "tls", tmp_path / "log"
     tls = TLS(folder / "ca.pem", folder / "client.pem", folder / "client.key")
-    kept = []
+    contents = []
     for _ in range(2):
         with up(*NULL, "--tls-dir", str(folder), log=log) as (process, target):
             assert f"--ca {tls.ca} --cert {tls.certificate} --key {tls.key}" in log.read_text()
             with Client(target, tls=tls, timeout=60) as client:
                 assert client.grad_cam(IMAGE)["grad_cam"].shape == (1, 14, 14)
-            for shown in (TLS(folder / "ca.pem"), None):
-                with Client(target, tls=shown, timeout=3) as client, pytest.raises(Unavailable):
+            for without_certificate in (TLS(folder / "ca.pem"), None):
+                with Client(target, tls=without_certificate, timeout=3) as client, pytest.raises(Unavailable):
                     client.models()
             process.terminate()
             assert process.wait(60) == 0
         assert {path.stat().st_mode & 0o777 for path in folder.glob("*.key")} == {0o600}
-        kept.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 6
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 6
 
 
-def test_a_tls_dir_that_lacks_what_cannot_be_made_is_told(tmp_path):
+def test_an_incomplete_tls_dir_without_the_key_of_its_ca_is_reported(tmp_path):
     ensure_certificates(tmp_path)
     (tmp_path / "ca.key").unlink()
     (tmp_path / "server.key").unlink()
-    assert "server.pem or its key is missing, and so is" in failing("--tls-dir", str(tmp_path), *NULL)
+    assert "server.pem or its key is missing, and so is" in failed_start("--tls-dir", str(tmp_path), *NULL)
 
 
-def test_others_on_this_machine_are_kept_out_of_its_valkey(tmp_path):
+def test_the_valkey_of_up_requires_a_password_that_only_its_user_can_read(tmp_path):
     data, log = tmp_path / "data", tmp_path / "log"
     with up(*NULL, "--data-dir", str(data), log=log) as (process, _):
         port = int(re.search(r"Running mode=standalone, port=(\d+)", log.read_text())[1])
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
-            stranger.keys()
+        with redis.Redis(port=port) as unauthenticated, pytest.raises(redis.AuthenticationError):
+            unauthenticated.keys()
         config = data / "valkey.conf"
         assert config.stat().st_mode & 0o777 == 0o600
         password = config.read_text().split()[1]
-        with redis.Redis(port=port, password=password) as friend:
-            assert friend.keys()
-        words = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid).values()]
-        assert password not in "".join(words) + log.read_text()
+        with redis.Redis(port=port, password=password) as authenticated:
+            assert authenticated.keys()
+        commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid).values()]
+        assert password not in "".join(commands) + log.read_text()
 
 
 def test_several_servers_share_the_port(tmp_path):
     with up(*NULL, "--servers", "2", log=tmp_path / "log") as (_, target):
-        for _ in range(6):  # each client a connection of its own, which the kernel gives to one of them
+        for _ in range(6):  # the kernel gives each new connection to one of the servers
             with Client(target) as client:
                 assert client.grad_cam(IMAGE, fresh=True)["grad_cam"].shape == (1, 14, 14)
     log = (tmp_path / "log").read_text()

@@ -1,4 +1,4 @@
-"""A real service of real processes: a server and workers on a Valkey of their own."""
+"""A real service: a server and a worker as processes, on their own Valkey."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convlens.client.stubs import Stubs
 
 @pytest.fixture(scope="module")
 def null_target(start_service):
-    """The target of a service that serves `null`."""
+    """The target of a service with the model `null`."""
     service = start_service()
     service.worker("null=null")
     return service.server()[1]
@@ -19,13 +19,13 @@ def null_target(start_service):
 
 @pytest.fixture
 def client(null_target):
-    """A client of it."""
+    """A client of the service at `null_target`."""
     with Client(null_target, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def stubs(null_target):
-    """The bare stubs of it."""
+    """The gRPC stubs of the service at `null_target`."""
     with grpc.insecure_channel(null_target) as channel:
         yield Stubs(channel)

@@ -1,4 +1,4 @@
-"""Ctrl-C, break, an error and close() end calls at once, whatever the device does, and the jobs that nobody wants."""
+"""Ctrl-C, break, an error and close() end calls at once, while the device is busy, and cancel abandoned jobs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from convlens.client import AsyncClient, Cancelled, Client, GradCAM, Saliency
 from convlens.client.batching import FIRST_SIZE as FIRST
 
 MISSING = ["gone.png"] * FIRST
-"""As many as make a job of map(), which has no call then, and its errors at once."""
+"""A whole first batch of map() whose errors come at once, without a call."""
 SOON = 5.0
 """Seconds; the device takes a minute for each image."""
 
 
 @pytest.fixture(scope="module")
 def slow(start_service):
-    """The target of a service whose device takes a minute a batch of one."""
+    """The target of a service whose device takes a minute for a batch of one image."""
     service = start_service()
     worker = service.worker("null=null,device_ms=60000+0", flags=("--max-batch-size", "1", "--consumers", "1"))
     yield service.server()[1]
-    worker.kill()  # it would not drain
+    worker.kill()  # draining would take a minute
 
 
 @pytest.fixture
 def watcher(slow):
-    """Another client, which sees what becomes of the jobs; there are none at first."""
+    """A second client, which observes the jobs of a service that has none at first."""
     with Client(slow, timeout=60) as client:
         until(client.models)
         until(lambda: not live(client))
@@ -47,11 +47,11 @@ def live(client):
 
 
 @contextlib.contextmanager
-def soon(watcher):
-    """What is in the `with` ends soon, and leaves no live job."""
-    began = time.monotonic()
+def ends_soon(watcher):
+    """Assert that the body of the `with` ends within SOON seconds and leaves no live job."""
+    start = time.monotonic()
     yield
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - start < SOON
     until(lambda: not live(watcher), SOON)
 
 
@@ -73,13 +73,13 @@ def test_leaving_the_loop_over_map_ends_its_jobs(slow, watcher, leave):
         with contextlib.suppress(ZeroDivisionError):
             for _ in client.map(MISSING + photos(), [GradCAM()], errors="return", fresh=True):
                 until(lambda: live(watcher))
-                left = time.monotonic()
+                end = time.monotonic() + SOON
                 if leave == "error":
                     raise ZeroDivisionError
                 break
-        assert time.monotonic() - left < SOON
+        assert time.monotonic() < end
         until(lambda: not live(watcher), SOON)
-        assert client.server_info()  # other calls do not notice
+        assert client.server_info()  # other calls still work
 
 
 def test_an_error_of_the_images_iterator_ends_the_jobs_before_it(slow, watcher):
@@ -88,7 +88,7 @@ def test_an_error_of_the_images_iterator_ends_the_jobs_before_it(slow, watcher):
         until(lambda: live(watcher))
         raise ZeroDivisionError
 
-    with Client(slow, timeout=120) as client, soon(watcher), pytest.raises(ZeroDivisionError):
+    with Client(slow, timeout=120) as client, ends_soon(watcher), pytest.raises(ZeroDivisionError):
         list(client.map(images(), [GradCAM()], fresh=True))
 
 
@@ -97,7 +97,7 @@ async def test_leaving_the_loop_over_the_asynchronous_map_ends_its_jobs(slow, wa
         async for _ in client.map(MISSING + photos(), [GradCAM()], errors="return", fresh=True):
             await asyncio.to_thread(until, lambda: live(watcher))
             break
-        with soon(watcher):
+        with ends_soon(watcher):
             task = asyncio.create_task(client.grad_cam(photos(1), fresh=True))
             await asyncio.to_thread(until, lambda: live(watcher))
             task.cancel()
@@ -117,44 +117,45 @@ CALLS = {
 def test_close_ends_the_calls_of_other_threads_and_their_jobs(slow, watcher, call):
     client = Client(slow, timeout=120)
     with ThreadPoolExecutor(1) as pool:
-        called = pool.submit(CALLS[call], client)
+        future = pool.submit(CALLS[call], client)
         until(lambda: live(watcher))
-        with soon(watcher):
+        with ends_soon(watcher):
             client.close()
             with pytest.raises(Cancelled) as caught:
-                called.result(SOON)
+                future.result(SOON)
     assert caught.value.reason == "CLIENT_CLOSED"
 
 
-def test_close_ends_a_wait_and_not_its_job(slow, watcher):
+def test_close_ends_a_wait_but_not_its_job(slow, watcher):
     client = Client(slow, timeout=120)
     job = client.submit(photos(1), [GradCAM()], fresh=True)
     with ThreadPoolExecutor(1) as pool:
-        called = pool.submit(job.wait)
+        future = pool.submit(job.wait)
         until(lambda: watcher.jobs("running"))
         client.close()
         with pytest.raises(Cancelled):
-            called.result(SOON)
-    assert [it.id for it in live(watcher)] == [job.id]
+            future.result(SOON)
+    assert [status.id for status in live(watcher)] == [job.id]
     watcher.job(job.id).cancel()
 
 
 def test_close_ends_a_pause_between_attempts():
     client = Client("127.0.0.1:1", timeout=120, connect_timeout=120)
     with ThreadPoolExecutor(1) as pool:
-        called = pool.submit(client.models)
+        future = pool.submit(client.models)
         until(lambda: client._calls.connection.trouble)
         client.close()
         with pytest.raises(Cancelled):
-            called.result(SOON)
+            future.result(SOON)
 
 
 async def test_close_ends_the_calls_of_other_tasks(slow, watcher):
-    for target, calls in ((slow, True), ("127.0.0.1:1", False)):
+    for target, is_reachable in ((slow, True), ("127.0.0.1:1", False)):
         client = AsyncClient(target, timeout=120, connect_timeout=120)
         task = asyncio.create_task(client.saliency(photos(1), fresh=True))
-        await asyncio.to_thread(until, lambda: live(watcher) if calls else client._calls.connection.trouble)  # noqa: B023
-        with soon(watcher):
+        has_begun = (lambda: live(watcher)) if is_reachable else (lambda: client._calls.connection.trouble)  # noqa: B023
+        await asyncio.to_thread(until, has_begun)
+        with ends_soon(watcher):
             await client.close()
             with pytest.raises(Cancelled) as caught:
                 await task
@@ -162,8 +163,8 @@ async def test_close_ends_the_calls_of_other_tasks(slow, watcher):
 
 
 @contextlib.contextmanager
-def ended(process):
-    """A process that has ended with the `with`, also after a failure."""
+def killed_at_exit(process):
+    """Kill a process at the end of the `with`, also after a failure."""
     try:
         yield process
     finally:
@@ -172,7 +173,7 @@ def ended(process):
 
 
 PYTHON = ["env", "--default-signal=INT", sys.executable]
-"""Which hears of Ctrl-C, also where the tests are run in the background of a shell."""
+"""A Python that handles SIGINT, which processes in the background of a shell ignore."""
 PROGRAM = """
 import sys, threading
 import numpy as np
@@ -181,14 +182,14 @@ client = Client(sys.argv[1])
 results = client.map([np.full((8, 8, 3), n, np.uint8) for n in range(200)], [GradCAM()], fresh=True)
 """
 LOOP = "for result in results: pass"
-LEFT = """
+LEAVE = """
 threading.Thread(target=list, args=[results], daemon=True).start()
 sys.stdin.readline()
 """
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["-c", PROGRAM + LOOP, "TARGET"],
         ["-m", "convlens.client", "--server", "TARGET", "grad-cam", "FILES", "-o", "OUT"],
@@ -196,16 +197,18 @@ sys.stdin.readline()
     ],
     ids=["a program over map", "many photos", "one photo"],
 )
-def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
+def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, arguments):
     values = {"TARGET": [slow], "FILES": files, "FILE": files[:1], "OUT": [tmp_path / "out"]}
-    command = [*PYTHON, *(str(word) for part in words for word in values.get(part, [part]))]
-    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+    command = [*PYTHON, *(str(value) for argument in arguments for value in values.get(argument, [argument]))]
+    with killed_at_exit(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ) as process:
         until(lambda: live(watcher))
-        with soon(watcher):
+        with ends_soon(watcher):
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
     assert out == ""
-    if words[0] == "-c":
+    if arguments[0] == "-c":
         assert process.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in err
     else:
@@ -213,24 +216,24 @@ def test_ctrl_c_ends_a_process_at_once(slow, watcher, files, tmp_path, words):
         assert err.strip() == "interrupted"
 
 
-def test_ctrl_c_ends_a_command_that_is_never_answered(files, tmp_path):
+def test_ctrl_c_ends_a_command_that_cannot_connect(files, tmp_path):
     command = [*PYTHON, "-m", "convlens.client", "--server", "127.0.0.1:1", "--connect-timeout", "60"]
-    for words in (["models"], ["saliency", *files, "-o", tmp_path]):
-        with ended(subprocess.Popen([*command, *map(str, words)], stderr=subprocess.PIPE, text=True)) as process:
+    for arguments in (["models"], ["saliency", *map(str, files), "-o", str(tmp_path)]):
+        with killed_at_exit(subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True)) as process:
             assert "trying for 60 s" in process.stderr.readline()
-            began = time.monotonic()
+            start = time.monotonic()
             process.send_signal(signal.SIGINT)
             err = process.communicate(timeout=30)[1]
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - start < SOON
         assert process.returncode == 130
         assert err.strip().splitlines()[-1] == "interrupted"
         assert "Traceback" not in err
 
 
-def test_a_program_that_ends_does_not_wait_for_the_jobs_of_its_map(slow, watcher):
-    command = [sys.executable, "-c", PROGRAM + LEFT, slow]
-    with ended(subprocess.Popen(command, stdin=subprocess.PIPE, text=True)) as process:
+def test_a_program_exits_without_waiting_for_the_jobs_of_its_map(slow, watcher):
+    command = [sys.executable, "-c", PROGRAM + LEAVE, slow]
+    with killed_at_exit(subprocess.Popen(command, stdin=subprocess.PIPE, text=True)) as process:
         until(lambda: live(watcher))
-        with soon(watcher):
+        with ends_soon(watcher):
             process.communicate("\n", timeout=30)
     assert process.returncode == 0

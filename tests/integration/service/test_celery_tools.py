@@ -1,4 +1,4 @@
-"""Celery's own tools see workers and jobs: `celery inspect`, and the real Flower."""
+"""Celery's own tools show workers and jobs: `celery inspect` and Flower."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ def client(service):
 
 
 def celery(service, *arguments):
-    """The command that runs a tool of Celery, and its environment."""
+    """The command and the environment of a Celery tool."""
     command = [sys.executable, "-m", "celery", "-A", APP, *arguments]
     return command, os.environ | {"CONVLENS_REDIS_URL": service.url}
 
 
 def inspect(service, *arguments):
-    """What each worker replies to `celery inspect`."""
+    """Run `celery inspect` and return the reply of each worker."""
     command, environment = celery(service, "inspect", "--json", *arguments)
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
-    return list(json.loads(done.stdout).values())
+    process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    return list(json.loads(process.stdout).values())
 
 
 def test_workers_reply_to_a_ping(service, client):
     assert inspect(service, "ping") == [{"ok": "pong"}]
 
 
-def test_the_jobs_that_are_computed_are_listed_by_their_own_ids(service, client):
+def test_running_jobs_are_listed_by_their_ids(service, client):
     job = client.submit(BATCH, [Saliency()], model="slow", priority="high")
-    (active,) = until(lambda: [it for it in inspect(service, "active") if it])
-    assert [(it["id"], it["name"], it["args"]) for it in active] == [(job.id, "convlens.visualize", [job.id])]
-    ((found,),) = inspect(service, "jobs")
-    assert (found["id"], found["model"], found["priority"], found["images"]) == (job.id, "slow", "high", 4)
+    ((task,),) = until(lambda: [tasks for tasks in inspect(service, "active") if tasks])
+    assert (task["id"], task["name"], task["args"]) == (job.id, "convlens.visualize", [job.id])
+    ((entry,),) = inspect(service, "jobs")
+    assert (entry["id"], entry["model"], entry["priority"], entry["images"]) == (job.id, "slow", "high", 4)
     job.cancel()
 
 
-def test_the_models_are_listed_with_the_lists_of_their_jobs(service, client):
+def test_models_are_listed_with_their_celery_lists(service, client):
     (models,) = inspect(service, "models")
-    assert [(it["name"], it["source"], it["list"]) for it in models] == [
+    assert [(model["name"], model["source"], model["list"]) for model in models] == [
         ("null", "null", "convlens.null"),
         ("slow", "null", "convlens.slow"),
     ]
@@ -81,7 +81,7 @@ def truncated_jpeg():
 
 @contextlib.contextmanager
 def flower(service):
-    """Flower beside a service; yields what fetches a path of its API."""
+    """Run Flower beside a service and yield a function that fetches a path of its API."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command, environment = celery(service, "flower", "--address=127.0.0.1", f"--port={port}", "--basic-auth=a:b")
@@ -106,21 +106,21 @@ def flower(service):
 def test_flower_shows_workers_and_how_each_job_ended(service, client):
     with flower(service) as fetch:
         assert until(lambda: fetch("/api/workers?refresh=1"), 60)
-        until(lambda: fetch("/api/workers?status=1"), 60)  # a heartbeat: it receives events by now
-        done = client.submit(BATCH, [Saliency()], model="null")
-        done.result()
+        until(lambda: fetch("/api/workers?status=1"), 60)  # after a heartbeat Flower receives events
+        succeeded = client.submit(BATCH, [Saliency()], model="null")
+        succeeded.result()
         unreadable = client.submit(truncated_jpeg(), [Saliency()], model="null")
         with pytest.raises(ConvlensError):
             unreadable.result()
         cancelled = client.submit(BATCH, [Saliency()], model="slow")
         until(lambda: fetch(f"/api/task/info/{cancelled.id}"), 30)
         cancelled.cancel()
-        expected = {done.id: "SUCCESS", unreadable.id: "FAILURE", cancelled.id: "REVOKED"}
+        expected = {succeeded.id: "SUCCESS", unreadable.id: "FAILURE", cancelled.id: "REVOKED"}
 
-        def shown():
+        def states():
             tasks = fetch("/api/tasks") or {}
             return {job: tasks[job]["state"] for job in expected if job in tasks}
 
-        until(lambda: shown() == expected, 30)
+        until(lambda: states() == expected, 30)
         tasks = fetch("/api/tasks")
         assert {tasks[job]["name"] for job in expected} == {"convlens.visualize"}

@@ -1,4 +1,4 @@
-"""A mistyped name, an empty value and a file that is not there end a part at its start, by what was wrong."""
+"""A mistyped name, an empty value or a missing file prevents the start of a part, with a message that names it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
 
 
-def refused(part, *flags, **variables):
-    """What a part says on stderr as it refuses to start, in one line."""
+def refusal(part, *flags, **variables):
+    """Start a part that refuses its configuration, and return its message of one line."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CONVLENS_")}
     env["PYTHONWARNINGS"] = "ignore"
     command = [sys.executable, "-m", f"convlens.{part}", *flags]
-    done = subprocess.run(command, env=env | variables, check=False, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+    process = subprocess.run(command, env=env | variables, check=False, capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stdout) == (2, ""), process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(process.stderr.splitlines()) == 1, process.stderr
+    return process.stderr
 
 
-def test_the_settings_of_all_parts_are_known():
+def test_up_has_the_settings_of_all_parts():
     assert set(UpSettings.model_fields) == SETTINGS
 
 
@@ -45,24 +45,24 @@ def test_the_settings_of_all_parts_are_known():
     ],
     ids=str,
 )
-def test_a_configuration_file_that_is_none_is_refused_by_its_name(tmp_path, content, message):
+def test_an_invalid_configuration_file_is_refused_by_its_name(tmp_path, content, message):
     file = tmp_path / "convlens.toml"
     match content:
         case "folder":
             file.mkdir()
         case bytes():
             file.write_bytes(content)
-    told = refused("server", CONVLENS_CONFIG=str(file))
-    assert str(file) in told
-    assert message in told
+    error = refusal("server", CONVLENS_CONFIG=str(file))
+    assert str(file) in error
+    assert message in error
 
 
 @pytest.mark.parametrize("part", ["worker", "local.up"])
-def test_each_part_refuses_a_file_that_is_not_there_and_a_mistyped_variable(part, tmp_path):
-    assert f"cannot read {tmp_path / 'gone.toml'}: No such file" in refused(
+def test_each_part_refuses_a_missing_file_and_a_mistyped_variable(part, tmp_path):
+    assert f"cannot read {tmp_path / 'gone.toml'}: No such file" in refusal(
         part, CONVLENS_CONFIG=str(tmp_path / "gone.toml")
     )
-    assert "did you mean CONVLENS_TOKENS?" in refused(part, CONVLENS_TOKEN_FILE="tokens.toml")
+    assert "did you mean CONVLENS_TOKENS?" in refusal(part, CONVLENS_TOKEN_FILE="tokens.toml")
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_each_part_refuses_a_file_that_is_not_there_and_a_mistyped_variable(part
         ("convlens_maxjobs", "did you mean CONVLENS_MAX_JOBS?"),
     ],
 )
-def test_an_unknown_variable_is_refused_with_the_nearest(variable, message):
-    told = refused("server", **{variable: "1"})
-    assert f"unknown variable {variable}; " in told
-    assert message in told
+def test_an_unknown_variable_is_refused_with_the_most_similar_name(variable, message):
+    error = refusal("server", **{variable: "1"})
+    assert f"unknown variable {variable}; " in error
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -90,40 +90,40 @@ def test_an_unknown_variable_is_refused_with_the_nearest(variable, message):
         ("local.up", "CONVLENS_DATA_DIR"), ("local.up", "CONVLENS_TOKENS"),
     ],
 )  # fmt: skip
-def test_a_variable_without_a_value_is_refused_where_it_must_have_one(part, variable):
-    told = refused(part, **{variable: ""})
-    assert variable.removeprefix("CONVLENS_").lower().replace("_", "-") in told.lower()
+def test_an_empty_variable_is_refused(part, variable):
+    error = refusal(part, **{variable: ""})
+    assert variable.removeprefix("CONVLENS_").lower().replace("_", "-") in error.lower()
 
 
-@pytest.mark.parametrize("word", ["null", "None"])
+@pytest.mark.parametrize("value", ["null", "None"])
 @pytest.mark.parametrize("settings", [ServerSettings, WorkerSettings, UpSettings])
-def test_no_word_turns_a_setting_off(settings, word):
+def test_null_and_none_are_ordinary_values(settings, value):
     for name, field in settings.model_fields.items():
         if field.default is not None:
             continue
         flag = f"--{name.replace('_', '-')}"
         if name == "tenant_rate":
             with pytest.raises(SystemExit):
-                settings.from_command_line("convlens", [flag, word])
+                settings.from_command_line("convlens", [flag, value])
         else:
-            for words in ([flag, word], [f"{flag}={word}"], [flag, "first", flag, word]):
-                assert str(getattr(settings.from_command_line("convlens", words), name)) == word
+            for arguments in ([flag, value], [f"{flag}={value}"], [flag, "first", flag, value]):
+                assert str(getattr(settings.from_command_line("convlens", arguments), name)) == value
 
 
 @pytest.mark.parametrize("flag", ["--tokens", "--tls-cert", "--tls-key", "--tls-client-ca"])
-def test_a_server_whose_guard_is_called_null_does_not_start(flag, redis_url):
+def test_null_does_not_turn_tokens_or_certificates_off(flag, redis_url):
     command = [sys.executable, "-m", "convlens.server", "--port=0", "--redis-url", redis_url, flag, "null"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" not in done.stderr
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert "Traceback" not in process.stderr
 
 
 @pytest.mark.parametrize("part", ["server", "worker"])
-def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_not_repeated(part):
-    told = refused(part, CONVLENS_REDIS_URL="rediss://:secret@127.0.0.1:1/0?ssl_ca_certs=/gone/ca.pem")
-    assert "--redis-url" in told
-    assert "ssl_ca_certs: there is no /gone/ca.pem" in told
-    assert "secret" not in told
+def test_a_missing_file_in_the_redis_url_is_reported_without_the_password(part):
+    error = refusal(part, CONVLENS_REDIS_URL="rediss://:secret@127.0.0.1:1/0?ssl_ca_certs=/gone/ca.pem")
+    assert "--redis-url" in error
+    assert "ssl_ca_certs: there is no /gone/ca.pem" in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_no
     [
         ("/0?bogus=1", "unknown option 'bogus'; allowed: client_name, "),
         ("/0?decode_responses=true", "unknown option 'decode_responses'"),
-        ("/0?ssl_ca_certs=/etc/hostname", "unknown option 'ssl_ca_certs'"),  # of redis://, not rediss://
+        ("/0?ssl_ca_certs=/etc/hostname", "unknown option 'ssl_ca_certs'"),  # an option of rediss:// only
         ("/0?password=secret", "unknown option 'password'"),
         ("/?db=3", "give it as the path, such as /0"),
         ("/0?max_connections=abc", "max_connections"),
@@ -139,44 +139,44 @@ def test_a_file_that_the_url_of_redis_names_must_be_there_and_its_password_is_no
         ("/1/2", "path that is no number"),
     ],
 )
-def test_a_url_of_redis_that_would_be_read_otherwise_than_it_is_meant_is_refused(rest, message, capsys):
+def test_a_redis_url_that_redis_py_would_misread_is_refused(rest, message, capsys):
     with pytest.raises(SystemExit):
         WorkerSettings.from_command_line("convlens worker", ["--redis-url", f"redis://:secret@127.0.0.1:1{rest}"])
-    told = capsys.readouterr().err
-    assert told.startswith("convlens worker: --redis-url: ")
-    assert message in told
-    assert "secret" not in told
+    error = capsys.readouterr().err
+    assert error.startswith("convlens worker: --redis-url: ")
+    assert message in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize("rest", ["", "/", "/3", "/0?protocol=3&socket_keepalive=true", "/0?max_connections=50"])
-def test_a_good_url_of_redis_is_taken(rest):
+def test_a_valid_redis_url_is_accepted(rest):
     url = f"redis://:secret@127.0.0.1:1{rest}"
     assert WorkerSettings.from_command_line("convlens worker", ["--redis-url", url]).redis_url == url
 
 
 @pytest.mark.parametrize("part", ["server", "worker"])
-def test_a_log_level_that_is_none_is_refused(part):
-    assert "--log-level" in refused(part, "--log-level", "loud")
+def test_an_unknown_log_level_is_refused(part):
+    assert "--log-level" in refusal(part, "--log-level", "loud")
 
 
-def test_a_server_that_is_published_to_others_needs_tokens_or_client_certificates(tmp_path, own_valkey):
-    told = refused("server", CONVLENS_PUBLISH="0.0.0.0", CONVLENS_HOST="0.0.0.0")
-    assert "--publish: " in told
-    assert "give tokens or tls_client_ca" in told
+def test_a_published_server_requires_tokens_or_client_certificates(tmp_path, own_valkey):
+    error = refusal("server", CONVLENS_PUBLISH="0.0.0.0", CONVLENS_HOST="0.0.0.0")
+    assert "--publish: " in error
+    assert "give tokens or tls_client_ca" in error
     (tmp_path / "tokens.toml").touch()
     for more in ({"publish": "0.0.0.0", "tokens": tmp_path / "tokens.toml"}, {"publish": "127.0.0.1"}):
         with running(tmp_path, own_valkey, host="127.0.0.1", **more) as service:
             assert service.server()[1]
 
 
-def test_one_file_is_for_all_parts_and_variables_of_others_are_let_be(tmp_path, start_service, monkeypatch):
+def test_one_file_serves_all_parts_and_variables_of_other_programs_are_ignored(tmp_path, start_service, monkeypatch):
     file = tmp_path / "convlens.toml"
     file.write_text('model = ["null=null"]\nmax_batch_size = 2\nmax_images = 3\ntls_dir = "tls"\nservers = 2\n')
     for name, value in {
         "CONVLENS_CONFIG": str(file),
         "CONVLENS_TOKEN": "the client's",
         "CONVLENS_SERVER": "elsewhere:50051",
-        "CONVLENS_SERVICE_HOST": "10.0.0.1",  # as Kubernetes does for a service called convlens
+        "CONVLENS_SERVICE_HOST": "10.0.0.1",  # set by Kubernetes for a service named convlens
         "CONVLENS_SERVER_PORT_50051_TCP_ADDR": "10.0.0.1",
     }.items():
         monkeypatch.setenv(name, value)

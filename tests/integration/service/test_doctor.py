@@ -1,4 +1,4 @@
-"""`convlens doctor` finds each thing that is set up wrongly, and nothing else; servers and workers log it at start."""
+"""`convlens doctor` reports each misconfiguration and nothing else; servers and workers log them at start."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 
 import pytest
 import redis
+from credentials import new_token
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from processes import durable_valkey, running, until
-from secured import new_token
 
 from convlens.jobs.runtime.checks import Level
 from convlens.server.checks import VERSION, check_version
 
 SMALL = {"max_queued_bytes": 4 << 20, "max_stored_bytes": 4 << 20, "max_jobs": 100}
-"""Bounds that fit any Redis."""
+"""Bounds that fit in any Redis."""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    """A Valkey, a service with a worker and a server, and the server's target."""
+    """A service with a worker on its own Valkey, and the target of its server."""
     folder = tmp_path_factory.mktemp("doctor")
     with durable_valkey(folder) as valkey, running(folder, valkey, **SMALL) as service:
         with redis.Redis.from_url(service.url) as client:
@@ -40,7 +40,7 @@ def stack(tmp_path_factory):
 
 @pytest.fixture
 def client(stack):
-    """A client of Valkey, whose settings are put back afterwards."""
+    """A client of Valkey, whose configuration is restored after the test."""
     with redis.Redis.from_url(stack[0].url) as client:
         before = {name: client.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy", "appendfsync")}
         yield client
@@ -50,34 +50,37 @@ def client(stack):
 
 
 def doctor(url, *flags, **variables):
-    """The exit status, and by check what was found: pairs of level and message."""
+    """Run `convlens doctor` and return its exit status and its findings: (level, message) pairs by check."""
     flags = [*flags, *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items())]
     env = {name: value for name, value in os.environ.items() if not name.startswith("CONVLENS_")}
     command = [sys.executable, "-m", "convlens.server.doctor", "--json", "--redis-url", url, *flags]
-    done = subprocess.run(command, env=env | variables, check=False, capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr, done.stderr
-    found = {}
-    for it in json.loads(done.stdout)["findings"]:
-        found.setdefault(it["check"], []).append((it["level"], it["message"]))
-    bad = {level for findings in found.values() for level, _ in findings} & {"warning", "error"}
-    assert json.loads(done.stdout)["ok"] == (not bad) == (done.returncode == 0)
-    return done.returncode, found
+    process = subprocess.run(command, env=env | variables, check=False, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in process.stderr, process.stderr
+    report = json.loads(process.stdout)
+    findings = {}
+    for finding in report["findings"]:
+        findings.setdefault(finding["check"], []).append((finding["level"], finding["message"]))
+    assert report["ok"] == (not problems(findings)) == (process.returncode == 0)
+    return process.returncode, findings
 
 
-def problems(found):
-    return {check: message for check, it in found.items() for level, message in it if level in {"warning", "error"}}
+def problems(findings):
+    """The messages of warnings and errors, by check."""
+    return {
+        check: message for check, pairs in findings.items() for level, message in pairs if level in {"warning", "error"}
+    }
 
 
-def test_where_all_is_well_there_is_nothing_to_do(stack):
+def test_a_correct_setup_has_no_problems(stack):
     service, target = stack
-    status, found = doctor(service.url, "--server", target)
-    assert (status, problems(found)) == (0, {})
-    assert found["models"] == [("ok", "served (workers): null (1)")]
-    assert ("ok", f"workers of null: {VERSION}") in found["versions"]
-    assert found["server"] == [("ok", f"server at {target}: {VERSION}")]
+    status, findings = doctor(service.url, "--server", target)
+    assert (status, problems(findings)) == (0, {})
+    assert findings["models"] == [("ok", "served (workers): null (1)")]
+    assert ("ok", f"workers of null: {VERSION}") in findings["versions"]
+    assert findings["server"] == [("ok", f"server at {target}: {VERSION}")]
     command = [sys.executable, "-m", "convlens.server.doctor", "--redis-url", service.url]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert "append-only file" in done.stdout  # for people
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "append-only file" in process.stdout  # the report without --json
 
 
 @pytest.mark.parametrize(
@@ -89,98 +92,97 @@ def test_where_all_is_well_there_is_nothing_to_do(stack):
         ("maxmemory", "8mb", "memory", "its maxmemory is 8 MiB"),
     ],
 )
-def test_each_setting_of_redis_that_breaks_a_promise_is_found(stack, client, setting, value, check, message):
+def test_each_setting_of_redis_that_breaks_a_guarantee_is_reported(stack, client, setting, value, check, message):
     client.config_set(setting, value)
-    status, found = doctor(stack[0].url)
+    status, findings = doctor(stack[0].url)
     assert status == 1
-    assert set(problems(found)) == {check}
-    assert message in problems(found)[check]
+    assert set(problems(findings)) == {check}
+    assert message in problems(findings)[check]
 
 
-def test_what_redis_does_not_permit_cannot_be_checked_and_is_no_problem(stack, client):
+def test_a_check_that_redis_does_not_permit_is_unknown_and_not_a_problem(stack, client):
     client.acl_setuser(
         "limited", enabled=True, passwords=["+x"], keys=["*"], channels=["*"], commands=["+@all", "-config"]
     )
     url = stack[0].url.replace("redis://", "redis://limited:x@")
-    status, found = doctor(url)
-    assert (status, problems(found)) == (0, {})
-    assert ("unknown", "appendfsync cannot be checked: CONFIG is not permitted") in found["append-only file"]
+    status, findings = doctor(url)
+    assert (status, problems(findings)) == (0, {})
+    assert ("unknown", "appendfsync cannot be checked: CONFIG is not permitted") in findings["append-only file"]
     client.acl_setuser("limited", enabled=True, commands=["-info"])
-    status, found = doctor(url)
-    assert problems(found) == {}
-    assert found["redis"][0][0] == found["eviction"][0][0] == "unknown"
+    status, findings = doctor(url)
+    assert problems(findings) == {}
+    assert findings["redis"][0][0] == findings["eviction"][0][0] == "unknown"
     client.acl_deluser("limited")
 
 
 def test_a_redis_that_cannot_be_reached_is_the_only_problem(tmp_path):
-    status, found = doctor("redis://:secret@127.0.0.1:1/0")
-    assert (status, set(problems(found))) == (1, {"redis"})
-    assert "secret" not in str(found)
+    status, findings = doctor("redis://:secret@127.0.0.1:1/0")
+    assert (status, set(problems(findings))) == (1, {"redis"})
+    assert "secret" not in str(findings)
 
 
-def test_wrong_flags_and_settings_have_a_status_of_their_own():
+def test_invalid_flags_and_settings_have_exit_status_2():
     for flags in (["--nonsense"], ["--redis-url", "http://x"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "convlens.server.doctor", *flags], check=False, capture_output=True
-        )
-        assert done.returncode == 2
+        command = [sys.executable, "-m", "convlens.server.doctor", *flags]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 2
 
 
 def certificate(folder: Path, days: int, names=("localhost",)) -> dict[str, str]:
-    """Settings for a certificate that is good for so many days."""
+    """Write a certificate that is valid for `days`, and return the settings that use it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = dt.datetime.now(dt.UTC)
-    made = x509.CertificateBuilder(who, who, key.public_key(), 1)
-    made = made.not_valid_before(now - dt.timedelta(days=99))
-    made = made.not_valid_after(now + dt.timedelta(days=days, hours=1))
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1)
+    builder = builder.not_valid_before(now - dt.timedelta(days=99))
+    builder = builder.not_valid_after(now + dt.timedelta(days=days, hours=1))
     if names:
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(it) for it in names]), critical=False)
-    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    kinds = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *kinds))
+        dns_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = builder.add_extension(dns_names, critical=False)
+    (folder / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *formats))
     return {"CONVLENS_TLS_CERT": str(folder / "cert.pem"), "CONVLENS_TLS_KEY": str(folder / "key.pem")}
 
 
-def test_certificates_and_tokens_are_looked_into(stack, tmp_path):
+def test_certificates_and_tokens_are_checked(stack, tmp_path):
     url = stack[0].url
-    status, found = doctor(url, **certificate(tmp_path, 90))
-    assert (status, problems(found)) == (0, {})
-    assert ("ok", "tls_cert: valid for localhost") in found["certificates"]
+    status, findings = doctor(url, **certificate(tmp_path, 90))
+    assert (status, problems(findings)) == (0, {})
+    assert ("ok", "tls_cert: valid for localhost") in findings["certificates"]
     for days, names, message in (
         (13, ["a"], "expires in 13 days"),
         (-2, ["a"], "expired on"),
         (90, [], "no subjectAlt"),
     ):
-        status, found = doctor(url, **certificate(tmp_path, days, names))
-        assert (status, set(problems(found))) == (1, {"certificates"})
-        assert message in problems(found)["certificates"]
+        status, findings = doctor(url, **certificate(tmp_path, days, names))
+        assert (status, set(problems(findings))) == (1, {"certificates"})
+        assert message in problems(findings)["certificates"]
     (tmp_path / "tokens.toml").touch()
-    status, found = doctor(url, CONVLENS_TOKENS=str(tmp_path / "tokens.toml"))
-    assert (status, set(problems(found))) == (1, {"tokens"})
+    status, findings = doctor(url, CONVLENS_TOKENS=str(tmp_path / "tokens.toml"))
+    assert (status, set(problems(findings))) == (1, {"tokens"})
     token = new_token(tmp_path / "tokens.toml", "acme", "read")
-    status, found = doctor(url, CONVLENS_TOKENS=str(tmp_path / "tokens.toml"))
-    assert (status, found["tokens"]) == (0, [("ok", "1 tokens of 1 tenants")])
-    assert token not in str(found)
-    status, found = doctor(url, CONVLENS_TOKENS=str(tmp_path / "gone.toml"))
-    assert "No such file" in problems(found)["tokens"]
+    status, findings = doctor(url, CONVLENS_TOKENS=str(tmp_path / "tokens.toml"))
+    assert (status, findings["tokens"]) == (0, [("ok", "1 tokens of 1 tenants")])
+    assert token not in str(findings)
+    status, findings = doctor(url, CONVLENS_TOKENS=str(tmp_path / "gone.toml"))
+    assert "No such file" in problems(findings)["tokens"]
 
 
-def test_a_clock_a_payload_folder_and_a_server_that_are_wrong_are_found(stack, tmp_path):
+def test_a_wrong_clock_payload_folder_or_server_is_reported(stack, tmp_path):
     url = stack[0].url
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis").touch()
-    status, found = doctor(url, "--server", "127.0.0.1:1", "--payload-dir", str(tmp_path / "other"))
-    assert set(problems(found)) == {"server", "payload folder"}
-    assert "holds other things than payloads" in problems(found)["payload folder"]
+    status, findings = doctor(url, "--server", "127.0.0.1:1", "--payload-dir", str(tmp_path / "other"))
+    assert set(problems(findings)) == {"server", "payload folder"}
+    assert "holds other things than payloads" in problems(findings)["payload folder"]
     shift = tmp_path / "sitecustomize.py"
     shift.write_text("import time\nreal = time.time\ntime.time = lambda: real() + 30\n")
-    status, found = doctor(url, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    assert (status, set(problems(found))) == (1, {"clock"})
-    assert "+30.0 s" in problems(found)["clock"]
+    status, findings = doctor(url, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert (status, set(problems(findings))) == (1, {"clock"})
+    assert "+30.0 s" in problems(findings)["clock"]
 
 
-def test_a_payload_folder_is_held_to_what_the_server_holds_it_to_and_is_not_touched(stack, tmp_path):
+def test_a_payload_folder_is_checked_as_by_the_server_and_not_created(stack, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()
     for path, message in (
@@ -189,72 +191,72 @@ def test_a_payload_folder_is_held_to_what_the_server_holds_it_to_and_is_not_touc
         (tmp_path / "file", "no folder"),
         (tmp_path / "file" / "below", "cannot be made"),
     ):
-        found = doctor(stack[0].url, "--payload-dir", str(path))[1]
-        assert set(problems(found)) == {"payload folder"}
-        assert message in problems(found)["payload folder"]
-    status, found = doctor(stack[0].url, "--payload-dir", str(tmp_path / "new" / "payloads"))
-    assert (status, problems(found)) == (0, {})
+        _, findings = doctor(stack[0].url, "--payload-dir", str(path))
+        assert set(problems(findings)) == {"payload folder"}
+        assert message in problems(findings)["payload folder"]
+    status, findings = doctor(stack[0].url, "--payload-dir", str(tmp_path / "new" / "payloads"))
+    assert (status, problems(findings)) == (0, {})
     assert not (tmp_path / "new").exists()
 
 
-def test_a_redis_that_refuses_says_why(stack, client):
+def test_the_reason_is_reported_when_redis_refuses_a_command(stack, client):
     url = stack[0].url
-    status, found = doctor(f"{url.rpartition('/')[0]}/9999")
-    assert (status, set(problems(found))) == (1, {"redis"})
-    assert "out of range" in problems(found)["redis"]
+    status, findings = doctor(f"{url.rpartition('/')[0]}/9999")
+    assert (status, set(problems(findings))) == (1, {"redis"})
+    assert "out of range" in problems(findings)["redis"]
     client.config_set("min-replicas-to-write", 1)
     try:
-        status, found = doctor(url)
+        status, findings = doctor(url)
     finally:
         client.config_set("min-replicas-to-write", 0)
-    assert (status, set(problems(found))) == (1, {"redis"})
-    assert "does not let scripts write: NOREPLICAS" in problems(found)["redis"]
+    assert (status, set(problems(findings))) == (1, {"redis"})
+    assert "does not let scripts write: NOREPLICAS" in problems(findings)["redis"]
     for commands, keys in ((["+@all", "-eval"], ["*"]), (["+@all"], ["other*"])):
         client.acl_setuser(
             "limited", enabled=True, reset=True, passwords=["+x"], keys=keys, channels=["*"], commands=commands
         )
-        status, found = doctor(url.replace("redis://", "redis://limited:x@"))
-        assert "does not let scripts write: " in problems(found)["redis"]
+        status, findings = doctor(url.replace("redis://", "redis://limited:x@"))
+        assert "does not let scripts write: " in problems(findings)["redis"]
     client.acl_deluser("limited")
     client.config_set("maxclients", 100)
-    status, found = doctor(url)
+    status, findings = doctor(url)
     client.config_set("maxclients", 10000)
-    assert problems(found) == {"redis": "maxclients is 100: connections beyond are refused; set 256 or more"}
+    assert problems(findings) == {"redis": "maxclients is 100: connections beyond are refused; set 256 or more"}
     assert not client.keys("convlens:doctor*")
 
 
-def test_a_redis_that_hangs_is_told_soon():
+def test_a_redis_that_hangs_is_reported_within_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        started = time.monotonic()
-        status, found = doctor(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-    assert (status, set(problems(found))) == (1, {"redis"})
-    assert found["models"][0][0] == found["clock"][0][0] == "unknown"
-    assert time.monotonic() - started < 12  # 4 s of waiting, and Python's start on a busy machine
+        start = time.monotonic()
+        status, findings = doctor(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+    assert (status, set(problems(findings))) == (1, {"redis"})
+    assert findings["models"][0][0] == findings["clock"][0][0] == "unknown"
+    assert time.monotonic() - start < 12  # a timeout of 4 s, and Python's start on a busy machine
 
 
-@pytest.mark.parametrize("word", ["0", "false", "no", ""])
-def test_tls_that_a_variable_turns_off_is_off_as_for_the_client(stack, word):
+@pytest.mark.parametrize("value", ["0", "false", "no", ""])
+def test_a_variable_turns_tls_off_as_for_the_client(stack, value):
     service, target = stack
-    assert doctor(service.url, "--server", target, CONVLENS_TLS=word)[0] == 0
+    assert doctor(service.url, "--server", target, CONVLENS_TLS=value)[0] == 0
 
 
 @pytest.mark.parametrize(
     ("variable", "value"), [("CONVLENS_TLS", "1"), ("CONVLENS_TLS", "maybe"), ("CONVLENS_TOKEN", "a\nb")]
 )
-def test_variables_of_a_call_that_cannot_be_made_are_problems_of_the_server(stack, variable, value):
+def test_unusable_client_variables_are_reported_as_problems_of_the_server(stack, variable, value):
     service, target = stack
-    status, found = doctor(service.url, "--server", target, **{variable: value})
-    assert (status, set(problems(found))) == (1, {"server"})
+    status, findings = doctor(service.url, "--server", target, **{variable: value})
+    assert (status, set(problems(findings))) == (1, {"server"})
 
 
-def test_versions_more_than_a_minor_one_apart_do_not_fit():
-    major, minor = (int(it) for it in VERSION.split(".")[:2])
+def test_versions_more_than_one_minor_apart_are_a_warning():
+    major, minor = (int(number) for number in VERSION.split(".")[:2])
     assert check_version("w", f"{major}.{minor + 1}.9")[0] is Level.OK
     for other in (f"{major}.{minor + 2}.0", f"{major + 1}.{minor}.0", ""):
         assert check_version("w", other)[0] is Level.WARNING
 
 
-def test_server_and_worker_say_at_start_what_is_wrong(tmp_path):
+def test_server_and_worker_log_misconfigurations_at_start(tmp_path):
     with durable_valkey(tmp_path) as valkey, running(tmp_path, valkey) as service:
         with redis.Redis.from_url(service.url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")

@@ -1,4 +1,4 @@
-"""The life of a job as callers see it: watched, listed, read in parts, cancelled, expired, forgotten."""
+"""The life cycle of a job as callers see it: watched, listed, read in parts, cancelled, expired, deleted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATE = {state: job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in STATES
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory, valkey):
-    """A service whose device takes half a second a batch of one, so that jobs can be met in every state."""
+    """The target of a service whose device takes half a second for each image, so that every state lasts a while."""
     with running(tmp_path_factory.mktemp("slow"), valkey, result_ttl=2, tombstone_ttl=2) as service:
         service.worker("null=null,device_ms=500+0", flags=("--max-batch-size", "1", "--consumers", "1"))
         yield service.server()[1]
@@ -50,7 +50,7 @@ def slow_client(slow):
         yield client
 
 
-def test_a_watcher_sees_every_state_and_a_queued_job_tells_its_place(slow_client):
+def test_watching_a_job_shows_every_state_and_a_queued_job_has_its_position(slow_client):
     first, *others, last = [slow_client.submit(IMAGE, [GradCAM()], fresh=True) for _ in range(4)]
     assert last.status().queue_position >= 1
     states = [job.state for job in last.watch()]
@@ -59,31 +59,29 @@ def test_a_watcher_sees_every_state_and_a_queued_job_tells_its_place(slow_client
     assert all(job.wait().state == STATE["SUCCEEDED"] for job in (first, *others))
 
 
-def test_a_job_of_many_passes_tells_how_far_it_is_and_can_be_cancelled_on_its_way(slow_client):
+def test_a_multi_pass_job_reports_progress_and_can_be_cancelled_while_it_runs(slow_client):
     job = slow_client.submit(IMAGE, [Occlusion(112, 112)])
-    told = [change.progress for change in job.watch()]
-    assert told == sorted(told)
-    assert told[-1] == 1
-    assert any(0 < share < 1 for share in told)
-    endless = slow_client.submit(IMAGE, [Occlusion(16, 16)])
-    until(lambda: endless.status().progress > 0)
-    assert endless.cancel().state == STATE["CANCELLED"]
+    progress = [status.progress for status in job.watch()]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+    assert any(0 < share < 1 for share in progress)
+    long_job = slow_client.submit(IMAGE, [Occlusion(16, 16)])
+    until(lambda: long_job.status().progress > 0)
+    assert long_job.cancel().state == STATE["CANCELLED"]
     assert slow_client.grad_cam(IMAGE, timeout=10)["grad_cam"].shape == (1, 14, 14)
 
 
-def test_who_watches_a_job_that_follows_an_equal_one_sees_how_far_that_one_is(slow_client):
-    leader, follower = (slow_client.submit(IMAGE[::-1].copy(), [Occlusion(112, 112)]) for _ in range(2))
-    seen = list(follower.watch())
-    assert [it for it, _ in itertools.groupby(change.state for change in seen)][-2:] == [
-        STATE["RUNNING"],
-        STATE["SUCCEEDED"],
-    ]
-    assert any(0 < change.progress < 1 for change in seen)
-    assert seen[-1].cached
-    assert not leader.status().cached
+def test_watching_a_coalesced_job_shows_the_progress_of_the_equal_one(slow_client):
+    primary, coalesced = (slow_client.submit(IMAGE[::-1].copy(), [Occlusion(112, 112)]) for _ in range(2))
+    statuses = list(coalesced.watch())
+    states = [state for state, _ in itertools.groupby(status.state for status in statuses)]
+    assert states[-2:] == [STATE["RUNNING"], STATE["SUCCEEDED"]]
+    assert any(0 < status.progress < 1 for status in statuses)
+    assert statuses[-1].cached
+    assert not primary.status().cached
 
 
-def test_waiting_has_an_end(slow_client):
+def test_wait_ends_at_its_timeout(slow_client):
     jobs = [slow_client.submit(IMAGE, [GradCAM()], fresh=True) for _ in range(3)]
     with pytest.raises(DeadlineExceeded, match=r"had not ended after 0\.2 s"):
         jobs[-1].wait(timeout=0.2)
@@ -104,17 +102,18 @@ def test_a_deadline_ends_a_queued_job_and_a_call(slow_client):
     assert job.wait().state == STATE["EXPIRED"]
     with pytest.raises(DeadlineExceeded, match="deadline passed"):
         job.result()
-    for it in blocking:
-        it.wait()
+    for blocking_job in blocking:
+        blocking_job.wait()
 
 
 def _visualize(stubs, request_id=""):
+    """Begin a call; return it and the id of its job."""
     request = visualization_pb2.VisualizeRequest(spec=SPEC, request_id=request_id)
     call = stubs.visualizations.Visualize(request)
     return call, next(call).job.id
 
 
-def test_a_call_that_goes_away_cancels_its_job_unless_somebody_waits_or_it_was_submitted(slow, slow_client):
+def test_a_cancelled_call_cancels_its_job_unless_another_caller_waits(slow, slow_client):
     with grpc.insecure_channel(slow) as channel:
         stubs = Stubs(channel)
         blocking = [slow_client.submit(IMAGE, [GradCAM()], fresh=True) for _ in range(3)]
@@ -123,8 +122,8 @@ def test_a_call_that_goes_away_cancels_its_job_unless_somebody_waits_or_it_was_s
         second, same_id = _visualize(stubs, "0b7a1c9e-0000-4000-8000-000000000001")
         watched, watched_id = _visualize(stubs)
         watcher = slow_client.job(watched_id)
-        seen = []
-        thread = threading.Thread(target=lambda: seen.append(watcher.wait()))
+        statuses = []
+        thread = threading.Thread(target=lambda: statuses.append(watcher.wait()))
         thread.start()
         assert same_id == shared_id
         for call in (alone, first):
@@ -134,50 +133,50 @@ def test_a_call_that_goes_away_cancels_its_job_unless_somebody_waits_or_it_was_s
         assert [part.WhichOneof("part") for part in second] == ["header"]
         assert [part.WhichOneof("part") for part in watched] == ["header"]
         thread.join(30)
-        assert seen[0].state == STATE["SUCCEEDED"]
+        assert statuses[0].state == STATE["SUCCEEDED"]
         for job in blocking:
             job.wait()
 
 
-def test_a_submitted_job_outlives_its_callers_and_an_abandoned_one_can_be_asked_for_again(slow, slow_client):
+def test_a_submitted_job_outlives_its_callers_and_an_abandoned_one_can_be_repeated(slow, slow_client):
     with grpc.insecure_channel(slow) as channel:
         stubs = Stubs(channel)
         blocking = [slow_client.submit(IMAGE, [GradCAM()], fresh=True) for _ in range(2)]
-        kept_request, left_request = str(uuid.uuid4()), str(uuid.uuid4())
+        kept_request, abandoned_request = str(uuid.uuid4()), str(uuid.uuid4())
         submitted = stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=SPEC, request_id=kept_request)).job
         kept, kept_id = _visualize(stubs, kept_request)
-        left, left_id = _visualize(stubs, left_request)
+        abandoned, abandoned_id = _visualize(stubs, abandoned_request)
         assert kept_id == submitted.id
-        for call in (kept, left):
+        for call in (kept, abandoned):
             call.cancel()
-        until(lambda: slow_client.job(left_id).status().state == STATE["CANCELLED"])
-        again, again_id = _visualize(stubs, left_request)
-        assert again_id == left_id
-        assert next(again).WhichOneof("part") == "header"
+        until(lambda: slow_client.job(abandoned_id).status().state == STATE["CANCELLED"])
+        repeated, repeated_id = _visualize(stubs, abandoned_request)
+        assert repeated_id == abandoned_id
+        assert next(repeated).WhichOneof("part") == "header"
         assert slow_client.job(kept_id).wait().state == STATE["SUCCEEDED"]
         for job in blocking:
             job.wait()
 
 
-def test_a_result_expires_and_its_id_says_so_until_it_is_forgotten(slow_client):
+def test_an_expired_result_is_reported_until_the_job_is_forgotten(slow_client):
     job = slow_client.submit(IMAGE, [GradCAM()], fresh=True)
     assert job.result()["grad_cam"].any() == False  # noqa: E712 - a NumPy bool
     until(lambda: job.status().result_expired)
-    with pytest.raises(NotFound) as gone:
+    with pytest.raises(NotFound) as caught:
         job.result()
-    assert gone.value.reason == "RESULT_EXPIRED"
+    assert caught.value.reason == "RESULT_EXPIRED"
     deleted = slow_client.submit(IMAGE, [GradCAM()], fresh=True)
     deleted.wait()
     deleted.delete()
-    with pytest.raises(NotFound) as gone:
+    with pytest.raises(NotFound) as caught:
         deleted.status()
-    assert gone.value.reason == "JOB_UNKNOWN"
+    assert caught.value.reason == "JOB_UNKNOWN"
 
     def reason():
         try:
             job.status()
-        except NotFound as gone:
-            return gone.reason
+        except NotFound as error:
+            return error.reason
 
     assert until(reason) == "JOB_UNKNOWN"
 
@@ -189,10 +188,10 @@ def test_jobs_are_listed_newest_first_a_page_at_a_time(client, stubs):
         page = stubs.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=3, page_token=token))
         pages.append([job.id for job in page.jobs])
         token = page.next_page_token
-        if not token or set(ids) <= {it for page in pages for it in page}:
+        if not token or set(ids) <= {*itertools.chain(*pages)}:
             break
     assert all(len(page) <= 3 for page in pages)
-    assert [it for page in pages for it in page][:7] == ids[::-1]
+    assert [*itertools.chain(*pages)][:7] == ids[::-1]
     for job_id in ids:
         client.job(job_id).wait()
     assert {job.state for job in client.jobs("succeeded")} == {STATE["SUCCEEDED"]}
@@ -207,7 +206,8 @@ def test_a_result_can_be_read_from_any_offset(client, stubs):
     def read(offset):
         parts = list(stubs.jobs.ReadJobResult(job_pb2.ReadJobResultRequest(id=job.id, offset=offset)))
         assert parts[0].header.total_bytes == total
-        assert [p.chunk.offset for p in parts[1:]] == sorted({p.chunk.offset for p in parts[1:]})
+        offsets = [part.chunk.offset for part in parts[1:]]
+        assert offsets == sorted(set(offsets))
         return b"".join(part.chunk.data for part in parts[1:])
 
     whole = read(0)
@@ -220,7 +220,7 @@ def test_a_result_can_be_read_from_any_offset(client, stubs):
 
 
 def _stream(**fields):
-    """Twenty requests, large and small results by turns, the fourth and the twelfth to be refused."""
+    """Twenty requests with small and large results in turn; numbers 3 and 11 are invalid."""
     bad, large = spec_pb2.JobSpec(), spec_pb2.JobSpec()
     bad.CopyFrom(SPEC)
     bad.visualizations[0].saliency.method = 99
@@ -230,28 +230,29 @@ def _stream(**fields):
     return (visualization_pb2.VisualizeStreamRequest(sequence=i, spec=s, **fields) for i, s in enumerate(specs))
 
 
-def test_a_stream_answers_in_the_order_of_its_requests_where_they_say_so(stubs):
+def test_a_stream_with_in_order_answers_in_the_order_of_its_requests(stubs):
     responses = stubs.visualizations.VisualizeStream(_stream(in_order=True))
-    assert [it.sequence for it in responses if it.WhichOneof("part") in {"header", "error"}] == list(range(20))
+    first_parts = [response for response in responses if response.WhichOneof("part") in {"header", "error"}]
+    assert [response.sequence for response in first_parts] == list(range(20))
 
 
-def test_a_stream_answers_every_request_never_mixes_parts_and_outlives_bad_ones(stubs):
-    running_, ended, bytes_ = None, {}, {}
+def test_a_stream_answers_every_request_without_mixing_parts(stubs):
+    current, outcomes, missing_bytes = None, {}, {}
     for response in stubs.visualizations.VisualizeStream(_stream()):
         part = response.WhichOneof("part")
         if part == "header":
-            assert running_ is None
+            assert current is None
             if response.header.data:
                 assert len(response.header.data) == response.header.total_bytes
-                ended[response.sequence] = "result"
+                outcomes[response.sequence] = "result"
             else:
-                running_, bytes_[response.sequence] = response.sequence, response.header.total_bytes
+                current, missing_bytes[response.sequence] = response.sequence, response.header.total_bytes
         elif part == "chunk":
-            assert running_ == response.sequence
-            bytes_[response.sequence] -= len(response.chunk.data)
-            if not bytes_[response.sequence]:
-                running_, ended[response.sequence] = None, "result"
+            assert current == response.sequence
+            missing_bytes[response.sequence] -= len(response.chunk.data)
+            if not missing_bytes[response.sequence]:
+                current, outcomes[response.sequence] = None, "result"
         elif part == "error":
             assert response.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            ended[response.sequence] = "error"
-    assert ended == {i: "error" if i in {3, 11} else "result" for i in range(20)}
+            outcomes[response.sequence] = "error"
+    assert outcomes == {i: "error" if i in {3, 11} else "result" for i in range(20)}

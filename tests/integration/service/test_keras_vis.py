@@ -1,4 +1,4 @@
-"""keras-vis' calls against keras-vis' formulas, done in NumPy on gradients of the tape."""
+"""The calls of convlens.client.keras_vis agree with keras-vis' formulas, in NumPy on gradients by GradientTape."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def model(tmp_path_factory, own_valkey):
 
 @pytest.fixture(scope="module")
 def linear():
-    """What keras-vis' users make: the last activation swapped for none."""
+    """The shapes model with a linear last activation, as keras-vis' users prepare their models."""
     copy = load()
     copy.get_layer("predictions").activation = keras.activations.linear
     return copy
 
 
-def taped(linear, layer_idx, units, inner=None):
-    """∂(sum of the units' mean activation)/∂input, or by an inner layer's output, and that output."""
+def gradient_and_output(linear, layer_idx, units, inner=None):
+    """Return ∂(sum of the units' mean activations)/∂output of the layer at index `inner` or 0, and that output."""
     inner = linear.layers[inner or 0]
     both = keras.Model(linear.input, [inner.output, linear.layers[layer_idx].output])
     tail = keras.Model(inner.output, linear.layers[layer_idx].output)
@@ -52,15 +52,15 @@ def normalize(array):
     return (array - array.min()) / (array.max() - array.min() + EPSILON)
 
 
-def close(found, wanted):
-    assert found.dtype == np.float32
-    assert found.shape == wanted.shape
-    assert np.median(np.abs(found - wanted)) < 1e-4
-    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+def assert_close(array, expected):
+    assert array.dtype == np.float32
+    assert array.shape == expected.shape
+    assert np.median(np.abs(array - expected)) < 1e-4
+    assert np.corrcoef(array.ravel(), expected.ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("name", ["predictions", "block5_pool", "block1_conv1"])
-def test_a_layers_index_is_keras_own(model, linear, name):
+def test_a_layers_index_is_that_of_keras(model, linear, name):
     index = find_layer_idx(model, name)
     assert linear.layers[index].name == name
     assert model.card.layers[model.layer(index - len(linear.layers))].name == name
@@ -68,38 +68,38 @@ def test_a_layers_index_is_keras_own(model, linear, name):
 
 @pytest.mark.parametrize("units", [None, 4, [4], [4, 7]])
 @pytest.mark.parametrize("modifier", ["absolute", None, "negate", "relu"])
-def test_saliency_is_keras_vis_own(model, linear, units, modifier):
-    every = range(11) if units is None else np.atleast_1d(units)
-    gradient, _ = taped(linear, -1, every)
+def test_saliency_agrees_with_keras_vis(model, linear, units, modifier):
+    all_units = range(11) if units is None else np.atleast_1d(units)
+    gradient, _ = gradient_and_output(linear, -1, all_units)
     formula = {
         None: lambda g: g,
         "absolute": np.abs,
         "negate": np.negative,
         "relu": lambda g: np.maximum(g, 0),
     }[modifier]
-    wanted = normalize(formula(gradient[..., ::-1]).max(-1))
-    close(visualize_saliency(model, -1, units, IMAGE, grad_modifier=modifier), wanted)
+    expected = normalize(formula(gradient[..., ::-1]).max(-1))
+    assert_close(visualize_saliency(model, -1, units, IMAGE, grad_modifier=modifier), expected)
 
 
-def test_the_other_modifiers_are_their_formulas():
+def test_the_other_modifiers_agree_with_their_formulas():
     g = np.array([-2, -0.5, 0.25, 4], np.float32)
     np.testing.assert_allclose(GRAD_MODIFIERS["invert"](g), [-0.5, -2, 4, 0.25], rtol=1e-5)
     np.testing.assert_allclose(GRAD_MODIFIERS["small_values"](g), [0.5, 2, 4, 0.25], rtol=1e-5)
 
 
-def test_a_filter_of_an_inner_layer_can_be_asked_about(model, linear):
+def test_saliency_of_a_filter_of_an_inner_layer_agrees_with_keras_vis(model, linear):
     index = find_layer_idx(model, "block3_conv2")
-    gradient, _ = taped(linear, index, [5])
-    close(visualize_saliency(model, index, 5, IMAGE), normalize(np.abs(gradient).max(-1)))
+    gradient, _ = gradient_and_output(linear, index, [5])
+    assert_close(visualize_saliency(model, index, 5, IMAGE), normalize(np.abs(gradient).max(-1)))
 
 
-def test_modified_backpropagation_is_the_sdks(model):
+def test_modified_backpropagation_agrees_with_the_sdk(model):
     plain, guided, *deconvnets = (
-        visualize_saliency(model, -1, 4, IMAGE, backprop_modifier=it)
-        for it in (None, "guided", "relu", "rectified", "deconv")
+        visualize_saliency(model, -1, 4, IMAGE, backprop_modifier=modifier)
+        for modifier in (None, "guided", "relu", "rectified", "deconv")
     )
     raw = model.client.saliency(IMAGE, "guided", model="shapes", target=4)["saliency/guided"][0]
-    close(guided, normalize(raw))
+    assert_close(guided, normalize(raw))
     assert np.abs(plain - guided).max() > 0.1
     for deconvnet in deconvnets:
         np.testing.assert_array_equal(deconvnet, deconvnets[0])
@@ -107,16 +107,16 @@ def test_modified_backpropagation_is_the_sdks(model):
 
 @pytest.mark.parametrize(("units", "layer"), [(None, None), (4, None), ([4, 7], None), (4, "block4_conv3")])
 @pytest.mark.parametrize("modifier", [None, "negate"])
-def test_cam_is_keras_vis_own(model, linear, units, layer, modifier):
+def test_cam_agrees_with_keras_vis(model, linear, units, layer, modifier):
     index = find_layer_idx(model, layer or "block5_pool")
-    every = range(11) if units is None else np.atleast_1d(units)
-    gradient, output = taped(linear, -1, every, index)
+    all_units = range(11) if units is None else np.atleast_1d(units)
+    gradient, output = gradient_and_output(linear, -1, all_units, index)
     gradient = -gradient if modifier else gradient
     assert gradient.max() > 0
     gradient = gradient / (gradient.max() + EPSILON)
     heat = np.maximum((gradient.mean((0, 1)) * output).sum(-1), 0)
-    wanted = normalize(zoom(heat, 224 / heat.shape[0]))
-    close(visualize_cam(model, -1, units, IMAGE, index if layer else None, grad_modifier=modifier), wanted)
+    expected = normalize(zoom(heat, 224 / heat.shape[0]))
+    assert_close(visualize_cam(model, -1, units, IMAGE, index if layer else None, grad_modifier=modifier), expected)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_cam_is_keras_vis_own(model, linear, units, layer, modifier):
         (lambda m: visualize_cam(m, 1, 1, IMAGE), "layer_idx", "no convolution"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_what_can(model, call, field, allowed):
+def test_an_unsupported_argument_is_refused_with_the_allowed_values(model, call, field, allowed):
     with pytest.raises(InvalidArgument, match=allowed) as refused:
         call(model)
     assert refused.value.field == field

@@ -1,4 +1,4 @@
-"""map: very many images, in order, in bounded memory, each with its own result or its own error."""
+"""Client.map(): very many images in order and in bounded memory, each with its own result or error."""
 
 from __future__ import annotations
 
@@ -18,104 +18,104 @@ from convlens.client.batching import LARGEST_SIZE as MOST
 
 
 def photo(n):
-    """A PNG unlike the others."""
+    """A PNG of one colour, which is unique for n below 256."""
     file = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), n % 256, np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
 BROKEN = photo(0)[:50]
-"""Its header is whole, so that only the worker can tell."""
+"""An image with an intact header, so that only the worker notices the damage."""
 
 
-def kinds(items):
+def types(items):
     return [type(item) for item in items]
 
 
-def test_an_image_without_a_result_has_its_error_and_its_neighbours_have_theirs(client, tmp_path):
+def test_an_invalid_image_gets_its_error_and_the_others_their_results(client, tmp_path):
     images = [photo(n) for n in range(3 * FIRST + 30)]
     images[1], images[40], images[41], images[50] = b"no image", BROKEN, tmp_path / "gone.png", BROKEN
-    found = list(client.map(images, [GradCAM()], errors="return", fresh=True))
-    wrong = {1: InvalidArgument, 40: InvalidArgument, 41: FileNotFoundError, 50: InvalidArgument}
-    assert kinds(found) == [wrong.get(n, Result) for n in range(len(images))]
-    assert all(it["grad_cam"].shape == (1, 14, 14) for it in found if isinstance(it, Result))
-    assert found[42].images[0].encoded == images[42]
+    results = list(client.map(images, [GradCAM()], errors="return", fresh=True))
+    errors = {1: InvalidArgument, 40: InvalidArgument, 41: FileNotFoundError, 50: InvalidArgument}
+    assert types(results) == [errors.get(n, Result) for n in range(len(images))]
+    assert all(result["grad_cam"].shape == (1, 14, 14) for result in results if isinstance(result, Result))
+    assert results[42].images[0].encoded == images[42]
 
 
-def test_an_error_is_raised_when_its_turn_comes(client):
-    found = client.map([photo(1), photo(2), BROKEN, photo(3)], [GradCAM()], fresh=True)
-    assert kinds(itertools.islice(found, 2)) == [Result, Result]
+def test_an_error_is_raised_at_the_position_of_its_image(client):
+    results = client.map([photo(1), photo(2), BROKEN, photo(3)], [GradCAM()], fresh=True)
+    assert types(itertools.islice(results, 2)) == [Result, Result]
     with pytest.raises(InvalidArgument, match="damaged or truncated"):
-        next(found)
+        next(results)
 
 
-def test_an_endless_iterator_is_read_no_further_than_what_is_in_flight(client):
-    read = itertools.count()
-    found = client.map((photo(next(read)) for _ in itertools.count()), [GradCAM()], in_flight=2)
+def test_an_endless_iterator_is_read_no_further_than_the_batches_in_flight(client):
+    counter = itertools.count()
+    results = client.map((photo(next(counter)) for _ in itertools.count()), [GradCAM()], in_flight=2)
     for _ in range(3 * MOST):
-        next(found)
-    found.close()
-    assert next(read) <= 3 * MOST + 3 * MOST
+        next(results)
+    results.close()
+    assert next(counter) <= 3 * MOST + 3 * MOST
 
 
-def test_what_all_images_share_ends_with_an_error_each(client):
-    found = list(client.map([photo(n) for n in range(3)], iter([GradCAM("nowhere")]), errors="return"))
-    assert kinds(found) == [InvalidArgument] * 3
+def test_an_invalid_visualization_is_an_error_of_each_image(client):
+    results = list(client.map([photo(n) for n in range(3)], iter([GradCAM("nowhere")]), errors="return"))
+    assert types(results) == [InvalidArgument] * 3
 
 
-def test_a_forked_child_is_told_that_the_iterator_is_its_parents(null_target):
+def test_a_forked_child_cannot_use_its_parents_iterator(null_target):
     with Client(null_target, timeout=60) as client:
-        found = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
-        next(found)
+        results = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
+        next(results)
         child = os.fork()
         if not child:
             signal.alarm(20)
             code = 1
             try:
-                next(found)
+                next(results)
             except ConvlensError as error:
                 code = int("belongs to the process that began it" not in str(error))
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert kinds(found) == [Result] * (2 * FIRST - 1)
+        assert types(results) == [Result] * (2 * FIRST - 1)
 
 
 @contextlib.contextmanager
 def another_process(monkeypatch):
-    """What runs meanwhile takes itself for another process, as in a child of fork(); in a real one gRPC may crash."""
+    """Let the code believe that it runs in a forked child; in a real one gRPC may crash."""
     with monkeypatch.context() as patched:
         patched.setattr(os, "getpid", lambda: 0)
         yield
 
 
-def stepped(awaitable):
-    """Runs a coroutine as a loop that runs would: until it waits for something."""
+def run_one_step(awaitable):
+    """Run a coroutine without an event loop until it first waits."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().send(None)
 
 
-async def test_another_process_is_told_so_also_by_the_asynchronous_one(null_target, monkeypatch):
+async def test_another_process_cannot_use_asynchronous_iterators(null_target, monkeypatch):
     async with AsyncClient(null_target, timeout=60) as client:
-        found = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
-        changes = (await client.submit(photo(0), [GradCAM()])).watch()
-        await anext(found)
-        await anext(changes)
-        for it in (found, changes):
+        results = client.map((photo(n) for n in range(2 * FIRST)), [GradCAM()], in_flight=2)
+        statuses = (await client.submit(photo(0), [GradCAM()])).watch()
+        await anext(results)
+        await anext(statuses)
+        for iterator in (results, statuses):
             with (
                 another_process(monkeypatch),
                 pytest.raises(ConvlensError, match="belongs to the process that began it"),
             ):
-                stepped(anext(it))
+                run_one_step(anext(iterator))
 
 
-def test_where_no_event_loop_runs_that_is_told():
+def test_the_asynchronous_client_reports_a_missing_event_loop():
     with pytest.raises(ConvlensError, match="no event loop runs in this process"):
-        stepped(AsyncClient("localhost:1").models())
+        run_one_step(AsyncClient("localhost:1").models())
 
 
-def test_another_process_is_told_that_what_it_watches_is_not_its_own(client, monkeypatch):
-    changes = client.submit(photo(0), [GradCAM()]).watch()
-    next(changes)
+def test_another_process_cannot_continue_to_watch_a_job(client, monkeypatch):
+    statuses = client.submit(photo(0), [GradCAM()]).watch()
+    next(statuses)
     with another_process(monkeypatch), pytest.raises(ConvlensError, match="belongs to the process that began it"):
-        next(changes)
+        next(statuses)

@@ -1,4 +1,4 @@
-"""What comes out of the service is what the engine computes, whichever way images, targets and payloads go."""
+"""The service returns what the engine computes, for every visualization, target, image type and payload store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cam(layer, method):
     return plan.GradCAM(layer, method=method)
 
 
-ASKED = {  # by the array's name: what the SDK is asked for, and what that is to the engine
+VISUALIZATIONS = {  # array name: (the SDK's visualization, the engine's plan item)
     "saliency": (Saliency(), plan.Saliency()),
     "saliency/guided": (Saliency("guided"), plan.Saliency("guided")),
     "saliency/signed": (Saliency(signed=True), plan.Saliency(reduction="none")),
@@ -90,10 +90,10 @@ ASKED = {  # by the array's name: what the SDK is asked for, and what that is to
     "activations/fc1": (Activations(["fc1"]), plan.Activation("fc1")),
     "activations/block2_conv1": (Activations("block2_conv1", channels=[3, 0]), plan.Activation("block2_conv1", (3, 0))),
 }
-NAMES = list(ASKED)
-WANTED, MAPS = zip(*ASKED.values(), strict=True)
+NAMES = list(VISUALIZATIONS)
+REQUESTS, ITEMS = zip(*VISUALIZATIONS.values(), strict=True)
 REDIS = pytest.mark.parametrize("target", ["redis"], indirect=True)
-TARGETS = {
+TARGETS = {  # the SDK's target, the engine's target codes of three images, and whether maps have a target axis
     "predicted": (None, [[-2]] * 3, False),
     "one class": (4, [[4]] * 3, False),
     "a class an image": ([4, None, 7], [[4], [-2], [7]], False),
@@ -119,45 +119,46 @@ def network():
 
 @pytest.fixture(scope="module")
 def pixels():
-    sized = [Image.open(photo).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for photo in PHOTOS]
-    return np.stack([np.asarray(image) for image in sized])
+    images = [Image.open(photo).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for photo in PHOTOS]
+    return np.stack([np.asarray(image) for image in images])
 
 
-def close(found, wanted):
-    assert found.shape == wanted.shape
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+def assert_close(array, expected):
+    assert array.shape == expected.shape
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_every_map_and_its_explanation_are_the_engines(target, network, pixels, kind):
-    asked, codes, axis = TARGETS[kind]
+def test_every_map_and_its_explanation_agree_with_the_engine(target, network, pixels, kind):
+    sdk_target, codes, has_axis = TARGETS[kind]
     with Client(target) as client:
-        result = client.visualize(PHOTOS, WANTED, target=asked)
+        result = client.visualize(PHOTOS, REQUESTS, target=sdk_target)
     codes = np.array(codes, np.int32)
-    rest = plan.Plan((), codes.shape[1], predictions=5)
-    wanted = explain(network, pixels, MAPS, codes, plan=rest)
+    engine_plan = plan.Plan((), codes.shape[1], predictions=5)
+    expected = explain(network, pixels, ITEMS, codes, plan=engine_plan)
     assert list(result) == NAMES
-    for name, item in zip(NAMES, MAPS, strict=True):
-        array = wanted.maps[item]
-        close(result[name], array if axis or isinstance(item, plan.Activation) else array[:, 0])
-    for i, image in enumerate(result.predictions):
-        assert [p.index for p in image] == wanted.predicted[i].tolist()
-        np.testing.assert_allclose([p.probability for p in image], wanted.predicted_probabilities[i], atol=1e-4)
+    for name, item in zip(NAMES, ITEMS, strict=True):
+        array = expected.maps[item]
+        assert_close(result[name], array if has_axis or isinstance(item, plan.Activation) else array[:, 0])
+    for i, predictions in enumerate(result.predictions):
+        assert [p.index for p in predictions] == expected.predicted[i].tolist()
+        np.testing.assert_allclose([p.probability for p in predictions], expected.predicted_probabilities[i], atol=1e-4)
         for name, explained in result.explained[i].items():
             assert not name.startswith("activations/")
-            every = explained if axis else (explained,)
-            assert [it.index for it in every] == wanted.targets[i].tolist()
-            np.testing.assert_allclose([it.score for it in every], wanted.scores[i], rtol=1e-3, atol=1e-3)
+            targets = explained if has_axis else (explained,)
+            assert [t.index for t in targets] == expected.targets[i].tolist()
+            np.testing.assert_allclose([t.score for t in targets], expected.scores[i], rtol=1e-3, atol=1e-3)
             if "integrated" not in name:
-                assert {it.baseline_output for it in every} == {None}
+                assert {t.baseline_output for t in targets} == {None}
                 continue
-            found = wanted.completeness[ASKED[name][1]]
-            np.testing.assert_allclose([it.baseline_output for it in every], found.baseline_scores[i], rtol=1e-3)
-            np.testing.assert_allclose([it.completeness_delta for it in every], found.delta[i], atol=1e-2)
-            for it in every:
-                relative = it.completeness_delta / abs(it.score - it.baseline_output)
-                assert it.completeness_delta_relative == pytest.approx(relative, rel=1e-4)
+            completeness = expected.completeness[VISUALIZATIONS[name][1]]
+            baselines = [t.baseline_output for t in targets]
+            np.testing.assert_allclose(baselines, completeness.baseline_scores[i], rtol=1e-3)
+            np.testing.assert_allclose([t.completeness_delta for t in targets], completeness.delta[i], atol=1e-2)
+            for t in targets:
+                relative = t.completeness_delta / abs(t.score - t.baseline_output)
+                assert t.completeness_delta_relative == pytest.approx(relative, rel=1e-4)
     assert result.timing.compute > 0
     assert result.timing.batch_size == 8
 
@@ -166,13 +167,13 @@ def test_every_map_and_its_explanation_are_the_engines(target, network, pixels, 
 def test_a_unit_of_an_inner_layer_can_be_scored(target, network, pixels):
     with Client(target) as client:
         result = client.saliency(PHOTOS[0], scored_layer="block3_conv1", target=5)
-    wanted = network.run(pixels[:1], plan.Plan((plan.Saliency(),), scored_layer="block3_conv1"), [[5]])
-    close(result["saliency"], wanted.maps[plan.Saliency()][:, 0])
+    expected = network.run(pixels[:1], plan.Plan((plan.Saliency(),), scored_layer="block3_conv1"), [[5]])
+    assert_close(result["saliency"], expected.maps[plan.Saliency()][:, 0])
     assert result.explained[0]["saliency"].kind == "activation"
 
 
 @REDIS
-def test_xrai_gives_regions(target):
+def test_xrai_maps_consist_of_regions(target):
     with Client(target) as client:
         result = client.saliency(PHOTOS[1], "xrai", steps=2)
     regions = np.unique(result["saliency/xrai"])
@@ -181,17 +182,17 @@ def test_xrai_gives_regions(target):
 
 
 @REDIS
-def test_arrays_come_in_the_form_that_is_asked_for(target):
+def test_arrays_have_the_requested_size_dtype_and_normalization(target):
     with Client(target) as client:
 
-        def asked(**form):
-            maps = client.saliency(PHOTOS, signed=True, output=Output(**form))
-            layer = client.activations(PHOTOS, "block3_conv1", [1, 2], output=Output(**form))
+        def results(**output):
+            maps = client.saliency(PHOTOS, signed=True, output=Output(**output))
+            layer = client.activations(PHOTOS, "block3_conv1", [1, 2], output=Output(**output))
             return maps, layer
 
         for raw, small, half, bytes_, unit in zip(
-            asked(), asked(size=(56, 28)), asked(dtype="float16"), asked(dtype="uint8"),
-            asked(normalization="min_max", dtype="uint8"), strict=True,
+            results(), results(size=(56, 28)), results(dtype="float16"), results(dtype="uint8"),
+            results(normalization="min_max", dtype="uint8"), strict=True,
         ):  # fmt: skip
             (name,) = raw
             values = raw[name]
@@ -203,7 +204,7 @@ def test_arrays_come_in_the_form_that_is_asked_for(target):
             assert half[name].dtype == np.float16
             np.testing.assert_allclose(half[name], values, rtol=1e-3, atol=1e-6)
             assert bytes_[name].dtype == unit[name].dtype == np.uint8
-            assert len(bytes_._quantization[name][0]) == len(PHOTOS)  # one a map
+            assert len(bytes_._quantization[name][0]) == len(PHOTOS)  # one for each map
             for i, part in enumerate(bytes_.split()):
                 step = np.ptp(values[i]) / 255
                 np.testing.assert_allclose(bytes_.restored(name)[i], values[i], atol=0.51 * step)
@@ -213,38 +214,38 @@ def test_arrays_come_in_the_form_that_is_asked_for(target):
 
 
 @REDIS
-def test_several_layers_make_several_maps(target):
+def test_each_layer_gets_its_own_map(target):
     with Client(target) as client:
         assert list(client.grad_cam(PHOTOS[0], ["block5_conv3", "block5_pool"])) == ["grad_cam", "grad_cam/block5_pool"]
 
 
 @REDIS
-def test_a_path_its_bytes_a_pillow_image_and_its_pixels_give_the_same(target):
+def test_a_path_its_bytes_a_pillow_image_and_its_pixels_give_the_same_map(target):
     photo = PHOTOS[0]
     with Client(target) as client, Image.open(photo) as image:
-        first = client.saliency(photo)["saliency"]
-        exact = np.asarray(image.convert("RGB"))
-        for same in (photo.read_bytes(), str(photo), image, exact, exact[None], [exact]):
-            np.testing.assert_array_equal(client.saliency(same)["saliency"], first)
+        expected = client.saliency(photo)["saliency"]
+        array = np.asarray(image.convert("RGB"))
+        for same in (photo.read_bytes(), str(photo), image, array, array[None], [array]):
+            np.testing.assert_array_equal(client.saliency(same)["saliency"], expected)
         file = io.BytesIO()
         image.convert("RGB").save(file, "BMP")
-        np.testing.assert_array_equal(client.saliency(file.getvalue())["saliency"], first)
+        np.testing.assert_array_equal(client.saliency(file.getvalue())["saliency"], expected)
 
 
 @REDIS
-def test_a_photo_with_transparency_gives_one_map_by_every_road(target, tmp_path):
+def test_a_photo_with_transparency_gives_the_same_map_as_path_file_and_pillow_image(target, tmp_path):
     with Image.open(PHOTOS[1]) as photo:
-        clear = photo.convert("RGBA").resize((224, 224))
-    clear.putalpha(Image.fromarray(np.tile(np.arange(224, dtype=np.uint8), (224, 1))))
-    clear.save(tmp_path / "clear.png")
-    with Client(target) as client, (tmp_path / "clear.png").open("rb") as file:
-        first = client.saliency(tmp_path / "clear.png")["saliency"]
-        for same in (clear, file, Image.open(tmp_path / "clear.png")):
-            np.testing.assert_array_equal(client.saliency(same)["saliency"], first)
+        transparent = photo.convert("RGBA").resize((224, 224))
+    transparent.putalpha(Image.fromarray(np.tile(np.arange(224, dtype=np.uint8), (224, 1))))
+    transparent.save(path := tmp_path / "transparent.png")
+    with Client(target) as client, path.open("rb") as file:
+        expected = client.saliency(path)["saliency"]
+        for same in (transparent, file, Image.open(path)):
+            np.testing.assert_array_equal(client.saliency(same)["saliency"], expected)
 
 
 @REDIS
-def test_floats_with_their_range_give_the_map_of_the_photo(target, tmp_path):
+def test_floats_with_a_value_range_give_the_map_of_the_photo(target, tmp_path):
     with Image.open(PHOTOS[0]) as image:
         photo = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
     unit = photo.astype(np.float32) / 255
@@ -252,33 +253,33 @@ def test_floats_with_their_range_give_the_map_of_the_photo(target, tmp_path):
     command = [sys.executable, "-m", "convlens.client", "--server", target, "grad-cam", str(tmp_path / "photo.npy")]
     subprocess.run([*command, "--value-range", "0,1", "-o", str(tmp_path / "out")], check=True, capture_output=True)
 
-    async def ask():
+    async def asynchronous_results():
         async with AsyncClient(target) as client:
             job = await client.submit(unit, [GradCAM()], value_range=(0, 1))
-            mapped = [it async for it in client.map([unit], [GradCAM()], value_range=(0, 1))]
+            mapped = [result async for result in client.map([unit], [GradCAM()], value_range=(0, 1))]
             return await client.grad_cam(unit * 2 - 1, value_range=(-1, 1)), await job.result(), *mapped
 
     with Client(target) as client:
-        wanted = client.grad_cam(photo)
-        found = [
+        expected = client.grad_cam(photo)["grad_cam"]
+        results = [
             client.grad_cam(photo.astype(float)),
             client.grad_cam(unit, value_range=(0, 1)),
             *client.grad_cam([unit, photo / 255], value_range=(0, 1)).split(),
             *client.map(np.stack([photo / 255, photo / 510]), [GradCAM()], value_range=(0, 1)),
-            *asyncio.run(ask()),
+            *asyncio.run(asynchronous_results()),
         ]
         with pytest.raises(InvalidArgument, match=r"multiply them by 255, or say value_range=\(0, 1\)"):
             client.grad_cam(unit)
-    del found[5]  # the darker one of the batch
+    del results[5]  # the darker photo of map()
     with np.load(tmp_path / "out" / "photo" / "arrays.npz") as saved:
-        maps = [*(it["grad_cam"] for it in found), saved["grad_cam"]]
+        maps = [*(result["grad_cam"] for result in results), saved["grad_cam"]]
     assert len(maps) == 9
     for map_ in maps:
-        np.testing.assert_allclose(map_, wanted["grad_cam"], rtol=1e-3, atol=1e-3 * wanted["grad_cam"].max())
+        np.testing.assert_allclose(map_, expected, rtol=1e-3, atol=1e-3 * expected.max())
 
 
 @REDIS
-def test_map_keeps_the_order_and_equals_single_calls(target):
+def test_map_returns_the_results_of_single_calls_in_order(target):
     photos = [*PHOTOS, *PHOTOS[::-1]] * 7
     with Client(target) as client:
         single = {photo: client.grad_cam(photo)["grad_cam"] for photo in PHOTOS}
@@ -289,47 +290,48 @@ def test_map_keeps_the_order_and_equals_single_calls(target):
 
 
 @REDIS
-def test_the_asyncio_client_gives_the_same(target):
+def test_the_asyncio_client_returns_the_same_results(target):
     with Client(target) as client:
-        wanted = client.visualize(PHOTOS, WANTED)
+        expected = client.visualize(PHOTOS, REQUESTS)
 
-    async def ask():
+    async def results():
         async with AsyncClient(target) as client:
-            job = await client.submit(PHOTOS, WANTED)
+            job = await client.submit(PHOTOS, REQUESTS)
             mapped = [result async for result in client.map(PHOTOS, [GradCAM()])]
-            return await client.visualize(PHOTOS, WANTED), await client.job(job.id).result(), mapped
+            return await client.visualize(PHOTOS, REQUESTS), await client.job(job.id).result(), mapped
 
-    direct, by_id, mapped = asyncio.run(ask())
-    for found in (direct, by_id):
-        assert list(found) == list(wanted)
-        for name in wanted:
-            close(found[name], wanted[name])
-    assert [it.predictions[0][0].index for it in mapped] == [it[0].index for it in wanted.predictions]
+    direct, by_id, mapped = asyncio.run(results())
+    for result in (direct, by_id):
+        assert list(result) == list(expected)
+        for name in expected:
+            assert_close(result[name], expected[name])
+    best = [predictions[0].index for predictions in expected.predictions]
+    assert [result.predictions[0][0].index for result in mapped] == best
 
 
-def test_a_job_taken_up_elsewhere_and_any_tail_of_its_bytes_are_those_of_the_call(target):
+def test_a_result_read_by_another_client_or_from_an_offset_is_that_of_the_call(target):
     with Client(target) as client:
-        whole = client.visualize(PHOTOS, WANTED)
-        job = client.submit(PHOTOS, WANTED)
+        expected = client.visualize(PHOTOS, REQUESTS)
+        job = client.submit(PHOTOS, REQUESTS)
     with Client(target) as other, grpc.insecure_channel(target) as channel:
-        taken = other.job(job.id).result()
-        assert taken.job_id == job.id != whole.job_id
+        result = other.job(job.id).result()
+        assert result.job_id == job.id != expected.job_id
         for name in NAMES:
-            close(taken[name], whole[name])
-        everything = b"".join(taken[name].tobytes() for name in NAMES)
-        for offset in (0, 1, (1 << 20) + 5, len(everything) - 3, len(everything)):
+            assert_close(result[name], expected[name])
+        all_bytes = b"".join(result[name].tobytes() for name in NAMES)
+        for offset in (0, 1, (1 << 20) + 5, len(all_bytes) - 3, len(all_bytes)):
             request = job_pb2.ReadJobResultRequest(id=job.id, offset=offset)
             header, *chunks = Stubs(channel).jobs.ReadJobResult(request)
-            assert [it.name for it in header.header.tensors] == NAMES
-            assert b"".join(it.chunk.data for it in chunks) == everything[offset:]
+            assert [tensor.name for tensor in header.header.tensors] == NAMES
+            assert b"".join(response.chunk.data for response in chunks) == all_bytes[offset:]
 
 
 @REDIS
 def test_pictures_and_arrays_are_saved(target, tmp_path):
     with Client(target) as client:
-        result = client.visualize(PHOTOS[:2], WANTED)
-    written = result.save(tmp_path / "out")
-    assert all(path.stat().st_size for path in written)
+        result = client.visualize(PHOTOS[:2], REQUESTS)
+    paths = result.save(tmp_path / "out")
+    assert all(path.stat().st_size for path in paths)
     with np.load(tmp_path / "out" / "arrays.npz") as arrays:
         np.testing.assert_array_equal(arrays["grad_cam"], result["grad_cam"])
     assert result.figure(1) is not None

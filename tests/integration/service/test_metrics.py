@@ -1,4 +1,4 @@
-"""What a server and a worker tell Prometheus is what was sent, and the page says what each metric is."""
+"""The Prometheus metrics of servers and workers count what happened, and docs/metrics.md lists all of them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ def photos(count):
     return RANDOM.integers(0, 256, (count, 224, 224, 3), np.uint8)
 
 
-class Scraped:
-    """A process' metrics as they are now."""
+class Metrics:
+    """The metrics of a process at the time of the scrape."""
 
     def __init__(self, url):
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            self.families = list(text_string_to_metric_families(answer.read().decode()))
+        with urllib.request.urlopen(url, timeout=10) as response:
+            self.families = list(text_string_to_metric_families(response.read().decode()))
 
     def __call__(self, name, **labels):
-        """A sample's value; 0 where there is none yet."""
-        found = [
-            it.value for family in self.families for it in family.samples if (it.name, it.labels) == (name, labels)
-        ]
-        return found[0] if found else 0
+        """The value of a sample; 0 if there is none yet."""
+        samples = (sample for family in self.families for sample in family.samples)
+        return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), 0)
 
 
 @pytest.fixture
@@ -49,37 +47,37 @@ def service(tmp_path, valkey):
         yield service
 
 
-def scraped(folder, part):
-    """The metrics of the server or the worker that logs to `folder`."""
+def scrape_part(folder, part):
+    """Scrape the server or the worker that logs to `folder`."""
     (log,) = folder.glob(f"convlens.{part}-*.log")
-    return Scraped(re.search(r"metrics=(http://\S+)", log.read_text())[1])
+    return Metrics(re.search(r"metrics=(http://\S+)", log.read_text())[1])
 
 
-def test_the_numbers_are_those_of_what_was_sent_and_the_page_has_every_metric(service, tmp_path):
+def test_metrics_count_what_happened_and_the_page_lists_every_metric(service, tmp_path):
     def scrape(part):
-        return scraped(tmp_path, part)
+        return scrape_part(tmp_path, part)
 
     process = service.worker("null=null,device_ms=20+0", flags=("--max-batch-size", "4"))
     with Client(service.server()[1], timeout=60) as client:
-        image, pack = photos(1), photos(6)
-        results = [client.visualize(it, [Saliency()], model="null") for it in (image, pack)]
+        image, batch = photos(1), photos(6)
+        results = [client.visualize(images, [Saliency()], model="null") for images in (image, batch)]
         assert client.visualize(image, [Saliency()], model="null").cached
         with pytest.raises(InvalidArgument, match="max_queued_bytes"):
             client.visualize(photos(40), [GradCAM()], model="null")
         with pytest.raises(ConvlensError) as unreadable:
             client.visualize(_broken(), [GradCAM()], model="null")
         assert unreadable.value.reason == "IMAGE_UNREADABLE"
-        assert [it.timing.batch_cause for it in results] == ["nothing_waited", "full"]
+        assert [result.timing.batch_cause for result in results] == ["nothing_waited", "full"]
 
-        # a call may have its answer a moment before it is counted
-        def counted():
-            found = scrape("server")
-            timed = [found("convlens_server_call_seconds_count", method=it) for it in (VISUALIZE, UNARY)]
-            return timed == [2, 3] and found
+        # a call is counted shortly after its response was sent
+        def metrics_once_counted():
+            metrics = scrape("server")
+            calls = [metrics("convlens_server_call_seconds_count", method=method) for method in (VISUALIZE, UNARY)]
+            return calls == [2, 3] and metrics
 
-        server = until(counted)
-        for method, good in ((VISUALIZE, 1), (UNARY, 2)):
-            assert server("convlens_server_calls_total", method=method, code="OK") == good
+        server = until(metrics_once_counted)
+        for method, successes in ((VISUALIZE, 1), (UNARY, 2)):
+            assert server("convlens_server_calls_total", method=method, code="OK") == successes
             assert server("convlens_server_calls_total", method=method, code="INVALID_ARGUMENT") == 1
         assert server("convlens_server_jobs_total", model="null", outcome="queued") == 3
         assert server("convlens_server_jobs_total", model="null", outcome="cached") == 1
@@ -95,28 +93,30 @@ def test_the_numbers_are_those_of_what_was_sent_and_the_page_has_every_metric(se
         assert worker("convlens_worker_wait_seconds_count", model="null") == 3
         assert worker("convlens_worker_jobs_total", model="null", end="SUCCEEDED") == 2
         assert worker("convlens_worker_jobs_total", model="null", end="IMAGE_UNREADABLE") == 1
-        assert worker("convlens_worker_image_bytes_total", model="null") == image.nbytes + pack.nbytes + len(_broken())
+        received = image.nbytes + batch.nbytes + len(_broken())
+        assert worker("convlens_worker_image_bytes_total", model="null") == received
         assert worker("convlens_worker_result_bytes_total", model="null") == 7 * 224 * 224 * 4
         assert 0.06 <= worker("convlens_worker_device_busy_seconds_total", model="null") < 1
         assert worker("convlens_worker_device_idle_seconds_total", model="null") > 0
 
         process.send_signal(signal.SIGSTOP)
         jobs = [client.submit(photos(1), [GradCAM()], model="null") for _ in range(3)]
-        one = scrape("server")
-        two = until(lambda: (it := scrape("server"))(OLDEST, model="null") > one(OLDEST, model="null") and it)
+        first = scrape("server")
+        oldest = first(OLDEST, model="null")
+        second = until(lambda: (metrics := scrape("server"))(OLDEST, model="null") > oldest and metrics)
         process.send_signal(signal.SIGCONT)
-        for server in (one, two):
+        for server in (first, second):
             assert (server("convlens_live_jobs"), server("convlens_queued_jobs", model="null")) == (3, 3)
             pixels = 3 * 224 * 224 * 3
-            held = server("convlens_held_bytes", of="images")
-            assert pixels + 3 * 2500 < held < pixels + 3 * 4000  # with the jobs' records
+            image_bytes = server("convlens_held_bytes", of="images")
+            assert pixels + 3 * 2500 < image_bytes < pixels + 3 * 4000  # including the jobs' records
         for job in jobs:
             job.wait()
         assert scrape("server")("convlens_queued_jobs", model="null") == 0
 
-    told = {family.name for it in (server, worker) for family in it.families if family.name.startswith("convlens_")}
+    families = {family.name for family in (*server.families, *worker.families)}
     page = set(re.findall(r"^\| `(convlens_\w+)", PAGE.read_text(), re.MULTILINE))
-    assert {name.removesuffix("_total") for name in page} == told
+    assert {name.removesuffix("_total") for name in page} == {n for n in families if n.startswith("convlens_")}
 
 
 VISUALIZE = "VisualizationService/Visualize"
@@ -125,39 +125,40 @@ OLDEST = "convlens_queued_oldest_seconds"
 
 
 def _broken():
-    """A PNG whose pixels are not there."""
+    """A PNG without its pixels."""
     out = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(out, "PNG")
     return out.getvalue()[:60]
 
 
-def test_without_redis_the_server_says_so_and_goes_on_telling_what_it_counts_itself(tmp_path):
-    own = ValkeyServer(data_dir=tmp_path / "valkey")
-    own.start()
-    with running(tmp_path, own, metrics_address="127.0.0.1:0") as service:
+def test_without_redis_a_server_reports_it_and_still_exports_its_own_counters(tmp_path):
+    valkey = ValkeyServer(data_dir=tmp_path / "valkey")
+    valkey.start()
+    with running(tmp_path, valkey, metrics_address="127.0.0.1:0") as service:
         with Client(service.server()[1], timeout=60) as client:
             client.models()
-        assert scraped(tmp_path, "server")("convlens_redis_up") == 1
-        own.stop()
-        server = scraped(tmp_path, "server")
+        assert scrape_part(tmp_path, "server")("convlens_redis_up") == 1
+        valkey.stop()
+        server = scrape_part(tmp_path, "server")
         assert server("convlens_redis_up") == 0
         assert server("convlens_server_calls_total", method="ModelService/ListModels", code="OK") == 1
         assert not any(family.name == "convlens_live_jobs" for family in server.families)
 
 
-def test_every_process_of_up_tells_of_itself(tmp_path):
+def test_every_process_of_up_exports_its_own_metrics(tmp_path):
     log = tmp_path / "log"
     with serving("--servers", "2", "--metrics-address", "127.0.0.1:0", models=["null=null"], log=log):
         parts = dict(re.findall(r"^(\S+) \| .*metrics=(http://\S+)", log.read_text(), re.MULTILINE))
         assert set(parts) == {"server-1", "server-2", "worker"}
         for name, url in parts.items():
-            mine, other = ("worker", "server") if name == "worker" else ("server", "worker")
-            names = {family.name for family in Scraped(url).families}
-            assert any(it.startswith(f"convlens_{mine}_") for it in names)
-            assert not any(it.startswith(f"convlens_{other}_") for it in names)
+            own, other = ("worker", "server") if name == "worker" else ("server", "worker")
+            names = {family.name for family in Metrics(url).families}
+            assert any(name.startswith(f"convlens_{own}_") for name in names)
+            assert not any(name.startswith(f"convlens_{other}_") for name in names)
 
 
-def test_processes_of_up_count_on_from_a_port():
-    given = [next(it)["CONVLENS_METRICS_ADDRESS"] for it in [_metrics_variables("[::1]:9100")] * 3]
-    assert given == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
+def test_processes_of_up_get_consecutive_metrics_ports():
+    variables = _metrics_variables("[::1]:9100")
+    addresses = [next(variables)["CONVLENS_METRICS_ADDRESS"] for _ in range(3)]
+    assert addresses == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
     assert next(_metrics_variables(""))["CONVLENS_METRICS_ADDRESS"] == ""

@@ -1,4 +1,4 @@
-"""Models as people have them, served from their files: what the cards and the results say, and what is refused."""
+"""Models served from their files: what the model cards and results say, and which models are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def small(*first, units=2, activation="softmax", shape=(SIZE, SIZE, 3)):
 
 
 def two_classes():
-    """One unit with a sigmoid that finds some of the images to be class 0, some class 1."""
+    """A model with one sigmoid unit that predicts class 0 for some of the images and class 1 for others."""
     model = small(L.Rescaling(1 / 255), units=1, activation="sigmoid")
     kernel, bias = model.layers[-1].get_weights()
     logits = model.predict(taped_nets.images(4).astype("f4"), verbose=0)
@@ -42,7 +42,7 @@ MODELS = {
     "grey": lambda: small(shape=(None, None, 1)),
     "residual": lambda: taped_nets.build(keras, "residual"),
     "lambda": lambda: small(L.Lambda(lambda x: x / 255, output_shape=(SIZE, SIZE, 3), name="scaled")),
-    "branches": lambda: keras.Model(it := keras.Input((SIZE, SIZE, 3)), [L.Flatten()(it), L.GlobalMaxPooling2D()(it)]),
+    "branches": lambda: keras.Model(x := keras.Input((SIZE, SIZE, 3)), [L.Flatten()(x), L.GlobalMaxPooling2D()(x)]),
 }
 
 
@@ -70,11 +70,16 @@ def client(target):
         yield client
 
 
-def test_the_cards_say_how_each_input_is_understood(client):
+def probabilities(result):
+    """The predicted probabilities of each image, by class index."""
+    return [[p.probability for p in sorted(image, key=lambda p: p.index)] for image in result.predictions]
+
+
+def test_model_cards_say_how_inputs_are_preprocessed(client):
     cards = {card.name: card for card in client.models()}
     assert set(cards) == {"pets", "own", "plain", "grey", "residual"}
-    found = {name: (card.preprocess, card.preprocess_assumed) for name, card in cards.items()}
-    assert found == {
+    preprocessing = {name: (card.preprocess, card.preprocess_assumed) for name, card in cards.items()}
+    assert preprocessing == {
         "pets": ("none", False), "own": ("none", False), "plain": ("caffe", True), "residual": ("caffe", True),
         "grey": ("unit", True),
     }  # fmt: skip
@@ -82,33 +87,31 @@ def test_the_cards_say_how_each_input_is_understood(client):
 
 
 @pytest.mark.parametrize("name", ["own", "plain"])
-def test_results_are_keras_own_and_say_what_was_assumed(client, folder, name):
+def test_predictions_agree_with_keras_and_say_which_preprocessing_was_assumed(client, folder, name):
     images = taped_nets.images(3)
     x = images.astype(np.float32)
     x = x if name == "own" else keras.applications.vgg16.preprocess_input(x)
-    wanted = keras.models.load_model(folder / f"{name}.keras").predict(x, verbose=0)
+    expected = keras.models.load_model(folder / f"{name}.keras").predict(x, verbose=0)
     result = client.saliency(images, model=name)
-    found = [[it.probability for it in sorted(row, key=lambda it: it.index)] for row in result.predictions]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities(result), expected, atol=1e-5)
     assert (result.preprocess, result.preprocess_assumed) == (("none", False) if name == "own" else ("caffe", True))
 
 
-def test_a_grey_model_of_any_size_takes_grey_images_as_they_are_and_others_by_their_luma(client, folder):
+def test_a_grey_model_gets_grey_images_unchanged_and_colour_images_as_luma(client, folder):
     rng = np.random.default_rng(2)
     grey = rng.integers(0, 256, (SIZE, 2 * SIZE), dtype=np.uint8)
     colour = rng.integers(0, 256, (SIZE, 2 * SIZE, 3), dtype=np.uint8)
     x = np.stack([grey, np.asarray(Image.fromarray(colour).convert("L"))])[..., None] / np.float32(255)
-    wanted = keras.models.load_model(folder / "grey.keras").predict(x, verbose=0)
+    expected = keras.models.load_model(folder / "grey.keras").predict(x, verbose=0)
     methods = [Saliency(signed=True), GradCAM(), Occlusion(8, color="gray"), Saliency("integrated_gradients")]
     result = client.visualize([grey, colour], methods, model="grey")
-    found = [[it.probability for it in sorted(row, key=lambda it: it.index)] for row in result.predictions]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities(result), expected, atol=1e-5)
     assert result["saliency/signed"].shape == (2, SIZE, 2 * SIZE, 1)
     assert all(np.isfinite(array).all() and array.any() for array in result.values())
 
 
-def test_models_that_cannot_be_served_are_listed_with_the_reason_and_do_not_end_the_others(client):
-    refused = {it.name: it.reason for it in client.refused_models()}
+def test_refused_models_are_listed_with_the_reason_beside_the_served_ones(client):
+    refused = {model.name: model.reason for model in client.refused_models()}
     assert set(refused) == {"lambda", "branches", "damaged"}
     assert "'scaled' is a Lambda" in refused["lambda"]
     assert "2 outputs" in refused["branches"]
@@ -122,14 +125,15 @@ def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
     p = keras.models.load_model(folder / "pets.keras").predict(images.astype("f4"), verbose=0)[:, 0]
     assert 0 < (p >= 0.5).sum() < 4
     result = client.visualize(images, [Saliency(), GradCAM()], model="pets")
-    for row, chance in zip(result.predictions, p, strict=True):
-        assert [it.label for it in row] == (["dog", "cat"] if chance >= 0.5 else ["cat", "dog"])
-        np.testing.assert_allclose([it.probability for it in row], sorted([chance, 1 - chance])[::-1], atol=1e-5)
-        assert row[0].logit == -row[1].logit >= 0
-    assert [it["saliency"].index for it in result.explained] == (p >= 0.5).astype(int).tolist()
+    for (best, other), chance in zip(result.predictions, p, strict=True):
+        assert (best.label, other.label) == (("dog", "cat") if chance >= 0.5 else ("cat", "dog"))
+        expected = sorted([chance, 1 - chance])[::-1]
+        np.testing.assert_allclose([best.probability, other.probability], expected, atol=1e-5)
+        assert best.logit == -other.logit >= 0
+    assert [explained["saliency"].index for explained in result.explained] == (p >= 0.5).astype(int).tolist()
     assert (result["saliency"].reshape(4, -1).max(1) > 0).all()
-    cat, dog = (client.saliency(images, signed=True, model="pets", target=it)["saliency"] for it in ("cat", "dog"))
-    np.testing.assert_array_equal(cat, -dog)
+    cat, dog = (client.saliency(images, signed=True, model="pets", target=label) for label in ("cat", "dog"))
+    np.testing.assert_array_equal(cat["saliency"], -dog["saliency"])
     both = client.saliency(images, model="pets", target=TopK(2))
     assert both["saliency"].shape == (4, 2, SIZE, SIZE)
     with pytest.raises(InvalidArgument, match="0…1"):
@@ -138,20 +142,19 @@ def test_one_sigmoid_unit_has_two_labelled_classes(client, folder):
         client.saliency(images, model="pets", target=ALL_UNITS)
 
 
-def test_the_command_line_draws_what_a_model_can_be_explained_by_and_says_what_it_leaves_out(target, tmp_path):
+def test_the_command_line_leaves_out_methods_that_a_model_does_not_support(target, tmp_path):
     Image.fromarray(taped_nets.images(1)[0]).save(tmp_path / "photo.png")
     command = [sys.executable, "-m", "convlens.client", "--server", target, "visualize", str(tmp_path / "photo.png")]
-    done = subprocess.run(
-        [*command, "--model", "residual", "-o", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "note: guided is left out: layer 'add'" in done.stderr
-    assert "'caffe' is assumed" in done.stderr
+    command += ["--model", "residual", "-o", str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "note: guided is left out: layer 'add'" in process.stderr
+    assert "'caffe' is assumed" in process.stderr
     with np.load(tmp_path / "photo" / "arrays.npz") as arrays:
         assert set(arrays) == {"saliency", "grad_cam"}
 
 
-def test_guided_backpropagation_alone_is_refused_where_activations_are_hidden(client):
+def test_only_guided_backpropagation_is_refused_for_activations_inside_a_taped_step(client):
     images = taped_nets.images(1)
     with pytest.raises(InvalidArgument, match=r"guided: layer 'add'.*inner") as refused:
         client.saliency(images, "guided", model="residual")

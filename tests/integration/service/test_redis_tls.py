@@ -1,11 +1,11 @@
-"""Redis over TLS: by a rediss:// URL, with its certificate checked by all that connect, and a client's own."""
+"""Redis over TLS by a rediss:// URL: every connection checks the certificate and can present a client's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from processes import Service
-from tls_front import tls_in_front
+from tls_proxy import tls_proxy
 
 from convlens.client import Client, GradCAM
 from convlens.jobs.queue.celery import celery_app
@@ -16,27 +16,30 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def certificates(tmp_path_factory):
     return ensure_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def port(own_valkey, made):
-    with tls_in_front(own_valkey.port, made, client_certificates=True) as port:
+def port(own_valkey, certificates):
+    """The port of a Redis that requires client certificates."""
+    with tls_proxy(own_valkey.port, certificates, client_certificates=True) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
-def query(made):
+def query(certificates):
+    """The query of a rediss:// URL with the CA and a client certificate."""
     files = {
-        "ssl_ca_certs": made.ca.certificate,
-        "ssl_certfile": made.client.certificate,
-        "ssl_keyfile": made.client.key,
+        "ssl_ca_certs": certificates.ca.certificate,
+        "ssl_certfile": certificates.client.certificate,
+        "ssl_keyfile": certificates.client.key,
     }
     return "&".join(f"{name}={path}" for name, path in files.items())
 
 
-def broker(url):
+def connect_broker(url):
+    """Connect to Redis as Celery does."""
     with celery_app(url).connection_for_write() as connection:
         connection.ensure_connection(max_retries=0, timeout=2)
 
@@ -53,30 +56,28 @@ def test_jobs_run_over_a_redis_that_speaks_only_mutual_tls(tmp_path, own_valkey,
     assert "insecure" not in "".join(path.read_text() for path in tmp_path.glob("*.log"))
 
 
-@pytest.mark.parametrize("part", ["ledger", "broker"])
-@pytest.mark.parametrize("why", ["another authority", "no authority given", "no client certificate"])
-def test_a_redis_that_is_not_to_be_trusted_is_not_talked_to(tmp_path, port, made, query, part, why):
+@pytest.mark.parametrize("part", ["queue", "broker"])
+@pytest.mark.parametrize("problem", ["another authority", "no authority given", "no client certificate"])
+def test_connections_with_untrusted_or_missing_certificates_fail(tmp_path, port, query, part, problem):
     other = ensure_certificates(tmp_path / "other")
-    ca, own = query.split("&", 1)
-    url = (
-        f"rediss://127.0.0.1:{port}/0?"
-        + {
-            "another authority": f"ssl_ca_certs={other.ca.certificate}&{own}",
-            "no authority given": own,
-            "no client certificate": ca,
-        }[why]
-    )
-    if part == "ledger":
+    ca, client_pair = query.split("&", 1)
+    queries = {
+        "another authority": f"ssl_ca_certs={other.ca.certificate}&{client_pair}",
+        "no authority given": client_pair,
+        "no client certificate": ca,
+    }
+    url = f"rediss://127.0.0.1:{port}/0?{queries[problem]}"
+    if part == "queue":
         with pytest.raises(RedisUnavailable):
             connect(url).ping()
     else:
         with pytest.raises(Exception, match=r"(?i)ssl|certificate|connection"):
-            broker(url)
+            connect_broker(url)
 
 
-@pytest.mark.parametrize("part", ["ledger", "broker"])
-def test_a_bare_rediss_url_checks_certificates_too(own_valkey, made, part):
-    with tls_in_front(own_valkey.port, made, client_certificates=False) as port:
+@pytest.mark.parametrize("part", ["queue", "broker"])
+def test_a_rediss_url_without_options_checks_certificates(own_valkey, certificates, part):
+    with tls_proxy(own_valkey.port, certificates, client_certificates=False) as port:
         url = f"rediss://127.0.0.1:{port}/0"
         with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
-            connect(url).ping() if part == "ledger" else broker(url)
+            connect(url).ping() if part == "queue" else connect_broker(url)

@@ -1,4 +1,4 @@
-"""What cannot be granted is refused before anything is queued: the code, the reason, the field, what is allowed."""
+"""Invalid requests are refused before a job is queued, with the code, the reason, the field and the allowed values."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ CAM = spec_pb2.Visualization(grad_cam=spec_pb2.GradCam())
 Target = spec_pb2.Target
 
 
-def good() -> spec_pb2.JobSpec:
+def valid() -> spec_pb2.JobSpec:
     return spec_pb2.JobSpec(model="null", images=[spec_pb2.Image(encoded=PHOTO)], visualizations=[CAM])
 
 
 def with_image(**source):
-    spec = good()
+    spec = valid()
     spec.images[0].CopyFrom(spec_pb2.Image(**source))
     return spec
 
 
 def changed(**fields):
-    spec = good()
+    """A valid spec with some fields replaced."""
+    spec = valid()
     for name, value in fields.items():
         spec.ClearField(name)
         spec.MergeFrom(spec_pb2.JobSpec(**{name: value}))
@@ -58,7 +59,7 @@ def cam(**options):
     return spec_pb2.Visualization(grad_cam=spec_pb2.GradCam(**options))
 
 
-def several(*units):
+def units_target(*units):
     return Target(indices=spec_pb2.UnitIndices(values=units))
 
 
@@ -143,14 +144,14 @@ REFUSED = {
         changed(targets=[Target(top_k=17)]),
     ],
     "spec.targets[1]": [
-        changed(images=[TINY] * 2, targets=[several(1), other]) for other in (several(1, 2), Target(index=1))
+        changed(images=[TINY] * 2, targets=[units_target(1), other]) for other in (units_target(1, 2), Target(index=1))
     ],
     "spec.targets[0].index": [
         *(changed(targets=[Target(index=i)]) for i in (-1, 1000)),
         changed(visualizations=[cam(layer="block1_conv1")], scored_layer="block2_conv1", targets=[Target(index=128)]),
     ],
-    "spec.targets[0].indices": [changed(targets=[several(*units)]) for units in ((), (1, 1))],
-    "spec.targets[0].indices.values[1]": [changed(targets=[several(1, 5000)])],
+    "spec.targets[0].indices": [changed(targets=[units_target(*units)]) for units in ((), (1, 1))],
+    "spec.targets[0].indices.values[1]": [changed(targets=[units_target(1, 5000)])],
     "spec.targets[0].top_k": [changed(targets=[Target(top_k=k)]) for k in (0, 1001)],
     "spec.scored_layer": [changed(scored_layer="nope")],
     "spec.predictions": [changed(predictions=n) for n in (-1, 1001)],
@@ -160,7 +161,7 @@ REFUSED = {
 
 
 def refusal(call):
-    """The code of a refused call, and its details by type."""
+    """Make a call that is refused, and return its code, its message and its details by type."""
     with pytest.raises(grpc.RpcError) as refused:
         call()
     status = rpc_status.from_call(refused.value)
@@ -174,30 +175,30 @@ def refusal(call):
 
 
 @pytest.mark.parametrize(("field", "spec"), [(field, spec) for field, all_ in REFUSED.items() for spec in all_])
-def test_a_field_that_cannot_be_granted_is_named_and_nothing_is_queued(stubs, field, spec):
+def test_an_invalid_field_is_named_and_no_job_is_queued(stubs, field, spec):
     before = len(stubs.jobs.ListJobs(job_pb2.ListJobsRequest()).jobs)
     code, message, details = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert [it.field for it in details["BadRequest"].field_violations] == [field]
+    assert [violation.field for violation in details["BadRequest"].field_violations] == [field]
     assert details["ErrorInfo"].reason == "INVALID_FIELD"
     assert field in message
     assert len(stubs.jobs.ListJobs(job_pb2.ListJobsRequest()).jobs) == before
 
 
-def test_every_way_to_ask_refuses_alike(stubs):
+def test_all_methods_refuse_an_invalid_spec_with_the_same_error(stubs):
     spec = changed(predictions=-1)
-    wanted = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
+    expected = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
     request = visualization_pb2.VisualizeRequest(spec=spec)
-    assert refusal(lambda: list(stubs.visualizations.Visualize(request))) == wanted
-    streamed = visualization_pb2.VisualizeStreamRequest(sequence=7, spec=spec)
-    (answer,) = stubs.visualizations.VisualizeStream(iter([streamed]))
-    assert (answer.sequence, answer.error.code) == (7, grpc.StatusCode.INVALID_ARGUMENT.value[0])
-    status = status_pb2.Status.FromString(answer.error.status)
-    assert (status.code, status.message) == (answer.error.code, wanted[1])
+    assert refusal(lambda: list(stubs.visualizations.Visualize(request))) == expected
+    stream_request = visualization_pb2.VisualizeStreamRequest(sequence=7, spec=spec)
+    (response,) = stubs.visualizations.VisualizeStream(iter([stream_request]))
+    assert (response.sequence, response.error.code) == (7, grpc.StatusCode.INVALID_ARGUMENT.value[0])
+    status = status_pb2.Status.FromString(response.error.status)
+    assert (status.code, status.message) == (response.error.code, expected[1])
     assert any(detail.Is(error_details_pb2.BadRequest.DESCRIPTOR) for detail in status.details)
 
 
-def test_a_request_over_the_limit_is_told_both_numbers(stubs):
+def test_the_error_of_a_too_large_request_gives_its_size_and_the_limit(stubs):
     request = job_pb2.SubmitJobRequest(spec=with_image(encoded=bytes(1 << 26)))
     code, message, details = refusal(lambda: stubs.jobs.SubmitJob(request))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -205,14 +206,14 @@ def test_a_request_over_the_limit_is_told_both_numbers(stubs):
     assert details["BadRequest"].field_violations[0].field == "request"
 
 
-def test_a_result_that_could_never_fit_is_told_with_both_numbers(stubs):
+def test_the_error_of_a_too_large_result_gives_its_size_and_the_limit(stubs):
     spec = REFUSED["spec.visualizations"][-1]
     _, message, _ = refusal(lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec)))
     assert str(64 * 2 * 224 * 224 * 64 * 4) in message
     assert str(1 << 30) in message
 
 
-def test_an_unknown_model_is_told_those_there_are(stubs):
+def test_the_error_of_an_unknown_model_lists_the_served_ones(stubs):
     for call in (
         lambda: stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=changed(model="vgg99"))),
         lambda: stubs.models.GetModel(model_pb2.GetModelRequest(name="vgg99")),
@@ -231,19 +232,19 @@ def test_an_unknown_model_is_told_those_there_are(stubs):
         (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(page_token="x")), "page_token"),
         (lambda s: s.jobs.ListJobs(job_pb2.ListJobsRequest(state=77)), "state"),
         (lambda s: s.models.GetModel(model_pb2.GetModelRequest()), "name"),
-        (lambda s: s.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=good(), request_id="no uuid")), "request_id"),
+        (lambda s: s.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=valid(), request_id="no uuid")), "request_id"),
     ],
 )
-def test_other_fields_are_named_too(stubs, call, field):
+def test_invalid_fields_of_other_requests_are_named(stubs, call, field):
     code, _, details = refusal(lambda: call(stubs))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert details["BadRequest"].field_violations[0].field == field
 
 
-def test_a_request_id_is_for_one_request(stubs):
+def test_a_request_id_cannot_be_reused_for_another_request(stubs):
     request_id = str(uuid.uuid4())
-    first = stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=good(), request_id=request_id)).job
-    assert stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=good(), request_id=request_id)).job.id == first.id
+    first = stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=valid(), request_id=request_id)).job
+    assert stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=valid(), request_id=request_id)).job.id == first.id
     other = job_pb2.SubmitJobRequest(spec=changed(predictions=3), request_id=request_id)
     code, _, details = refusal(lambda: stubs.jobs.SubmitJob(other))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -251,22 +252,22 @@ def test_a_request_id_is_for_one_request(stubs):
 
 
 @pytest.mark.parametrize("method", ["GetJob", "WatchJob", "CancelJob", "DeleteJob", "ReadJobResult"])
-def test_an_unknown_job_is_not_found_and_what_is_no_id_is_told(stubs, method):
-    def ask(job_id):
-        answer = getattr(stubs.jobs, method)(getattr(job_pb2, f"{method}Request")(id=job_id))
+def test_an_unknown_job_is_not_found_and_a_malformed_id_is_invalid(stubs, method):
+    def call(job_id):
+        response = getattr(stubs.jobs, method)(getattr(job_pb2, f"{method}Request")(id=job_id))
         if method in {"WatchJob", "ReadJobResult"}:
-            list(answer)
+            list(response)
 
-    code, _, details = refusal(lambda: ask("0" * 32))
+    code, _, details = refusal(lambda: call("0" * 32))
     assert code is grpc.StatusCode.NOT_FOUND
     assert details["ErrorInfo"].reason == "JOB_UNKNOWN"
     for text in ("nope", "", "A" * 32):
-        code, _, details = refusal(lambda text=text: ask(text))
+        code, _, details = refusal(lambda text=text: call(text))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert details["BadRequest"].field_violations[0].field == "id"
 
 
-def test_an_image_broken_inside_fails_its_job_alone(client):
+def test_a_truncated_image_fails_only_its_own_job(client):
     file = io.BytesIO()
     with Image.open(io.BytesIO(PHOTO)) as image:
         image.convert("RGB").save(file, "JPEG")
@@ -279,7 +280,7 @@ def test_an_image_broken_inside_fails_its_job_alone(client):
     assert client.saliency(PHOTO)["saliency"].shape == (1, 224, 224)
 
 
-def test_no_workers_and_a_full_queue_are_told_with_when_to_try_again(tmp_path, valkey):
+def test_missing_workers_and_a_full_queue_are_refused_with_a_retry_delay(tmp_path, valkey):
     with running(tmp_path, valkey, max_jobs=2) as service:
         _, target = service.server()
         with Client(target, timeout=3) as client, pytest.raises(Unavailable, match="convlens worker") as refused:
@@ -293,6 +294,6 @@ def test_no_workers_and_a_full_queue_are_told_with_when_to_try_again(tmp_path, v
                 impatient.visualize(PIXELS, [GradCAM()])
             assert refused.value.reason == "QUEUE_FULL"
             assert refused.value.retry_after > 0
-            assert client.grad_cam(PIXELS)["grad_cam"].shape == (1, 14, 14)  # tried again until there was room
+            assert client.grad_cam(PIXELS)["grad_cam"].shape == (1, 14, 14)  # retried by the SDK
             assert all(job.wait().state == job_pb2.JOB_STATE_SUCCEEDED for job in jobs)
         worker.terminate()

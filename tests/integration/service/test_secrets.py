@@ -1,4 +1,4 @@
-"""Passwords in Redis' URL are never told: not when Redis is away, or refuses them, or the URL cannot be read."""
+"""Passwords in Redis' URL are never logged: not if Redis is unreachable or refuses them, or the URL is malformed."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import redis
 from processes import until
 
 PASSWORD = "s3cr3t-pa55word"
-NOBODY = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
+UNREACHABLE = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
 
 
 @pytest.fixture
 def guarded(own_valkey):
-    """The URL of a Valkey that wants another password."""
+    """The URL, with a wrong password, of a Valkey that requires one."""
     with redis.Redis(port=own_valkey.port) as client:
         client.config_set("requirepass", "another")
         yield f"redis://:{PASSWORD}@127.0.0.1:{own_valkey.port}/0"
         client.config_set("requirepass", "")
 
 
-def told(module, url, *flags, log, sign):
-    """All that a process says until `sign` has come up twice, or until it has ended."""
+def run_until(module, url, *flags, log, message):
+    """Run a process until it has ended or logged `message` twice, and return its whole output."""
     env = os.environ | {"CONVLENS_REDIS_URL": url, "CONVLENS_LOG_LEVEL": "DEBUG"}
     command = [sys.executable, "-m", module, *flags]
-    with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as it:
-        until(lambda: it.poll() is not None or log.read_text().count(sign) > 1, 90)
+    with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
+        until(lambda: process.poll() is not None or log.read_text().count(message) > 1, 90)
         time.sleep(1)
-        it.terminate()
-        it.wait(40)
+        process.terminate()
+        process.wait(40)
     return log.read_text()
 
 
@@ -44,11 +44,13 @@ def told(module, url, *flags, log, sign):
         ("convlens.local.up", ["--port=0", "--model=null=null"]),
     ],
 )
-@pytest.mark.parametrize(("where", "sign"), [("unreachable", "127.0.0.1:1"), ("refusing", "invalid username-password")])
-def test_no_log_has_the_password_of_a_redis_that_does_not_let_in(tmp_path, guarded, module, flags, where, sign):
-    url = NOBODY if where == "unreachable" else guarded
-    log = told(module, url, *flags, log=tmp_path / "log", sign=sign)
-    assert sign in log
+@pytest.mark.parametrize(
+    ("problem", "message"), [("unreachable", "127.0.0.1:1"), ("refusing", "invalid username-password")]
+)
+def test_no_log_has_the_password_of_an_unusable_redis(tmp_path, guarded, module, flags, problem, message):
+    url = UNREACHABLE if problem == "unreachable" else guarded
+    log = run_until(module, url, *flags, log=tmp_path / "log", message=message)
+    assert message in log
     assert PASSWORD not in log
 
 
@@ -64,11 +66,11 @@ def test_no_log_has_the_password_of_a_redis_that_does_not_let_in(tmp_path, guard
     ],
     ids=["slash", "hash", "port", "scheme", "none"],
 )
-def test_a_url_that_cannot_be_read_is_refused_and_not_repeated(module, url):
+def test_a_malformed_url_is_refused_and_not_logged(module, url):
     env = os.environ | {"CONVLENS_REDIS_URL": url}
     command = [sys.executable, "-m", module]
-    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--redis-url: " in done.stderr
-    assert "%" in done.stderr  # how such a password is written
-    assert PASSWORD not in done.stderr
+    process = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "--redis-url: " in process.stderr
+    assert "%" in process.stderr  # the message explains percent encoding
+    assert PASSWORD not in process.stderr

@@ -1,4 +1,4 @@
-"""Who gets in: certificates both ways, tokens with roles, both replaced while it serves; and what stays open."""
+"""Authentication and authorization: mutual TLS, tokens with roles, and the methods that stay open."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from credentials import client_tls, new_token
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import until
-from secured import client_tls, new_token
+from resource_usage import peak
 
 from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied, Unauthenticated, Unavailable
 from convlens.client.stubs import Stubs
@@ -26,28 +26,28 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 Code = grpc.StatusCode
 
 
-class Secured:
-    """A service with mutual TLS and tokens for two tenants, a reader and an admin."""
+class SecuredServer:
+    """A server with mutual TLS and tokens for two tenants, a reader and an admin, and a worker of `null`."""
 
     def __init__(self, folder, start_service) -> None:
-        self.made = ensure_certificates(folder / "tls")
-        self.file = folder / "tokens.toml"
-        self.acme = new_token(self.file, "acme", "read", "submit")
-        self.globex = new_token(self.file, "globex", "read", "submit")
-        self.reader = new_token(self.file, "acme", "read")
-        self.boss = new_token(self.file, "operators", "admin")
+        self.certificates = ensure_certificates(folder / "tls")
+        token_file = folder / "tokens.toml"
+        self.acme = new_token(token_file, "acme", "read", "submit")
+        self.globex = new_token(token_file, "globex", "read", "submit")
+        self.reader = new_token(token_file, "acme", "read")
+        self.admin = new_token(token_file, "operators", "admin")
         self.health = f"unix:{folder}/health"
         service = start_service(
-            tls_cert=self.made.server.certificate,
-            tls_key=self.made.server.key,
-            tls_client_ca=self.made.ca.certificate,
-            tokens=self.file,
+            tls_cert=self.certificates.server.certificate,
+            tls_key=self.certificates.server.key,
+            tls_client_ca=self.certificates.ca.certificate,
+            tokens=token_file,
             health_address=self.health,
             log_level="DEBUG",
         )
         service.worker("null=null")
         self.process, self.target = service.server()
-        self.tls = client_tls(self.made)
+        self.tls = client_tls(self.certificates)
 
     def client(self, token=None, kind=Client, **options):
         return kind(self.target, token=token, **{"tls": self.tls, "timeout": 60} | options)
@@ -58,30 +58,30 @@ class Secured:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory, start_service):
-    return Secured(tmp_path_factory.mktemp("secured"), start_service)
+    return SecuredServer(tmp_path_factory.mktemp("secured"), start_service)
 
 
 @pytest.fixture(scope="module")
 def other_ca(tmp_path_factory):
-    """Certificates as good as the server's, by somebody else."""
+    """Valid certificates of another authority."""
     return ensure_certificates(tmp_path_factory.mktemp("other"))
 
 
-def ask(channel, method, token=None, request=b""):
-    """The status of a bare call of any method, with a token or none."""
+def call(channel, method, token=None, request=b""):
+    """Call any method with raw bytes, and return the call or its error; both have a status code."""
     metadata = [("authorization", f"Bearer {token}")] if token else []
-    call = channel.stream_stream(method)(iter([request]), metadata=metadata, timeout=30)
+    responses = channel.stream_stream(method)(iter([request]), metadata=metadata, timeout=30)
     try:
-        list(call)
+        list(responses)
     except grpc.RpcError as error:
         return error
-    return call
+    return responses
 
 
 # --- certificates ---
 
 
-async def test_two_tenants_are_served_over_mutual_tls(secured):
+async def test_tenants_are_served_over_mutual_tls(secured):
     for token in (secured.acme, secured.globex):
         with secured.client(token) as client:
             assert client.saliency(IMAGE)["saliency"].shape == (1, 224, 224)
@@ -91,26 +91,26 @@ async def test_two_tenants_are_served_over_mutual_tls(secured):
             assert (await client.grad_cam(IMAGE))["grad_cam"].shape == (1, 14, 14)
 
 
-def test_a_server_of_another_authority_is_not_trusted_and_not_asked_twice(secured, other_ca):
-    wrong = TLS(other_ca.ca.certificate, secured.made.client.certificate, secured.made.client.key)
+def test_a_server_of_another_authority_is_not_trusted_and_the_call_not_retried(secured, other_ca):
+    wrong = TLS(other_ca.ca.certificate, secured.certificates.client.certificate, secured.certificates.client.key)
     for tls in (wrong, True):
-        began = time.monotonic()
+        start = time.monotonic()
         with secured.client(secured.acme, tls=tls) as client, pytest.raises(Unauthenticated) as caught:
             client.models()
         assert caught.value.reason == "SERVER_UNTRUSTED"
         assert secured.target in caught.value.message
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("shown", ["none", "another authority's", "plaintext"])
-def test_no_client_without_a_certificate_gets_in_whatever_its_token(secured, other_ca, shown):
-    ca = secured.made.ca.certificate
+@pytest.mark.parametrize("certificate", ["none", "another authority's", "plaintext"])
+def test_no_client_without_a_valid_certificate_is_served_whatever_its_token(secured, other_ca, certificate):
+    ca = secured.certificates.ca.certificate
     tls = {
         "none": TLS(ca),
         "another authority's": TLS(ca, other_ca.client.certificate, other_ca.client.key),
         "plaintext": None,
-    }[shown]
-    with secured.client(secured.boss, tls=tls, timeout=3) as client, pytest.raises(Unavailable):
+    }[certificate]
+    with secured.client(secured.admin, tls=tls, timeout=3) as client, pytest.raises(Unavailable):
         client.models()
 
 
@@ -118,25 +118,25 @@ def test_no_client_without_a_certificate_gets_in_whatever_its_token(secured, oth
 
 
 @pytest.mark.parametrize("method", REQUIRED_ROLES)
-def test_every_method_needs_a_known_token_with_its_role(secured, method):
+def test_every_method_requires_a_known_token_with_its_role(secured, method):
     with secured.channel() as channel:
-        missing = ask(channel, method)
-        wrong = ask(channel, method, secured.acme.swapcase())
-        reading = ask(channel, method, secured.reader)
-        admin = ask(channel, method, secured.boss)
+        missing = call(channel, method)
+        unknown = call(channel, method, secured.acme.swapcase())
+        reader = call(channel, method, secured.reader)
+        admin = call(channel, method, secured.admin)
     assert (missing.code(), missing.details()) == (
         Code.UNAUTHENTICATED, "this server needs one `authorization: Bearer TOKEN`"
     )  # fmt: skip
-    assert wrong.code() is Code.UNAUTHENTICATED
+    assert unknown.code() is Code.UNAUTHENTICATED
     assert admin.code() not in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
     if REQUIRED_ROLES[method] is Role.READ:
-        assert reading.code() not in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
+        assert reader.code() not in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
     else:
-        assert reading.code() is Code.PERMISSION_DENIED
-        assert reading.details() == f"{method.split('/')[-1]} needs the role submit, which this token of acme lacks"
+        assert reader.code() is Code.PERMISSION_DENIED
+        assert reader.details() == f"{method.split('/')[-1]} needs the role submit, which this token of acme lacks"
 
 
-async def test_the_sdk_says_what_is_missing(secured):
+async def test_the_sdk_reports_a_missing_token_or_role(secured):
     for token, reason in ((None, "TOKEN_MISSING"), ("no-token-of-ours", "TOKEN_UNKNOWN")):
         with secured.client(token) as client, pytest.raises(Unauthenticated) as caught:
             client.saliency(IMAGE)
@@ -161,52 +161,44 @@ async def test_the_sdk_says_what_is_missing(secured):
     ],
     ids=str,
 )
-def test_a_token_is_shown_once_and_as_a_bearers(secured, metadata):
-    shown = [(name, value.replace("TOKEN", secured.boss)) for name, value in metadata]
+def test_a_token_has_to_be_sent_once_and_as_a_bearer_token(secured, metadata):
+    metadata = [(name, value.replace("TOKEN", secured.admin)) for name, value in metadata]
     with secured.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-        Stubs(channel).models.ListModels(job_pb2.ListJobsRequest(), metadata=shown, timeout=30)
+        Stubs(channel).models.ListModels(job_pb2.ListJobsRequest(), metadata=metadata, timeout=30)
     assert caught.value.code() is Code.UNAUTHENTICATED
 
 
-def test_the_scheme_is_written_in_any_case(secured):
+def test_the_bearer_scheme_is_case_insensitive(secured):
     with secured.channel() as channel:
         assert Stubs(channel).models.ListModels(
-            job_pb2.ListJobsRequest(), metadata=[("authorization", f"bearer {secured.boss}")], timeout=30
+            job_pb2.ListJobsRequest(), metadata=[("authorization", f"bearer {secured.admin}")], timeout=30
         )
 
 
-def test_what_a_stranger_sends_is_refused_unread(secured):
-    image = (
-        spec_pb2.Image(encoded=os.urandom(48 << 20)) if "encoded" in spec_pb2.Image.DESCRIPTOR.fields_by_name else None
-    )
-    spec = spec_pb2.JobSpec(images=[image]) if image else spec_pb2.JobSpec(model="x" * (48 << 20))
+def test_a_request_with_an_unknown_token_is_refused_unread(secured):
+    spec = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=os.urandom(48 << 20))])
     request = visualization_pb2.VisualizeRequest(spec=spec).SerializeToString()
-    before = _peak_memory(secured.process)
+    before = peak(secured.process)
     with secured.channel() as channel:
         for _ in range(4):
             method = "/convlens.v1.VisualizationService/Visualize"
-            assert ask(channel, method, "wrong", request).code() is Code.UNAUTHENTICATED
-    assert _peak_memory(secured.process) - before < 24 << 20
+            assert call(channel, method, "wrong", request).code() is Code.UNAUTHENTICATED
+    assert peak(secured.process) - before < 24 << 20
     with secured.client(secured.acme) as client:
         assert client.models()
 
 
-def _peak_memory(process):
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+# --- open methods ---
 
 
-# --- what stays open, and what can be closed ---
-
-
-def test_health_is_open_to_strangers_and_its_own_address_answers_nothing_else(secured):
+def test_health_needs_no_token_and_the_health_address_serves_nothing_else(secured):
     request = health_pb2.HealthCheckRequest()
     with secured.channel() as channel:
         assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status == 1
     with grpc.insecure_channel(secured.health) as channel:
         assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status == 1
         for method in (*REQUIRED_ROLES, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"):
-            assert ask(channel, method, secured.boss).code() is Code.UNIMPLEMENTED
+            assert call(channel, method, secured.admin).code() is Code.UNIMPLEMENTED
 
 
 def test_the_containers_check_works_over_the_health_address(secured):
@@ -215,24 +207,24 @@ def test_the_containers_check_works_over_the_health_address(secured):
         command = [sys.executable, "-m", "convlens.server.check"]
         return subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
-    tls = {"tls_cert": secured.made.server.certificate, "tls_key": secured.made.server.key}
+    tls = {"tls_cert": secured.certificates.server.certificate, "tls_key": secured.certificates.server.key}
     assert check(**tls, health_address=secured.health).returncode == 0
-    told = check(**tls)
-    assert told.returncode == 1
-    assert "needs a health_address" in told.stderr
+    process = check(**tls)
+    assert process.returncode == 1
+    assert "needs a health_address" in process.stderr
 
 
-def test_unknown_methods_are_told_as_such(secured):
+def test_unknown_methods_are_unimplemented(secured):
     with secured.channel() as channel:
-        assert ask(channel, "/convlens.v1.JobService/StealJob", secured.acme).code() is Code.UNIMPLEMENTED
+        assert call(channel, "/convlens.v1.JobService/StealJob", secured.acme).code() is Code.UNIMPLEMENTED
 
 
-# --- the command line, and the logs ---
+# --- command line and logs ---
 
 
-@pytest.mark.parametrize("by", ["flags", "variables"])
-def test_the_command_line_shows_certificate_and_token(secured, by):
-    given = {
+@pytest.mark.parametrize("source", ["flags", "variables"])
+def test_the_command_line_sends_certificate_and_token(secured, source):
+    settings = {
         "server": secured.target,
         "ca": secured.tls.ca,
         "cert": secured.tls.certificate,
@@ -240,22 +232,22 @@ def test_the_command_line_shows_certificate_and_token(secured, by):
         "token": secured.acme,
     }
     env = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    words = []
-    if by == "flags":
-        words = [f"--{name}={value}" for name, value in given.items()]
+    flags = []
+    if source == "flags":
+        flags = [f"--{name}={value}" for name, value in settings.items()]
     else:
-        env |= {f"CONVLENS_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "convlens.client", *words, "models"]
-    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "null" in done.stdout
+        env |= {f"CONVLENS_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "convlens.client", *flags, "models"]
+    process = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "null" in process.stdout
 
 
 def test_no_token_is_in_any_log(secured, tmp_path_factory):
-    """Last here, after all that was refused and let in, at the level DEBUG."""
+    """Has to be the last test here: it reads the DEBUG logs of all calls before it."""
     logs = [path for path in tmp_path_factory.getbasetemp().glob("*/*.log") if "convlens" in path.name]
     until(lambda: any("reason=TOKEN_UNKNOWN" in path.read_text() for path in logs))
-    told = "".join(path.read_text() for path in logs)
-    assert "convlens_" not in told
-    for token in (secured.acme, secured.globex, secured.reader, secured.boss, secured.acme.swapcase()):
-        assert token not in told
+    text = "".join(path.read_text() for path in logs)
+    assert "convlens_" not in text
+    for token in (secured.acme, secured.globex, secured.reader, secured.admin, secured.acme.swapcase()):
+        assert token not in text

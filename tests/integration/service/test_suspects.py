@@ -1,4 +1,4 @@
-"""A worker that has jobs in hand while a suspect waits for it to be idle."""
+"""A worker with running jobs while a suspect waits until the worker is idle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convlens.jobs.runtime.redis_client import connect
 IMAGE = np.zeros((224, 224, 3), np.uint8)
 
 
-def test_a_worker_waits_for_its_jobs_to_end_and_does_not_ask_for_others_meanwhile(tmp_path, own_valkey):
+def test_a_worker_with_a_suspect_waiting_finishes_its_jobs_without_claiming_in_a_loop(tmp_path, own_valkey):
     redis = connect(f"redis://127.0.0.1:{own_valkey.port}/0")
     with running(tmp_path, own_valkey, lease=1) as service:
         killed = service.worker("null=null,device_ms=60000+0", flags=("--consumers", "1"))
@@ -30,6 +30,6 @@ def test_a_worker_waits_for_its_jobs_to_end_and_does_not_ask_for_others_meanwhil
             scripts = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
             time.sleep(1)
             assert first.status().state == JobState.RUNNING
-            assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - scripts < 100  # of all processes
+            assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - scripts < 100  # by all processes
             first.result()
             assert suspect.result()["saliency"].shape == (1, 224, 224)

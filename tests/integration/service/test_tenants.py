@@ -1,4 +1,4 @@
-"""Tenants see their own jobs and nobody else's: knowing an id is not enough. An admin sees all."""
+"""A tenant can reach only its own jobs, even if it knows the id of another; an admin can reach all jobs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import uuid
 import grpc
 import numpy as np
 import pytest
+from credentials import new_token
 from processes import running, until
-from secured import new_token
 
 from convlens.client import Client, GradCAM, Overloaded
 from convlens.client.stubs import Stubs
@@ -23,13 +23,13 @@ Code = grpc.StatusCode
 
 
 def photo():
-    """One that nobody has asked about before, so that its job is computed."""
+    """A random photo, so that no cached result exists."""
     return RANDOM.integers(0, 256, (224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    """The tokens of two tenants and an admin, and their file."""
+    """The tokens of two tenants and an admin by tenant, and their file."""
     file = tmp_path_factory.mktemp("tokens") / "tokens.toml"
     roles = {"acme": "submit", "globex": "submit", "operators": "admin"}
     return {tenant: new_token(file, tenant, role, "read") for tenant, role in roles.items()} | {"file": file}
@@ -43,22 +43,22 @@ def target(start_service, tokens):
 
 
 @pytest.fixture
-def of(target, tokens):
-    """Clients of tenants, by name."""
+def client_of(target, tokens):
+    """A function that creates a client of a tenant."""
     with contextlib.ExitStack() as stack:
         yield lambda tenant: stack.enter_context(Client(target, token=tokens[tenant], timeout=60))
 
 
 @pytest.fixture
 def calls(target, tokens):
-    """A bare call of a job's method by a tenant: its status code, and the messages that came."""
+    """A function that calls a method of JobService as a tenant; returns the status code and the responses."""
 
     def call(tenant, method, request):
         with grpc.insecure_channel(target) as channel:
             metadata = [("authorization", f"Bearer {tokens[tenant]}")]
             try:
-                answer = getattr(Stubs(channel).jobs, method)(request, metadata=metadata, timeout=30)
-                return Code.OK, list(answer) if isinstance(answer, grpc.Call) else [answer]
+                response = getattr(Stubs(channel).jobs, method)(request, metadata=metadata, timeout=30)
+                return Code.OK, list(response) if isinstance(response, grpc.Call) else [response]
             except grpc.RpcError as error:
                 return error.code(), error.details()
 
@@ -74,72 +74,76 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("ended", [True, False], ids=["ended", "live"])
+@pytest.mark.parametrize("has_ended", [True, False], ids=["ended", "live"])
 @pytest.mark.parametrize("method", REQUESTS)
-def test_another_tenants_job_is_as_unknown_as_one_that_never_was(of, calls, method, ended):
-    job = of("acme").submit(photo(), [GradCAM()])
-    if ended:
+def test_another_tenants_job_is_not_found_like_an_unknown_one(client_of, calls, method, has_ended):
+    job = client_of("acme").submit(photo(), [GradCAM()])
+    if has_ended:
         job.result()
-    nobodys = calls("globex", method, REQUESTS[method](id=job.id[::-1]))
-    others = calls("globex", method, REQUESTS[method](id=job.id))
-    assert (nobodys[0], others[0]) == (Code.NOT_FOUND, Code.NOT_FOUND)
-    assert others[1].replace(job.id, "ID") == nobodys[1].replace(job.id[::-1], "ID")
+    unknown_code, unknown_message = calls("globex", method, REQUESTS[method](id=job.id[::-1]))
+    code, message = calls("globex", method, REQUESTS[method](id=job.id))
+    assert (unknown_code, code) == (Code.NOT_FOUND, Code.NOT_FOUND)
+    assert message.replace(job.id, "ID") == unknown_message.replace(job.id[::-1], "ID")
     assert job.result()["grad_cam"].shape == (1, 14, 14)  # it was neither cancelled nor deleted
 
 
 @pytest.mark.parametrize("method", ["GetJob", "WatchJob", "ReadJobResult", "DeleteJob"])
-@pytest.mark.parametrize("who", ["acme", "operators"])
-def test_its_tenant_and_an_admin_reach_an_ended_job(of, calls, method, who):
-    job = of("acme").submit(photo(), [GradCAM()])
+@pytest.mark.parametrize("tenant", ["acme", "operators"])
+def test_its_tenant_and_an_admin_can_reach_an_ended_job(client_of, calls, method, tenant):
+    job = client_of("acme").submit(photo(), [GradCAM()])
     job.result()
-    code, parts = calls(who, method, REQUESTS[method](id=job.id))
+    code, responses = calls(tenant, method, REQUESTS[method](id=job.id))
     assert code is Code.OK
-    assert parts
+    assert responses
 
 
-def test_an_admin_cancels_anybodys_job(of):
-    jobs = [of("acme").submit(photo(), [GradCAM()]) for _ in range(10)]
-    assert of("operators").job(jobs[-1].id).cancel().state == job_pb2.JOB_STATE_CANCELLED
+def test_an_admin_can_cancel_any_tenants_job(client_of):
+    jobs = [client_of("acme").submit(photo(), [GradCAM()]) for _ in range(10)]
+    assert client_of("operators").job(jobs[-1].id).cancel().state == job_pb2.JOB_STATE_CANCELLED
 
 
-def test_a_list_has_ones_own_jobs_page_by_page_and_an_admins_all(of, calls):
-    mine = {of("acme").submit(photo(), [GradCAM()]).id for _ in range(3)}
-    theirs = {of("globex").submit(photo(), [GradCAM()]).id for _ in range(3)}
-    assert mine <= {it.id for it in of("acme").jobs()}
-    assert not theirs & {it.id for it in of("acme").jobs()}
-    assert not mine & {it.id for it in of("globex").jobs()}
-    assert mine | theirs <= {it.id for it in of("operators").jobs()}
-    seen, page = set(), job_pb2.ListJobsResponse(next_page_token="")
+def test_a_tenants_list_has_its_own_jobs_and_an_admins_list_all_jobs(client_of, calls):
+    acme = {client_of("acme").submit(photo(), [GradCAM()]).id for _ in range(3)}
+    globex = {client_of("globex").submit(photo(), [GradCAM()]).id for _ in range(3)}
+
+    def listed_ids(tenant):
+        return {status.id for status in client_of(tenant).jobs()}
+
+    assert acme <= listed_ids("acme")
+    assert not globex & listed_ids("acme")
+    assert not acme & listed_ids("globex")
+    assert acme | globex <= listed_ids("operators")
+    ids, page = set(), job_pb2.ListJobsResponse(next_page_token="")
     while True:
         _, [page] = calls("globex", "ListJobs", job_pb2.ListJobsRequest(page_size=1, page_token=page.next_page_token))
-        seen |= {it.id for it in page.jobs}
+        ids |= {job.id for job in page.jobs}
         if not page.next_page_token:
             break
-    assert theirs <= seen
-    assert not mine & seen
+    assert globex <= ids
+    assert not acme & ids
 
 
-def test_one_request_id_is_two_jobs_for_two_tenants(of):
-    """Though they ask for different things, neither learns that the other used it."""
-    same, image = str(uuid.uuid4()), photo()
-    mine = of("acme").submit(image, [GradCAM()], request_id=same)
-    theirs = of("globex").submit(photo(), [GradCAM()], request_id=same)
-    assert mine.id != theirs.id
-    assert of("acme").submit(image, [GradCAM()], request_id=same).id == mine.id
+def test_the_same_request_id_of_two_tenants_makes_two_jobs(client_of):
+    """A different request under an id of another tenant is not refused, which would reveal that the id is in use."""
+    request_id, image = str(uuid.uuid4()), photo()
+    acme = client_of("acme").submit(image, [GradCAM()], request_id=request_id)
+    globex = client_of("globex").submit(photo(), [GradCAM()], request_id=request_id)
+    assert acme.id != globex.id
+    assert client_of("acme").submit(image, [GradCAM()], request_id=request_id).id == acme.id
 
 
-def test_nobody_learns_from_the_cache_what_another_tenant_asked(of):
+def test_cached_results_are_not_shared_between_tenants(client_of):
     image = photo()
-    of("acme").submit(image, [GradCAM()]).result()
-    theirs = of("globex").submit(image, [GradCAM()])
-    theirs.result()
-    assert not theirs.status().cached
-    again = of("acme").submit(image, [GradCAM()])
-    again.result()
-    assert again.status().cached
+    client_of("acme").submit(image, [GradCAM()]).result()
+    other = client_of("globex").submit(image, [GradCAM()])
+    other.result()
+    assert not other.status().cached
+    repeated = client_of("acme").submit(image, [GradCAM()])
+    repeated.result()
+    assert repeated.status().cached
 
 
-def test_a_tenant_is_held_to_its_rate_by_all_servers_together_and_the_sdk_comes_again(tmp_path, valkey, tokens):
+def test_all_servers_together_enforce_a_tenants_rate_and_the_sdk_retries(tmp_path, valkey, tokens):
     with running(tmp_path, valkey, tokens=tokens["file"], tenant_rate=0.5, tenant_burst=0) as service:
         service.worker("null=null")
         targets = [service.server()[1] for _ in range(2)]
@@ -149,7 +153,7 @@ def test_a_tenant_is_held_to_its_rate_by_all_servers_together_and_the_sdk_comes_
             limits = first.server_info().limits
             assert (limits.tenant_rate, limits.tenant_burst) == (0.5, 0)
             image = photo()
-            began = time.monotonic()
+            start = time.monotonic()
             first.submit(np.stack([image] * 2), [GradCAM()])
             with Client(targets[1], token=tokens["acme"], timeout=2) as hasty, pytest.raises(Overloaded) as refused:
                 hasty.submit(image, [GradCAM()])
@@ -157,11 +161,11 @@ def test_a_tenant_is_held_to_its_rate_by_all_servers_together_and_the_sdk_comes_
             assert 0 < refused.value.retry_after <= 4
             other.submit(image, [GradCAM()])
             assert second.grad_cam(image)["grad_cam"].shape == (1, 14, 14)
-            assert time.monotonic() - began >= 4  # two images at half of one a second
+            assert time.monotonic() - start >= 4  # two images at half an image a second
 
 
-def test_a_rate_without_tenants_is_refused_at_the_start():
+def test_a_server_with_a_tenant_rate_and_no_tokens_does_not_start():
     command = [sys.executable, "-m", "convlens.server", "--tenant-rate", "5"]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    assert "--tenant-rate: Value error, needs tokens" in ended.stderr
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 2
+    assert "--tenant-rate: Value error, needs tokens" in process.stderr

@@ -1,4 +1,4 @@
-"""A whole answer in one message: what a stream gives, or refused before anything is computed."""
+"""A whole result in one message: equal to the streamed one, or refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE = spec_pb2.JobSpec(images=[IMAGE] * 6, visualizations=[SALIENCY])
 
 @pytest.fixture(scope="module")
 def null_target(start_service, tmp_path_factory):
-    """Payloads in a folder, and a model whose jobs take long."""
+    """The target of a service with payloads in a folder and a model whose jobs take a minute."""
     service = start_service(payload_dir=tmp_path_factory.mktemp("payloads"))
     service.worker("null=null", "slow=null,device_ms=60000+0")
     return service.server()[1]
@@ -34,18 +34,17 @@ def jobs(stubs):
     return list(stubs.jobs.ListJobs(ListJobsRequest(page_size=1000)).jobs)
 
 
-def test_one_message_has_what_a_stream_has(stubs):
+def test_a_unary_response_equals_the_streamed_one(stubs):
     spec = spec_pb2.JobSpec(images=[IMAGE], visualizations=[SALIENCY], fresh=True)
     header = stubs.visualizations.VisualizeUnary(VisualizeUnaryRequest(spec=spec)).header
-    streamed = next(
-        p.header for p in stubs.visualizations.Visualize(VisualizeRequest(spec=spec)) if p.HasField("header")
-    )
+    responses = stubs.visualizations.Visualize(VisualizeRequest(spec=spec))
+    streamed = next(response.header for response in responses if response.HasField("header"))
     assert header.data == streamed.data
     assert len(header.data) == header.total_bytes == 224 * 224 * 4
     assert (header.tensors, header.images) == (streamed.tensors, streamed.images)
 
 
-def test_a_result_that_is_too_large_for_it_is_refused_before_it_is_queued(stubs):
+def test_a_result_too_large_for_one_message_is_refused_before_it_is_queued(stubs):
     before = len(jobs(stubs))
     with pytest.raises(grpc.RpcError) as caught:
         stubs.visualizations.VisualizeUnary(VisualizeUnaryRequest(spec=LARGE))
@@ -58,34 +57,36 @@ def test_a_result_that_is_too_large_for_it_is_refused_before_it_is_queued(stubs)
     assert len(jobs(stubs)) == before
 
 
-def test_a_call_that_goes_away_cancels_its_job(stubs):
+def test_a_cancelled_call_cancels_its_job(stubs):
     spec = spec_pb2.JobSpec(images=[IMAGE], visualizations=[SALIENCY], model="slow")
-    before = {it.id for it in jobs(stubs)}
+    before = {job.id for job in jobs(stubs)}
     call = stubs.visualizations.VisualizeUnary.future(VisualizeUnaryRequest(spec=spec))
-    (job,) = until(lambda: [it for it in jobs(stubs) if it.id not in before])
+    (new_id,) = until(lambda: {job.id for job in jobs(stubs)} - before)
     call.cancel()
-    until(lambda: next(it for it in jobs(stubs) if it.id == job.id).state == JOB_STATE_CANCELLED)
+    until(lambda: next(job for job in jobs(stubs) if job.id == new_id).state == JOB_STATE_CANCELLED)
 
 
 def record_calls(session, monkeypatch):
-    """The names of the methods that a client calls from now on."""
-    called = []
+    """Return a list to which the names of the methods that a client calls are appended."""
+    names = []
     stubs = session.stubs.visualizations
     for name in ("VisualizeUnary", "Visualize"):
-        monkeypatch.setattr(stubs, name, Noted(getattr(stubs, name), name, called))
-    return called
+        monkeypatch.setattr(stubs, name, RecordingMethod(getattr(stubs, name), name, names))
+    return names
 
 
-class Noted:
-    def __init__(self, method, name, called):
-        self.method, self.name, self.called = method, name, called
+class RecordingMethod:
+    """A method of a stub that appends its name to a list in each call."""
+
+    def __init__(self, method, name, names):
+        self.method, self.name, self.names = method, name, names
 
     def __call__(self, *args, **options):
-        self.called.append(self.name)
+        self.names.append(self.name)
         return self.method(*args, **options)
 
     def with_call(self, *args, **options):
-        self.called.append(self.name)
+        self.names.append(self.name)
         return self.method.with_call(*args, **options)
 
 
@@ -95,28 +96,28 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("asked", "target", "calls"), CASES.values(), ids=CASES)
-def test_the_clients_ask_for_one_message_where_it_will_do(null_target, monkeypatch, asked, target, calls):
+@pytest.mark.parametrize(("visualizations", "target", "calls"), CASES.values(), ids=CASES)
+def test_clients_use_a_unary_call_where_it_suffices(null_target, monkeypatch, visualizations, target, calls):
     with Client(null_target, timeout=60) as client:
-        called = record_calls(client._calls.transport.session(), monkeypatch)
-        result = client.visualize(PIXELS, asked, model="null", target=target)
-        assert called == calls
+        names = record_calls(client._calls.transport.session(), monkeypatch)
+        result = client.visualize(PIXELS, visualizations, model="null", target=target)
+        assert names == calls
 
-    async def ask():
+    async def visualize():
         async with AsyncClient(null_target, timeout=60) as client:
-            called = record_calls(await client._calls.transport.session(), monkeypatch)
-            return await client.visualize(PIXELS, asked, model="null", target=target), called
+            names = record_calls(await client._calls.transport.session(), monkeypatch)
+            return await client.visualize(PIXELS, visualizations, model="null", target=target), names
 
-    found, called = asyncio.run(ask())
-    assert called == calls
-    assert list(found) == list(result)
-    for name in found:
-        np.testing.assert_array_equal(found[name], result[name])
+    asynchronous_result, names = asyncio.run(visualize())
+    assert names == calls
+    assert list(asynchronous_result) == list(result)
+    for name, array in asynchronous_result.items():
+        np.testing.assert_array_equal(array, result[name])
     assert result["saliency"].shape == ((1, 6, 224, 224) if target else (1, 224, 224))
 
 
-def test_several_images_come_as_a_stream(null_target, monkeypatch):
+def test_results_of_several_images_are_streamed(null_target, monkeypatch):
     with Client(null_target, timeout=60) as client:
-        called = record_calls(client._calls.transport.session(), monkeypatch)
+        names = record_calls(client._calls.transport.session(), monkeypatch)
         assert client.saliency([PIXELS] * 6, model="null")["saliency"].shape == (6, 224, 224)
-        assert called == ["Visualize"]
+        assert names == ["Visualize"]

@@ -1,1 +1,1 @@
-"""Faults under load: a stack of real processes, callers with known right answers, a table of faults, one runner."""
+"""Fault injection under load: a stack of real processes, jobs with known results, a table of faults, a runner."""

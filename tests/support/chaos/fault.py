@@ -1,4 +1,4 @@
-"""What a fault is: a row of the table."""
+"""A fault: one row of the table."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 from convlens.client import ConvlensError
 
 if TYPE_CHECKING:
+    from chaos.cases import Case
     from chaos.load import Load
-    from chaos.questions import Question
     from chaos.stack import Stack
 
 
-PATIENCE = 60.0
+CALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is done to a stack under load, and undone."""
+    """Something that is done to a stack under load and undone."""
 
     name: str
-    act: Callable[[Stack, Load], None]
-    """Does it, sees that it has hit, and ends it."""
-    seen: str
-    """What a caller of the SDK sees; docs/reliability.md says the same."""
+    inject: Callable[[Stack, Load], None]
+    """Injects the fault, checks that it took effect, and ends it."""
+    effect: str
+    """What a caller of the SDK sees; docs/reliability.md has the same text."""
     errors: tuple[type[ConvlensError], ...] = ()
-    """What a caller may meet and ask again after, beyond what the SDK itself tries again."""
-    patience: float = PATIENCE
-    """Seconds that a call may take."""
-    fails: Mapping[Question, str] = field(default_factory=dict)
-    """Questions that cannot be answered under it, and the reason that their callers are told."""
+    """Errors after which a caller repeats its call, beyond those that the SDK retries itself."""
+    call_seconds: float = CALL_SECONDS
+    """Timeout of each call in seconds."""
+    failing: Mapping[Case, str] = field(default_factory=dict)
+    """Cases whose jobs must fail under the fault, and the reason in the error."""

@@ -1,4 +1,4 @@
-"""Steady load: callers that ask questions with known answers, and the account of what became of each."""
+"""Steady load: callers that run jobs with known results, and a record of how each job ended."""
 
 from __future__ import annotations
 
@@ -12,184 +12,189 @@ from dataclasses import dataclass, field
 
 from processes import until
 
-from chaos.fault import PATIENCE
-from chaos.questions import Question, null, scenes
+from chaos.cases import Case, null, scenes
+from chaos.fault import CALL_SECONDS
 from chaos.stack import Stack
 from convlens.client import Client, ConvlensError, Job
 from convlens.v1 import job_pb2
 
 CALLERS = 4
 JOB_SECONDS = 120.0
-AGAIN = 0.3
-"""Seconds that a caller waits who asks again after an error."""
+RETRY_SECONDS = 0.3
+"""Pause of a caller before it repeats a call that met an error."""
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
-    """One job from the asking to what became of it."""
+class Submission:
+    """One job, from the first call for it to its end."""
 
-    question: Question
+    case: Case
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    asked: float = field(default_factory=time.monotonic)
-    ended: float | None = None
+    started_at: float = field(default_factory=time.monotonic)
+    ended_at: float | None = None
     job_id: str = ""
-    kept: bool = False
-    """True for one that was submitted; the result of a call that has its answer may go."""
-    right: bool = False
+    is_kept: bool = False
+    """True when it was submitted, so that its result is kept; the result of a waiting call may be dropped."""
+    is_correct: bool = False
     final: job_pb2.Job | None = None
-    """The record when it was first seen to have ended."""
+    """The record when the job was first seen to have ended."""
     timing: object = None
     error: str = ""
 
 
 class Load:
-    """Asks and keeps account. `errors` are what callers may meet: they ask again then, under the same request id."""
+    """Callers in threads and the record of their jobs.
+
+    After one of `errors`, a caller repeats its call under the same request id.
+    """
 
     def __init__(
         self,
         stack: Stack,
-        pool: Sequence[Question],
+        cases: Sequence[Case],
         errors: tuple[type[ConvlensError], ...] = (),
-        patience: float = PATIENCE,
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._stack = stack
-        self._pool = pool
+        self._cases = cases
         self._errors = errors
-        self._patience = patience
+        self._call_seconds = call_seconds
         self._threads = ThreadPoolExecutor(CALLERS + 8, thread_name_prefix="caller")
         self._lock = threading.Lock()
         self._counter = itertools.count()
-        self._over = threading.Event()
-        self._given_up = False
+        self._stop = threading.Event()
+        self._is_abandoned = False
         self._callers: list[Future[None]] = []
-        self._directed: list[Future[None]] = []
-        self.jobs: list[Asked] = []
-        self._struck = 0.0
-        self.met: set[str] = set()
-        """The errors that callers met, by type and reason."""
+        self._extra: list[Future[None]] = []
+        """The jobs of submit() and call()."""
+        self._fault_time = 0.0
+        self.submissions: list[Submission] = []
+        self.errors: set[str] = set()
+        """The errors after which callers repeated a call, by type and reason."""
 
-    # --- what a fault does with it ---
+    # --- used by faults ---
 
     @property
-    def ended(self) -> int:
-        """Jobs that have ended."""
-        return sum(it.ended is not None for it in self.jobs)
+    def completed(self) -> int:
+        """The number of jobs that have ended."""
+        return sum(job.ended_at is not None for job in self.submissions)
 
-    def strike(self) -> None:
-        """Says that the fault comes now."""
-        self._struck = self._struck or time.monotonic()
+    def mark_fault(self) -> None:
+        """Record the present time as the time of the fault."""
+        self._fault_time = self._fault_time or time.monotonic()
 
     @property
     def recovery(self) -> float:
-        """The longest that a job took from the fault, or from its asking where that was later, until its answer."""
-        ends = ((max(it.asked, self._struck), it.ended) for it in self.jobs)
-        return max(end - begin for begin, end in ends)
+        """The longest time in seconds that a job took after the fault, or after its start if that was later."""
+        times = ((max(job.started_at, self._fault_time), job.ended_at) for job in self.submissions)
+        return max(end - start for start, end in times)
 
-    def begin(self, question: Question) -> Job:
-        """Has one more question asked and returns its job once it is acknowledged."""
-        asked = self._note(question)
-        self._directed.append(self._threads.submit(self._follow, asked, self._returning))
-        until(lambda: asked.job_id or asked.error)
-        assert asked.job_id, asked.error
-        return self._client().job(asked.job_id)
+    def submit(self, case: Case) -> Job:
+        """Run one more job in a thread, and return it once the server has acknowledged it."""
+        job = self._record(case)
+        self._extra.append(self._threads.submit(self._run, job, self._submit_and_fetch))
+        until(lambda: job.job_id or job.error)
+        assert job.job_id, job.error
+        return self._client().job(job.job_id)
 
-    def call(self, question: Question) -> Future[None]:
-        """Has one more question asked, in one call that waits; returns at once."""
-        self._directed.append(future := self._threads.submit(self._follow, self._note(question), self._waiting))
+    def call(self, case: Case) -> Future[None]:
+        """Run one more job in a single waiting call in a thread, and return at once."""
+        self._extra.append(future := self._threads.submit(self._run, self._record(case), self._visualize))
         return future
 
-    def more(self, count: int) -> None:
-        """Waits until `count` further jobs have ended."""
-        enough = self.ended + count
-        until(lambda: self.ended >= enough)
+    def await_completions(self, count: int) -> None:
+        """Wait until `count` further jobs have ended."""
+        total = self.completed + count
+        until(lambda: self.completed >= total)
 
-    # --- what the runner does with it ---
+    # --- used by the runner ---
 
     def start(self, jobs: int, pause: float) -> None:
-        """Callers ask, each with a pause between two jobs, until stop() and until there were `jobs`."""
+        """Start the callers. Each pauses between two jobs and runs until stop(), and until there are `jobs` in all."""
 
-        def caller() -> None:
-            while not self._given_up and (not self._over.is_set() or len(self.jobs) < jobs):
+        def run_caller() -> None:
+            while not self._is_abandoned and (not self._stop.is_set() or len(self.submissions) < jobs):
                 number = next(self._counter)
-                # a call's deadline is its job's, so impatient callers only submit
-                ask = self._waiting if number % 2 and self._patience >= PATIENCE else self._returning
-                self._follow(self._note(self._pool[number % len(self._pool)]), ask)
+                # a waiting call's timeout ends its job too, so with a short timeout callers only submit
+                is_waiting = number % 2 and self._call_seconds >= CALL_SECONDS
+                run = self._visualize if is_waiting else self._submit_and_fetch
+                self._run(self._record(self._cases[number % len(self._cases)]), run)
                 time.sleep(pause)
 
-        self._callers = [self._threads.submit(caller) for _ in range(CALLERS)]
+        self._callers = [self._threads.submit(run_caller) for _ in range(CALLERS)]
 
     def stop(self) -> None:
-        """Ends the load once everything asked has ended."""
-        self._over.set()
-        for future in (*self._callers, *self._directed):
+        """Stop the callers and wait until every job has ended."""
+        self._stop.set()
+        for future in (*self._callers, *self._extra):
             future.result()
         self._threads.shutdown()
 
     def abandon(self) -> None:
-        """Leaves the load to itself: nobody asks any more, and nobody waits for what was asked."""
-        self._given_up = True
-        self._over.set()
+        """Stop the callers without waiting for their jobs."""
+        self._is_abandoned = True
+        self._stop.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # --- callers ---
 
-    def _note(self, question: Question) -> Asked:
+    def _record(self, case: Case) -> Submission:
         with self._lock:
-            self.jobs.append(asked := Asked(question))
-        return asked
+            self.submissions.append(job := Submission(case))
+        return job
 
     def _client(self) -> Client:
-        return Client(self._stack.target, timeout=self._patience, connect_timeout=self._patience)
+        return Client(self._stack.target, timeout=self._call_seconds, connect_timeout=self._call_seconds)
 
-    def _follow(self, asked: Asked, ask: Callable[[Client, Asked], object]) -> None:
-        """Asks until there is an answer, or an error that is not to be met."""
+    def _run(self, job: Submission, run: Callable[[Client, Submission], object]) -> None:
+        """Repeat `run` until it returns a result or meets an error that is not expected."""
         end = time.monotonic() + JOB_SECONDS
-        while asked.ended is None:
+        while job.ended_at is None:
             try:
                 with self._client() as client:
-                    result = ask(client, asked)
-                    asked.final = client.job(asked.job_id).status()
+                    result = run(client, job)
+                    job.final = client.job(job.job_id).status()
             except self._errors as error:
-                self.met.add(f"{type(error).__name__} {error.reason}".strip())
+                self.errors.add(f"{type(error).__name__} {error.reason}".strip())
                 if time.monotonic() < end:
-                    time.sleep(AGAIN)
+                    time.sleep(RETRY_SECONDS)
                     continue
-                asked.error = f"never answered, at last {error}"
+                job.error = f"never answered, at last {error}"
             except ConvlensError as error:
-                asked.job_id = asked.job_id or error.job_id
-                asked.error = f"{type(error).__name__}: {error}"
+                job.job_id = job.job_id or error.job_id
+                job.error = f"{type(error).__name__}: {error}"
             else:
-                asked.right = asked.question.answered_by(result)
-                asked.timing = result.timing
-            asked.ended = time.monotonic()
+                job.is_correct = job.case.matches(result)
+                job.timing = result.timing
+            job.ended_at = time.monotonic()
 
-    def _waiting(self, client: Client, asked: Asked):
-        """A caller who waits in one call."""
-        result = client.visualize(**self._words(asked))
-        asked.job_id = result.job_id
+    def _visualize(self, client: Client, job: Submission):
+        """Wait for the result in one call."""
+        result = client.visualize(**self._arguments(job))
+        job.job_id = result.job_id
         return result
 
-    def _returning(self, client: Client, asked: Asked):
-        """A caller who goes away, and comes back with the job's id."""
-        asked.kept = True
-        if not asked.job_id:
-            asked.job_id = client.submit(**self._words(asked), timeout=JOB_SECONDS).id
+    def _submit_and_fetch(self, client: Client, job: Submission):
+        """Submit the job, and fetch its result by its id over another connection."""
+        job.is_kept = True
+        if not job.job_id:
+            job.job_id = client.submit(**self._arguments(job), timeout=JOB_SECONDS).id
         with self._client() as later:
-            return later.job(asked.job_id).result()
+            return later.job(job.job_id).result()
 
-    def _words(self, asked: Asked) -> dict[str, object]:
-        it = asked.question
+    def _arguments(self, job: Submission) -> dict[str, object]:
+        case = job.case
         return {
-            "images": it.images, "visualizations": it.visualizations, "model": it.model, "target": it.target,
-            "request_id": asked.request_id, "fresh": True,
+            "images": case.images, "visualizations": case.visualizations, "model": case.model, "target": case.target,
+            "request_id": job.request_id, "fresh": True,
         }  # fmt: skip
 
 
-def pool(stack: Stack) -> list[Question]:
-    """What callers of `stack` ask in turn."""
-    found: list[Question] = [null(unit) for unit in range(24)]
+def cases_of(stack: Stack) -> list[Case]:
+    """The cases that callers of `stack` run in turn."""
+    cases: list[Case] = [null(unit) for unit in range(24)]
     if stack.shapes is not None:
         with Client(stack.target) as client:
-            known: Iterator[Question] = itertools.cycle(scenes(client))
-        found[::4] = itertools.islice(known, 6)
-    return found
+            shapes: Iterator[Case] = itertools.cycle(scenes(client))
+        cases[::4] = itertools.islice(shapes, 6)
+    return cases

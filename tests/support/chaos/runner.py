@@ -1,4 +1,4 @@
-"""Runs faults under load, waits after each until all is well again, and takes stock."""
+"""Run faults under load, wait after each until the stack has recovered, and check every job."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.cases import Case, null
 from chaos.fault import Fault
-from chaos.load import Asked, Load, pool
-from chaos.questions import Question, null
-from chaos.stack import Stack, stacked
+from chaos.load import Load, Submission, cases_of
+from chaos.stack import Stack, running_stack
 from chaos.table import Lane
 from convlens.client import Client, ConvlensError
 from convlens.v1 import job_pb2
@@ -20,89 +20,90 @@ from convlens.v1 import job_pb2
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a fault did."""
+    """The outcome of one fault."""
 
     fault: str
     jobs: int
     lost: int
-    """Jobs that ended otherwise than they had to."""
+    """Jobs that ended with an error that the fault does not allow."""
     wrong: int
-    """Answers that were not, bit for bit, the right ones."""
+    """Results that differ from the expected ones in any bit."""
     doubled: int
-    """Jobs whose end or answer was another when seen again, and jobs that nobody asked for."""
+    """Jobs whose record or result changed after the end, and jobs that no caller submitted."""
     recovery: float
-    """Seconds: the longest that a job took from the fault, or from its asking where that was later, to its answer."""
-    met: tuple[str, ...]
-    """Errors that callers of the SDK met, and asked again."""
-    told: tuple[str, ...]
-    """What went wrong, for people; empty when nothing did."""
+    """The longest time in seconds that a job took after the fault, or after its start if that was later."""
+    errors: tuple[str, ...]
+    """Errors after which callers of the SDK repeated a call."""
+    problems: tuple[str, ...]
+    """Descriptions of everything lost, wrong or doubled."""
 
 
 def rows(lane: Lane, faults: Sequence[Fault], folder: Path, jobs: int, pause: float) -> Iterator[Row]:
-    """The rows of some faults of a lane, at least `jobs` jobs each; a broken stack is replaced."""
-    with ExitStack() as held:
-        stack, questions = None, []
+    """Run faults of a lane one after another, each with at least `jobs` jobs. A broken stack is replaced."""
+    with ExitStack() as exit_stack:
+        stack, cases = None, []
         for number, fault in enumerate(faults):
             if stack is None:
                 options = {"shapes": lane.shapes, "payloads_in_folder": lane.payloads_in_folder}
-                stack = held.enter_context(stacked(folder / f"{lane.name}-{number}", **options))
-                questions = pool(stack)
+                stack = exit_stack.enter_context(running_stack(folder / f"{lane.name}-{number}", **options))
+                cases = cases_of(stack)
             try:
-                yield run(fault, stack, questions, jobs, pause)
-            except Exception:  # noqa: BLE001 - whatever it is, it is this row's, and the next ones are run all the same
+                yield run(fault, stack, cases, jobs, pause)
+            except Exception:  # noqa: BLE001 - any error fails this row, and the faults after it still run
                 yield Row(fault.name, 0, 0, 0, 0, 0.0, (), (traceback.format_exc(),))
-                held.pop_all().close()
+                exit_stack.pop_all().close()
                 stack = None
 
 
-def run(fault: Fault, stack: Stack, questions: list[Question], jobs: int, pause: float) -> Row:
-    """The row of one fault."""
-    load = Load(stack, questions, fault.errors, fault.patience)
+def run(fault: Fault, stack: Stack, cases: list[Case], jobs: int, pause: float) -> Row:
+    """Run one fault and return its row."""
+    load = Load(stack, cases, fault.errors, fault.call_seconds)
     load.start(jobs, pause)
     try:
-        load.more(4)
-        fault.act(stack, load)
-        stack.await_whole()
-        load.begin(null(7, "mine"))  # the victim works again
+        load.await_completions(4)
+        fault.inject(stack, load)
+        stack.await_models()
+        load.submit(null(7, "mine"))  # the victim works again
         load.stop()
     except Exception:
         load.abandon()
         raise
-    return _stock(fault, stack, load)
+    return _check(fault, stack, load)
 
 
-def _stock(fault: Fault, stack: Stack, load: Load) -> Row:
-    told: list[str] = []
+def _check(fault: Fault, stack: Stack, load: Load) -> Row:
+    problems: list[str] = []
     lost = wrong = doubled = 0
     with Client(stack.target, timeout=60) as client:
-        for it in load.jobs:
-            if it.error:
-                bad = fault.fails.get(it.question, "?") not in it.error
-                lost += bad
-                told += [f"{it.job_id}: {it.error}"] * bad
+        for job in load.submissions:
+            if job.error:
+                is_lost = fault.failing.get(job.case, "?") not in job.error
+                lost += is_lost
+                problems += [f"{job.job_id}: {job.error}"] * is_lost
                 continue
-            again = _again(client, it)
-            wrong += not it.right
-            doubled += bool(again)
-            told += [f"{it.job_id}: wrong"] * (not it.right) + [f"{it.job_id}: {again}"] * bool(again)
-        stack.known |= {it.job_id for it in load.jobs}
-        newest = itertools.islice(client.jobs(), len(load.jobs))
-        strays = [it.id for it in newest if it.id not in stack.known]
+            change = _change(client, job)
+            wrong += not job.is_correct
+            doubled += bool(change)
+            problems += [f"{job.job_id}: wrong"] * (not job.is_correct) + [f"{job.job_id}: {change}"] * bool(change)
+        stack.job_ids |= {job.job_id for job in load.submissions}
+        newest = itertools.islice(client.jobs(), len(load.submissions))
+        strays = [status.id for status in newest if status.id not in stack.job_ids]
     doubled += len(strays)
-    told += [f"{it}: nobody asked for it" for it in strays]
-    met = tuple(sorted(load.met))
-    return Row(fault.name, len(load.jobs), lost, wrong, doubled, load.recovery, met, tuple(told))
+    problems += [f"{job_id}: submitted by no caller" for job_id in strays]
+    errors = tuple(sorted(load.errors))
+    return Row(fault.name, len(load.submissions), lost, wrong, doubled, load.recovery, errors, tuple(problems))
 
 
-def _again(client: Client, it: Asked) -> str:
-    """What is different when a job is taken up once more by its id; empty when nothing is."""
+def _change(client: Client, submission: Submission) -> str:
+    """Fetch an ended job once more and describe what differs; empty when nothing does."""
     try:
-        job = client.job(it.job_id)
+        job = client.job(submission.job_id)
         now, result = job.status(), job.result()
     except ConvlensError as error:
-        dropped = error.reason == "RESULT_EXPIRED" and not it.kept  # as a Redis that was full had to
-        return "" if dropped else f"was there once, and now {error}"
-    if now != it.final or now.state != job_pb2.JOB_STATE_SUCCEEDED:
-        return f"ended twice: {it.final} and {now}"
-    same = result.timing == it.timing and it.question.answered_by(result)
-    return "" if same else f"has another result: {it.timing} and {result.timing}"
+        # a full Redis drops results that nobody asked to keep
+        is_dropped = error.reason == "RESULT_EXPIRED" and not submission.is_kept
+        return "" if is_dropped else f"existed before, and now {error}"
+    if now != submission.final or now.state != job_pb2.JOB_STATE_SUCCEEDED:
+        return f"ended twice: {submission.final} and {now}"
+    is_same = result.timing == submission.timing and submission.case.matches(result)
+    return "" if is_same else f"has another result: {submission.timing} and {result.timing}"

@@ -1,1 +1,1 @@
-"""Mixed traffic for a long time, from clients that behave and clients that do not, and what it leaves behind."""
+"""Mixed traffic for a long time, from well-behaved and faulty clients, and a check that no resource grows."""

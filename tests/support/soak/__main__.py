@@ -1,6 +1,6 @@
-"""`make soak`: python -m soak [--minutes 60]; says of each measure whether it stayed flat.
+"""`make soak`: python -m soak [--minutes 60]; runs mixed traffic and reports which measures grew.
 
-`make soak-rate`: python -m soak --calls-per-second 500 --maxmemory 256mb.
+`make soak-rate`: python -m soak --calls-per-second 500 --maxmemory 256mb; see soak.rate.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from chaos.stack import Stack, stacked
+from chaos.stack import Stack, running_stack
 
 from soak.client import KINDS
-from soak.measures import at_rest, sample, trends
-from soak.rate import carried
+from soak.measures import redis_keys_at_rest, sample, trends
+from soak.rate import run_at_rate
 
 TTL = 20
-"""Seconds that a result is kept, and its id after that: what comes is as much as what goes once these are over."""
-LIFE = 400.0
-"""Seconds after which nothing of a job is left: its timeout of five minutes, and all that is kept after that."""
-WARM = 120.0
-"""Seconds before the first sample: the records have come to a level, and each worker has had the largest jobs."""
-EVERY = 5.0
+"""Seconds that a result is kept, and then its tombstone."""
+RECORD_LIFETIME = 400.0
+"""Seconds after which no key of a job is left: its timeout of five minutes and both TTLs."""
+WARM_UP = 120.0
+"""Seconds before the first sample, in which the number of records levels off and each worker meets the largest jobs."""
+SAMPLE_INTERVAL = 5.0
 
 
-class Crowd:
-    """One process of each kind of client; one that ends is followed by another."""
+class ClientProcesses:
+    """One process of each kind of client, restarted when it ends."""
 
     def __init__(self, target: str, log: Path) -> None:
         self._target = target
@@ -41,12 +41,12 @@ class Crowd:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self.done: collections.Counter[str] = collections.Counter()
-        """Calls that came to the end they should, by kind."""
-        self.begun: collections.Counter[str] = collections.Counter()
-        """Processes, by kind."""
+        """Completed calls, by kind."""
+        self.started: collections.Counter[str] = collections.Counter()
+        """Started processes, by kind."""
 
-    def look(self) -> None:
-        """Starts who is not there."""
+    def restart_ended(self) -> None:
+        """Start the kinds of client that are not running."""
         for kind in KINDS:
             process = self._processes.get(kind)
             if process is None or process.poll() is not None:
@@ -54,7 +54,7 @@ class Crowd:
                 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
                 threading.Thread(target=self._count, args=(process,), daemon=True).start()
                 self._processes[kind] = process
-                self.begun[kind] += 1
+                self.started[kind] += 1
 
     def _count(self, process: subprocess.Popen[bytes]) -> None:
         for line in process.stdout:
@@ -62,61 +62,61 @@ class Crowd:
                 self.done[line.decode().strip()] += 1
 
     def close(self) -> None:
-        """Ends them all."""
+        """End all clients."""
         for process in self._processes.values():
             process.kill()
             process.wait()
         self._log.close()
 
 
-def soaked(stack: Stack, crowd: Crowd, seconds: float, log: TextIO) -> list[dict[str, float]]:
-    """Samples of so many seconds, after a time to warm up in; each goes to the log as well."""
-    begins = time.monotonic() + WARM
-    ends = begins + seconds
+def collect_samples(stack: Stack, clients: ClientProcesses, seconds: float, log: TextIO) -> list[dict[str, float]]:
+    """Take samples for `seconds` after the warm-up, and write each to the log."""
+    start = time.monotonic() + WARM_UP
+    end = start + seconds
     samples = []
-    while (now := time.monotonic()) < ends:
-        crowd.look()
-        if now >= begins:
-            samples.append(found := sample(stack))
-            print(json.dumps(found), file=log, flush=True)
-        time.sleep(EVERY)
+    while (now := time.monotonic()) < end:
+        clients.restart_ended()
+        if now >= start:
+            samples.append(latest := sample(stack))
+            print(json.dumps(latest), file=log, flush=True)
+        time.sleep(SAMPLE_INTERVAL)
     return samples
 
 
 def main() -> int:
-    """Runs it; the exit status is 1 when something grew, or a client that should not have ended did."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process is left behind
+    """Run the soak; the exit status is 1 when a measure grew or a client ended unexpectedly."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all child processes are ended
     parser = argparse.ArgumentParser(prog="soak")
-    parser.add_argument("--minutes", type=float, default=60.0, help="after two of warming up")
-    parser.add_argument("--calls-per-second", type=float, help="instead: only small calls at this rate; see soak.rate")
-    parser.add_argument("--maxmemory", default="256mb", help="of the Redis that has to carry these")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after a warm-up of two minutes")
+    parser.add_argument("--calls-per-second", type=float, help="run only small calls at this rate; see soak.rate")
+    parser.add_argument("--maxmemory", default="256mb", help="maxmemory of Redis with --calls-per-second")
     parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder for samples and the clients' errors")
-    wanted = parser.parse_args()
-    if wanted.calls_per_second:
-        return int(not carried(wanted.calls_per_second, wanted.maxmemory, wanted.minutes))
-    wanted.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    if options.calls_per_second:
+        return int(not run_at_rate(options.calls_per_second, options.maxmemory, options.minutes))
+    options.out.mkdir(parents=True, exist_ok=True)
     settings = {"result_ttl": TTL, "tombstone_ttl": TTL, "answered_ttl": TTL, "lease": 5}
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as folder,
-        stacked(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,
-        (wanted.out / "samples.jsonl").open("w") as log,
+        running_stack(Path(folder) / "stack", shapes=True, payloads_in_folder=True, settings=settings) as stack,
+        (options.out / "samples.jsonl").open("w") as log,
     ):
         before = stack.redis.dbsize()
-        crowd = Crowd(stack.target, wanted.out / "clients.log")
+        clients = ClientProcesses(stack.target, options.out / "clients.log")
         try:
-            samples = soaked(stack, crowd, 60 * wanted.minutes, log)
+            samples = collect_samples(stack, clients, 60 * options.minutes, log)
         finally:
-            crowd.close()
-        rest = at_rest(stack, before, LIFE)
+            clients.close()
+        keys_trend = redis_keys_at_rest(stack, before, RECORD_LIFETIME)
     print(f"{'':24}{'start':>10}{'end':>10}")
-    found = [*trends(samples), rest]
-    for it in found:
-        print(f"{it.name:24}{it.start:10.1f}{it.end:10.1f}  {'flat' if it.flat else 'grew'}")
-    print("calls done:", ", ".join(f"{kind} {count}" for kind, count in sorted(crowd.done.items())))
-    print(f"clients that crashed: {crowd.begun['crashing']}")
-    lost = {kind: count - 1 for kind, count in crowd.begun.items() if count > 1 and kind != "crashing"}
-    print("clients that ended though they should not:", lost or "none")
-    return int(bool(lost) or not all(it.flat for it in found))
+    measures = [*trends(samples), keys_trend]
+    for trend in measures:
+        print(f"{trend.name:24}{trend.start:10.1f}{trend.end:10.1f}  {'flat' if trend.is_flat else 'grew'}")
+    print("calls done:", ", ".join(f"{kind} {count}" for kind, count in sorted(clients.done.items())))
+    print(f"clients that crashed on purpose: {clients.started['crashing']}")
+    lost = {kind: count - 1 for kind, count in clients.started.items() if count > 1 and kind != "crashing"}
+    print("clients that ended unexpectedly:", lost or "none")
+    return int(bool(lost) or not all(trend.is_flat for trend in measures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One client, for as long as it lives: python -m soak.client KIND TARGET. Kinds are the functions of KINDS."""
+"""One client that calls until it is killed: python -m soak.client KIND TARGET, where KINDS lists the kinds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import grpc
 import numpy as np
-from chaos.questions import TINY
+from chaos.cases import TINY
 
 from convlens.client import Activations, Client, ConvlensError, GradCAM, Saliency
 from convlens.client.images import pack
@@ -26,42 +26,42 @@ LAYER = "block1_conv1"
 
 
 def steady(client: Client) -> None:
-    """Asks and gets."""
+    """Fetch small maps."""
     client.visualize(TINY, MAPS, model="null", fresh=True)
 
 
 def looking(client: Client) -> None:
-    """Asks for real maps."""
+    """Fetch real maps."""
     client.visualize(SCENE, MAPS, model="shapes", fresh=True)
     time.sleep(0.2)
 
 
 def heavy(client: Client) -> None:
-    """Asks for 25 MiB."""
+    """Fetch 25 MiB."""
     client.activations([TINY] * 2, LAYER, model="null")
     time.sleep(1)
 
 
 def forgetful(client: Client) -> None:
-    """Submits, and never comes back."""
+    """Submit a job and never fetch its result."""
     client.submit(TINY, MAPS, model="null")
 
 
 def cancelling(client: Client) -> None:
-    """Cancels what is queued or on the device."""
+    """Cancel a job that is queued or on the device."""
     job = client.submit(TINY, MAPS, model="slow", timeout=5)
     time.sleep(random.uniform(0, 0.3))
     job.cancel()
 
 
 def hanging_up(client: Client) -> None:
-    """Ends its calls before they are answered."""
+    """Time out before the result is there."""
     with contextlib.suppress(ConvlensError):
         client.visualize(TINY, MAPS, model="slow", timeout=random.uniform(0.01, 0.4))
 
 
 def mistaken(client: Client) -> None:
-    """Asks for what there is not."""
+    """Send invalid requests."""
     with contextlib.suppress(ConvlensError):
         client.grad_cam(TINY, layer="no such layer", model="null")
     with contextlib.suppress(ConvlensError):
@@ -69,14 +69,14 @@ def mistaken(client: Client) -> None:
 
 
 def watching(client: Client) -> None:
-    """Submits, watches, deletes."""
+    """Submit a job, wait for its end and delete it."""
     job = client.submit(TINY, MAPS, model="null")
     job.wait()
     job.delete()
 
 
 def slow(client: Client) -> None:
-    """Reads a large result at its leisure, over a bare channel."""
+    """Read a large result slowly, over a bare channel."""
     job = client.submit([TINY] * 2, [Activations(LAYER)], model="null")
     job.wait()
     with grpc.insecure_channel(sys.argv[2]) as channel:
@@ -85,7 +85,7 @@ def slow(client: Client) -> None:
 
 
 def crashing(client: Client) -> None:
-    """Dies in the middle of a call."""
+    """Exit in the middle of a call."""
     spec = new_spec([Activations(LAYER)], model="null", scored_layer="", predictions=None, priority="low", fresh=True)
     request = new_request(spec, pack([TINY]), None)
     with grpc.insecure_channel(sys.argv[2]) as channel:
@@ -96,14 +96,14 @@ def crashing(client: Client) -> None:
 
 
 KINDS: dict[str, Callable[[Client], None]] = {
-    it.__name__: it
-    for it in (steady, looking, heavy, forgetful, cancelling, hanging_up, mistaken, watching, slow, crashing)
+    kind.__name__: kind
+    for kind in (steady, looking, heavy, forgetful, cancelling, hanging_up, mistaken, watching, slow, crashing)
 }
 PAUSE = 0.1
 
 
 def main(kind: str, target: str) -> None:
-    """Does it again and again; each time a tenth of a second later, now and then over a new connection."""
+    """Make calls of one kind with a pause of PAUSE seconds, and reconnect after every fifty."""
     while True:
         with Client(target, timeout=30, connect_timeout=30) as client:
             for _ in range(50):

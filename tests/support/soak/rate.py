@@ -1,4 +1,4 @@
-"""Small calls at a steady rate to a service whose Redis is small, and whether that Redis carries them for ever."""
+"""Small calls at a steady rate against a small Redis, and a check that its memory does not grow."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from convlens.v1 import spec_pb2, tensors, visualization_pb2
 MIB = 1 << 20
 TICK = 0.02
 """Seconds between two bursts of calls."""
-MOST = 400
-"""Calls under way; more would only wait in line."""
-SHORTFALL = 0.99
-"""The share of the rate that must have been reached."""
+MAX_IN_FLIGHT = 400
+MIN_SHARE = 0.99
+"""The share of the rate that has to be reached."""
 
 
 class Calls:
-    """Makes `rate` calls a second, each with an image of its own, for as long as it runs."""
+    """Makes `rate` calls a second, each with a unique image."""
 
     def __init__(self, target: str, rate: float) -> None:
         self._target = target
@@ -37,11 +36,11 @@ class Calls:
         self._numbers = itertools.count()
         self._pixels = uuid.uuid4().bytes
         self.seconds: list[float] = []
-        """How long each took that was answered."""
+        """The duration of each successful call."""
         self.errors: collections.Counter[str] = collections.Counter()
 
     def _request(self) -> bytes:
-        """A call like no other: the number is in the image's pixels."""
+        """A unique request: its number is in the image's pixels."""
         pixels = self._pixels + next(self._numbers).to_bytes(8, "little")
         image = spec_pb2.Image(pixels=tensors.encode(np.frombuffer(pixels, np.uint8).reshape(2, 4, 3)))
         maps = [spec_pb2.Visualization(grad_cam=spec_pb2.GradCam())]
@@ -59,14 +58,14 @@ class Calls:
             self.seconds.append(time.monotonic() - began)
 
     async def run(self, seconds: float) -> None:
-        """Calls for so long. One that falls behind does not catch up."""
+        """Make calls for `seconds`. A lag of more than a second is not made up."""
         async with grpc.aio.insecure_channel(self._target) as channel:
             stubs = Stubs(channel)
             calls: set[asyncio.Task[None]] = set()
             began, due = time.monotonic(), 0.0
             while (now := time.monotonic() - began) < seconds:
                 due = max(due, now - 1)
-                while due <= now and len(calls) < MOST:
+                while due <= now and len(calls) < MAX_IN_FLIGHT:
                     calls.add(task := asyncio.create_task(self._call(stubs, self._request())))
                     task.add_done_callback(calls.discard)
                     due += 1 / self._rate
@@ -74,10 +73,10 @@ class Calls:
             await asyncio.gather(*calls)
 
 
-def carried(rate: float, maxmemory: str, minutes: float) -> bool:
-    """Runs it at default TTLs, and prints each minute what Redis holds; True when all was answered and memory flat.
+def run_at_rate(rate: float, maxmemory: str, minutes: float) -> bool:
+    """Make calls with default TTLs and payloads in Redis, and print the use of Redis each minute.
 
-    Payloads are in Redis, so that it holds all there is.
+    Returns True when every call succeeded, the rate was reached and the memory stayed flat.
     """
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as folder,
@@ -96,22 +95,22 @@ def carried(rate: float, maxmemory: str, minutes: float) -> bool:
             if length <= 0:
                 break
             asyncio.run(calls.run(length))
-            took = sorted(calls.seconds)
+            seconds = sorted(calls.seconds)
             calls.seconds.clear()
-            answered += len(took)
+            answered += len(seconds)
             used.append(client.info("memory")["used_memory"] / MIB)
-            p50, p99 = (took[len(took) * it // 100] if took else 0.0 for it in (50, 99))
+            p50, p99 = (seconds[len(seconds) * percent // 100] if seconds else 0.0 for percent in (50, 99))
             print(
-                f"{minute:>8}{len(took) / length:>10.1f}{1e3 * p50:>10.1f}{1e3 * p99:>10.1f}{used[-1]:>12.1f}"
+                f"{minute:>8}{len(seconds) / length:>10.1f}{1e3 * p50:>10.1f}{1e3 * p99:>10.1f}{used[-1]:>12.1f}"
                 f"{client.dbsize():>10}{calls.errors.total():>8}",
                 flush=True,
             )
-        most = int(client.config_get("maxmemory")["maxmemory"]) / MIB
+        limit = int(client.config_get("maxmemory")["maxmemory"]) / MIB
     for error, count in calls.errors.most_common(5):
         print(f"{count} times {error}")
     half = used[len(used) // 2 :]
-    is_flat = max(used) <= most and statistics.mean(half[len(half) // 2 :]) <= 1.1 * half[0] + 1
-    is_fast = answered >= SHORTFALL * rate * 60 * minutes
+    is_flat = max(used) <= limit and statistics.mean(half[len(half) // 2 :]) <= 1.1 * half[0] + 1
+    is_fast = answered >= MIN_SHARE * rate * 60 * minutes
     print(f"{answered} calls answered, {'the rate reached' if is_fast else 'the rate not reached'}")
     print(f"Redis' memory {'flat' if is_flat else 'grew'}: {half[0]:.1f} MiB at half time, {used[-1]:.1f} at the end")
     return is_flat and is_fast and not calls.errors

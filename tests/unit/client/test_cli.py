@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from nobody import refusing, silent
 from typer.testing import CliRunner
+from unresponsive_servers import refusing, silent
 
 from convlens.client import ALL_UNITS, TopK, cli
 from convlens.client.cli.explain import folder_names

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from parsed_images import parse_images
 from PIL import Image
-from received import received
 
 from convlens.client import InvalidArgument
 from convlens.client.images import one_by_one, pack
@@ -109,7 +109,7 @@ class Case:
         images = self.images() if callable(self.images) else self.images
         images = one_by_one(images, self.value_range) if self.is_map else images
         packed = pack(images, self.value_range)
-        return Reader(LIMIT).read(*received(packed), HEIGHT, WIDTH)
+        return Reader(LIMIT).read(*parse_images(packed), HEIGHT, WIDTH)
 
 
 def opened(data, at=0, mode="rb"):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from nobody import dropping, refusing, replying, silent, silent_dns
+from unresponsive_servers import dropping, refusing, replying, silent, silent_dns
 
 from convlens.client import (
     TLS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import nets
 import numpy as np
+import numpy_reference
 import pytest
-import slow
 
 from convlens.worker.engine.kinds import TRAINING_ONLY
 from convlens.worker.engine.network import Network
@@ -23,7 +23,7 @@ def model(request):
 def test_scores_are_those_of_the_definitions(model):
     network = Network(model, "none")
     x = nets.images(3)
-    expected = slow.logits(model, x)
+    expected = numpy_reference.logits(model, x)
     for unit in range(network.units):
         actual = network.run(x, Plan((SIGNED,)), np.full((3, 1), unit, np.int32)).scores[:, 0]
         np.testing.assert_allclose(actual, expected[:, unit], rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -38,7 +38,7 @@ def test_gradients_are_finite_differences(model):
     for image, actual in zip(x, gradient.astype(np.float64), strict=True):
         directions = [actual / np.linalg.norm(actual), *rng.normal(size=(6, *image.shape))]
         for direction in directions:
-            expected = slow.directional(model, image, unit, direction)
+            expected = numpy_reference.directional(model, image, unit, direction)
             scale = np.linalg.norm(actual) * np.linalg.norm(direction)
             assert abs((actual * direction).sum() - expected) < 1e-4 * scale
 

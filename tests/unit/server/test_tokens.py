@@ -11,8 +11,8 @@ import time
 import tomllib
 
 import pytest
+from credentials import new_token
 from processes import until
-from secured import new_token
 
 from convlens.server.auth.principal import Caller, Role
 from convlens.server.auth.reloading_file import SETTLING_SECONDS, UnusableFile
