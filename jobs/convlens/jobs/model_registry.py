@@ -39,6 +39,8 @@ class LiveModels:
     """That pool, by the model's name."""
     refused: Sequence[model_pb2.RefusedModel]
     """What live workers cannot serve, sorted by name and worker."""
+    known_names: Collection[str] = ()
+    """Of all models that were served in the last POOL_MEMORY seconds."""
 
 
 def read_live_models(client: redis.Redis) -> LiveModels:
@@ -51,7 +53,8 @@ def read_live_models(client: redis.Redis) -> LiveModels:
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.POOLS, now, "+inf")
         pipe.zrangebyscore(keys.REFUSED, now, "+inf")
-        names, refusals = pipe.execute()
+        pipe.zrange(keys.SINCE, 0, -1)
+        names, refusals, known = pipe.execute()
         pools = [name.decode(errors="replace") for name in names]
         for pool in pools:
             pipe.get(keys.card(pool))
@@ -69,7 +72,8 @@ def read_live_models(client: redis.Redis) -> LiveModels:
         card.workers = workers
         models[card.name], newest[card.name] = card, pool
     refused = [model for data in refusals if (model := _parse_refusal(client, data))]
-    return LiveModels(models, newest, sorted(refused, key=lambda model: (model.name, model.worker)))
+    known_names = {model_of(pool.decode(errors="replace")) for pool in known}
+    return LiveModels(models, newest, sorted(refused, key=lambda model: (model.name, model.worker)), known_names)
 
 
 def read_live_workers(client: redis.Redis) -> set[str]:

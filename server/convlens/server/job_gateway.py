@@ -34,7 +34,7 @@ from convlens.v1 import job_pb2
 
 log = logging.getLogger(__name__)
 
-LARGE_BYTES: Final = 1 << 20
+SUBMIT_ALONE_BYTES: Final = 1 << 20
 """A job with more bytes of images is submitted alone, so that no other waits until they are stored."""
 LEAVE_SECONDS: Final = 0.05
 """A call leaves its job with the next submission, or after this time."""
@@ -92,7 +92,7 @@ class JobGateway:
 
         The job is queued even when its caller goes away meanwhile.
         """
-        coalescer = self._large if request.size > LARGE_BYTES else self._small
+        coalescer = self._large if request.size > SUBMIT_ALONE_BYTES else self._small
         pending = PendingSubmission(request, submission, await self._models.get())
         return cast("asyncio.Future[Record]", coalescer.submit(pending))
 

@@ -42,7 +42,7 @@ class ModelCache:
         cached = self._live.models  # an unchanged card stays the same object, by which plans are cached
         models = {name: cached[name] if cached.get(name) == card else card for name, card in live.models.items()}
         self._live = dataclasses.replace(live, models=models)
-        self.known_names |= models.keys()
+        self.known_names |= {*models, *live.known_names}
         self._expires = time.monotonic() + (TTL_SECONDS if models else EMPTY_TTL_SECONDS)
         return self._live
 

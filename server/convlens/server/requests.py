@@ -18,7 +18,7 @@ from convlens.server.status import StatusError, invalid_field
 from convlens.server.wire_scan import scan_fields
 from convlens.v1 import spec_pb2, tensor_pb2
 
-LARGE_BYTES: Final = 1 << 20
+PARSE_IN_THREAD_BYTES: Final = 1 << 20
 """A request from this size on is not parsed in the event loop."""
 MAX_FIELDS: Final = 8192
 """Fields of a request with a spec: its own and those of the spec, the images and their tensors."""

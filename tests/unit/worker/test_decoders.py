@@ -20,9 +20,9 @@ from PIL import Image
 from processes import until
 
 from convlens.v1 import spec_pb2
-from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
+from convlens.worker.images import ImageDecoder, ImageUnreadableError, UnreadableAtError
 from convlens.worker.pipeline import decoder_processes as decoding
-from convlens.worker.pipeline.decoder_processes import CPU_SECONDS, Decoders
+from convlens.worker.pipeline.decoder_processes import CPU_SECONDS, DecoderProcesses
 
 PHOTO = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8))
 FILE = spec_pb2.Image(encoded=b"")
@@ -31,7 +31,7 @@ FILE = spec_pb2.Image(encoded=b"")
 @pytest.fixture(scope="module")
 def decoders():
     """Two decoder processes."""
-    decoders = Decoders(2, 10_000)
+    decoders = DecoderProcesses(2, 10_000)
     yield decoders
     decoders.close()
 
@@ -47,15 +47,15 @@ def test_pixels_are_the_same_as_in_this_process(decoders, channels):
     kinds = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF")
     data = [*map(encode, kinds), encode("PNG", PHOTO.convert("RGBA").rotate(9))]
     images = [FILE] * len(data)
-    here = Reader(10_000).read(images, data, 20, 30, channels=channels)
-    there = Reader(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, max_pixels_here=0)
+    here = ImageDecoder(10_000).read(images, data, 20, 30, channels=channels)
+    there = ImageDecoder(10_000).read(images, data, 20, 30, channels=channels, decode=decoders.read, max_pixels_here=0)
     np.testing.assert_array_equal(there, here)
 
 
 def test_an_error_has_the_index_of_its_image(decoders):
     data = [encode("PNG"), encode("PNG")[:60]]
     with pytest.raises(UnreadableAtError, match="damaged or truncated") as caught:
-        Reader(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, max_pixels_here=0)
+        ImageDecoder(10_000).read([FILE] * 2, data, 8, 8, 4, decode=decoders.read, max_pixels_here=0)
     assert caught.value.index == 5
 
 
@@ -108,15 +108,15 @@ def test_files_of_very_many_parts_are_decoded_in_a_process():
     bmp, dithered = run_length_bmp(640, 480)
     files = [(bmp, dithered), (rechunk(encode("PNG", noise), 64), noise), (encode("PNG"), PHOTO)]
     delegated = []
-    with contextlib.closing(Decoders(1, 1_000_000)) as decoders:
+    with contextlib.closing(DecoderProcesses(1, 1_000_000)) as decoders:
 
         def decode(image, data, into):
             delegated.append(data)
             decoders.read(image, data, into)
 
-        read = Reader(1_000_000).read([FILE] * 3, [data for data, _ in files], 40, 40, decode=decode)
+        read = ImageDecoder(1_000_000).read([FILE] * 3, [data for data, _ in files], 40, 40, decode=decode)
     plain = [encode("PNG", picture) for _, picture in files]
-    np.testing.assert_array_equal(read, Reader(1_000_000).read([FILE] * 3, plain, 40, 40))
+    np.testing.assert_array_equal(read, ImageDecoder(1_000_000).read([FILE] * 3, plain, 40, 40))
     assert delegated == [data for data, _ in files[:2]]
 
 
@@ -124,14 +124,14 @@ def test_files_of_very_many_parts_are_decoded_in_a_process():
 def test_images_of_more_than_two_million_pixels_are_decoded_in_a_process(side, is_delegated):
     delegated = []
     data = [encode("PNG"), encode("PNG", Image.new("L", (side, side)))]
-    Reader(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: delegated.append(data))
+    ImageDecoder(9_000_000).read([FILE] * 2, data, 8, 8, decode=lambda _, data, into: delegated.append(data))
     assert delegated == data[1:] * is_delegated
 
 
 @pytest.fixture
 def decoder():
-    """A Decoders of one process that has read an image, and this process."""
-    decoders = Decoders(1, 10_000)
+    """A DecoderProcesses of one process that has read an image, and this process."""
+    decoders = DecoderProcesses(1, 10_000)
     decoders.read(FILE, encode("PNG"), np.empty((8, 8, 3), np.uint8))
     process = decoders._idle.get()
     decoders._idle.put(process)
@@ -203,7 +203,7 @@ def test_a_process_ends_with_its_worker_even_when_it_is_stopped():
     code = """if True:
         import threading
         import test_decoders as t
-        decoders = t.Decoders(1, 10_000)
+        decoders = t.DecoderProcesses(1, 10_000)
         for _ in range(2):
             first = threading.Thread(
                 target=lambda: decoders.read(t.FILE, t.encode("PNG"), t.np.empty((8, 8, 3), t.np.uint8))
@@ -240,7 +240,7 @@ def _has_ended(pid):
 
 
 def test_a_reply_that_was_not_read_is_not_taken_for_the_next_image(monkeypatch):
-    decoders = Decoders(1, 10_000)
+    decoders = DecoderProcesses(1, 10_000)
     colors = [np.full((8, 8, 3), value, np.uint8) for value in (200, 10)]
     pixels = np.empty((8, 8, 3), np.uint8)
 

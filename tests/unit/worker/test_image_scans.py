@@ -10,7 +10,7 @@ from PIL import Image
 
 from convlens.v1 import spec_pb2
 from convlens.v1.image_formats import MAX_SCANS
-from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.images import ImageDecoder, UnreadableAtError
 
 
 def jpeg(scans):
@@ -25,7 +25,7 @@ def jpeg(scans):
 
 @pytest.mark.parametrize("size", [64, 32])
 def test_a_jpeg_of_very_many_scans_is_refused(size):
-    reader = Reader(10_000)
+    reader = ImageDecoder(10_000)
     data = jpeg(MAX_SCANS)
     with pytest.raises(UnreadableAtError, match=f"scans; allowed: {MAX_SCANS}"):
         reader.read([spec_pb2.Image(encoded=b"")], [data], size, size)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from convlens.v1 import spec_pb2, tensors
 from convlens.v1.file_signatures import FORMATS
-from convlens.worker.images import ImageUnreadableError, Reader, UnreadableAtError
+from convlens.worker.images import ImageDecoder, ImageUnreadableError, UnreadableAtError
 
 HEIGHT, WIDTH = 37, 53
 LIMIT = 1_000_000
@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 RGB = Image.fromarray(NOISE)
 PALETTE = RGB.quantize(64)
-READER = Reader(LIMIT)
+READER = ImageDecoder(LIMIT)
 GREY = RGB.convert("L")
 DEEP = RNG.integers(0, 1 << 16, (HEIGHT, WIDTH), np.uint16)
 WIPE = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
@@ -40,13 +40,13 @@ def encode(image, fmt, **options):
 
 
 def read(data, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3):
-    return Reader(limit).read([spec_pb2.Image(encoded=b"")], [data], height, width, channels=channels)[0]
+    return ImageDecoder(limit).read([spec_pb2.Image(encoded=b"")], [data], height, width, channels=channels)[0]
 
 
 def read_pixels(array, height=HEIGHT, width=WIDTH, limit=LIMIT, channels=3, value_range=0):
     image, data = describe_pixels(array)
     image.value_range = value_range
-    return Reader(limit).read([image], [data], height, width, channels=channels)[0]
+    return ImageDecoder(limit).read([image], [data], height, width, channels=channels)[0]
 
 
 def describe_pixels(array):
@@ -438,7 +438,7 @@ def test_several_images_are_one_array_of_which_the_first_unreadable_one_is_named
 
 def test_many_large_files_are_read_in_several_threads_and_the_first_unreadable_one_is_named(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    reader = Reader(LIMIT)
+    reader = ImageDecoder(LIMIT)
     file = encode(Image.effect_noise((512, 512), 90).convert("RGB"), "PNG")
     threads = set()
     open_image = Image.open
@@ -472,6 +472,6 @@ def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
         return image.convert("RGB")
 
     monkeypatch.setattr("convlens.worker.images.to_rgb", record_and_convert)
-    Reader(LIMIT).read([spec_pb2.Image(encoded=b"")] * 8, [noise] * 8, HEIGHT, WIDTH)
+    ImageDecoder(LIMIT).read([spec_pb2.Image(encoded=b"")] * 8, [noise] * 8, HEIGHT, WIDTH)
     assert len(threads) > 1
     assert max(counts) == 1

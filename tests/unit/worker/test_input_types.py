@@ -15,7 +15,7 @@ from convlens.client import InvalidArgument
 from convlens.client.images import pack, picture
 from convlens.v1.image_formats import open_picture
 from convlens.v1.pictures import to_rgb
-from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.images import ImageDecoder, UnreadableAtError
 
 HEIGHT, WIDTH = 30, 40
 RNG = np.random.default_rng(3)
@@ -112,7 +112,7 @@ PICTURES = {
 def model_pixels(image, size):
     """Return the pixels that a model of this input size gets of an image."""
     packed = pack(image)
-    return Reader(1 << 20).read(*parse_images(packed), *size)[0]
+    return ImageDecoder(1 << 20).read(*parse_images(packed), *size)[0]
 
 
 def by_input_type(data, path):
@@ -233,7 +233,7 @@ def test_the_photo_of_a_figure_is_scaled_by_the_range_of_its_floats(value_range)
 def test_a_photo_as_whole_floats_gives_the_pixels_of_uint8_at_any_size(channels):
     def read(image, value_range=None):
         (packed,) = pack(image, value_range)
-        return packed, Reader(1 << 20).read(*parse_images([packed]), 24, 24, channels=channels)[0]
+        return packed, ImageDecoder(1 << 20).read(*parse_images([packed]), 24, 24, channels=channels)[0]
 
     _, expected = read(PHOTO)
     for floats, value_range in (

@@ -26,7 +26,7 @@ from convlens.worker.models.loaders import load
 from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.in_flight import Inspection, Serving
+from convlens.worker.pipeline.in_flight import Inspection, LoadedModel
 from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_FLIGHT, InFlightLimit
 from convlens.worker.pipeline.pipeline import Pipeline
 from convlens.worker.settings import WorkerSettings
@@ -57,8 +57,8 @@ def _run(settings: WorkerSettings) -> int:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     name = settings.name or f"{platform.node()}-{os.getpid()}"
-    serving, refused = load_models(settings)
-    if not serving:
+    models, refused = load_models(settings)
+    if not models:
         log.error("none of the models can be served: %s", "; ".join(model.reason for model in refused))
         return 1
     try:
@@ -66,42 +66,42 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    cards = [model.card for model in serving]
+    cards = [model.card for model in models]
     heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
-    pipeline = Pipeline(queue, events, name, serving, settings)
+    pipeline = Pipeline(queue, events, name, models, settings)
     pipeline.start()
     checks.log_problems(CHECKS, Deployment(settings))
 
     def ready() -> None:
         heartbeat.start()
         memory.freeze_objects()
-        print(f"ready: worker {name} models={','.join(model.card.name for model in serving)}", flush=True)
+        print(f"ready: worker {name} models={','.join(model.card.name for model in models)}", flush=True)
 
     def stop() -> None:
         heartbeat.withdraw()
         pipeline.consumers.stop()
 
     try:
-        inspection = Inspection(pipeline.leases, serving)
-        pools = [model.pool for model in serving]
-        threads = settings.consumers * len(serving)
+        inspection = Inspection(pipeline.leases, models)
+        pools = [model.pool for model in models]
+        threads = settings.consumers * len(models)
         return run_worker(app, inspection, name, pools, pipeline.consumers, threads, ready, stop)
     finally:
         heartbeat.stop()
         pipeline.close()
 
 
-def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2.RefusedModel]]:
+def load_models(settings: WorkerSettings) -> tuple[list[LoadedModel], list[model_pb2.RefusedModel]]:
     """The models that can be had, warmed up, and those that cannot, whatever is wrong with them."""
-    serving: dict[str, Serving] = {}
+    models: dict[str, LoadedModel] = {}
     refused = []
     for word in settings.model:
         source = None
         try:
             source = parse(word)
-            if source.name in serving:
+            if source.name in models:
                 raise ModelUnavailable(f"--model {word!r}: another --model has that name")  # noqa: TRY301 - as load() does
             model = load(source)
             model.warm_up()
@@ -120,10 +120,10 @@ def load_models(settings: WorkerSettings) -> tuple[list[Serving], list[model_pb2
         limit = InFlightLimit(BATCHES_IN_FLIGHT * settings.max_batch_size)
         slowest = (1 + settings.max_batch_size) * settings.device_timeout  # a batch that fails, then each job alone
         batcher = Batcher(model, settings.max_batch_size, slowest)
-        served = Serving(pool_of(model.card), model.card, batcher, limit)
-        serving[source.name] = served
-        log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, served.pool)
-    return list(serving.values()), refused
+        loaded = LoadedModel(pool_of(model.card), model.card, batcher, limit)
+        models[source.name] = loaded
+        log.info("model=%s source=%s pool=%s loaded", source.name, model.card.source, loaded.pool)
+    return list(models.values()), refused
 
 
 def _refused(word: str, source: Source | None, reason: str) -> model_pb2.RefusedModel:

@@ -87,7 +87,7 @@ class UnreadableAtError(ImageUnreadableError):
         self.index = index
 
 
-class Reader:
+class ImageDecoder:
     """Decodes batches of images of up to `max_pixels` pixels each, in several threads where the files are large.
 
     Decoders release the interpreter's lock.

@@ -9,7 +9,7 @@ from typing import Final
 WAIT_SECONDS: Final = (0.1, 30.0)
 """The shortest and the longest retry delay of a rejected caller."""
 SHARE: Final = 0.1
-"""The share of what is held that should have been freed by then, if the job needs no more."""
+"""The least share of what is held that should have been freed before a retry."""
 CACHE: Final = 1 / 8
 """The share of `result_bytes` that cached results may have."""
 

@@ -31,7 +31,7 @@ class Claim:
         return self.record.token
 
 
-class Claims(NamedTuple):
+class ClaimReply(NamedTuple):
     """What a consumer was given."""
 
     jobs: list[Claim]
@@ -77,13 +77,13 @@ class JobConsumer(QueueClient):
         *,
         permit: str | None = None,
         is_idle: bool = True,
-    ) -> Claims:
-        """Claim the next jobs of a pool in fair order, of up to `images` images, but one job at least; for 0, none.
+    ) -> ClaimReply:
+        """Claim the next jobs of a pool in fair order, up to `images` images in total; a single job may have more.
 
-        Beside these up to `many` jobs of many passes, and `huge` ones of very many pixels. `permit` is the kind of the
-        message that the caller has popped: it goes back where no job was claimed for it though one waits. A job whose
-        worker fell silent before may have been the reason: it is claimed by itself, by a worker that `is_idle`, and
-        nothing that is behind it before.
+        With 0 images no single-pass job is claimed. In addition up to `many` jobs of many passes and `huge` ones of
+        very many pixels are claimed. `permit` is the kind of the message that the caller has popped; it is pushed back
+        where no job was claimed for it though one waits. A suspect, a job whose last worker fell silent, is claimed
+        alone and only if `is_idle`; jobs behind it wait.
         """
         secret = uuid.uuid4().hex[:24]  # with a job's id no more than what is compact in a hash
         suspect_waits, *rows = self._run(
@@ -101,7 +101,7 @@ class JobConsumer(QueueClient):
                 failure = {"reason": "INTERNAL", "message": "the job's record is damaged; submit the job again"}
                 end = {"id": job_id, "token": f"{secret}-{job_id}", "state": State.FAILED, **failure}
                 self._run("finish", jobs=[end], **self._ttls)
-        return Claims(claims, bool(suspect_waits))
+        return ClaimReply(claims, bool(suspect_waits))
 
     def read_images(self, claims: Sequence[Claim]) -> list[list[Data]]:
         """The bytes of each claim's images, all fetched together; no list where one is gone."""

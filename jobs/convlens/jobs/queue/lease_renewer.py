@@ -1,4 +1,4 @@
-"""Keeps a worker's leases alive, and knows which jobs are not its any more."""
+"""Renews the leases of a worker's jobs, and tracks which jobs it has lost."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class LeaseRenewer:
         if State(int(state)).final:
             with self._lock:
                 self._claims.pop(job_id, None)
+                self._dropped.notify_all()
 
     def _renew(self) -> None:
         claims = self.held()

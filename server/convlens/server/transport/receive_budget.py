@@ -277,7 +277,9 @@ class ReceiveBudget:
             if read.started is None or now - read.started < SLOW_SECONDS:
                 continue
             if read.limit <= PLAIN_BYTES or connection.rate < SLOW_BYTES:
-                message = f"request: was not whole within {SLOW_SECONDS:g} s; allowed: slower, if bytes keep coming"
+                message = (
+                    f"request: did not arrive within {SLOW_SECONDS:g} s; allowed: {SLOW_BYTES >> 10} KiB/s or more"
+                )
                 self._reject(read, StatusError(Reason.REQUEST_INCOMPLETE, message, field="request"))
 
     def _reject_large(self, connection: Connection) -> None:

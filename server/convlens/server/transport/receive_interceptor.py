@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 
 from convlens.server import metrics
 from convlens.server.auth.principal import current_tenant
-from convlens.server.requests import LARGE_BYTES, malformed_request
+from convlens.server.requests import PARSE_IN_THREAD_BYTES, malformed_request
 from convlens.server.status import StatusError, invalid_field
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full
 from convlens.v1 import job_pb2, visualization_pb2
@@ -187,7 +187,7 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
             del data, read  # which the traceback would keep in memory
             raise error
         try:
-            if len(data) > LARGE_BYTES:
+            if len(data) > PARSE_IN_THREAD_BYTES:
                 with self._budget.parsing(read, len(data)):
                     request = await asyncio.get_running_loop().run_in_executor(self._threads, deserialize, data)
             else:

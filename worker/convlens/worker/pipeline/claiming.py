@@ -1,8 +1,8 @@
 """Claims jobs for all consumers of a worker, so that a job that may kill workers has one to itself.
 
-A worker that is killed can report nothing any more, so whatever it held may have been the reason. Each of these jobs is
-a suspect from then on: it is computed by a worker that has nothing else in hand, so that of several attempts only the
-first one can be another job's fault.
+A worker that is killed reports nothing, so each job that it held may have been the cause. These jobs are suspects from
+then on: each is computed by a worker that has no other job, so that of its attempts only the first can have failed
+because of another job. This is best effort: isolation ends after ALONE_SECONDS.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 
 ALONE_SECONDS: Final = 5.0
-"""For so long others wait until the worker is idle for a suspect, and until the suspect has ended; then they go on."""
+"""The longest that other jobs wait, first for the worker to become idle, then for the suspect to end."""
 
 
-class Claimed(NamedTuple):
+class ClaimResult(NamedTuple):
     """What a consumer may compute."""
 
     jobs: list[Claim]
@@ -40,7 +40,7 @@ class Claimer:
         """The pool in which a suspect waits for this worker to be idle."""
         self._since = 0.0
 
-    def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> Claimed:
+    def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> ClaimResult:
         """As JobConsumer.claim(); nothing while a suspect is computed, or is to be."""
         with self._lock:
             held = self._leases.held()
@@ -61,7 +61,7 @@ class Claimer:
                 self._suspect_pool, self._since = pool, now
             elif not is_paused and self._suspect_pool == pool and not claims.suspect_waits:
                 self._suspect_pool = None
-        return Claimed(claims.jobs, is_paused or claims.suspect_waits)
+        return ClaimResult(claims.jobs, is_paused or claims.suspect_waits)
 
     def give_back(self, pool: str, permit: str | None) -> None:
         """Claim nothing, and give back the message that was popped."""

@@ -75,13 +75,13 @@ class Committer:
             if counts:
                 self._report(job, ended)
             else:
-                self._outcomes.abandoned(job.claim)
+                self._outcomes.record_dropped(job.claim)
             self._leases.drop(job.claim)
 
     def _report(self, job: InFlightJob, ended: Completion) -> None:
-        self._outcomes.succeeded(job.claim, ended.result_bytes)
+        self._outcomes.record_success(job.claim, ended.result_bytes)
         log.info(
-            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.serving.card.name,
+            "job=%s model=%s images=%d passes=%d batch=%d succeeded", job.claim.record.id, job.model.card.name,
             job.images, len(job.passes), max(a_pass.batch_size for a_pass in job.passes),
         )  # fmt: skip
 
@@ -90,7 +90,7 @@ class Committer:
         results = [piece.result() for piece in job.pieces]
         job.passes += [result.statistics for result in results]
         parts = [result.outputs for result in results]
-        if job.sampled:
+        if job.multi_pass_methods:
             parts = [self._sample(job, number, first) for number, first in enumerate(parts)]
         self._outcomes.check_wanted(job.claim)
         # maps are large, and written slice by slice
@@ -109,7 +109,7 @@ class Committer:
                 for tensor, array in zip(tensors, job.arrays, strict=True)
             ]
             yield result_header(
-                job.claim.record, job.serving.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
+                job.claim.record, job.model.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
                 time.monotonic() - began, self._worker,
             )  # fmt: skip
 
@@ -120,7 +120,7 @@ class Committer:
         reported = time.monotonic()
 
         def submit(images: Images, plan: Plan, targets: Ints) -> Callable[[], Outputs]:
-            (piece,) = job.serving.batcher.submit(images, targets, plan, self._outcomes.owner(job.claim))
+            (piece,) = job.model.batcher.submit(images, targets, plan, self._outcomes.owner(job.claim))
 
             def outputs() -> Outputs:
                 result = piece.result()
@@ -135,8 +135,15 @@ class Committer:
                 reported = time.monotonic()
                 self._queue.progress(job.claim, (number + share) / len(job.pixels))
 
-        card = job.serving.card
+        card = job.model.card
         pixels = job.pixels[number]
         return run_methods(
-            first, pixels, job.first, job.sampled, preprocess_of(card), submit, card.max_batch_size, report
+            first,
+            pixels,
+            job.first_plan,
+            job.multi_pass_methods,
+            preprocess_of(card),
+            submit,
+            card.max_batch_size,
+            report,
         )

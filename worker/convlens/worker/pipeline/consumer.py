@@ -24,7 +24,7 @@ from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
 from convlens.worker.pipeline.decoder import Decoder, planned
-from convlens.worker.pipeline.in_flight import Serving
+from convlens.worker.pipeline.in_flight import LoadedModel
 from convlens.worker.pipeline.memory_budget import Budget
 from convlens.worker.pipeline.outcome import Outcomes
 
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 0.5
 """A consumer that has waited so long returns to Celery."""
 LARGE_KINDS: Final = keys.KINDS[1:]
-"""Those that take minutes on the device do not keep those waiting that take seconds to decode."""
+"""Kinds of jobs that are computed in other threads, one of each kind at a time for each consumer."""
 
 
-class Consumers:
+class ConsumerPool:
     """The consumer threads of a worker, `most` for a model. Called with a pool and a kind of list for each message.
 
     For a message beyond these an extra consumer starts, which claims once and returns.
@@ -49,7 +49,7 @@ class Consumers:
         decoder: Decoder,
         committer: Committer,
         outcomes: Outcomes,
-        models: Iterable[Serving],
+        models: Iterable[LoadedModel],
         most: int,
         working: Budget,
     ) -> None:
@@ -106,7 +106,7 @@ class Consumers:
             with self._lock:
                 self._active[pool] -= 1
 
-    def next_message(self, model: Serving, kinds: Sequence[str]) -> str | None:
+    def next_message(self, model: LoadedModel, kinds: Sequence[str]) -> str | None:
         """Wait for a message of one of these kinds, one thread of a model at a time; its kind, or None without one."""
         with self._turn_at_list(model.pool) as has_turn:
             if not (has_turn and model.limit.wait(IDLE_SECONDS)):
@@ -133,9 +133,9 @@ class Consumers:
 
 
 class Consumer:
-    """One of them, in a thread of Celery's pool. An extra one returns once it has done what its message led it to."""
+    """One consumer, in a thread of Celery's pool. An extra one claims once and returns."""
 
-    def __init__(self, consumers: Consumers, model: Serving, *, is_extra: bool) -> None:
+    def __init__(self, consumers: ConsumerPool, model: LoadedModel, *, is_extra: bool) -> None:
         self._consumers = consumers
         self._claimer = consumers.claimer
         self._model = model

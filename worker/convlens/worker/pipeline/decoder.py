@@ -20,10 +20,10 @@ from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
 from convlens.worker.engine.perturbation import plan_passes
 from convlens.worker.engine.plan import Plan
-from convlens.worker.images import Pixels, Reader
+from convlens.worker.images import ImageDecoder, Pixels
 from convlens.worker.method_registry import to_requested_array
-from convlens.worker.pipeline.decoder_processes import Decoders
-from convlens.worker.pipeline.in_flight import InFlightJob, Serving
+from convlens.worker.pipeline.decoder_processes import DecoderProcesses
+from convlens.worker.pipeline.in_flight import InFlightJob, LoadedModel
 from convlens.worker.pipeline.outcome import Outcomes
 
 _PLANS: Final = PlanCache()
@@ -38,7 +38,12 @@ class Decoder:
     """Images that take long to decode are decoded by `processes`, all others in the calling thread."""
 
     def __init__(
-        self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, reader: Reader, processes: Decoders
+        self,
+        queue: JobConsumer,
+        leases: LeaseRenewer,
+        outcomes: Outcomes,
+        reader: ImageDecoder,
+        processes: DecoderProcesses,
     ) -> None:
         self._queue = queue
         self._leases = leases
@@ -46,17 +51,17 @@ class Decoder:
         self._reader = reader
         self._processes = processes
 
-    def submit(self, serving: Serving, claims: Sequence[Claim]) -> Iterator[InFlightJob]:
+    def submit(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[InFlightJob]:
         """Fetch the images of all, then decode and yield job by job: the device starts with the first meanwhile."""
         try:
             fetched = self._fetch(claims)
         except BaseException:  # whatever it is, these are left to their leases
             for claim in claims:
-                serving.release(claim, len(claim.images))
+                model.release(claim, len(claim.images))
                 self._leases.drop(claim)
             raise
         for claim, data in zip(claims, fetched, strict=True):
-            if job := self._outcomes.guard(claim, functools.partial(self._submit, serving, claim, data)):
+            if job := self._outcomes.guard(claim, functools.partial(self._submit, model, claim, data)):
                 yield job
 
     def _fetch(self, claims: Sequence[Claim]) -> list[list[Data] | Exception]:
@@ -70,10 +75,10 @@ class Decoder:
                 return [error]
             return [self._fetch([claim])[0] for claim in claims]
 
-    def _submit(self, serving: Serving, claim: Claim, data: Sequence[Data] | Exception) -> InFlightJob:
+    def _submit(self, model: LoadedModel, claim: Claim, data: Sequence[Data] | Exception) -> InFlightJob:
         """Decode a job and give it to its model's batcher, batch by batch; what it does not use is released."""
         left = len(claim.images)
-        release = functools.partial(serving.release, claim)
+        release = functools.partial(model.release, claim)
         decode = functools.partial(self._decode, claim)
         max_pixels_here = 0 if claim.record.pixels >= LARGE_PIXELS else SLOW_PIXELS
         try:
@@ -83,14 +88,14 @@ class Decoder:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = planned(claim, serving.card)
+            plan = planned(claim, model.card)
             targets = np.array(plan.targets, np.int32)
             arrays = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
             maps, sampled = plan_passes(arrays)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
-            job = InFlightJob(claim, serving, plan, arrays, sampled, first)
-            height, width, channels = serving.card.input_shape
-            size = serving.card.max_batch_size
+            job = InFlightJob(claim, model, plan, arrays, sampled, first)
+            height, width, channels = model.card.input_shape
+            size = model.card.max_batch_size
             while left:
                 self._outcomes.check_wanted(claim)
                 start = len(data) - left
@@ -111,7 +116,7 @@ class Decoder:
                     job.pixels.append(pixels)
                 left -= len(pixels)
                 owner = self._outcomes.owner(claim)
-                job.pieces += serving.batcher.submit(pixels, targets[rows], first, owner, release)
+                job.pieces += model.batcher.submit(pixels, targets[rows], first, owner, release)
         finally:
             release(left)
         return job

@@ -38,7 +38,7 @@ NICE: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 
 
-class Decoders:
+class DecoderProcesses:
     """Up to `most` processes, started when they are first needed."""
 
     def __init__(self, most: int, max_pixels: int) -> None:

@@ -19,7 +19,7 @@ from convlens.worker.pipeline.in_flight_limit import InFlightLimit
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class LoadedModel:
     """A model as this worker serves it."""
 
     pool: str
@@ -39,17 +39,17 @@ class InFlightJob:
     """A job whose images are with the batcher, in pieces of a batch."""
 
     claim: Claim
-    serving: Serving
+    model: LoadedModel
     plan: JobPlan
     arrays: tuple[RequestedArray, ...]
     """What the engine computes, by tensor of the plan."""
-    sampled: tuple[PerturbationMethod, ...]
+    multi_pass_methods: tuple[PerturbationMethod, ...]
     """Those of them that take passes of their own."""
-    first: Plan
+    first_plan: Plan
     """The pass that all the images take first."""
     pieces: list[Future[BatchResult]] = field(default_factory=list)
     pixels: list[Images] = field(default_factory=list)
-    """Of each piece, where there is anything `sampled`."""
+    """Of each piece, where there are `multi_pass_methods`."""
     decode_seconds: float = 0.0
     passes: list[Pass] = field(default_factory=list)
     """All that it took, once its result is there."""
@@ -76,7 +76,7 @@ class Inspection:
     """What Celery's inspect commands report of this worker."""
 
     leases: LeaseRenewer
-    serving: Sequence[Serving]
+    loaded: Sequence[LoadedModel]
 
     def held(self) -> list[Claim]:
         """The jobs that it computes."""
@@ -91,5 +91,5 @@ class Inspection:
                 "pool": model.pool,
                 "list": keys.messages(model.pool),
             }
-            for model in self.serving
+            for model in self.loaded
         ]

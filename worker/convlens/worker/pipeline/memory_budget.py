@@ -1,4 +1,4 @@
-"""What threads of a worker may hold at once of something that there is only so much of: bytes, say."""
+"""A semaphore in order of arrival: bounds the bytes that the large jobs of a worker hold at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Budget:
-    """An amount that threads take from and give back; who asks first is served first, however much it asks for."""
+    """An amount that threads reserve parts of, in the order in which they came, however much each needs."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -19,7 +19,7 @@ class Budget:
 
     @contextlib.contextmanager
     def reserve(self, amount: int) -> Iterator[None]:
-        """Waits for that much and holds it; more than there is in all is all that there is."""
+        """Wait for this amount, at most the whole budget, and hold it for the duration of a `with`."""
         amount = min(amount, self._total)
         turn = object()
         with self._changed:

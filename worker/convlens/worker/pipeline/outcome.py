@@ -39,7 +39,7 @@ class Outcomes:
         try:
             return step()
         except Abandoned:
-            self.abandoned(claim)
+            self.record_dropped(claim)
         except RedisUnavailable as error:
             self.leave(claim, error)
         except Exception as error:  # noqa: BLE001 - reported to the caller, and logged where unforeseen
@@ -59,13 +59,13 @@ class Outcomes:
             record.flow, lambda: not self._leases.is_lost(claim), claim.claimed_at, record.id, record.attempts > 1
         )
 
-    def succeeded(self, claim: Claim, result_bytes: int) -> None:
+    def record_success(self, claim: Claim, result_bytes: int) -> None:
         """Count a job whose result is stored."""
         metrics.JOBS.labels(claim.record.model, "SUCCEEDED").inc()
         metrics.RESULT_BYTES.labels(claim.record.model).inc(result_bytes)
         self._events.succeeded(claim)
 
-    def abandoned(self, claim: Claim) -> None:
+    def record_dropped(self, claim: Claim) -> None:
         """Count a job that had ended before its result was there."""
         metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
         self._events.revoked(claim)

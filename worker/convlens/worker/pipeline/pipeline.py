@@ -8,13 +8,13 @@ from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.runtime.background import call_together
-from convlens.worker.images import Reader
+from convlens.worker.images import ImageDecoder
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
-from convlens.worker.pipeline.consumer import Consumers
+from convlens.worker.pipeline.consumer import ConsumerPool
 from convlens.worker.pipeline.decoder import Decoder
-from convlens.worker.pipeline.decoder_processes import Decoders
-from convlens.worker.pipeline.in_flight import Serving
+from convlens.worker.pipeline.decoder_processes import DecoderProcesses
+from convlens.worker.pipeline.in_flight import LoadedModel
 from convlens.worker.pipeline.memory_budget import Budget
 from convlens.worker.pipeline.outcome import Outcomes
 from convlens.worker.pipeline.watchdog import Watchdog
@@ -25,7 +25,7 @@ class Pipeline:
     """The stages of a worker, each with its own threads and a bounded queue before it, and what watches them."""
 
     def __init__(
-        self, queue: JobConsumer, events: JobEvents, name: str, models: Sequence[Serving], settings: WorkerSettings
+        self, queue: JobConsumer, events: JobEvents, name: str, models: Sequence[LoadedModel], settings: WorkerSettings
     ) -> None:
         self.leases = LeaseRenewer(queue)
         self._events = events
@@ -33,11 +33,11 @@ class Pipeline:
         threads = settings.consumers
         self._committer = Committer(queue, self.leases, outcomes, name, threads=threads)
         self._batchers = {model.pool: model.batcher for model in models}
-        self._processes = Decoders(settings.decoders, settings.max_image_pixels)
-        decoder = Decoder(queue, self.leases, outcomes, Reader(settings.max_image_pixels), self._processes)
+        self._processes = DecoderProcesses(settings.decoders, settings.max_image_pixels)
+        decoder = Decoder(queue, self.leases, outcomes, ImageDecoder(settings.max_image_pixels), self._processes)
         claimer = Claimer(queue, self.leases, self._events, name)
         working = Budget(settings.working_bytes)
-        self.consumers = Consumers(queue, claimer, decoder, self._committer, outcomes, models, threads, working)
+        self.consumers = ConsumerPool(queue, claimer, decoder, self._committer, outcomes, models, threads, working)
         self._watchdog = Watchdog(queue, self.leases, self.consumers, self._batchers, settings)
 
     def start(self) -> None:

@@ -19,19 +19,19 @@ from convlens.jobs.runtime import background
 from convlens.jobs.runtime.background import Loop
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.consumer import Consumers
+from convlens.worker.pipeline.consumer import ConsumerPool
 from convlens.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 HUNG: Final = os.EX_SOFTWARE
 """The exit status of a worker that hung."""
-UNWELL_SECONDS: Final = 10.0
+UNHEALTHY_SECONDS: Final = 10.0
 """For so long loops must be seen dead or late: after the whole process was stopped, all are late until they get on."""
 
 
 @dataclass(slots=True)
-class _Unchanged:
+class _StallTimer:
     """For how long something that should change has not; time in which the whole process was stopped does not count."""
 
     every: float
@@ -56,7 +56,7 @@ class Watchdog:
         self,
         queue: JobConsumer,
         leases: LeaseRenewer,
-        consumers: Consumers,
+        consumers: ConsumerPool,
         batchers: Mapping[str, Batcher],  # by pool
         settings: WorkerSettings,
     ) -> None:
@@ -66,11 +66,11 @@ class Watchdog:
         self._batchers = batchers
         self._settings = settings
         every = min(1.0, settings.device_timeout / 4)
-        self._on_device = {pool: _Unchanged(every) for pool in batchers}
-        self._unwell = _Unchanged(every)
+        self._on_device = {pool: _StallTimer(every) for pool in batchers}
+        self._unhealthy = _StallTimer(every)
         self._devices = Loop("watchdog", self._look_at_devices, every, at_end=faulthandler.cancel_dump_traceback_later)
         every = min(1.0, settings.delivery_timeout / 4)
-        self._untaken = _Unchanged(every)
+        self._untaken = _StallTimer(every)
         self._queues = Loop("watchdog-queues", self._look_at_queues, every)
 
     def start(self) -> None:
@@ -89,9 +89,9 @@ class Watchdog:
             if self._on_device[pool].look(work) >= limit:
                 jobs = sorted({item.owner.name for item in work})
                 self._end(f"pool={pool} jobs={','.join(jobs)} on the device for {limit:g} s", jobs)
-        unwell = background.unhealthy_loops()
-        if self._unwell.look(unwell) >= UNWELL_SECONDS:
-            self._end(f"loops={','.join(unwell)} are dead or late")
+        unhealthy = background.unhealthy_loops()
+        if self._unhealthy.look(unhealthy) >= UNHEALTHY_SECONDS:
+            self._end(f"loops={','.join(unhealthy)} are dead or late")
         faulthandler.dump_traceback_later(limit, exit=True)  # should a call not even let this thread run
 
     def _look_at_queues(self) -> None:
@@ -110,13 +110,13 @@ class Watchdog:
             log.info("the queues cannot be seen: %s", error)
             return None
 
-    def _end(self, what: str, guilty: Collection[str] = ()) -> NoReturn:
+    def _end(self, what: str, jobs_on_device: Collection[str] = ()) -> NoReturn:
         log.critical("%s: this process ends with status %d, to be started again; where its threads are:", what, HUNG)
         faulthandler.dump_traceback()
         self._consumers.stop()  # or they would take what is given back
         for claim in self._leases.held():
             try:
-                if claim.record.id not in guilty:
+                if claim.record.id not in jobs_on_device:
                     self._queue.release(claim)
             except RedisUnavailable as error:
                 log.warning("job=%s is left to its lease: %s", claim.record.id, error)
