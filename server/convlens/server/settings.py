@@ -98,10 +98,15 @@ class ServerSettings(JobsSettings):
     def bounds(self) -> Bounds:
         """The bounds of the job queue."""
         return Bounds(
-            self.max_jobs, self.max_queued_bytes, self.max_stored_bytes, self.max_known_jobs, self.max_queued_pixels,
-            self.tenant_share,
-            self.tenant_rate, self.tenant_burst,
-        )  # fmt: skip
+            jobs=self.max_jobs,
+            image_bytes=self.max_queued_bytes,
+            result_bytes=self.max_stored_bytes,
+            known_jobs=self.max_known_jobs,
+            pixels=self.max_queued_pixels,
+            tenant_share=self.tenant_share,
+            tenant_rate=self.tenant_rate,
+            tenant_burst=self.tenant_burst,
+        )
 
     @field_validator("publish")
     @classmethod

@@ -89,7 +89,7 @@ def _rejecting_handler(method: str, error: StatusError) -> Any:
     """Make a handler that raises `error` without reading the request."""
 
     async def reject(_requests: Any, context: Any) -> AsyncIterator[bytes]:
-        log.info("peer=%s method=%s rejected reason=%s %s", context.peer(), method, error.reason, error.metadata)
+        log.warning("peer=%s method=%s rejected reason=%s %s", context.peer(), method, error.reason, error.metadata)
         raise error
         yield b""  # makes this an async generator
 
