@@ -121,7 +121,7 @@ def test_a_field_that_is_not_allowed_is_named(client, field, options):
 
 
 @pytest.mark.parametrize(("field", "changes"), WIRE)
-def test_so_is_one_that_the_sdk_never_sends(stubs, field, changes):
+def test_a_field_that_the_sdk_never_sends_is_named_too(stubs, field, changes):
     fields = {"images": [IMAGE], "visualizations": [GradCAM().message()]} | changes
     with pytest.raises(grpc.RpcError) as refused:
         stubs.jobs.SubmitJob(job_pb2.SubmitJobRequest(spec=spec_pb2.JobSpec(**fields)))
@@ -137,7 +137,7 @@ def details_of(error):
     return error.code(), info.reason, bad.field_violations[0].field if bad.field_violations else ""
 
 
-def test_every_call_refuses_alike(client, stubs):
+def test_every_call_refuses_alike(client):
     for call in (
         lambda: client.grad_cam(PHOTO, "nowhere"),
         lambda: client.grad_cam(PHOTOS, "nowhere"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,8 +49,9 @@ class FakeServer:
         self.requests: list[ReceivedRequest] = []
         """All requests so far, in order, retries and refused ones included."""
         self._services = Services(models, delay, self._receive)
-        self._call_errors: deque[tuple[str, StatusError]] = deque()
+        self._call_errors: list[tuple[str, StatusError]] = []
         """The errors of the next calls, each with the method that it is for, if that is given."""
+        self._lock = threading.Lock()
         self._server: Any = None
 
     def __enter__(self) -> str:
@@ -91,7 +92,8 @@ class FakeServer:
         """
         check_reason(reason)
         delay = 1.0 if retry_after is None and reason in RETRIED else retry_after
-        self._call_errors.extend([(method, StatusError(reason, message, field, delay))] * times)
+        with self._lock:
+            self._call_errors.extend([(method, StatusError(reason, message, field, delay))] * times)
 
     def fail_next_job(self, reason: str, message: str = _MESSAGE, *, times: int = 1, field: str = "") -> None:
         """Accept the next `times` jobs and let them end FAILED. ValueError for an unknown reason.
@@ -134,11 +136,12 @@ class FakeServer:
 
     def _receive(self, method: str, request: Message) -> None:
         """Record a request, and raise the error that the test made for it."""
-        self.requests.append(ReceivedRequest(method, request))
-        for i, (failing, error) in enumerate(self._call_errors):
-            if failing == method or (not failing and method in _SUBMITTING):
-                del self._call_errors[i]
-                raise error
+        with self._lock:
+            self.requests.append(ReceivedRequest(method, request))
+            for i, (failing, error) in enumerate(self._call_errors):
+                if failing == method or (not failing and method in _SUBMITTING):
+                    del self._call_errors[i]
+                    raise error
 
 
 def serve(models: Sequence[ModelCard] | None = None, *, delay: float = 0.0) -> FakeServer:

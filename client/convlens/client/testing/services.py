@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -64,7 +65,9 @@ class Services:
         header, data = compute(Plan(spec, card), spec.images)
         if isinstance(request, VisualizeUnaryRequest) and _is_large(header, data):
             raise StatusError("RESULT_TOO_LARGE", f"the result of {len(data)} bytes is too large for one message")
-        failure = self.job_errors.popleft() if self.job_errors else None
+        failure = None
+        with contextlib.suppress(IndexError):
+            failure = self.job_errors.popleft()
         content = _content(spec, card.name)
         equal = None if spec.fresh or failure else self.jobs.equal(content)
         now = time.time()
