@@ -35,7 +35,7 @@ class FakeJob:
     failure: job_pb2.JobError | None = None
     """What it ends with in the place of a result."""
     is_kept: bool = False
-    """True for a job that runs whether anybody waits for it or not."""
+    """True for a job of SubmitJob, which runs whether a call waits for it or not."""
     waiters: set[object] = field(default_factory=set)
 
     @property
@@ -57,8 +57,8 @@ class JobTable:
             earlier = self._jobs.get(job.message.id)
             if earlier and earlier.content != job.content:
                 raise StatusError("REQUEST_ID_REUSED", "request_id: was used before for another request", "request_id")
-            is_repeatable = {"ABANDONED", "MODEL_CHANGED", "DEADLINE_EXCEEDED"}
-            if earlier and self._advance(earlier).message.error.reason not in is_repeatable:
+            repeatable = {"ABANDONED", "MODEL_CHANGED", "DEADLINE_EXCEEDED"}
+            if earlier and self._advance(earlier).message.error.reason not in repeatable:
                 earlier.is_kept = earlier.is_kept or job.is_kept
                 return earlier
             self._jobs.pop(job.message.id, None)
@@ -74,8 +74,8 @@ class JobTable:
 
     def equal(self, content: bytes) -> FakeJob | None:
         """Return the latest equal job that has a result, or is to have one."""
-        good = {*_LIVE, job_pb2.JOB_STATE_SUCCEEDED}
-        equal = [job for job in self.newest_first() if job.content == content and job.message.state in good]
+        usable = {*_LIVE, job_pb2.JOB_STATE_SUCCEEDED}
+        equal = [job for job in self.newest_first() if job.content == content and job.message.state in usable]
         return next((job for job in equal if not job.failure and not job.message.result_expired), None)
 
     def newest_first(self) -> list[FakeJob]:
@@ -84,7 +84,10 @@ class JobTable:
             return [self._advance(job) for job in reversed(self._jobs.values())]
 
     def changes(self, job: FakeJob, is_active: Callable[[], bool]) -> Iterator[job_pb2.Job]:
-        """Yield the job now and at each change, until it or the call that waits has ended; then leave it."""
+        """Yield the job now and at each change, until it or the waiting call has ended.
+
+        A job that is not kept is cancelled when its last waiting call goes away.
+        """
         waiter, last = object(), None
         job.waiters.add(waiter)
         try:
@@ -103,7 +106,7 @@ class JobTable:
                 self.end(job, job_pb2.JOB_STATE_CANCELLED, "ABANDONED", "all callers went away")
 
     def wake(self) -> None:
-        """Let the calls that wait look whether they are still active."""
+        """Let waiting calls check whether they are still active."""
         with self._changed:
             self._changed.notify_all()
 
@@ -115,7 +118,7 @@ class JobTable:
                 self._changed.notify_all()
 
     def delete(self, job: FakeJob) -> None:
-        """Forget an ended job."""
+        """Delete an ended job and its result."""
         with self._changed:
             if not self._advance(job).has_ended:
                 raise StatusError("JOB_NOT_ENDED", f"job {job.message.id} has not ended")
@@ -130,10 +133,9 @@ class JobTable:
             message.ClearField("queue_position")
         if not job.has_ended and now >= end:
             if job.deadline < job.ends:
-                late = f"the deadline passed while the job was {'running' if message.attempts else 'queued'}"
-                self._end(
-                    job, job_pb2.JOB_STATE_EXPIRED, end, job_pb2.JobError(reason="DEADLINE_EXCEEDED", message=late)
-                )
+                text = f"the deadline passed while the job was {'running' if message.attempts else 'queued'}"
+                error = job_pb2.JobError(reason="DEADLINE_EXCEEDED", message=text)
+                self._end(job, job_pb2.JOB_STATE_EXPIRED, end, error)
             else:
                 state = job_pb2.JOB_STATE_FAILED if job.failure else job_pb2.JOB_STATE_SUCCEEDED
                 self._end(job, state, end, job.failure)

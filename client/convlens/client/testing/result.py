@@ -105,9 +105,11 @@ def _array(
             rows = rows / np.maximum(np.maximum(-low, high), np.finfo(np.float32).tiny)
     scales: list[float] = []
     offsets: list[float] = []
-    array: tensors.Array = rows.astype(tensors.dtype_of(planned.datatype), copy=False)
+    array: tensors.Array
     if planned.datatype == tensor_pb2.DATA_TYPE_UINT8:
         array, scales, offsets = tensors.quantize_maps(rows, 1)
+    else:
+        array = rows.astype(tensors.dtype_of(planned.datatype), copy=False)
     array = array.reshape(*plan.leading_axes(planned), *planned.shape)
     spec = tensors.describe(array, planned.name)
     spec.channels.extend(planned.channels)

@@ -34,7 +34,7 @@ CHUNK_BYTES: Final = 1 << 20
 
 
 class Services:
-    """The three services; a method that streams requests gives each to `receive` first."""
+    """The three services. A method with a stream of requests passes each to `receive` first."""
 
     def __init__(self, models: Iterable[ModelCard], delay: float, receive: Callable[[str, Message], None]) -> None:
         self.jobs = JobTable()
