@@ -42,6 +42,11 @@ REFUSED = [
     ("spec.visualizations[0].grad_cam.layer", {"visualizations": [GradCAM("nowhere")]}),
     ("spec.visualizations[0].grad_cam.layer", {"visualizations": [GradCAM("fc1")]}),
     ("spec.visualizations[0].grad_cam.layer", {"scored_layer": "block2_conv1"}),
+    ("spec.visualizations[0].grad_cam.signed", {"visualizations": [GradCAM(method="score_cam", signed=True)]}),
+    (
+        "spec.visualizations[0].saliency.method",
+        {"visualizations": [Saliency("guided_grad_cam")], "scored_layer": "block2_conv1"},
+    ),
     ("spec.visualizations[0].activations.layers", {"visualizations": [Activations([])]}),
     ("spec.visualizations[0].activations.layers[1]", {"visualizations": [Activations(["fc1", "nowhere"])]}),
     ("spec.visualizations[0].activations.channels", {"visualizations": [Activations("fc1", [3, 3])]}),

@@ -67,6 +67,12 @@ class Plan:
         if layer not in self._layers:
             refuse(field, f"no layer {layer!r} in model {self.card.name!r}; allowed: {', '.join(self._layers)}")
 
+    def _is_spatial(self, layer: str) -> bool:
+        """Return whether a layer has more than one position and precedes the scored layer."""
+        names, shape = list(self._layers), self._layers.get(layer, ())
+        is_large = len(shape) == 3 and shape[0] * shape[1] > 1
+        return is_large and names.index(layer) < names.index(self.scored_layer)
+
     # --- targets ---
 
     def _resolve_targets(self, spec: spec_pb2.JobSpec) -> tuple[list[list[int]], bool]:
@@ -135,6 +141,10 @@ class Plan:
     def _plan_saliency(self, options: spec_pb2.Saliency, field: str) -> Iterator[PlannedArray]:
         method = self._method_name(spec_pb2.SaliencyMethod, options.method or 1, f"{field}.method")
         reduction = _short_name(spec_pb2.ChannelReduction, options.reduction, f"{field}.reduction") or "abs_max"
+        if method == "xrai" and options.reduction:
+            refuse(f"{field}.reduction", "is set, but xrai has no channels left to reduce")
+        if method == "guided_grad_cam" and not self._is_spatial(self.card.cam_layer):
+            refuse(f"{field}.method", f"guided_grad_cam needs a convolution below {self.scored_layer!r}")
         suffix = {"abs_max": "", "none": "/signed"}.get(reduction, f"/{reduction}")
         shape = tuple(self.card.input_shape)[: 3 if reduction == "none" else 2]
         name = "saliency" + f"/{method}" * (method != "vanilla") + suffix
@@ -145,11 +155,11 @@ class Plan:
         method = self._method_name(spec_pb2.CamMethod, options.method or 1, f"{field}.method")
         layer = options.layer or self.card.cam_layer
         self._check_layer(layer, f"{field}.layer")
-        names = list(self._layers)
         shape = self._layers[layer]
-        is_below = names.index(layer) < names.index(self.scored_layer)
-        if not is_below or len(shape) != 3 or shape[0] * shape[1] == 1:
+        if not self._is_spatial(layer):
             refuse(f"{field}.layer", f"{layer!r} has only one place, or is not below {self.scored_layer!r}")
+        if options.signed and method == "score_cam":
+            refuse(f"{field}.signed", "is set, but score_cam has positive weights alone")
         is_upsampled = options.size == spec_pb2.MAP_SIZE_INPUT
         name = method + f"/{layer}" * (layer != self.card.cam_layer)
         name += "/upsampled" * is_upsampled + "/signed" * options.signed
