@@ -1,0 +1,66 @@
+"""Errors of the fake server: the real server's reasons and status codes, as google.rpc.Status."""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from convlens.v1 import job_pb2
+
+_REASONS: Final = {
+    StatusCode.INVALID_ARGUMENT: "INVALID_FIELD IMAGE_UNREADABLE REQUEST_ID_REUSED REQUEST_TOO_LARGE NEVER_FITS",
+    StatusCode.FAILED_PRECONDITION: "RESULT_TOO_LARGE JOB_NOT_ENDED",
+    StatusCode.NOT_FOUND: "MODEL_UNKNOWN JOB_UNKNOWN RESULT_EXPIRED",
+    StatusCode.UNAUTHENTICATED: "TOKEN_MISSING TOKEN_UNKNOWN",
+    StatusCode.PERMISSION_DENIED: "ROLE_MISSING",
+    StatusCode.RESOURCE_EXHAUSTED: "QUEUE_FULL RATE_EXCEEDED SERVER_FULL STORE_FULL RESULT_STORE_FULL",
+    StatusCode.DEADLINE_EXCEEDED: "REQUEST_INCOMPLETE DEADLINE_EXCEEDED",
+    StatusCode.CANCELLED: "CANCELLED ABANDONED",
+    StatusCode.ABORTED: "MODEL_CHANGED PAYLOAD_GONE ATTEMPTS_EXHAUSTED",
+    StatusCode.UNAVAILABLE: "NO_WORKERS REDIS_UNAVAILABLE",
+    StatusCode.INTERNAL: "INTERNAL",
+}
+CODES: Final = {reason: code for code, reasons in _REASONS.items() for reason in reasons.split()}
+"""The status code of each reason; docs/errors.md has their meanings."""
+RETRIED: Final = {"QUEUE_FULL", "RATE_EXCEEDED", "SERVER_FULL", "STORE_FULL", "NO_WORKERS"}
+"""Reasons that the real server sends with the delay of a retry."""
+
+
+class StatusError(Exception):
+    """An error that ends a call; of a job that ended without a result, `job` says which."""
+
+    def __init__(
+        self, reason: str, message: str, field: str = "", retry_after: float | None = None,
+        job: job_pb2.Job | None = None, code: StatusCode | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(reason, message)
+        status_code = code or CODES[reason]
+        self.status = status_pb2.Status(code=status_code.value[0], message=message)
+        metadata = {"job_id": job.id} if job else {}
+        if job and job.HasField("error"):
+            metadata["job_state"] = job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")
+        details = [error_details_pb2.ErrorInfo(reason=reason, domain="convlens", metadata=metadata)]
+        if field:
+            violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
+            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+        if retry_after is not None:
+            details.append(error_details_pb2.RetryInfo())
+            details[-1].retry_delay.FromNanoseconds(int(retry_after * 1e9))
+        for detail in details:
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            self.status.details.append(packed)
+
+
+def refuse(field: str, why: str) -> NoReturn:
+    """Raise the StatusError of a field whose value is not allowed."""
+    raise StatusError("INVALID_FIELD", f"{field}: {why}", field)
+
+
+def check_reason(reason: str) -> None:
+    """Raise ValueError for a reason that the real server does not have."""
+    if reason not in CODES:
+        raise ValueError(f"no reason {reason!r}; allowed: {', '.join(CODES)}")
