@@ -6,7 +6,7 @@ PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test unit test-compose coverage format lint check sync audit proto proto-released \
-    bench bench-engine bench-plane clean chaos soak soak-rate fuzz abuse
+    bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ coverage: install ## lines that tests reach, processes they start included (TEST
 	$(BIN)/coverage run -m pytest -q $(or $(TESTS),tests/unit tests/integration)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+packages: install .venv-packages/installed ## build and check the distributions, and install the SDK at its lowest and newest versions
+	$(BIN)/python -m pytest tests/packages -m packages
+
+.venv-packages/installed: scripts/packages.txt
+	$(PYTHON) -m venv .venv-packages
+	.venv-packages/bin/pip install -q -r scripts/packages.txt
+	touch $@
 
 test-compose: install ## build and run the container stack: needs root and a container engine
 	$(BIN)/python -m pytest tests/compose -m compose
@@ -85,7 +93,7 @@ bench-plane: install ## images per second through the whole service, beside peer
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .venv-audit .venv-fuzz .venv-peers .venv-proto out .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-audit .venv-fuzz .venv-packages .venv-peers .venv-proto out .coverage* .mypy_cache .ruff_cache .pytest_cache
 
 chaos: install ## inject every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)

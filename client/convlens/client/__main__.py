@@ -1,4 +1,4 @@
-"""The `convlens` command, or what to install for it."""
+"""The client's command line, of `convlens` and of `python -m convlens.client`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
-        sys.exit("the convlens command needs its extra packages: pip install 'convlens-client[cli]'")
+        sys.exit('the command line is not installed here: pip install "convlens-client[cli]"')
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)

@@ -5,7 +5,7 @@ import warnings
 
 from convlens.v1 import job_pb2 as convlens_dot_v1_dot_job__pb2
 
-GRPC_GENERATED_VERSION = '1.74.0'
+GRPC_GENERATED_VERSION = '1.67.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

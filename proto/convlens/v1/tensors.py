@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from zlib_ng import zlib_ng
 
 from convlens.v1 import tensor_pb2 as pb
+from convlens.v1.checksum import crc32
 
 Array = npt.NDArray[np.generic]
 
@@ -87,9 +87,8 @@ def decode(tensor: pb.Tensor, data: bytes | memoryview | None = None) -> Array:
 def describe(array: Array, name: str) -> pb.TensorSpec:
     """Return the TensorSpec, CRC-32 included, that precedes the bytes of `array`."""
     data = buffer_of(array)
-    crc32 = zlib_ng.crc32(data)
     return pb.TensorSpec(
-        name=name, datatype=datatype_of(array.dtype), shape=array.shape, byte_size=data.nbytes, crc32=crc32
+        name=name, datatype=datatype_of(array.dtype), shape=array.shape, byte_size=data.nbytes, crc32=crc32(data)
     )
 
 
@@ -136,6 +135,6 @@ def allocate(spec: pb.TensorSpec) -> Array:
 
 def verify(array: Array, spec: pb.TensorSpec) -> None:
     """Raise TensorError unless the bytes of `array` have the checksum of `spec`."""
-    checksum = zlib_ng.crc32(buffer_of(array))
+    checksum = crc32(buffer_of(array))
     if checksum != spec.crc32:
         raise TensorError(f"tensor {spec.name!r} arrived with CRC-32 {checksum:08x}, announced was {spec.crc32:08x}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
-import uvloop
-
 from convlens.jobs.runtime import descriptors, logs, memory, scheduling
 from convlens.server.app import serve
 from convlens.server.settings import ServerSettings
 from convlens.v1.image_formats import ignore_warnings
+
+try:
+    from uvloop import run
+except ModuleNotFoundError:  # where there is no uvloop: Windows, PyPy
+    from asyncio import run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     descriptors.raise_limit()
     memory.keep_freed_blocks(arenas=1)
     scheduling.use_batch_policy()
-    status: int = uvloop.run(serve(settings))
+    status: int = run(serve(settings))
     return status
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import typer
 
+from convlens import command
 from convlens.client.cli import jobs, maps, models, server
 
 app = typer.Typer(
@@ -51,3 +52,13 @@ for _entry in sorted(metadata.entry_points(group="convlens.commands"), key=lambd
         help=f"{HELP.get(_entry.name, f'Run the {_entry.name}')}: `convlens {_entry.name} --help`.",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     )(_run_entry(_entry))
+
+
+def _explain_missing(context: typer.Context) -> None:
+    sys.exit(command.explain_missing(str(context.info_name)))
+
+
+for _name in command.PARTS.keys() - metadata.entry_points(group="convlens.commands").names:
+    app.command(_name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+        _explain_missing
+    )

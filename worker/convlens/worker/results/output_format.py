@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
-from zlib_ng import zlib_ng
 
 from convlens.jobs.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
 from convlens.v1 import tensor_pb2, tensors
+from convlens.v1.checksum import crc32
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import RowResizer, resize
 
@@ -47,7 +47,7 @@ class TensorEncoder:
             maps = part.reshape(math.prod(part.shape[: self._lead]), *part.shape[self._lead :])
             for array in self._convert(maps):
                 data = tensors.buffer_of(array)
-                self._spec.crc32 = zlib_ng.crc32(data, self._spec.crc32)
+                self._spec.crc32 = crc32(data, self._spec.crc32)
                 yield data
 
     def _convert(self, maps: Floats) -> Iterator[tensors.Array]:
