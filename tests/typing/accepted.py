@@ -8,6 +8,7 @@ from typing import assert_type
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 from PIL import Image
 
 from convlens.client import (
@@ -56,7 +57,9 @@ assert_type(result.explained, list[dict[str, MapExplanation]])
 score: float = result.explained[0]["saliency"].score
 targets: list[Explanation] = list(result.explained[0]["saliency"])
 maps: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = result["saliency"]
-paths: list[Path] = result.save("out", opacity=0.5, sign="both")
+paths: list[Path] = result.save("out", opacity=0.5, sign="both", scale="shared")
+assert_type(result.overlay("grad_cam", 0, 2, photo="dog.jpg", kind="masked_image", background="gray"), Image.Image)
+assert_type(result.figure(name="grad_cam", target=1, ax=Figure().subplots()), Figure)
 
 assert_type(client.map(["a.jpg"], [GradCAM()]), Iterator[Result])
 for outcome in client.map((path for path in paths), [GradCAM()], errors="return", target=(n for n in [1, 2])):

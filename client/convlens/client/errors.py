@@ -46,6 +46,15 @@ class InvalidArgument(ConvlensError, ValueError):
     """A field of the request is invalid; `field` names it."""
 
 
+class MissingExtra(ConvlensError, ImportError):
+    """A feature needs packages that are not installed; the message gives the command that installs them."""
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+        """The extra of convlens-client, such as figures."""
+
+
 class NotFound(ConvlensError, LookupError):
     """No such job or model, or a result that has expired (reason RESULT_EXPIRED)."""
 

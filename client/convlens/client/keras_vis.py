@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from convlens.client._sync.client import Client
 from convlens.client.errors import InvalidArgument
+from convlens.client.extras import require_extra
 from convlens.client.images import ImageLike
 from convlens.client.model_card import ModelCard
 from convlens.client.options import GradCAM, Saliency
@@ -107,8 +108,9 @@ def visualize_cam(
 
     `penultimate_layer_idx` None is the convolution or pool next below the layer. `grad_modifier` may be None or negate,
     `backprop_modifier` only None; InvalidArgument for others. keras-vis turns the map's sign around where all gradients
-    are negative, since it divides by the largest of them; this does not.
+    are negative, since it divides by the largest of them; this does not. MissingExtra without SciPy.
     """
+    require_extra("keras-vis", "visualize_cam()")
     from scipy.ndimage import zoom
 
     _named({None: None}, backprop_modifier, "backprop_modifier")

@@ -80,6 +80,21 @@ class Output:
 
 RAW: Final = Output()
 """As computed."""
+_SIGNED: Final = ("signed", "sum", "mean", "max")
+"""Ends of the names of maps that keep the sign of what they are made of; abs_max and norm drop it."""
+_SQUARES: Final = ("smooth_grad_squared", "var_grad")
+"""Saliency methods that are never negative, however their colour channels are reduced."""
+
+
+def is_signed(name: str) -> bool:
+    """Return True for the name of a map in which negative values are evidence against the target.
+
+    These are occlusion, every map computed with `signed=True`, and saliency reduced by sum, mean or max.
+    """
+    kind, *rest = name.split("/")
+    if kind == "saliency":
+        return bool(rest) and rest[-1] in _SIGNED and rest[0] not in _SQUARES
+    return kind == "occlusion" or (kind in CAM_METHODS and rest[-1:] == ["signed"])
 
 
 @dataclass(frozen=True, slots=True)

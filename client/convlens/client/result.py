@@ -5,22 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from convlens.client.errors import InvalidArgument
-from convlens.client.images import SentImage
+from convlens.client.extras import is_installed, require_extra
+from convlens.client.images import SentImage, pack_one
 from convlens.v1 import result_pb2, tensors
 from convlens.v1.enums import short_name
 from convlens.v1.model_pb2 import Precision
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image as PillowImage
 
-    from convlens.client.figures import Sign
+    from convlens.client.arrays import ValueRange
+    from convlens.client.drawing import Background, Kind, Scale, Sign
+    from convlens.client.images import ImageLike
 
 Array = tensors.Array
 
@@ -131,7 +135,8 @@ class Result(Mapping[str, Array]):
         self.cached = header.cached
         """True if the result of an equal request answered; `fresh=True` asks for a new computation."""
         self.images: Sequence[SentImage] = images
-        """The images as they were sent; empty for a job from another process."""
+        """The images as they were sent, for pictures: files as their bytes, arrays as their pixels, shared with the
+        request. Empty for a job from another process."""
         self.channels = {spec.name: tuple(spec.channels) for spec in header.tensors if spec.channels}
         """By array: the layer's channels on its last axis; without an entry, all of them."""
         self._reports = list(header.images)
@@ -150,11 +155,15 @@ class Result(Mapping[str, Array]):
         return [_explained(report, self._arrays) for report in self._reports]
 
     def __getitem__(self, name: str) -> Array:
+        return self._arrays[self.full_name(name)]
+
+    def full_name(self, name: str) -> str:
+        """Return the name of the array that result[name] finds. KeyError lists the names there are."""
         if name in self._arrays:
-            return self._arrays[name]
+            return name
         longer = [key for key in self._arrays if key.startswith(f"{name}/")]
         if len(longer) == 1:
-            return self._arrays[longer[0]]
+            return longer[0]
         raise KeyError(f"{name!r}; there {'are' if len(self) != 1 else 'is'} {', '.join(self._arrays)}")
 
     def restored(self, name: str) -> Array:
@@ -162,7 +171,7 @@ class Result(Mapping[str, Array]):
         array = self[name]
         if array.dtype != np.uint8:
             return array.astype(np.float32)
-        scale, offset = self._quantization[next(key for key, value in self._arrays.items() if value is array)]
+        scale, offset = self._quantization[self.full_name(name)]
         rows: Array = array.reshape(len(scale), -1).astype(np.float32) * scale[:, None] + offset[:, None]
         return rows.reshape(array.shape)
 
@@ -198,20 +207,49 @@ class Result(Mapping[str, Array]):
         return part
 
     def figure(
-        self, image: int = 0, *, overlay: bool = True, opacity: float = 0.65, percentile: float = 99.5,
-        sign: Sign = "absolute", cmap: str | None = None, columns: int = 5,
+        self, image: int = 0, *, name: str | None = None, target: int | None = None, ax: Axes | None = None,
+        kind: Kind = "blended_heat_map", opacity: float = 0.75, percentile: float = 99.5, sign: Sign = "both",
+        cmap: str | None = None, scale: Scale = "panel", background: Background = "color", columns: int = 5,
+        overlay: bool = True,
     ) -> Figure:  # fmt: skip
-        """Draw the photo and its maps side by side, as a matplotlib figure; see figures.Style for the options.
+        """Draw an image and its maps side by side, as a matplotlib figure; a grid of layers if there are no maps.
 
-        Needs convlens-client[figures].
+        With `ax`, one map is drawn on it, and its figure is returned: the map called `name`, of several targets the
+        one at position `target`. drawing.Style documents the other options. InvalidArgument for values that are not
+        allowed, KeyError for a name that is not there, MissingExtra without convlens-client[figures].
         """
+        require_extra("figures", "figure()")
         from convlens.client import figures
+        from convlens.client.drawing import Style
 
-        return figures.maps(self, image, figures.Style(overlay, opacity, percentile, sign, cmap, columns))
+        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns, overlay)
+        return figures.result_figure(self, image, style, name, target, ax)
+
+    def overlay(
+        self, name: str, index: int = 0, target: int = 0, *, photo: ImageLike | None = None,
+        value_range: ValueRange | None = None, kind: Kind = "blended_heat_map", opacity: float = 0.75,
+        percentile: float = 99.5, sign: Sign = "both", cmap: str | None = None, scale: Scale = "panel",
+        background: Background = "color",
+    ) -> PillowImage:  # fmt: skip
+        """Draw one map over its photo: a Pillow image in RGB, as large as the photo.
+
+        `index` is the image, `target` the position on the target axis, if there is one. `photo` replaces the image as
+        it was sent, which a result of Client.job() does not have; `value_range` is that of a photo of floats. A heat
+        map alone needs no photo: it is then 224 pixels or more on its shorter side. drawing.Style documents the other
+        options. InvalidArgument for values that are not allowed and without a photo, KeyError for a name that is not
+        there, MissingExtra without convlens-client[figures].
+        """
+        require_extra("figures", "overlay()")
+        from convlens.client import figures
+        from convlens.client.drawing import Style
+
+        style = Style(kind, opacity, percentile, sign, cmap, scale, background)
+        packed = None if photo is None else pack_one(photo, value_range)
+        return figures.overlay(self, name, index, target, packed, style)
 
     def _repr_png_(self) -> bytes | None:
         """Return the PNG that a notebook shows; None without convlens-client[figures] or if nothing can be drawn."""
-        if find_spec("matplotlib") is None:
+        if not is_installed("figures"):
             return None
         from convlens.client import figures
 
@@ -221,16 +259,21 @@ class Result(Mapping[str, Array]):
             return None
 
     def save(
-        self, folder: str | Path, *, overlay: bool = True, opacity: float = 0.65, percentile: float = 99.5,
-        sign: Sign = "absolute", cmap: str | None = None, columns: int = 5,
+        self, folder: str | Path, *, kind: Kind = "blended_heat_map", opacity: float = 0.75, percentile: float = 99.5,
+        sign: Sign = "both", cmap: str | None = None, scale: Scale = "panel", background: Background = "color",
+        columns: int = 5, overlay: bool = True,
     ) -> list[Path]:  # fmt: skip
-        """Write pictures and arrays into `folder` and return their paths; see figures.Style for the options.
+        """Write pictures and arrays into `folder` and return their paths; each file is complete or not there.
 
-        Needs convlens-client[figures].
+        drawing.Style documents the options. InvalidArgument for values that are not allowed and MissingExtra without
+        convlens-client[figures], before anything is written.
         """
-        from convlens.client import figures
+        require_extra("figures", "save()")
+        from convlens.client import saving
+        from convlens.client.drawing import Style
 
-        return figures.save(self, Path(folder), figures.Style(overlay, opacity, percentile, sign, cmap, columns))
+        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns, overlay)
+        return saving.save(self, Path(folder), style)
 
 
 def _prediction(message: result_pb2.Prediction) -> Prediction:

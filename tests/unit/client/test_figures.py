@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import sys
 import warnings
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convlens.client import InvalidArgument, figures
-from convlens.client.figures import SIGNS, Style
+from convlens.client import Client, InvalidArgument, MissingExtra, Result, figures, keras_vis
+from convlens.client.drawing import SIGNS, Style
 from convlens.client.images import pack
 
 RNG = np.random.default_rng(0)
@@ -55,24 +58,16 @@ def test_every_target_of_a_target_axis_is_drawn(make_result):
 @pytest.mark.parametrize("images", [PHOTOS, ()], ids=["photo", "no photo"])
 @pytest.mark.parametrize("overlay", [True, False])
 @pytest.mark.parametrize("sign", SIGNS)
-def test_signed_maps_are_drawn_in_every_sign(make_result, sign, overlay, images):
+def test_a_panel_is_the_overlay_and_its_bar_has_the_range(make_result, sign, overlay, images):
     signed = RNG.normal(size=(2, 16, 16, 3))
-    figure = make_result({"saliency/signed": signed}, 7, images).figure(sign=sign, overlay=overlay)
-    map_ = drawn_arrays(figure)[-1]
-    assert np.isfinite(map_).all()
-    assert map_.max() <= 1
-    assert (map_.min() < 0) == (sign == "both")
-
-
-@pytest.mark.parametrize(
-    ("sign", "expected"),
-    [("absolute", [1, 1, 0.5]), ("positive", [1, 0, 0]), ("negative", [0, 1, 0]), ("both", [1, -1, 0])],
-)
-def test_a_sign_selects_its_values(sign, expected):
-    map_ = np.array([[[2.0, 0, 0], [-2, 0, 0], [1, -1, 0]]])
-    values, low, both = figures._scaled(map_, Style(sign=sign, percentile=100))
-    assert values.tolist() == [expected]
-    assert (low, both) == ((-1, True) if sign == "both" else (0, False))
+    result = make_result({"saliency/signed": signed}, 7, images)
+    kind = "blended_heat_map" if overlay and images else "heat_map"
+    figure = result.figure(1, sign=sign, overlay=overlay)
+    drawn = drawn_arrays(figure)[-1]
+    np.testing.assert_array_equal(drawn, np.asarray(result.overlay("saliency", 1, sign=sign, kind=kind)))
+    (bar,) = figure.axes[-1].child_axes
+    ticks = [float(label.get_text()) for label in bar.get_xticklabels()]
+    assert ticks == ([-ticks[-1], 0, ticks[-1]] if sign == "both" else [0, ticks[-1]])
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 5.0])
@@ -84,20 +79,13 @@ def test_a_flat_map_gives_no_nan(make_result, value, style):
     assert all(np.isfinite(array).all() for array in drawn_arrays(result.figure(**style)))
 
 
-def test_one_strong_pixel_does_not_dim_the_rest():
-    map_ = np.ones((20, 20))
-    map_[3, 3] = 1e6
-    assert figures._scaled(map_, Style())[0].min() == 1
-    map_ = np.zeros((20, 20))
-    map_[3, 3] = 7
-    assert figures._scaled(map_, Style(percentile=50))[0].max() == 1
-
-
 def test_the_layer_grid_has_layers_as_rows_and_channels_as_columns(make_result):
     figure = make_result(LAYERS, images=PHOTOS, channels={"activations/c2": [9, 4]}).figure(columns=3)
-    assert titles(figure) == ["c1"] * 3 + ["c2"] * 2
+    assert titles(figure) == ["c1 · 8×8×6", "", "", "c2 · 4×4×2", ""]
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert texts == ["channel 0", "channel 1", "channel 2", "channel 9", "channel 4"]
+    assert [text.partition(" · ")[0] for text in texts] == [f"channel {n}" for n in (0, 1, 2, 9, 4)]
+    channel = LAYERS["activations/c1"][0, ..., 0]
+    assert texts[0] == f"channel 0 · {channel.min():.3g} … {channel.max():.3g}"
     np.testing.assert_array_equal(drawn_arrays(figure)[4], LAYERS["activations/c2"][0, ..., 1].astype(np.float32))
 
 
@@ -130,6 +118,67 @@ def test_outputs_without_an_extent_in_space_are_saved_as_arrays_and_are_no_figur
     assert result._repr_png_() is None
 
 
+def test_channels_of_a_layer_share_a_range_on_request_and_signed_layers_have_zero_in_the_middle(make_result):
+    result = make_result({"activations/bn": RNG.normal(size=(1, 4, 4, 3)) * [1, 2, 3]}, images=PHOTOS[:1])
+    for scale in ("panel", "shared"):
+        limits = [axes.get_images()[0].get_clim() for axes in result.figure(scale=scale).axes]
+        assert all(low == -high for low, high in limits)
+        assert len(set(limits)) == (1 if scale == "shared" else 3)
+
+
+def test_one_map_is_drawn_on_the_callers_axes(make_result):
+    from matplotlib.figure import Figure
+
+    maps = {name: np.stack([array, 1 - array], axis=1) for name, array in MAPS.items()}
+    result = make_result(maps, [1, 2], PHOTOS)
+    own = Figure()
+    left, right = own.subplots(1, 2)
+    assert result.figure(1, name="grad_cam", target=1, ax=right) is own
+    assert titles(own) == ["", "grad_cam"]
+    assert not left.get_images()
+    with pytest.raises(InvalidArgument, match=r"the image has 4; choose by name \(saliency, grad_cam\) and target"):
+        result.figure(ax=left)
+    assert titles(result.figure(name="grad_cam")) == ["image", "grad_cam", "grad_cam"]
+
+
+def test_long_names_and_labels_fit_into_their_panel(make_result):
+    name = "grad_cam/mixed_10_branch_3x3_double_conv2d_93_activation/upsampled/signed"
+    figure = make_result({name: RNG.normal(size=(1, 4, 4)), "saliency": RNG.random((1, 4, 4))}, 7, PHOTOS[:1]).figure()
+    drawn_arrays(figure)
+    for axes in figure.axes:
+        panel = axes.get_window_extent()
+        assert all(text.get_window_extent().x1 <= panel.x1 + 2 for text in [axes._left_title, *axes.texts])
+
+
+@pytest.mark.parametrize("call", ["figure", "save", "overlay"])
+@pytest.mark.parametrize(("module", "package"), [("matplotlib", "matplotlib"), ("PIL", "Pillow")])
+def test_a_missing_package_is_named_with_its_command_before_anything_is_written(
+    make_result, tmp_path, monkeypatch, call, module, package
+):
+    result = make_result(MAPS, 7, PHOTOS)
+    monkeypatch.setitem(sys.modules, module, None)
+    arguments = {"figure": (), "save": (tmp_path / "out",), "overlay": ("grad_cam",)}[call]
+    with pytest.raises(MissingExtra, match=rf'{call}\(\) needs {package}: pip install "convlens-client\[figures\]"'):
+        getattr(result, call)(*arguments)
+    assert result._repr_png_() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_class_activation_maps_of_keras_vis_name_scipy_before_the_server_is_called(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    model = keras_vis.Model(Client("nowhere.invalid:1"))
+    with pytest.raises(MissingExtra, match=r'needs SciPy: pip install "convlens-client\[keras-vis\]"'):
+        keras_vis.visualize_cam(model, -1, 3, np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_file_is_complete_or_not_there(make_result, tmp_path, monkeypatch):
+    result = make_result(MAPS, 7, PHOTOS[:1] * 2)
+    monkeypatch.setattr(np, "savez", lambda file, **_: (file.write(b"PK"), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        result.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps_000.png", "maps_001.png"]
+
+
 def test_a_notebook_shows_the_figure(make_result):
     assert make_result(MAPS, 7, PHOTOS)._repr_png_().startswith(b"\x89PNG")
 
@@ -137,6 +186,9 @@ def test_a_notebook_shows_the_figure(make_result):
 @pytest.mark.parametrize(
     ("style", "message"),
     [
+        ({"kind": "overlay"}, "no kind 'overlay'; allowed: blended_heat_map, heat_map, masked_image"),
+        ({"scale": "log"}, "no scale 'log'; allowed: panel, shared"),
+        ({"background": "grey"}, "no background 'grey'; allowed: color, gray"),
         ({"sign": "plus"}, "no sign 'plus'; allowed: absolute, positive, negative, both"),
         ({"opacity": 1.1}, "opacity must be in 0…1"),
         ({"opacity": -0.1}, "opacity must be in 0…1"),
@@ -150,3 +202,13 @@ def test_a_wrong_style_is_refused_with_what_is_allowed(make_result, tmp_path, st
     result = make_result(MAPS | LAYERS, 7, PHOTOS)
     with pytest.raises(InvalidArgument, match=message):
         result.save(tmp_path / "out", **style)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_options_are_those_of_a_style():
+    names = {field.name: field.default for field in fields(Style)}
+    for method, others in ((Result.figure, {"image", "name", "target", "ax"}), (Result.save, {"folder"})):
+        parameters = inspect.signature(method).parameters.values()
+        assert {p.name: p.default for p in parameters if p.name not in {"self", *others}} == names
+    overlay = inspect.signature(Result.overlay).parameters
+    assert {name: overlay[name].default for name in names if name in overlay}.items() <= names.items()

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from convlens.client import JobState, JobStatus, Limits, ModelCard, RefusedModel, ServerInfo
-from convlens.client.figures import SIGNS, Sign
+from convlens.client.drawing import SIGNS, Sign
 from convlens.client.job_status import StateName
 from convlens.client.options import (
     CAM_METHODS,

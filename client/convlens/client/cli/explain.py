@@ -19,7 +19,7 @@ from convlens.client.cli.options import MapOptions, TargetOptions
 from convlens.client.cli.parsing import parse_target, parse_value_range
 from convlens.client.cli.server import connected
 from convlens.client.cli.terminal import err, line, note, out, visible
-from convlens.client.figures import Style
+from convlens.client.drawing import Style
 from convlens.client.images import pack
 from convlens.client.model_card import ModelCard
 from convlens.client.options import Visualization

@@ -19,7 +19,7 @@ from convlens.client.cli.options import (
 )
 from convlens.client.cli.parsing import one_of, parse_baseline, parse_channels
 from convlens.client.cli.terminal import note
-from convlens.client.figures import Sign, Style
+from convlens.client.drawing import Sign, Style
 from convlens.client.model_card import ModelCard
 from convlens.client.options import (
     CAM_METHODS,
@@ -38,8 +38,11 @@ Method = Any
 """A method or reduction whose name one_of() has checked."""
 
 
-def _style(drawing: Drawing, sign: Sign = "absolute") -> Style:
-    return Style(drawing.overlay, drawing.opacity, drawing.percentile, sign, drawing.cmap)
+def _style(drawing: Drawing, sign: Sign = "both") -> Style:
+    return Style(
+        drawing.kind, drawing.opacity, drawing.percentile, sign, drawing.cmap, drawing.scale, drawing.background,
+        overlay=drawing.overlay,
+    )  # fmt: skip
 
 
 @with_option_groups
@@ -70,7 +73,7 @@ def saliency(
     name: Method = method
     starts = [parse_baseline(text) for text in baselines]
     visualization = Saliency(name, signed, samples=samples, noise=noise, steps=steps, baselines=starts)
-    explain_files(images, [visualization], options, _style(drawing, sign if signed else "absolute"))
+    explain_files(images, [visualization], options, _style(drawing, sign))
 
 
 @with_option_groups
@@ -91,7 +94,7 @@ def grad_cam(
     """Which region speaks for the class: Grad-CAM and its kin."""
     name: Method = method
     visualizations = [GradCAM(layer, method=name, signed=signed) for layer in layers or (None,)]
-    explain_files(images, visualizations, options, _style(drawing, sign if signed else "absolute"))
+    explain_files(images, visualizations, options, _style(drawing, sign))
 
 
 @with_option_groups

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from convlens.client.cli.parsing import check_colormap
+from convlens.client.drawing import Background, Kind, Scale
 
 Images = Annotated[list[Path], typer.Argument(help="Image files, or arrays as .npy files.", show_default=False)]
 Layers = Annotated[list[str], typer.Option("--layer", help="A layer; may be given several times.", show_default=False)]
@@ -49,9 +50,12 @@ class TargetOptions(MapOptions):
 class Drawing:
     """How maps over a photo are drawn."""
 
-    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")] = 0.65
+    kind: Annotated[Kind, typer.Option(help="How a map and its photo are combined.")] = "blended_heat_map"
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the strongest parts of a map over the photo.")] = 0.75
     percentile: Percentile = 99.5
     cmap: ColorMap = None
+    scale: Annotated[Scale, typer.Option(help="The colours' range: of each map, or of a method's.")] = "panel"
+    background: Annotated[Background, typer.Option(help="The photo under a map.")] = "color"
     overlay: Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")] = True
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 import typer
 
 from convlens.client.arrays import ValueRange, wire_range
+from convlens.client.drawing import Style
 from convlens.client.errors import InvalidArgument
-from convlens.client.figures import Style
 from convlens.client.options import COLORS, Blur, Color
 from convlens.client.targets import ALL_UNITS, Target, TopK
 from convlens.client.timeouts import checked_timeout
