@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from convlens.jobs.runtime.settings import NamedPath
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
+
+STDERR: Final = Path("-")
+"""The log_file that means stderr."""
 
 
 class UpSettings(WorkerSettings, ServerSettings):
@@ -25,6 +30,11 @@ class UpSettings(WorkerSettings, ServerSettings):
     redis_url: str = Field("", description="URL of a Redis or Valkey to use; none: a private Valkey is started")
     data_dir: NamedPath | None = Field(
         None, description="folder that keeps jobs and results; none: they are lost when this command ends"
+    )
+    log_file: NamedPath | None = Field(
+        None,
+        description="file for all that Valkey, workers and servers log, - for stderr; none: up.log in the data folder, "
+        "which is temporary without data_dir. Warnings and errors go to stderr, too",
     )
     tls_dir: NamedPath | None = Field(
         None, description="folder of certificates, created if missing; only clients with a certificate are served"

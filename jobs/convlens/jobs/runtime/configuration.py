@@ -18,7 +18,8 @@ FILE_VARIABLE: Final = PREFIX + "CONFIG"
 
 SETTINGS: Final = frozenset({
     "answered_ttl", "celery_control", "chunk_bytes", "consumers", "data_dir", "decoders", "default_timeout",
-    "delivery_timeout", "device_timeout", "drain_grace", "health_address", "host", "io_threads", "lease", "log_level",
+    "delivery_timeout", "device_timeout", "drain_grace", "health_address", "host", "io_threads", "lease", "log_file",
+    "log_level",
     "max_attempts", "max_batch_size", "max_calls", "max_connections", "max_image_pixels", "max_images",
     "max_job_pixels", "max_jobs", "max_known_jobs", "max_passes", "max_queued_bytes", "max_queued_pixels",
     "max_receiving_bytes", "max_request_bytes", "max_result_bytes", "max_sending_bytes", "max_stored_bytes",
