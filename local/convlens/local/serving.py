@@ -21,7 +21,7 @@ def serving(*flags: str, models: Sequence[str] = ("shapes=shapes",), log: Path |
             client.grad_cam("photo.jpg")
     """
     model_flags = [argument for model in models for argument in ("--model", model)]
-    log_flags = ["--log-file", "-"] if log else []
+    log_flags = ["--log", "-"] if log else []
     command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *model_flags, *log_flags, *flags]
     with contextlib.ExitStack() as stack:
         stderr: IO[str] | None = stack.enter_context(log.open("w", encoding="utf-8")) if log else None

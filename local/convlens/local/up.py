@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.runtime import descriptors
+from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, client_flags, ensure_certificates
@@ -34,9 +35,23 @@ class UnusableLog(RuntimeError):
     """The log file cannot be written."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run everything until a signal."""
-    settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
+SUMMARY: Final = """Run everything on this machine: Valkey, workers and servers. Ctrl-C or SIGTERM ends it.
+
+Prints `ready: grpc HOST:PORT` to stdout once it serves. Without --model it serves the bundled model shapes; what models
+there are: `convlens worker --help`.
+
+Examples:
+
+  convlens up
+
+  convlens up --model vgg16=imagenet --data-dir data
+
+  convlens up --model scan=scan.keras,preprocess=unit --tls-dir tls
+"""
+
+
+def run(settings: UpSettings) -> int:
+    """Run everything until a signal; return the exit status."""
     descriptors.raise_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
     try:
@@ -44,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UnusableFolder, UnusableLog) as error:
         print(f"convlens up: {error}", file=sys.stderr)
         return 1
+
+
+main: Final = SettingsCommand("convlens up", UpSettings, run, SUMMARY)
 
 
 async def up(settings: UpSettings) -> int:
@@ -83,20 +101,18 @@ async def up(settings: UpSettings) -> int:
 @contextlib.contextmanager
 def _open_output(settings: UpSettings, folders: Folders) -> Iterator[Output]:
     """Open the log for the duration of a `with`, and say once where it is. Raises UnusableLog."""
-    path = settings.log_file or (folders.data if settings.data_dir else folders.temporary) / LOG
+    path = settings.log or (folders.data if settings.data_dir else folders.temporary) / LOG
     try:
         output = Output(None if path == STDERR else path.expanduser().absolute())
     except OSError as error:
-        raise UnusableLog(f"--log-file {path} cannot be written: {error.strerror}") from error
+        raise UnusableLog(f"--log {path} cannot be written: {error.strerror}") from error
     if path != STDERR:
         print(f"convlens up: starting; the log of its processes is {path}", file=sys.stderr, flush=True)
     with contextlib.closing(output):
         yield output
 
 
-async def _start(
-    settings: UpSettings, folders: Folders, health: str, children: list[Child], output: Output
-) -> int:
+async def _start(settings: UpSettings, folders: Folders, health: str, children: list[Child], output: Output) -> int:
     """Start the children in the order of their dependencies and return the port."""
     tls = _tls_settings(settings)
     url = settings.redis_url or await _start_valkey(folders, children, output)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import sys
-
-import uvloop
+from typing import Final
 
 from convlens.jobs.runtime import descriptors, logs, memory, scheduling
-from convlens.server.app import serve
+from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.server.settings import ServerSettings
-from convlens.v1.image_formats import ignore_warnings
+
+SUMMARY: Final = """Run a server: it takes calls by gRPC, queues jobs in Redis, and sends results.
+
+Prints `ready: grpc HOST:PORT` once calls are accepted. SIGTERM drains it.
+
+Examples:
+
+  convlens server --redis-url redis://queue:6379/0
+
+  convlens server --tokens tokens.toml --tls-cert a.pem --tls-key a.key
+"""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a server until it is stopped."""
-    settings = ServerSettings.from_command_line("convlens server", sys.argv[1:] if argv is None else argv)
+def run(settings: ServerSettings) -> int:
+    """Run a server until it is stopped; return the exit status."""
+    import uvloop
+
+    from convlens.server.app import serve
+    from convlens.v1.image_formats import ignore_warnings
+
     logs.configure(settings.log_level)
     ignore_warnings()
     descriptors.raise_limit()
@@ -23,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     status: int = uvloop.run(serve(settings))
     return status
 
+
+main: Final = SettingsCommand("convlens server", ServerSettings, run, SUMMARY)
 
 if __name__ == "__main__":
     sys.exit(main())

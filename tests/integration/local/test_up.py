@@ -47,7 +47,7 @@ def alive(pid) -> bool:
 @contextmanager
 def up(*flags, log):
     """`convlens up` with all that it logs on stderr, which goes to a file; gives the process and its target."""
-    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-file", "-", *flags]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log", "-", *flags]
     with log.open("w") as err, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -64,7 +64,7 @@ def up(*flags, log):
 def failing(*flags):
     """What `convlens up` says when it cannot come up."""
     command = [sys.executable, "-m", "convlens.local.up", *flags]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert done.stdout == ""
     return done.stderr
@@ -259,6 +259,6 @@ def test_a_failure_ends_with_its_reason():
         "convlens up: worker ended with status 1 before it was ready: none of the models can be served: "
         "--model 'x=nonsense': no source 'nonsense'"
     )  # fmt: skip
-    gone = failing("--log-file", "/gone/up.log", *NULL).splitlines()
-    assert gone == ["convlens up: --log-file /gone/up.log cannot be written: No such file or directory"]
+    gone = failing("--log", "/gone/up.log", *NULL).splitlines()
+    assert gone == ["convlens up: --log /gone/up.log cannot be written: No such file or directory"]
     assert "no Redis or Valkey answers" in failing("--redis-url", "redis://127.0.0.1:1/0", *NULL).splitlines()[-1]
