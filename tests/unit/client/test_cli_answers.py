@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from convlens.client import JobStatus, ModelCard, Prediction, cli
+from convlens.client import Client, JobStatus, ModelCard, Prediction, cli
+from convlens.client.cli import job_progress, server
 from convlens.v1 import (
     job_pb2,
     job_pb2_grpc,
@@ -69,14 +71,14 @@ def service():
 def run(service, monkeypatch, tmp_path):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    server = grpc.server(ThreadPoolExecutor(4))
-    model_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
-    job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
-    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, server)
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
+    grpc_server = grpc.server(ThreadPoolExecutor(4))
+    model_pb2_grpc.add_ModelServiceServicer_to_server(service, grpc_server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), grpc_server)
+    visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(service, grpc_server)
+    target = f"127.0.0.1:{grpc_server.add_insecure_port('127.0.0.1:0')}"
+    grpc_server.start()
     yield lambda *arguments: CliRunner().invoke(cli.app, ["--server", target, *map(str, arguments)])
-    server.stop(None).wait()
+    grpc_server.stop(None).wait()
 
 
 @pytest.fixture
@@ -302,3 +304,14 @@ def test_tables_fit_80_columns(run, service, command):
     service.models.models.add(name="scan", layers=layers, input_shape=[9, 9, 3], preprocess="none", precision=3)
     Jobs.jobs[1].create_time.FromSeconds(1_000_000_000)
     assert max(map(len, map(str.rstrip, run(*command).stdout.splitlines()))) <= 80
+
+
+def test_the_progress_of_running_jobs_of_the_command_is_reported(run, monkeypatch):
+    monkeypatch.setattr(job_progress, "INTERVAL", 0.01)
+    run("jobs", "list")
+    reported = queue.Queue()
+    Jobs.jobs[1].request_id = "mine"
+    with Client(server._server.target) as client:
+        client.server_info()
+        with job_progress.reported_progress(client, {"mine"}, reported.put):
+            assert reported.get(timeout=30) == 0.25
