@@ -10,8 +10,9 @@ from importlib import metadata
 
 def main() -> None:
     """Run the command line."""
-    if not metadata.entry_points(group="convlens.commands").names & set(sys.argv[1:]):
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the messages of errors say what it logs
+    others = metadata.entry_points(group="convlens.commands").names - {"model"}
+    is_own = not others & set(sys.argv[1:])
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE" if is_own else "ERROR")  # the messages of errors say what it logs
     try:
         from convlens.client.cli import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Supervise a child process: forward its output line by line, restart it when it dies, end it with this process."""
+"""Supervise a child process: log its output line by line, restart it when it dies, end it with this process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import ctypes
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
+
+from convlens.local.output import Output, problem_in
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
 """Seconds before a restart: doubled each time, reset once a process has run for longer than the longest."""
 LINE_BYTES: Final = 1 << 20
+LAST_LINES: Final = 20
+"""Lines that are shown of a child that fails without saying why."""
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -30,13 +35,22 @@ class Child:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], ready: str, env: dict[str, str], inherited: Sequence[int] = ()
+        self,
+        name: str,
+        command: Sequence[str],
+        ready: str,
+        env: dict[str, str],
+        output: Output,
+        inherited: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.command = list(command)
         self._marker = ready
         self._env = env
+        self._output = output
         self._inherited = tuple(inherited)
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._last_error = ""
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -62,7 +76,7 @@ class Child:
         self._signal(signal.SIGTERM)
         done, _ = await asyncio.wait({self._task}, timeout=grace)
         if not done:
-            print(f"{self.name} | did not end within {grace:g} s and is killed", file=sys.stderr, flush=True)
+            self._output.report(self.name, f"did not end within {grace:g} s and is killed")
             self.kill()
         with contextlib.suppress(ChildFailed):
             await self._task
@@ -94,17 +108,23 @@ class Child:
             if self._stopping.is_set():
                 return
             if not self._ready.is_set():
-                raise ChildFailed(f"{self.name} ended with status {status} before it was ready; its log is above")
+                raise ChildFailed(f"{self.name} ended with status {status} before it was ready: {self._reason()}")
             delay = FIRST_DELAY if loop.time() - started > LONGEST_DELAY else delay
-            print(
-                f"{self.name} | ended with status {status}; started again in {delay:g} s", file=sys.stderr, flush=True
-            )
+            self._output.report(self.name, f"ended with status {status}; started again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
+    def _reason(self) -> str:
+        """Return the last error that the process logged; where there is none, show its last lines, return the last."""
+        if self._last_error or not self._last_lines:
+            return self._last_error or "it said nothing"
+        for line in self._last_lines:
+            self._output.show(self.name, line)
+        return self._last_lines[-1]
+
     async def _forward_output(self, process: asyncio.subprocess.Process) -> None:
-        """Copy the output to stderr, each line prefixed with the child's name, until it is closed."""
+        """Write the output to the log until it is closed."""
         if process.stdout is None:
             return
         while True:
@@ -115,7 +135,12 @@ class Child:
             if not line:
                 return
             # only `convlens up` itself prints "ready: ", so that a script that waits for it is not misled by a child
-            print(f"{self.name} | {line.removeprefix('ready: ').rstrip()}", file=sys.stderr, flush=True)
+            text = line.removeprefix("ready: ").rstrip()
+            self._output.write(self.name, text)
+            if text:
+                self._last_lines.append(text)
+            if (problem := problem_in(text)) and problem[0] != "warning":
+                self._last_error = problem[1]
             if self._marker in line and not self._ready.is_set():
                 self.ready_line = line.strip()
                 self._ready.set()

@@ -14,14 +14,15 @@ from typing import IO
 def serving(*flags: str, models: Sequence[str] = ("shapes=shapes",), log: Path | None = None) -> Iterator[str]:
     """Run `convlens up` on a free port, yield its target "127.0.0.1:PORT", and stop it afterwards.
 
-    `models` are given as NAME=SOURCE, `flags` are any other flags of `convlens up`. The log goes to stderr, or to the
-    file `log`. Raises RuntimeError when it does not start; the log says why.
+    `models` are given as NAME=SOURCE, `flags` are any other flags of `convlens up`. Warnings and errors go to stderr,
+    or all that the processes log to the file `log`. Raises RuntimeError when it does not start; the log says why.
 
         with serving() as target, Client(target) as client:
             client.grad_cam("photo.jpg")
     """
     model_flags = [argument for model in models for argument in ("--model", model)]
-    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *model_flags, *flags]
+    log_flags = ["--log", "-"] if log else []
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *model_flags, *log_flags, *flags]
     with contextlib.ExitStack() as stack:
         stderr: IO[str] | None = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
         process = stack.enter_context(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
 
 from pydantic import Field
 
@@ -11,20 +14,29 @@ from convlens.jobs.runtime.settings import NamedPath
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
 
+STDERR: Final = Path("-")
+"""The log that means stderr."""
+
 
 class UpSettings(WorkerSettings, ServerSettings):
     """Everything on one machine: Valkey, workers and servers.
 
-    Each setting is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names. A model is
-    NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras, .h5 or .hdf5 model file, a
-    SavedModel folder, a .weights.h5 or .h5 weights file of the stock VGG16; options:
-    preprocess=caffe|tf|torch|unit|none, or mean=R:G:B and std=R:G:B; size=HxW, output=LAYER, labels=FILE, and for null
-    device_ms=A+B.
+    Each setting is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names.
     """
+
+    SECTIONS: ClassVar[Sequence[str]] = ("server", "worker", "up")
+    PANELS: ClassVar[dict[str, Sequence[str]]] = {
+        "This machine": ("data_dir", "log", "tls_dir", "servers", "workers"),
+    }
 
     redis_url: str = Field("", description="URL of a Redis or Valkey to use; none: a private Valkey is started")
     data_dir: NamedPath | None = Field(
         None, description="folder that keeps jobs and results; none: they are lost when this command ends"
+    )
+    log: NamedPath | None = Field(
+        None,
+        description="file for all that Valkey, workers and servers log, - for stderr; none: up.log in the data folder, "
+        "which is temporary without data_dir. Warnings and errors go to stderr, too",
     )
     tls_dir: NamedPath | None = Field(
         None, description="folder of certificates, created if missing; only clients with a certificate are served"

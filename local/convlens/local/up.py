@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from convlens.jobs.payloads.own_folder import UnusableFolder
 from convlens.jobs.runtime import descriptors
+from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local import valkey
 from convlens.local.certificates import NoAuthority, client_flags, ensure_certificates
 from convlens.local.children import Child, ChildFailed
 from convlens.local.folders import Folders, open_folders
-from convlens.local.settings import UpSettings
+from convlens.local.output import LOG, Output
+from convlens.local.settings import STDERR, UpSettings
 
 WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
@@ -32,15 +31,37 @@ class NoRedis(RuntimeError):
     """No Redis answers at the given URL."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run everything until a signal."""
-    settings = UpSettings.from_command_line("convlens up", sys.argv[1:] if argv is None else argv)
+class UnusableLog(RuntimeError):
+    """The log file cannot be written."""
+
+
+SUMMARY: Final = """Run everything on this machine: Valkey, workers and servers. Ctrl-C or SIGTERM ends it.
+
+Prints `ready: grpc HOST:PORT` to stdout once it serves. Without --model it serves the bundled model shapes; what models
+there are: `convlens worker --help`.
+
+Examples:
+
+  convlens up
+
+  convlens up --model vgg16=imagenet --data-dir data
+
+  convlens up --model scan=scan.keras,preprocess=unit --tls-dir tls
+"""
+
+
+def run(settings: UpSettings) -> int:
+    """Run everything until a signal; return the exit status."""
     descriptors.raise_limit()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
     try:
         return asyncio.run(up(settings))
-    except UnusableFolder as error:
+    except (UnusableFolder, UnusableLog) as error:
         print(f"convlens up: {error}", file=sys.stderr)
         return 1
+
+
+main: Final = SettingsCommand("convlens up", UpSettings, run, SUMMARY)
 
 
 async def up(settings: UpSettings) -> int:
@@ -57,50 +78,71 @@ async def up(settings: UpSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     stopped = asyncio.create_task(stop.wait())
-    with open_folders(settings) as folders:
+    with open_folders(settings) as folders, _open_output(settings, folders) as output:
         health = settings.health_address or f"unix:{folders.temporary}/health"
-        starting = asyncio.create_task(_start(settings, folders, health, children))
+        starting = asyncio.create_task(_start(settings, folders, health, children, output))
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        status = 0
+        reason = ""
         try:
             if starting.done():
                 print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
                 await stopped
         except (ChildFailed, valkey.NoValkey, NoRedis, NoAuthority) as error:
-            print(f"convlens up: {error}", file=sys.stderr)
-            status = 1
+            reason = str(error)  # the last line of stderr, after those of the children that end now
         finally:
             stopped.cancel()
             starting.cancel()
             await _stop(settings, children)
-    return status
+    if reason:
+        print(f"convlens up: {reason}", file=sys.stderr)
+    return int(bool(reason))
 
 
-async def _start(settings: UpSettings, folders: Folders, health: str, children: list[Child]) -> int:
+@contextlib.contextmanager
+def _open_output(settings: UpSettings, folders: Folders) -> Iterator[Output]:
+    """Open the log for the duration of a `with`, and say once where it is. Raises UnusableLog."""
+    path = settings.log or (folders.data if settings.data_dir else folders.temporary) / LOG
+    try:
+        output = Output(None if path == STDERR else path.expanduser().absolute())
+    except OSError as error:
+        raise UnusableLog(f"--log {path} cannot be written: {error.strerror}") from error
+    if path != STDERR:
+        print(f"convlens up: starting; the log of its processes is {path}", file=sys.stderr, flush=True)
+    with contextlib.closing(output):
+        yield output
+
+
+async def _start(settings: UpSettings, folders: Folders, health: str, children: list[Child], output: Output) -> int:
     """Start the children in the order of their dependencies and return the port."""
     tls = _tls_settings(settings)
-    url = settings.redis_url or await _start_valkey(folders, children)
+    url = settings.redis_url or await _start_valkey(folders, children, output)
     if settings.redis_url:
         await asyncio.to_thread(_check_redis, url)
     env = settings.environment(redis_url=url, payload_dir=folders.payloads, reuse_port=settings.servers > 1, **tls)
     env["TMPDIR"] = str(folders.temporary)
 
     def child(name: str, module: str, ready: str, more: dict[str, str]) -> Child:
-        return Child(name, [sys.executable, "-m", module], ready, env | more, folders.locks)
+        return Child(name, [sys.executable, "-m", module], ready, env | more, output, folders.locks)
 
     name = settings.name or "worker"
-    names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
-    metrics = _metrics_variables(settings.metrics_address)
-    workers = [
-        child(name, "convlens.worker", "ready: worker", {"CONVLENS_NAME": f"{name}-{os.getpid()}"} | variables)
-        for name, variables in zip(names, metrics, strict=False)
-    ]
-    names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
-    probes = [health if name is names[0] else f"{health}-{name}" for name in names]
+    worker_names = [f"{name}-{i}" for i in range(1, settings.workers + 1)] if settings.workers > 1 else [name]
+    server_names = [f"server-{i}" for i in range(1, settings.servers + 1)] if settings.servers > 1 else ["server"]
+    addresses = metrics_addresses(settings.metrics_address, settings.servers + settings.workers)
+    probes = [health if name is server_names[0] else f"{health}-{name}" for name in server_names]
     first, *others = servers = [
-        child(name, "convlens.server", "ready: grpc", {"CONVLENS_HEALTH_ADDRESS": probe} | variables)
-        for name, probe, variables in zip(names, probes, metrics, strict=False)
-    ]
+        child(
+            name, "convlens.server", "ready: grpc",
+            {"CONVLENS_HEALTH_ADDRESS": probe, "CONVLENS_METRICS_ADDRESS": metrics},
+        )
+        for name, probe, metrics in zip(server_names, probes, addresses, strict=False)
+    ]  # fmt: skip
+    workers = [
+        child(
+            name, "convlens.worker", "ready: worker",
+            {"CONVLENS_NAME": f"{name}-{os.getpid()}", "CONVLENS_METRICS_ADDRESS": metrics},
+        )
+        for name, metrics in zip(worker_names, addresses[settings.servers :], strict=True)
+    ]  # fmt: skip
     children += [*workers, *servers]
     await asyncio.gather(*(child.start() for child in (*workers, first)))
     port = int(first.ready_line.rpartition(":")[2])
@@ -111,11 +153,13 @@ async def _start(settings: UpSettings, folders: Folders, health: str, children: 
     return port
 
 
-def _metrics_variables(address: str) -> Iterator[dict[str, str]]:
-    """Yield the variable with the metrics address of one process after another, on ports counting up from `address`."""
+def metrics_addresses(address: str, count: int) -> Sequence[str]:
+    """Return the metrics addresses of `count` processes, servers first: ports count up from that of `address`.
+
+    Port 0 is a free one for each; an empty address is none.
+    """
     host, _, port = address.rpartition(":")
-    for number in itertools.count(int(port or 0)):
-        yield {"CONVLENS_METRICS_ADDRESS": address and f"{host}:{number if int(port) else 0}"}
+    return [f"{host}:{int(port) + i if int(port) else 0}" if address else "" for i in range(count)]
 
 
 def _tls_settings(settings: UpSettings) -> dict[str, Path]:
@@ -131,13 +175,13 @@ def _tls_settings(settings: UpSettings) -> dict[str, Path]:
     }
 
 
-async def _start_valkey(folders: Folders, children: list[Child]) -> str:
+async def _start_valkey(folders: Folders, children: list[Child], output: Output) -> str:
     """Start a Valkey and return its URL. Retry with another port, since a free port may be in use a moment later."""
     password = secrets.token_hex(32)
     for _ in range(5):
         port = valkey.free_port()
         command = valkey.prepare_command(folders.data, port, password)
-        child = Child("valkey", command, valkey.READY, dict(os.environ), folders.locks)
+        child = Child("valkey", command, valkey.READY, dict(os.environ), output, folders.locks)
         try:
             await child.start()
         except ChildFailed as error:
@@ -160,6 +204,9 @@ def _check_redis(url: str) -> None:
 
 async def _wait_until_serving(health: str) -> None:
     """Wait until the server reports SERVING at its health address."""
+    import grpc  # reads GRPC_VERBOSITY, which main() has set
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
     async with grpc.aio.insecure_channel(health, [("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest()
         stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -10,46 +9,52 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
+import typer
 from pydantic import TypeAdapter, ValidationError
 
 from convlens.jobs.runtime.checks import Finding, Level, run_checks
+from convlens.jobs.runtime.command_line import option, parse_flags
 from convlens.server.checks import CHECKS, ServerDeployment, check_version
 from convlens.server.settings import ServerSettings
 from convlens.v1 import model_pb2, model_pb2_grpc
 
-PROGRAM = "convlens doctor"
+PROGRAM: Final = "convlens doctor"
+SUMMARY: Final = """Check Redis, memory, clocks, TLS and token files, models and versions for a server of these
+settings.
+
+Give the same flags, variables and file as to `convlens server`. It changes nothing. Exit status: 0 fine, 1 problems,
+2 wrong flags or settings.
+
+Example:
+
+  convlens doctor --server queue:50051 --redis-url redis://queue:6379/0
+"""
+JSON_HELP: Final = "One JSON object: ok, and findings by check, level, message."
+SERVER_HELP: Final = (
+    "Also call this server as a client does, with CONVLENS_TOKEN, CONVLENS_CA, CONVLENS_CERT, CONVLENS_KEY."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the findings of each check; return 0 without problems, 1 with any, 2 for wrong flags or settings."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        add_help=False,
-        description="Checks Redis, memory, clocks, TLS and token files, models and versions for the server of these "
-        "settings.",
-        epilog="All other flags, CONVLENS_* variables and the file that CONVLENS_CONFIG names are those of `convlens "
-        "server`: give the same. Exit status: 0 fine, 1 problems, 2 wrong flags or settings.",
-    )
-    parser.add_argument("-h", "--help", action="help", help="show this")
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object: ok, and findings by check, level, message"
-    )
-    parser.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help="also call this server as a client does, with CONVLENS_TOKEN, CONVLENS_CA, CONVLENS_CERT, CONVLENS_KEY",
-    )
-    own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    settings = ServerSettings.from_command_line(PROGRAM, rest)
+    panel = "What is checked and shown"
+    flags = parse_flags(
+        ServerSettings, PROGRAM, sys.argv[1:] if argv is None else argv, SUMMARY,
+        [
+            option("as_json", bool, False, typer.Option("--json", help=JSON_HELP, rich_help_panel=panel)),
+            option("target", str | None, None, typer.Option("--server", metavar="HOST:PORT", help=SERVER_HELP,
+                   rich_help_panel=panel)),
+        ],
+    )  # fmt: skip
+    settings = ServerSettings.from_flags(PROGRAM, flags)
     findings = list(run_checks(CHECKS, ServerDeployment(settings)))
-    if own.server:
-        findings += [Finding("server", level, message) for level, message in _check_server(own.server)]
+    if flags["target"]:
+        findings += [Finding("server", level, message) for level, message in _check_server(flags["target"])]
     problems = sum(finding.is_problem for finding in findings)
-    if own.json:
+    if flags["as_json"]:
         print(
             json.dumps(
                 {"ok": not problems, "findings": [dataclasses.asdict(finding) for finding in findings]}, indent=2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -21,6 +23,23 @@ def is_loopback(host: str) -> bool:
 
 class ServerSettings(JobsSettings):
     """Each field is a flag, a CONVLENS_* variable, or a line of the TOML file that CONVLENS_CONFIG names."""
+
+    SECTIONS: ClassVar[Sequence[str]] = ("server",)
+    PANELS: ClassVar[dict[str, Sequence[str]]] = {
+        "Address": ("host", "port", "publish"),
+        "Security": ("tokens", "tls_cert", "tls_key", "tls_client_ca", "tenant_share", "tenant_rate", "tenant_burst"),
+        "Bounds of a request": (
+            "max_request_bytes", "max_images", "max_image_pixels", "max_job_pixels", "max_visualizations",
+            "max_targets", "max_passes", "max_working_bytes", "max_result_bytes", "default_timeout", "max_timeout",
+        ),
+        "Bounds of the server": (
+            "max_connections", "max_calls", "stream_jobs", "max_receiving_bytes", "max_sending_bytes", "chunk_bytes",
+            "io_threads", "drain_grace",
+        ),
+        "Jobs": ("max_jobs", "max_queued_bytes", "max_queued_pixels", "max_stored_bytes", "max_known_jobs"),
+        "Logs and metrics": ("health_address",),
+        "Switches": ("reuse_port", "reflection"),
+    }  # fmt: skip
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one")

@@ -47,7 +47,7 @@ def is_alive(pid) -> bool:
 @contextmanager
 def up(*flags, log):
     """Run `convlens up` as a user does, and yield the process and its target."""
-    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", *flags]
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log", "-", *flags]
     with log.open("w") as err, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -64,7 +64,7 @@ def up(*flags, log):
 def failed_start(*flags):
     """Run a `convlens up` that cannot start, and return its error output."""
     command = [sys.executable, "-m", "convlens.local.up", *flags]
-    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
     assert process.returncode == 1
     assert process.stdout == ""
     return process.stderr
@@ -234,3 +234,31 @@ def test_several_servers_share_the_port(tmp_path):
     log = (tmp_path / "log").read_text()
     assert "server-1 | " in log
     assert "server-2 | " in log
+
+
+def test_it_starts_quietly_and_all_that_its_processes_log_is_in_the_file_it_names(tmp_path):
+    data = tmp_path / "data"
+    models = (*NULL, "--model", "bad=nonsense")
+    command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--data-dir", str(data), *models]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("ready: grpc ")
+        process.terminate()
+        stderr = process.communicate(timeout=60)[1].splitlines()
+    assert stderr[0] == f"convlens up: starting; the log of its processes is {data / 'up.log'}"
+    assert stderr[1].startswith("worker | error: --model 'bad=nonsense': no source 'nonsense'")
+    log = (data / "up.log").read_text()
+    assert all(f"{name} | " in log for name in ("valkey", "worker", "server"))
+    assert "Running mode=standalone" in log
+    findings = [line for line in stderr[2:] if not re.match(r"(server|worker) \| (warning|error): check=", line)]
+    assert not findings
+    assert (data / "up.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failure_ends_with_its_reason():
+    assert failed_start("--port", "0", "--model", "x=nonsense").splitlines()[-1].startswith(
+        "convlens up: worker ended with status 1 before it was ready: none of the models can be served: "
+        "--model 'x=nonsense': no source 'nonsense'"
+    )  # fmt: skip
+    gone = failed_start("--log", "/gone/up.log", *NULL).splitlines()
+    assert gone == ["convlens up: --log /gone/up.log cannot be written: No such file or directory"]
+    assert "no Redis or Valkey answers" in failed_start("--redis-url", "redis://127.0.0.1:1/0", *NULL).splitlines()[-1]

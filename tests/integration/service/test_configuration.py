@@ -9,7 +9,8 @@ import sys
 import pytest
 from processes import running
 
-from convlens.jobs.runtime.configuration import SETTINGS
+from convlens.jobs.runtime.configuration import SERVER, SETTINGS, SHARED, WORKER
+from convlens.jobs.runtime.settings import JobsSettings
 from convlens.local.settings import UpSettings
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
@@ -29,6 +30,15 @@ def refusal(part, *flags, **variables):
 
 def test_up_has_the_settings_of_all_parts():
     assert set(UpSettings.model_fields) == SETTINGS
+    assert set(ServerSettings.model_fields) == SERVER
+    assert set(WorkerSettings.model_fields) == WORKER
+    assert set(JobsSettings.model_fields) == SHARED
+
+
+@pytest.mark.parametrize("settings", [ServerSettings, WorkerSettings, UpSettings])
+def test_every_setting_has_a_panel_of_help(settings):
+    names = [name for names in settings._panels().values() for name in names]
+    assert sorted(set(names)) == sorted(settings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +50,10 @@ def test_up_has_the_settings_of_all_parts():
         (b"host = ", "is not TOML in UTF-8"),
         (b'token = "tokens.toml"', "unknown key 'token'; did you mean tokens?"),
         (b'redis-url = "redis://h"', "unknown key 'redis-url'; did you mean redis_url?"),
-        (b"[server]\nport = 1", "unknown key 'server'; settings are not in tables"),
+        (b"[server]\n\nprot = 1", ":3: unknown key 'prot' in [server]; did you mean port?"),
+        (b"[server]\nmodel = []", ":2: unknown key 'model' in [server]; it is a setting of [worker], [up]"),
+        (b"port = 1\n[sever]\nport = 1", ":2: unknown key 'sever'; sections are [server], [worker], [up]"),
+        (b"worker = 1", "'worker' is a section: write [worker], and its settings below"),
         (b"qqqq = 1", "unknown key 'qqqq'; --help lists all settings"),
     ],
     ids=str,
@@ -55,6 +68,40 @@ def test_an_invalid_configuration_file_is_refused_by_its_name(tmp_path, content,
     error = refusal("server", CONVLENS_CONFIG=str(file))
     assert str(file) in error
     assert message in error
+
+
+def test_sections_come_before_what_is_shared_and_each_value_names_its_source(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "convlens.toml"
+    monkeypatch.setenv("CONVLENS_LEASE", "7")
+    file.write_text(
+        'redis_url = "redis://user:secret@127.0.0.1:1/0"\nlog_level = "ERROR"\nlease = 9\n'
+        '[server]\nlog_level = "DEBUG"\nport = 7\n[worker]\nmodel = ["null=null"]\n[up]\nport = 8\n'
+    )
+    with pytest.raises(SystemExit) as ended:
+        ServerSettings.from_command_line("convlens server", ["--show-config", "--config", str(file), "--host", "::1"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    rows = {name: rest for name, *rest in map(str.split, shown.splitlines())}
+    assert rows["redis_url"] == ["redis://user:***@127.0.0.1:1/0", f"{file}:1"]
+    assert rows["log_level"] == ["DEBUG", f"{file}:5", "[server]"]
+    assert rows["port"] == ["7", f"{file}:6", "[server]"]
+    assert rows["lease"] == ["7", "CONVLENS_LEASE"]
+    assert rows["host"] == ["::1", "--host"]
+    assert rows["max_images"] == ["64", "default"]
+    assert "secret" not in shown
+    monkeypatch.setenv("CONVLENS_CONFIG", str(file))
+    up = UpSettings.from_command_line("convlens up", [])
+    assert (up.port, up.model, up.log_level) == (8, ["null=null"], "DEBUG")
+    assert WorkerSettings.from_command_line("convlens worker", []).log_level == "ERROR"
+
+
+def test_up_refuses_sections_that_disagree(tmp_path, capsys, monkeypatch):
+    (tmp_path / "convlens.toml").write_text("[server]\nlease = 1\n[worker]\nlease = 2\n")
+    monkeypatch.setenv("CONVLENS_CONFIG", str(tmp_path / "convlens.toml"))
+    with pytest.raises(SystemExit):
+        UpSettings.from_command_line("convlens up", [])
+    assert "'lease' differs in [server] and [worker]" in capsys.readouterr().err
+    assert WorkerSettings.from_command_line("convlens worker", []).lease == 2
 
 
 @pytest.mark.parametrize("part", ["worker", "local.up"])

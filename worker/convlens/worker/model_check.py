@@ -5,14 +5,15 @@ The file is loaded as a worker loads it; nothing is served, and no Redis is need
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
 
 from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
@@ -39,31 +40,59 @@ class CheckedModel:
     """Bytes of memory that were available before it was loaded."""
 
 
+app: Final = typer.Typer(
+    help="Look at models before they are served.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Make `check` a subcommand, though it is the only one."""
+
+
+@app.command("check")
+def _check(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE[,option=value…]", show_default=False,
+            help="A .keras, .h5 or .hdf5 file or a SavedModel folder, with the options of --model.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:  # fmt: skip
+    """Load a model's file as a worker does, and say what would be served how, or why it would be refused.
+
+    Exit status: 0 it can be served, 1 it is refused, 2 the command line is wrong.
+
+    Example:
+      convlens model check scan.keras,preprocess=unit,labels=scan.txt
+    """
+    raise typer.Exit(check(file, as_json=as_json))
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Check the file that `argv` names. Return SERVABLE, REFUSED or USAGE, the exit status."""
-    parser = argparse.ArgumentParser("convlens model", description="Looks at models before they are served.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="say what a worker would serve of a model's file, and how, or why it would not",
-        description="Loads a model's file as a worker does and says what would be served how. "
-        "Exit status: 0 it can be served, 1 it is refused, 2 the command line is wrong.",
-    )
-    check.add_argument(
-        "file",
-        metavar="FILE[,option=value…]",
-        help="a .keras, .h5 or .hdf5 file or a SavedModel folder, with --model's options: scan.keras,preprocess=unit",
-    )
-    check.add_argument("--json", action="store_true", help="as one JSON object")
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    """Run the command; return the exit status: SERVABLE, REFUSED or USAGE."""
     try:
-        source = parse(f"{NAME}={arguments.file}")
+        app(args=sys.argv[1:] if argv is None else argv, prog_name="convlens model")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return SERVABLE
+
+
+def check(file: str, *, as_json: bool) -> int:
+    """Check a file, print what was learnt, and return SERVABLE, REFUSED or USAGE."""
+    try:
+        source = parse(f"{NAME}={file}")
     except ModelUnavailable as error:
-        print(str(error).replace(f"--model {f'{NAME}={arguments.file}'!r}: ", ""), file=sys.stderr)
+        print(str(error).replace(f"--model {f'{NAME}={file}'!r}: ", ""), file=sys.stderr)
         return USAGE
     if source.kind != "file":
         print(
-            f"{arguments.file!r} is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder is needed",
+            f"{file!r} is no file; a .keras, .h5 or .hdf5 file or a SavedModel folder is needed",
             file=sys.stderr,
         )
         return USAGE
@@ -73,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModelUnavailable as error:
         reason = str(error).removeprefix(f"model {NAME!r}: ")
         refused = {"file": source.argument, "servable": False, "reason": reason}
-        print(json.dumps(refused, ensure_ascii=False) if arguments.json else f"refused: {reason}")
+        print(json.dumps(refused, ensure_ascii=False) if as_json else f"refused: {reason}")
         return REFUSED
-    print(json.dumps(_as_json(source, checked), ensure_ascii=False) if arguments.json else _as_text(source, checked))
+    print(json.dumps(_as_json(source, checked), ensure_ascii=False) if as_json else _as_text(source, checked))
     return SERVABLE
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
-from typing import Annotated, Final, Self
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -22,6 +22,13 @@ class WorkerSettings(JobsSettings):
     preprocess=caffe|tf|torch|unit|none, or mean=R:G:B and std=R:G:B; size=HxW, output=LAYER, labels=FILE,
     precision=float32|bfloat16|tf32|float16, and for null device_ms=A+B. A path with commas is in double quotes.
     """
+
+    SECTIONS: ClassVar[Sequence[str]] = ("worker",)
+    PANELS: ClassVar[dict[str, Sequence[str]]] = {
+        "Models": ("model", "max_batch_size", "max_image_pixels"),
+        "Worker": ("name", "consumers", "decoders", "working_bytes", "device_timeout", "delivery_timeout"),
+        "Switches": ("celery_control",),
+    }
 
     model: Annotated[list[str], NoDecode] = Field(
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
@@ -48,15 +55,6 @@ class WorkerSettings(JobsSettings):
         True, description="answer `celery inspect` and `control`, and send the events that Flower and exporters show"
     )
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
-
-    @classmethod
-    def from_command_line(cls, program: str, argv: list[str]) -> Self:
-        """See JobsSettings. Repeated --model flags are joined here, since pydantic would split them at commas."""
-        repeated = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        repeated.add_argument("--model", action="append", default=[])
-        flags, others = repeated.parse_known_args(argv)
-        models = ["--model", shlex.join(flags.model)] if flags.model else []
-        return super().from_command_line(program, [*others, *models])
 
     @field_validator("model", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from convlens.client import Client, ConvlensError, DeadlineExceeded, InvalidArgument, Result
+from convlens.client.cli.as_json import print_json
+from convlens.client.cli.job_progress import reported_progress
 from convlens.client.cli.options import MapOptions, TargetOptions
 from convlens.client.cli.parsing import parse_target, parse_value_range
 from convlens.client.cli.server import connected
@@ -45,18 +48,31 @@ def explain_files(
     target = parse_target(options.target if isinstance(options, TargetOptions) else None)
     value_range = parse_value_range(options.value_range)
     models_with_note = set[str]()
-    with connected() as client, _threads(client) as pool, bar:
+    request_ids = [str(uuid.uuid4()) for _ in paths]
+    task = bar.add_task("images", total=len(paths))
+    done = 0
+
+    def update(running: float) -> None:
+        bar.update(task, completed=done + min(running, len(paths) - done))
+
+    with (
+        connected() as client,
+        bar,
+        reported_progress(client, frozenset(request_ids), update),
+        _threads(client) as pool,
+    ):
         supported = functools.cache(
             lambda: visualizations(_card(client, options.model)) if callable(visualizations) else visualizations
         )
 
-        def explain(path: Path) -> Result:
+        def explain(path: Path, request_id: str) -> Result:
             images = pack([path], value_range)  # refuses what is no image before the server is called
-            return client.visualize(images, supported(), model=options.model, target=target)
+            return client.visualize(images, supported(), model=options.model, target=target, request_id=request_id)
 
-        futures = [pool.submit(explain, path) for path in paths]
-        outcomes = zip(paths, folder_names(paths), bar.track(futures, description="images"), strict=True)
-        for path, folder, future in outcomes:
+        futures = [pool.submit(explain, *each) for each in zip(paths, request_ids, strict=True)]
+        outcomes = zip(paths, folder_names(paths), futures, strict=True)
+        for done, (path, folder, future) in enumerate(outcomes):  # noqa: B007 - update() reads it
+            update(0.0)
             try:
                 result = wait_for(future)
                 written = result.save(options.out / folder, **asdict(style))
@@ -65,6 +81,8 @@ def explain_files(
                     raise  # the other images would fail, too
                 failed += 1
                 line(err, str(error).removeprefix(f"{path}: "), f"{path}:")
+                if options.as_json:
+                    print_json({"image": path, "error": str(error)})
                 continue
             if result.preprocess_assumed and result.model not in models_with_note:
                 models_with_note.add(result.model)
@@ -72,6 +90,13 @@ def explain_files(
                     f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
                     "(see convlens models)"
                 )
+            if options.as_json:
+                predictions = [asdict(prediction) for prediction in result.predictions[0]]
+                print_json({
+                    "image": path, "job_id": result.job_id, "model": result.model, "predictions": predictions,
+                    "files": written,
+                })  # fmt: skip
+                continue
             classes = ", ".join(map(str, result.predictions[0][:3]))
             files = ", ".join(map(str, written))
             line(out, visible(f"{path}: {classes} → {files}" if classes else f"{path}: → {files}"))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from convlens.client.cli.as_json import Json
 from convlens.client.cli.parsing import check_colormap
 from convlens.client.drawing import Background, Kind, Scale
 
@@ -34,6 +35,7 @@ class MapOptions:
     value_range: Annotated[
         str, typer.Option("--value-range", help="Black and white of float arrays (.npy): 0,255 or 0,1 or -1,1.")
     ] = ""
+    as_json: Json = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

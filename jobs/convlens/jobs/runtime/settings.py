@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
-    CliSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from redis.connection import parse_url
 
-from convlens.jobs.runtime.configuration import WrongConfiguration, check_variables, read_file
+from convlens.jobs.runtime.configuration import FILE_VARIABLE, WrongConfiguration, check_variables, read_file
+from convlens.jobs.runtime.effective import describe, values_of
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """Options of a rediss:// URL that name files."""
-NONE_STRING: Final = "\0"
-"""What means None on a command line: nothing that can occur there. The default, "null", would turn off tokens."""
 
 _REDIS_OPTIONS: Final = frozenset({
     "client_name", "health_check_interval", "max_connections", "protocol", "retry_on_timeout", "socket_connect_timeout",
@@ -75,7 +73,16 @@ NamedPath = Annotated[Path, BeforeValidator(_refuse_empty)]
 class JobsSettings(BaseSettings):
     """The settings that server and worker share. Flags take precedence over variables, these over the TOML file."""
 
-    model_config = SettingsConfigDict(env_prefix="CONVLENS_", cli_kebab_case=True, cli_implicit_flags=True)
+    model_config = SettingsConfigDict(env_prefix="CONVLENS_")
+
+    SECTIONS: ClassVar[Sequence[str]] = ()
+    """The sections of the TOML file that are read, the most important last."""
+    PANELS: ClassVar[dict[str, Sequence[str]]] = {
+        "Redis and payloads": ("redis_url", "payload_dir"),
+        "Jobs": ("lease", "max_attempts", "result_ttl", "answered_ttl", "tombstone_ttl", "reconcile_interval"),
+        "Logs and metrics": ("log_level", "metrics_address"),
+    }
+    """The settings that this class adds to those of its bases, by panel of --help."""
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey, by a redis:// or rediss:// URL")
     payload_dir: NamedPath | None = Field(
@@ -114,21 +121,48 @@ class JobsSettings(BaseSettings):
         return url
 
     @classmethod
-    def from_command_line(cls, program: str, argv: list[str]) -> Self:
-        """Return the settings of a command line. A wrong one ends the process with status 2 and a message."""
-        source = CliSettingsSource[Any](
-            cls,
-            cli_prog_name=program,
-            cli_parse_args=argv,
-            cli_kebab_case=True,
-            cli_implicit_flags=True,
-            cli_hide_none_type=True,
-            cli_parse_none_str=NONE_STRING,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+    def _panels(cls) -> dict[str, list[str]]:
+        """Return the settings by panel, those of the class itself first."""
+        panels: dict[str, list[str]] = {}
+        for base in cls.__mro__:
+            for panel, names in base.__dict__.get("PANELS", {}).items():
+                panels.setdefault(panel, []).extend(names)
+        return panels
+
+    @classmethod
+    def panel_of(cls, name: str) -> str:
+        """Return the panel of --help in which a setting is shown."""
+        return next(panel for panel, names in cls._panels().items() if name in names)
+
+    @classmethod
+    def place_of(cls, name: str) -> int:
+        """Return where in --help a setting is shown."""
+        return [each for names in cls._panels().values() for each in names].index(name)
+
+    @classmethod
+    def from_command_line(cls, program: str, argv: Sequence[str], summary: str = "") -> Self:
+        """Return the settings of a command line. A wrong one ends the process with status 2 and a message.
+
+        So do --help, which begins with `summary`, and --show-config, with status 0.
+        """
+        if not argv:
+            return cls.from_flags(program, {})
+        from convlens.jobs.runtime.command_line import parse_flags
+
+        return cls.from_flags(program, parse_flags(cls, program, argv, summary))
+
+    @classmethod
+    def from_flags(cls, program: str, flags: dict[str, Any]) -> Self:
+        """Return the settings that parse_flags() read; ends the process as from_command_line() does."""
+        values = {name: value for name, value in flags.items() if name in cls.model_fields}
+        if flags.get("config") is not None:
+            os.environ[FILE_VARIABLE] = flags["config"]  # for the processes that this one starts, too
         try:
-            check_variables(os.environ, cls.model_fields)
-            return cls(_cli_settings_source=source)  # type: ignore[call-arg]
+            check_variables(os.environ)
+            settings = cls(**values)
+            if flags.get("show_config"):
+                print(describe(settings, values))
+                raise SystemExit(0)
         except WrongConfiguration as error:
             print(f"{program}: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -138,6 +172,7 @@ class JobsSettings(BaseSettings):
                 given = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
                 print(f"{program}: {name}: {problem['msg']}{given}", file=sys.stderr)
             raise SystemExit(2) from None
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -149,4 +184,5 @@ class JobsSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags and arguments, then CONVLENS_* variables, then the TOML file that CONVLENS_CONFIG names."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, read_file(settings_cls.model_fields))
+        file = values_of(read_file(cls.SECTIONS, settings_cls.model_fields))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
