@@ -8,14 +8,14 @@ import warnings
 import atheris
 
 with atheris.instrument_imports():
-    from convlens.worker.images import Reader, UnreadableAtError
+    from convlens.worker.images import ImageDecoder, UnreadableAtError
 
 import numpy as np
 
 from convlens.v1 import spec_pb2
 
 SIDE = 8
-READER = Reader(1 << 20)
+READER = ImageDecoder(1 << 20)
 
 
 def fuzz_one(data: bytes) -> None:

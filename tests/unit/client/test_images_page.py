@@ -21,7 +21,7 @@ from PIL import Image
 
 from convlens.client import InvalidArgument
 from convlens.client.images import one_by_one, pack
-from convlens.worker.images import Reader, UnreadableAtError
+from convlens.worker.images import ImageDecoder, UnreadableAtError
 
 PAGE = (Path(__file__).parents[3] / "docs" / "images.md").read_text()
 RNG = np.random.default_rng(0)
@@ -109,7 +109,7 @@ class Case:
         images = self.images() if callable(self.images) else self.images
         images = one_by_one(images, self.value_range) if self.is_map else images
         packed = pack(images, self.value_range)
-        return Reader(LIMIT).read(*parse_images(packed), HEIGHT, WIDTH)
+        return ImageDecoder(LIMIT).read(*parse_images(packed), HEIGHT, WIDTH)
 
 
 def opened(data, at=0, mode="rb"):
