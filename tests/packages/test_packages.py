@@ -125,4 +125,4 @@ def test_the_server_brings_its_commands_without_the_client(install):
     programs = install("convlens-server")
     assert "--redis-url" in run(programs / "convlens", "server", "--help").stdout
     assert "convlens server" in run(programs / "convlens").stdout
-    assert "sha256" in run(programs / "convlens", "token", "new", "--tenant", "a", "--role", "reader").stdout
+    assert "sha256" in run(programs / "convlens", "token", "new", "--tenant", "a", "--role", "read").stdout
