@@ -185,7 +185,7 @@ def names_of_maps():
         stem = "saliency" + f"/{method}" * (method != "vanilla")
         yield stem, False
         if method != "xrai":
-            for reduction in ("signed", *(set(REDUCTIONS) - {"none", "abs_max"})):
+            for reduction in ("signed", *sorted(set(REDUCTIONS) - {"none", "abs_max"})):
                 yield f"{stem}/{reduction}", not squares and reduction != "norm"
     for method in CAM_METHODS:
         yield method, False
