@@ -276,4 +276,5 @@ def test_the_command_refuses_what_the_file_would_refuse(arguments):
     command = [sys.executable, "-m", "convlens.server.auth.new_token", "new", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "convlens token new: error" in done.stderr
+    assert "Usage: convlens token new" in done.stderr
+    assert "Invalid value for" in done.stderr or "Missing option" in done.stderr
