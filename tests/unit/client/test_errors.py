@@ -110,7 +110,7 @@ async def test_a_status_without_details_becomes_its_error_type_too(target, code,
 
 def test_every_type_has_a_status():
     kinds = {kind for kind in vars(client).values() if isinstance(kind, type) and issubclass(kind, ConvlensError)}
-    assert kinds == {kind for kind, _ in KINDS.values()} | {ConvlensError, client.DataCorrupted}
+    assert kinds == {kind for kind, _ in KINDS.values()} | {ConvlensError, client.DataCorrupted, client.MissingExtra}
 
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.UNKNOWN])

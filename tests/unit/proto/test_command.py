@@ -23,10 +23,14 @@ def run(*arguments):
     return run_without("typer", "rich", code=code)
 
 
-def test_a_command_of_another_distribution_runs():
-    done = run("token", "new", "--help")
+def test_a_command_of_another_distribution_runs_without_the_client():
+    code = (
+        "sys.argv[1:] = ['token', 'new', '--help']; from convlens import command; "
+        "command._client_command_line = lambda: None; sys.exit(command.main())"
+    )
+    done = run_without("convlens.client", code=code)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "usage: convlens token new" in done.stdout
+    assert "Usage: convlens token new" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
