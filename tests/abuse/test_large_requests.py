@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -82,21 +83,16 @@ def large_request() -> bytes:
 
 def run_in_threads(count, call) -> Counter:
     """Run `call(number)` in `count` threads and count the outcomes."""
-    outcomes = Counter()
 
     def run(number):
         try:
             call(number)
-            outcomes["OK"] += 1
         except grpc.RpcError as error:
-            outcomes[error.code().name, bool(rpc_status.from_call(error))] += 1
+            return error.code().name, bool(rpc_status.from_call(error))
+        return "OK"
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
+    with ThreadPoolExecutor(count) as threads:
+        return Counter(threads.map(run, range(count)))
 
 
 @pytest.mark.parametrize("connections", [24, 1])

@@ -73,6 +73,7 @@ def test_an_invalid_configuration_file_is_refused_by_its_name(tmp_path, content,
 def test_sections_come_before_what_is_shared_and_each_value_names_its_source(tmp_path, capsys, monkeypatch):
     file = tmp_path / "convlens.toml"
     monkeypatch.setenv("CONVLENS_LEASE", "7")
+    monkeypatch.setenv("CONVLENS_CONFIG", "")  # the flag sets it for this process, and this takes it back
     file.write_text(
         'redis_url = "redis://user:secret@127.0.0.1:1/0"\nlog_level = "ERROR"\nlease = 9\n'
         '[server]\nlog_level = "DEBUG"\nport = 7\n[worker]\nmodel = ["null=null"]\n[up]\nport = 8\n'

@@ -11,7 +11,6 @@ WITHOUT = """
 import sys
 sys.modules.update(uvloop=None, zlib_ng=None)
 from convlens.server import __main__ as server
-assert server.run.__module__.startswith("asyncio")
 sys.exit(server.main(sys.argv[1:]))
 """
 

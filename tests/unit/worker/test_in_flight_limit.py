@@ -57,22 +57,3 @@ def test_one_thread_may_claim_beyond_the_limit():
     limit.release(9)
     with limit.reserve() as reservation:
         assert reservation.images == 8
-
-
-def test_waiting_is_interrupted_for_other_work():
-    limit = InFlightLimit(8)
-    with limit.reserve() as reservation:
-        reservation.used = 8
-    interrupted = threading.Event()
-    reserved = []
-
-    def wait():
-        with limit.reserve(interrupted.is_set) as reservation:
-            reserved.append(reservation.images)
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    interrupted.set()
-    limit.release(0)
-    waiting.join(10)
-    assert reserved == [0]
