@@ -80,6 +80,8 @@ class JobGateway:
     async def close(self) -> None:
         """Finish all submissions, send the calls that have left, stop all threads."""
         await self._threads.run(self._large.close)
+        if self._leave_timer:
+            self._leave_timer.cancel()
         for _ in range(0, len(self._leaving), MAX_LEAVING):
             self._small.submit(None)
         await self._threads.run(self._small.close)

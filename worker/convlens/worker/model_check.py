@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from convlens.jobs.runtime.command_line import make_group, run_group
 from convlens.jobs.runtime.temporary import temporary_files
 from convlens.v1 import model_pb2
 from convlens.worker.models.model_protocol import ModelUnavailable
@@ -40,17 +41,7 @@ class CheckedModel:
     """Bytes of memory that were available before it was loaded."""
 
 
-app: Final = typer.Typer(
-    help="Look at models before they are served.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def _group() -> None:
-    """Make `check` a subcommand, though it is the only one."""
+app: Final = make_group("Look at models before they are served.")
 
 
 @app.command("check")
@@ -76,11 +67,7 @@ def _check(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status: SERVABLE, REFUSED or USAGE."""
-    try:
-        app(args=sys.argv[1:] if argv is None else argv, prog_name="convlens model")
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return SERVABLE
+    return run_group(app, "convlens model", argv)
 
 
 def check(file: str, *, as_json: bool) -> int:

@@ -95,9 +95,9 @@ _config = typer.Typer(help="Look at the settings of servers and workers.", no_ar
 @_config.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def show_config(
     context: typer.Context,
-    part: Annotated[str, typer.Argument(help=f"Whose: one of {', '.join(PARTS)}.", autocompletion=lambda: PARTS)] = "up"
-    if "up" in PARTS
-    else "".join(PARTS[:1]),
+    part: Annotated[
+        str, typer.Argument(help=f"Whose: one of {', '.join(PARTS)}.", autocompletion=lambda: PARTS)
+    ] = DEFAULT_PART,
 ) -> None:
     """Print the settings in force, and where each comes from: a flag, a variable, the file, or the default.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from convlens.client import Client, ConvlensError
+from convlens.client.cli.beside import running_beside
 
 INTERVAL: Final = 1.0
 """Seconds between calls; a job that takes less needs no progress."""
@@ -22,9 +23,8 @@ def reported_progress(client: Client, request_ids: Collection[str], update: Call
 
     A server that does not let this caller list jobs is not called again.
     """
-    is_over = threading.Event()
 
-    def poll() -> None:
+    def poll(is_over: threading.Event) -> None:
         while not is_over.wait(INTERVAL):
             if not client._calls.connection.is_reached:
                 continue
@@ -34,10 +34,5 @@ def reported_progress(client: Client, request_ids: Collection[str], update: Call
             except ConvlensError:
                 return
 
-    thread = threading.Thread(target=poll, name="convlens-progress", daemon=True)
-    thread.start()
-    try:
+    with running_beside("convlens-progress", poll, INTERVAL):
         yield
-    finally:
-        is_over.set()
-        thread.join(INTERVAL)

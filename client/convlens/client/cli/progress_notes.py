@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from convlens.client import Client
+from convlens.client.cli.beside import running_beside
 
 FIRST_DELAY: Final = 1.0
 """Seconds before the first note: most troubles are over by then."""
@@ -18,22 +19,16 @@ INTERVAL: Final = 2.0
 @contextmanager
 def notes_while_waiting(client: Client, write: Callable[[str], None]) -> Iterator[None]:
     """Write every two seconds, for the length of a `with`, that `client` tries again and why, while it does."""
-    is_over = threading.Event()
 
-    def watch() -> None:
+    def watch(is_over: threading.Event) -> None:
         delay = FIRST_DELAY
         while not is_over.wait(delay):
             delay = INTERVAL
             if text := _note(client):
                 write(text)
 
-    thread = threading.Thread(target=watch, name="convlens-notes", daemon=True)
-    thread.start()
-    try:
+    with running_beside("convlens-notes", watch, INTERVAL):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def _note(client: Client) -> str:

@@ -114,6 +114,10 @@ class Loop:
         """Whether the thread runs and is not late."""
         return self._thread.is_alive() and not self._rounds.is_late
 
+    def guard(self) -> contextlib.AbstractContextManager[None]:
+        """Suppress, log and count what a step of `at_end` raises, as for a round."""
+        return self._rounds.guard()
+
     def start(self) -> None:
         """Start the thread; from now on unhealthy_loops() checks it."""
         self._rounds.start()

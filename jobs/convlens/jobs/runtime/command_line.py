@@ -45,6 +45,27 @@ class SettingsCommand(Generic[S]):
         return flags_command(self._settings, self._summary, lambda _: None)
 
 
+def make_group(summary: str) -> typer.Typer:
+    """Make a command with subcommands, even if there is only one."""
+    app = typer.Typer(
+        help=summary,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(lambda: None)
+    return app
+
+
+def run_group(app: typer.Typer, name: str, argv: Sequence[str] | None) -> int:
+    """Run a command with subcommands, by default with the process' arguments; return the exit status."""
+    try:
+        app(args=sys.argv[1:] if argv is None else list(argv), prog_name=name)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
 def parse_flags(
     settings: type[JobsSettings], program: str, argv: Sequence[str], summary: str = "",
     extra: Sequence[inspect.Parameter] = (),

@@ -66,8 +66,9 @@ class Trimmer:
         now, cpu_seconds = time.monotonic(), time.process_time()
         is_idle = cpu_seconds - self._cpu_seconds < IDLE_CPU_SECONDS
         self._cpu_seconds = cpu_seconds
-        self._unused = min(self._unused, _unused_bytes())
-        if _unused_bytes() - self._unused > FREED_BYTES and (is_idle or now - self._trimmed_at > BUSY_SECONDS):
+        unused = _unused_bytes()
+        self._unused = min(self._unused, unused)
+        if unused - self._unused > FREED_BYTES and (is_idle or now - self._trimmed_at > BUSY_SECONDS):
             ctypes.CDLL(None).malloc_trim(0)
             self._trimmed_at = now
             if is_idle:

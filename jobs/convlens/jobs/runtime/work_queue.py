@@ -62,7 +62,8 @@ class WorkQueue(Generic[T]):
 
     def _run_rest(self) -> None:
         while items := self._take(0.001):
-            self._work(items)
+            with self._loops[0].guard():
+                self._work(items)
 
     def _take(self, seconds: float) -> list[T]:
         """Return the next items; none where none came in time, or the queue is closed."""

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from convlens.jobs.runtime.command_line import make_group, run_group
 from convlens.server.auth.principal import Role
 from convlens.server.auth.tokens import TENANT, digest_of
 
@@ -17,18 +18,7 @@ RANDOM_BYTES: Final = 32
 PREFIX: Final = "convlens_"
 """By which secret scanners recognize a token."""
 
-
-app: Final = typer.Typer(
-    help="Make tokens, which authenticate callers.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def _group() -> None:
-    """Make `new` a subcommand, though it is the only one."""
+app: Final = make_group("Make tokens, which authenticate callers.")
 
 
 def _check_tenant(text: str) -> str:
@@ -55,11 +45,7 @@ def new(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    try:
-        app(args=sys.argv[1:] if argv is None else argv, prog_name="convlens token")
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    return run_group(app, "convlens token", argv)
 
 
 if __name__ == "__main__":

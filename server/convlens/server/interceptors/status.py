@@ -8,11 +8,10 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-from grpc_status import rpc_status
 
 from convlens.server import metrics
 from convlens.server.requests import make_parser
-from convlens.server.status import StatusError, to_status_error
+from convlens.server.status import StatusError, abort, to_status_error
 from convlens.v1.conventions import VERSION_KEY
 
 
@@ -83,7 +82,5 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _abort(self, context: Any, error: StatusError, outcome: metrics.CallOutcome) -> None:
-        """End the call; outside of any `except`, since gRPC keeps the exception raised here in a reference cycle."""
         outcome.code = error.code.name
-        status = rpc_status.to_status(error.to_status())
-        await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
+        await abort(context, error, self._metadata)

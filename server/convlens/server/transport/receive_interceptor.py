@@ -18,12 +18,11 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
 from convlens.server import metrics
 from convlens.server.auth.principal import current_tenant
 from convlens.server.requests import PARSE_IN_THREAD_BYTES, malformed_request
-from convlens.server.status import StatusError, invalid_field
+from convlens.server.status import StatusError, abort, invalid_field
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full
 from convlens.v1 import job_pb2, visualization_pb2
 from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
@@ -164,11 +163,9 @@ class ReceiveInterceptor(grpc.aio.ServerInterceptor):
             del request  # else it lives until the next one comes
 
     async def _abort(self, method: str, context: Any, error: StatusError) -> None:
-        """End the call; outside of any `except`, since gRPC keeps the exception raised here in a reference cycle."""
         with metrics.observe_call(method.rpartition(".")[2]) as outcome:
             outcome.code = error.code.name
-            status = rpc_status.to_status(error.to_status())
-            await context.abort(status.code, status.details, (*self._metadata, *status.trailing_metadata))
+            await abort(context, error, self._metadata)
 
     async def _read(
         self, method: str, deserialize: Callable[[bytes], Any], context: Any, *, is_unary: bool = True

@@ -165,10 +165,8 @@ class Batcher:
     def _compute_rest(self) -> None:
         """Compute what still waits."""
         while self._waiting:
-            try:
+            with self._loop.guard():
                 self._round()
-            except Exception:
-                log.exception("a batch failed")
 
     def _next(self) -> tuple[list[Work], Cause] | None:
         """The oldest work of the flow whose turn it is, and what can share its pass; None where nothing waits."""
