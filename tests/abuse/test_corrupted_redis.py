@@ -100,17 +100,17 @@ def family(key):
 
 @pytest.mark.parametrize("damage", ["another type", "garbage", "deleted"])
 def test_new_calls_are_answered_whichever_key_is_corrupted(stack, damage):
-    stack.submit_jobs()
-    corrupted = set()
-    while keys := {family(key): key for key in stack.redis.scan_iter() if family(key) not in corrupted}:
-        name, key = min(keys.items())
-        corrupted.add(name)
-        corrupt(stack.redis, key, damage)
-        until(stack.is_well, SECONDS)
-        if len(corrupted) % 8 == 0:
-            stack.submit_jobs()
     names = {b"convlens:job", b"convlens:queued", b"convlens:running", b"convlens:deadlines", b"convlens:usage"}
-    assert names <= corrupted
+    corrupted = set()
+    while not names <= corrupted:
+        stack.submit_jobs()
+        while keys := {family(key): key for key in stack.redis.scan_iter() if family(key) not in corrupted}:
+            name, key = min(keys.items())
+            corrupted.add(name)
+            corrupt(stack.redis, key, damage)
+            until(stack.is_well, SECONDS)
+            if len(corrupted) % 8 == 0:
+                stack.submit_jobs()
     for job in stack.submit_jobs():  # the service works as before
         assert job.result()["saliency"].shape[1:] == (224, 224)
 
@@ -132,12 +132,28 @@ def test_many_malformed_messages_block_no_thread_of_the_worker(stack):
     assert stack.worker.poll() is None
 
 
-def test_a_message_list_of_another_type_is_replaced(stack):
-    time.sleep(0.6)  # all consumers are idle, so Celery itself receives the next message
+def test_a_worker_consumes_again_though_the_bindings_of_kombu_are_corrupted(stack):
+    """It binds its queues anew when it reconnects, as it does after a list of another type."""
+    bindings = ["_kombu.binding.convlens.null", "_kombu.binding_permanent.convlens.null"]
+    for key in (*bindings, "_kombu.binding_deadlines", "_kombu.binding.celery.pidbox"):
+        stack.redis.set(key, "x")
+    time.sleep(0.6)  # all consumers are idle, so Celery itself meets the list
     stack.redis.delete("convlens.null")
     stack.redis.set("convlens.null", "x")
-    until(stack.is_well)
-    assert stack.redis.type("convlens.null") in {b"none", b"list"}
+    until(stack.is_well, SECONDS)
+    until(lambda: all(stack.redis.type(key) != b"string" for key in bindings))
+    time.sleep(0.6)  # as above
+    assert stack.call() < SECONDS
+    assert stack.worker.poll() is None
+
+
+@pytest.mark.parametrize("name", ["convlens.null", "convlens.slow/many"])
+def test_a_message_list_of_another_type_is_replaced(stack, name):
+    time.sleep(0.6)  # all consumers are idle, so Celery itself receives the next message
+    stack.redis.delete(name)
+    stack.redis.set(name, "x")
+    until(lambda: stack.redis.type(name) != b"string")
+    assert stack.is_well()
 
 
 @pytest.mark.parametrize("channel", ["convlens:notices", "convlens:ended"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from queue import Empty
 from typing import Any, Final
 
 from kombu.transport import redis
+from redis import ResponseError
 
 from convlens.jobs.queue import poison
 
@@ -30,7 +32,36 @@ _FIXED: Final = {
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu comes without types
-    """A channel that goes on after a message that is no JSON."""
+    """A channel that goes on after a message that is no JSON, and replaces kombu's own keys where they are corrupted."""
+
+    def _queue_bind(self, exchange: str, *args: Any) -> None:
+        self._repaired(exchange, super()._queue_bind, exchange, *args)
+
+    def get_table(self, exchange: str) -> Any:
+        """Return the queues that are bound to an exchange."""
+        return self._repaired(exchange, super().get_table, exchange)
+
+    def _repaired(self, exchange: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function; where a key of the exchange's bindings has another type, remove the key and call again.
+
+        Else a worker that has lost its connection could never consume again.
+        """
+        try:
+            return function(*args)
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+        types = {
+            self.keyprefix_queue % exchange: b"set",
+            self.keyprefix_binding_permanent % exchange: b"set",
+            self.keyprefix_binding_deadlines: b"zset",
+        }
+        with self.conn_or_acquire() as client:
+            for key, expected in types.items():
+                if (actual := client.type(key)) not in {expected, b"none"}:
+                    client.unlink(key)
+                    poison.report("key", key, f"is a {actual.decode()}, not a {expected.decode()}")
+        return function(*args)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

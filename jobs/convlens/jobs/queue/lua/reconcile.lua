@@ -7,9 +7,13 @@
 local limit, now, missing = options.limit, clock(), {}
 
 -- Keys that are also read without a script, where nothing removes one of the wrong type.
+local lists = {GARBAGE, POISONED, POISONED_INBOX}
+for _, pool in ipairs(redis.call('ZRANGE', POOLS, 0, limit - 1)) do
+  for _, kind in ipairs(LIST_KINDS) do lists[#lists + 1] = messages_key(pool, kind) end
+end
 for wanted, names in pairs({zset = {JOBS, RUNNING, DEADLINES, KEPT, TOMBSTONES, ANSWERED, POOLS, SINCE, RESULTS, CACHED, REFUSED},
                             hash = {USAGE, THROUGHPUT, IMAGES, UNSERVED}, set = {QUEUES},
-                            list = {GARBAGE, POISONED, POISONED_INBOX}}) do
+                            list = lists}) do
   for _, name in ipairs(names) do
     local actual = redis.call('TYPE', name).ok
     if actual ~= 'none' and actual ~= wanted then
