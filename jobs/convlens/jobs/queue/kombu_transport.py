@@ -32,7 +32,7 @@ _FIXED: Final = {
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu comes without types
-    """A channel that goes on after a message that is no JSON, and replaces kombu's own keys where they are corrupted."""
+    """A channel that goes on after a message that is no JSON, and replaces corrupted keys of kombu."""
 
     def _queue_bind(self, exchange: str, *args: Any) -> None:
         self._repaired(exchange, super()._queue_bind, exchange, *args)
