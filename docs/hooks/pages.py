@@ -34,8 +34,8 @@ SEARCH_BOOST: Final = (
     (0.75, "install"),
     (0.3, "commands grpc-api python-api architecture changelog contributing glossary security"),
 )
-"""Guides are found before pages of reference, and these before what only developers read. The search looks for each word of
-a question as a beginning, so that "how do I …" would find Installing first."""
+"""Guides are found before pages of reference, and these before what only developers read. The search takes each word of a
+question for a word's beginning, so that "how do I …" would find Installing first."""
 MARKER: Final = "<!-- generated: the tables of settings -->"
 LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 CODE: Final = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted(ROOT.glob("*/README.md")))
+PAGES: Final = sorted({*ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"), ROOT / "README.md"})
 FENCED: Final = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -43,6 +43,11 @@ def blocks_of(page: Path) -> list[Block]:
 def python_of(page: Path) -> list[Block]:
     """Return the Python blocks of a page in order; a reader runs them as one program."""
     return [block for block in blocks_of(page) if block.language == "python"]
+
+
+def calls_of(page: Path) -> list[str]:
+    """Return the calls of a client that the tables of a page show, without those that leave something out."""
+    return re.findall(r"`(client\.\w+\([^`…]*\)[^`…]*)`", page.read_text(encoding="utf-8"))
 
 
 def commands_of(page: Path) -> Iterator[list[str]]:
