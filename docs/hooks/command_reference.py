@@ -27,7 +27,7 @@ SETTINGS: Final = frozenset(UpSettings.model_fields)
 
 def render() -> str:
     """Return the page: a section per command."""
-    return "\n".join([INTRODUCTION, *(line for name, command in walk() for line in _section(name, command))])
+    return "\n".join([INTRODUCTION, *(line for name, command in walk() for line in _render_command(name, command))])
 
 
 def walk() -> Iterator[tuple[str, Any]]:
@@ -42,14 +42,14 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
             continue
         full_name = f"{name} {child}"
         if full_name == f"{PROGRAM} model check":
-            yield full_name, recorded(cli.ENTRIES["model"].load()).commands[child]
+            yield full_name, record_command(cli.ENTRIES["model"].load()).commands[child]
         elif child in cli.ENTRIES and not hasattr(subcommand, "commands"):
-            yield from _walk(full_name, recorded(cli.ENTRIES[child].load()))
+            yield from _walk(full_name, record_command(cli.ENTRIES[child].load()))
         else:
             yield from _walk(full_name, subcommand)
 
 
-def recorded(run: Callable[[list[str]], object]) -> Any:
+def record_command(run: Callable[[list[str]], object]) -> Any:
     """Return the Typer command that another distribution's subcommand parses its arguments with."""
     commands: list[Any] = []
 
@@ -62,55 +62,57 @@ def recorded(run: Callable[[list[str]], object]) -> Any:
     return commands[0]
 
 
-def _section(name: str, command: Any) -> Iterator[str]:
+def _render_command(name: str, command: Any) -> Iterator[str]:
     level = "##" if name.count(" ") < 2 else "###"
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
     options = [parameter for parameter in shown if parameter.param_type_name == "option"]
     has_settings = any(option.name == "show_config" for option in options)
     own = [option for option in options if not (has_settings and option.name in SETTINGS)]
-    usage = " ".join([name, *map(_argument, arguments), *(["[OPTIONS]"] if options else [])])
+    usage = " ".join([name, *map(_show_argument, arguments), *(["[OPTIONS]"] if options else [])])
     if hasattr(command, "commands"):
         usage += " COMMAND"
-    yield f"\n{level} {name}\n\n{_help(command.help or '')}\n\n```text\n{usage}\n```\n"
+    yield f"\n{level} {name}\n\n{_render_help(command.help or '')}\n\n```text\n{usage}\n```\n"
     if arguments or own:
         yield "| argument or option | default | meaning |\n| --- | --- | --- |"
-        yield from (f"| `{_argument(argument)}` | | {_text(argument.help or '')} |" for argument in arguments)
-        yield from (f"| {_flags(option)} | {_default(option)} | {_text(option.help or '')} |" for option in own)
+        yield from (f"| `{_show_argument(argument)}` | | {_escape(argument.help or '')} |" for argument in arguments)
+        yield from (
+            f"| {_show_flags(option)} | {_show_default(option)} | {_escape(option.help or '')} |" for option in own
+        )
         yield ""
     if has_settings:
         yield f"And the [settings](settings.md) of `{name.split()[1].replace('doctor', 'server')}`.\n"
 
 
-def _argument(argument: Any) -> str:
+def _show_argument(argument: Any) -> str:
     name: str = argument.metavar or argument.name.upper()
     return name + ("…" if argument.nargs == -1 else "")
 
 
-def _flags(option: Any) -> str:
+def _show_flags(option: Any) -> str:
     flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
     variable = f" `{option.envvar}`" if isinstance(option.envvar, str) else ""
     return flags + variable
 
 
-def _default(option: Any) -> str:
+def _show_default(option: Any) -> str:
     if option.default in (None, "", [], False, ()) or not option.show_default or callable(option.default):
         return ""
     return "yes" if option.default is True else f"`{option.default}`"
 
 
-def _help(text: str) -> str:
+def _render_help(text: str) -> str:
     """Return help as Markdown: what it indents is code."""
     paragraphs = []
     for paragraph in re.sub(r"\\\[", "[", text).strip().split("\n\n"):
         lines = paragraph.splitlines()
         code = [line.strip() for line in lines if line.startswith("  ")]
-        prose = _text(" ".join(line for line in lines if not line.startswith("  ")))
+        prose = _escape(" ".join(line for line in lines if not line.startswith("  ")))
         paragraphs.append("\n\n".join(filter(None, [prose, "```sh\n" + "\n".join(code) + "\n```" if code else ""])))
     return "\n\n".join(paragraphs).replace("```\n\n```sh\n", "")
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     """Return one line of help as Markdown text: what looks like markup is meant literally."""
     literal = re.sub(r"\\\[", "[", " ".join(text.split()))
     return "".join(

@@ -16,10 +16,10 @@ class ParameterLists(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one object."""
         if obj.docstring:
-            obj.docstring.value = as_list(obj.docstring.value)
+            obj.docstring.value = make_list(obj.docstring.value)
 
 
-def as_list(text: str) -> str:
+def make_list(text: str) -> str:
     """Return the text with its lines of parameters as items of a list, continuation lines included."""
     lines: list[str] = []
     is_item = False

@@ -34,7 +34,7 @@ SEARCH_BOOST: Final = (
     (0.75, "install"),
     (0.3, "commands grpc-api python-api architecture changelog contributing glossary security"),
 )
-"""Guides are found before pages of reference, and these before what only developers read. The search takes each word of a
+"""Guides are found before reference, and this before what only developers read. The search takes each word of a
 question for a word's beginning, so that "how do I …" would find Installing first."""
 MARKER: Final = "<!-- generated: the tables of settings -->"
 LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
@@ -66,12 +66,12 @@ def mend_links(markdown: str, folder: str) -> str:
     pieces = []
     end = 0
     for code in CODE.finditer(markdown):
-        pieces += [LINK.sub(lambda link: _mended(link[1], folder), markdown[end : code.start()]), code[0]]
+        pieces += [LINK.sub(lambda link: _resolve(link[1], folder), markdown[end : code.start()]), code[0]]
         end = code.end()
-    return "".join([*pieces, LINK.sub(lambda link: _mended(link[1], folder), markdown[end:])])
+    return "".join([*pieces, LINK.sub(lambda link: _resolve(link[1], folder), markdown[end:])])
 
 
-def _mended(target: str, folder: str) -> str:
+def _resolve(target: str, folder: str) -> str:
     path = posixpath.normpath(posixpath.join(folder, target))
     if path in ROOT_PAGES:
         return ROOT_PAGES[path]

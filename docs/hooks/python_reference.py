@@ -37,7 +37,7 @@ def render() -> str:
     sections = [INTRODUCTION]
     for heading, names in (GROUPS | {"More": others}).items():
         if names:
-            sections.append(f"## {heading}\n\n" + "\n".join(map(_directive, names)))
+            sections.append(f"## {heading}\n\n" + "\n".join(map(_render_directive, names)))
     for module, names in (
         (testing, testing.__all__),
         (keras_vis, ("Model", "find_layer_idx", "visualize_saliency", "visualize_cam")),
@@ -47,7 +47,7 @@ def render() -> str:
     return "\n".join(sections)
 
 
-def _directive(name: str) -> str:
+def _render_directive(name: str) -> str:
     directive = f"::: convlens.client.{name}\n"
     if name in WITHOUT_MEMBERS:
         directive += f"    options: {{members: false, inherited_members: false}}\n\n{WITHOUT_MEMBERS[name]}\n"

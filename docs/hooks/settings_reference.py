@@ -18,23 +18,23 @@ def render() -> str:
     topics: dict[str, list[str]] = {}
     for name in sorted(UpSettings.model_fields, key=UpSettings.place_of):
         topics.setdefault(UpSettings.panel_of(name), []).append(name)
-    return "\n".join(line for topic, names in topics.items() for line in _section(topic, names))
+    return "\n".join(line for topic, names in topics.items() for line in _render_topic(topic, names))
 
 
-def _section(topic: str, names: list[str]) -> Iterator[str]:
+def _render_topic(topic: str, names: list[str]) -> Iterator[str]:
     yield f"\n### {topic}\n\n| flag, variable | default | meaning | of |\n| --- | --- | --- | --- |"
     for name in names:
         parts = {part: settings for part, settings in PARTS.items() if name in settings.model_fields}
-        defaults = {part: _default(settings.model_fields[name].get_default()) for part, settings in parts.items()}
+        defaults = {part: _show_default(settings.model_fields[name].get_default()) for part, settings in parts.items()}
         shown = ", ".join(f"{part}: {default}" for part, default in defaults.items())
         if len(set(defaults.values())) == 1:
             shown = defaults["up"]
         meaning = (UpSettings.model_fields[name].description or "").replace("|", "\\|").replace("[", "\\[")
-        names_of = f"`--{name.replace('_', '-')}`<br>`CONVLENS_{name.upper()}`"
-        yield f"| {names_of} | {shown} | {meaning} | {', '.join(parts)} |"
+        flag_and_variable = f"`--{name.replace('_', '-')}`<br>`CONVLENS_{name.upper()}`"
+        yield f"| {flag_and_variable} | {shown} | {meaning} | {', '.join(parts)} |"
 
 
-def _default(value: Any) -> str:
+def _show_default(value: Any) -> str:
     if value is None or value in ("", []):
         return "none"
     if isinstance(value, bool):

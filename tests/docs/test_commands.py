@@ -7,14 +7,19 @@ from importlib.util import find_spec
 
 import pytest
 from command_reference import walk
-from markdown_blocks import PAGES, ROOT, commands_of
+from markdown_blocks import PAGES, ROOT, find_commands
 
-COMMANDS = [
-    pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
-    for page in PAGES
-    for words in commands_of(page)
-]
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {"fuzz-images"}
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands_that_begin(*beginning):
+    """Return the documentation's commands that begin so, each as a parameter without this beginning."""
+    return [
+        pytest.param(arguments[len(beginning) :], id=f"{page.relative_to(ROOT)}: {' '.join(arguments)}")
+        for page in PAGES
+        for arguments in find_commands(page)
+        if arguments[: len(beginning)] == [*beginning]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -23,30 +28,31 @@ def known():
     return dict(walk())
 
 
-def test_the_documentation_has_commands():
-    assert len([words for words in COMMANDS if words.values[0][0] == "convlens"]) > 40
+def test_commands_of_the_documentation_are_seen():
+    assert len(commands_that_begin("convlens")) > 40
+    assert commands_that_begin("make")
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words.values[0][0] == "convlens"])
-def test_a_command_of_convlens_is_understood(words, known):
-    name, arguments = "convlens", words[1:]
+@pytest.mark.parametrize("arguments", commands_that_begin("convlens"))
+def test_a_command_of_convlens_is_understood(arguments, known):
+    name = "convlens"
     while True:
         command = known[name]
         context = command.context_class(command, info_name=name, **command.context_settings)
         if not hasattr(command, "commands"):
-            break
-        _, arguments, _ = command.make_parser(context).parse_args(args=list(arguments))
-        if not arguments:
+            command.parse_args(context, list(arguments))  # raises UsageError
             return
-        name, arguments = f"{name} {arguments[0]}", arguments[1:]
-    command.parse_args(context, list(arguments))  # raises UsageError
+        _, arguments, _ = command.make_parser(context).parse_args(args=list(arguments))
+        if not arguments:  # `convlens --help`
+            return
+        name, *arguments = f"{name} {arguments[0]}", *arguments[1:]
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words.values[0][0] == "make"])
-def test_a_target_of_make_exists(words):
-    assert {word for word in words[1:] if "=" not in word} <= TARGETS
+@pytest.mark.parametrize("arguments", commands_that_begin("make"))
+def test_a_target_of_make_exists(arguments):
+    assert {argument for argument in arguments if "=" not in argument} <= TARGETS | {"fuzz-images"}
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words.values[0][:2] == ["python", "-m"]])
-def test_a_module_that_is_run_exists(words):
-    assert find_spec(words[2])
+@pytest.mark.parametrize("arguments", commands_that_begin("python", "-m"))
+def test_a_module_that_is_run_exists(arguments):
+    assert find_spec(arguments[0])

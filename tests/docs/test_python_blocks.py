@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from markdown_blocks import PAGES, ROOT, calls_of, python_of
+from markdown_blocks import PAGES, ROOT, find_calls, find_python
 
 from convlens.client.testing import serve, vgg16
 from convlens.local import serving
 from convlens.local.certificates import ensure_certificates
 
-WITH_CODE = [page for page in PAGES if python_of(page)]
+WITH_CODE = [page for page in PAGES if find_python(page)]
 OWN_MODEL = ROOT / "docs" / "own-model.md"
 TF_KERAS_VIS = ROOT / "docs" / "coming-from-tf-keras-vis.md"
 ON_A_REAL_SERVICE = (OWN_MODEL, TF_KERAS_VIS)
@@ -32,16 +32,16 @@ FOR_CALLS = 'photo = image = "photo.jpg"\nnames = ["block1_conv1"]\n'
 """What the calls in tables take."""
 
 
-def name_of(page):
+def show_path(page):
     return str(page.relative_to(ROOT))
 
 
-def program_of(page, *, is_run):
+def build_program(page, *, is_run):
     """Return a page's program: its blocks, and the calls in its tables where it compares libraries."""
-    blocks = [block.code for block in python_of(page) if not (is_run and block.not_run)]
+    blocks = [block.code for block in find_python(page) if not (is_run and block.not_run)]
     if page.name.startswith("coming-from-") and page not in ON_A_REAL_SERVICE:
         blocks += ["from convlens.client import ALL_UNITS, Client\n", f'client = Client("{ADDRESS}")\n{FOR_CALLS}']
-        blocks += [f"{call}\n" for call in calls_of(page)]
+        blocks += [f"{call}\n" for call in find_calls(page)]
     return "\n".join(blocks)
 
 
@@ -74,8 +74,8 @@ def fake():
 def test_programs_pass_mypy(tmp_path):
     assert len(WITH_CODE) > 12
     for page in WITH_CODE:
-        stem = re.sub(r"\W", "_", name_of(page))
-        (tmp_path / f"{stem}.py").write_text(program_of(page, is_run=False), encoding="utf-8")
+        stem = re.sub(r"\W", "_", show_path(page))
+        (tmp_path / f"{stem}.py").write_text(build_program(page, is_run=False), encoding="utf-8")
     parts = ("proto", "jobs", "server", "worker", "client", "local")
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "--cache-dir", tmp_path / "cache",
@@ -86,15 +86,15 @@ def test_programs_pass_mypy(tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("page", [page for page in WITH_CODE if page not in (*ON_A_REAL_SERVICE, TESTS)], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if page not in (*ON_A_REAL_SERVICE, TESTS)], ids=show_path)
 def test_a_program_runs(page, fake, folder):
     ensure_certificates(folder, ["localhost"])
-    run(program_of(page, is_run=True), fake, folder)
+    run(build_program(page, is_run=True), fake, folder)
 
 
 @pytest.mark.timeout(600)
 def test_an_own_model_is_checked_served_and_compared_with_tf_keras_vis(folder):
-    saved, explained = (block.code for block in python_of(OWN_MODEL))
+    saved, explained = (block.code for block in find_python(OWN_MODEL))
     run(saved, "", folder)
     check = [sys.executable, "-m", "convlens.client", "model", "check", "scan.keras,labels=scan.txt"]
     checked = subprocess.run(check, cwd=folder, check=True, capture_output=True, text=True)
@@ -104,13 +104,13 @@ def test_an_own_model_is_checked_served_and_compared_with_tf_keras_vis(folder):
         assert printed.startswith("('healthy', 'benign', 'malignant') none")
         assert printed.splitlines()[-1] == "(1, 2, 62, 62)"
         save = "\nnp.savez('maps', their_saliency=their_saliency, their_cam=their_cam, saliency=saliency, cam=cam)"
-        run(program_of(TF_KERAS_VIS, is_run=True) + save, target, folder)
+        run(build_program(TF_KERAS_VIS, is_run=True) + save, target, folder)
     maps = np.load(folder / "maps.npz")
     for name in ("saliency", "cam"):
         np.testing.assert_allclose(maps[name], maps[f"their_{name}"], rtol=1e-3, atol=1e-4 * maps[name].max())
 
 
 def test_a_block_that_is_not_run_says_why():
-    marked = [block for page in PAGES for block in python_of(page) if block.not_run]
+    marked = [block for page in PAGES for block in find_python(page) if block.not_run]
     comments = sum(Path(page).read_text(encoding="utf-8").count("<!-- not run:") for page in PAGES)
     assert len(marked) == comments

@@ -36,8 +36,8 @@ QUESTIONS: Final = {
 
 
 @pytest.fixture(scope="module")
-def found(site):
-    """For each question the pages found, best first, each with its sections that match."""
+def results(site):
+    """Return, for each question, the pages found, best first, each with its sections that match."""
     (worker,) = site.glob("assets/javascripts/workers/search.*.min.js")
     node = Path(executable.__file__).parent / "bin" / "node"
     done = subprocess.run(
@@ -48,11 +48,11 @@ def found(site):
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_first_page_that_is_found_answers_the_question(question, found):
+def test_the_first_page_that_is_found_answers_the_question(question, results):
     answer = QUESTIONS[question]
-    assert found[question], "nothing is found"
-    first = found[question][0]
-    assert first[0].partition("#")[0] == answer.partition("#")[0], [page[0] for page in found[question][:4]]
+    assert results[question], "nothing is found"
+    first = results[question][0]
+    assert first[0].partition("#")[0] == answer.partition("#")[0], [page[0] for page in results[question][:4]]
     assert answer in first, f"the section is not among {first}"
 
 

@@ -26,11 +26,11 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.words: list[str] = []
+        self.pieces: list[str] = []
         self.ids: list[str] = []
         self.loaded: list[str] = []
         self.feed(html)
-        self.text = " ".join(" ".join(self.words).split())
+        self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
@@ -39,7 +39,7 @@ class Page(HTMLParser):
             self.loaded.append(address)
 
     def handle_data(self, data):
-        self.words.append(data)
+        self.pieces.append(data)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class Block:
     """Why it cannot run; empty if it can."""
 
 
-def blocks_of(page: Path) -> list[Block]:
+def find_blocks(page: Path) -> list[Block]:
     """Return the blocks of a page in order."""
     text = page.read_text(encoding="utf-8")
     fenced = [Block(block["language"], block["code"], block["reason"] or "") for block in FENCED.finditer(text)]
@@ -40,31 +40,31 @@ def blocks_of(page: Path) -> list[Block]:
     return fenced + [Block("", re.sub(r"^ {4}", "", code, flags=re.MULTILINE)) for code in indented]
 
 
-def python_of(page: Path) -> list[Block]:
+def find_python(page: Path) -> list[Block]:
     """Return the Python blocks of a page in order; a reader runs them as one program."""
-    return [block for block in blocks_of(page) if block.language == "python"]
+    return [block for block in find_blocks(page) if block.language == "python"]
 
 
-def calls_of(page: Path) -> list[str]:
+def find_calls(page: Path) -> list[str]:
     """Return the calls of a client that the tables of a page show, without those that leave something out."""
     return re.findall(r"`(client\.\w+\([^`…]*\)[^`…]*)`", page.read_text(encoding="utf-8"))
 
 
-def commands_of(page: Path) -> Iterator[list[str]]:
-    """Yield the words of each shell command of a page, without variables before it and what follows a redirection."""
-    for block in blocks_of(page):
+def find_commands(page: Path) -> Iterator[list[str]]:
+    """Yield each shell command of a page as its arguments, without variables before it and redirections after it."""
+    for block in find_blocks(page):
         if block.language not in (*SHELL, ""):
             continue
         for line in block.code.replace("\\\n", " ").splitlines():
-            if not line.startswith("#") and (words := _words(line.removeprefix("$ "))):
-                yield words
+            if not line.startswith("#") and (arguments := _split(line.removeprefix("$ "))):
+                yield arguments
 
 
-def _words(line: str) -> list[str]:
+def _split(line: str) -> list[str]:
     try:
-        words = shlex.split(line, comments=True)
+        parts = shlex.split(line, comments=True)
     except ValueError:  # no shell command: a diagram
         return []
-    end = next((at for at, word in enumerate(words) if word in REDIRECTIONS), len(words))
-    start = next((at for at, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)), len(words))
-    return words[start:end]
+    end = next((at for at, part in enumerate(parts) if part in REDIRECTIONS), len(parts))
+    start = next((at for at, part in enumerate(parts) if not re.match(r"[A-Z_]+=", part)), len(parts))
+    return parts[start:end]
