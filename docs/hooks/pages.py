@@ -29,13 +29,13 @@ GENERATED: Final = {
     "python-api.md": python_reference.render,
 }
 SEARCH_BOOST: Final = (
-    (2.0, "first-picture own-model many-images several-machines securing gpu notebooks testing troubleshooting client"),
+    (2.0, "first-picture own-model many-images several-machines securing gpu testing troubleshooting client"),
     (2.0, "choosing-a-method coming-from-captum coming-from-keras-vis coming-from-tf-keras-vis coming-from-torch-cam"),
     (0.75, "install"),
     (0.3, "commands grpc-api python-api architecture changelog contributing glossary security"),
 )
 """Guides are found before reference, and this before what only developers read. The search takes each word of a
-question for a word's beginning, so that "how do I …" would find Installing first."""
+question for a word's beginning, so that "how do I …" would find Installing first, and "no …" Notebooks."""
 MARKER: Final = "<!-- generated: the tables of settings -->"
 LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 CODE: Final = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)

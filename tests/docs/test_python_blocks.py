@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from markdown_blocks import PAGES, ROOT, find_calls, find_python
+from markdown_blocks import PAGES, ROOT, find_calls, find_commands, find_python
 
 from convlens.client.testing import serve, vgg16
 from convlens.local import serving
@@ -90,6 +90,17 @@ def test_programs_pass_mypy(tmp_path):
 def test_a_program_runs(page, fake, folder):
     ensure_certificates(folder, ["localhost"])
     run(build_program(page, is_run=True), fake, folder)
+
+
+def test_the_commands_of_the_first_picture_run_and_write_the_files_that_it_names(fake, folder):
+    page = ROOT / "docs" / "first-picture.md"
+    commands = [command[1:] for command in find_commands(page) if command[0] == "convlens" and command[1] != "up"]
+    assert len(commands) > 5
+    for arguments in commands:
+        command = [sys.executable, "-m", "convlens.client", "--server", fake, *arguments]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    for name in re.findall(r"`(out/\S+)`", page.read_text(encoding="utf-8")):
+        assert (folder / name).is_file()
 
 
 @pytest.mark.timeout(600)

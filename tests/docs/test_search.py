@@ -31,6 +31,10 @@ QUESTIONS: Final = {
     "jupyter notebook": "notebooks/",
     "environment variables settings": "settings/",
     "image too large": "troubleshooting/#the-image-is-too-large-request_too_large-invalid_field",
+    "no value of the float pixels exceeds": "troubleshooting/#no-value-of-the-float-pixels-exceeds",
+    "is no image of the formats": "troubleshooting/#is-no-image-of-the-formats",
+    "no layer in model": "troubleshooting/#no-layer-in-model",
+    "QUEUE_FULL": "troubleshooting/#the-queue-is-full-overloaded-queue_full",
 }
 """What strangers type into the search box, written before the pages were, and the section that answers."""
 
