@@ -28,17 +28,22 @@ GENERATED: Final = {
     "grpc-api.md": grpc_reference.render,
     "python-api.md": python_reference.render,
 }
-SEARCH_BOOST: Final = (
-    (2.0, "first-picture own-model many-images several-machines securing gpu testing troubleshooting client"),
-    (2.0, "choosing-a-method coming-from-captum coming-from-keras-vis coming-from-tf-keras-vis coming-from-torch-cam"),
-    (0.75, "install"),
-    (0.3, "commands grpc-api python-api architecture changelog contributing glossary security"),
-)
-"""Guides are found before reference, and this before what only developers read. The search takes each word of a
-question for a word's beginning, so that "how do I …" would find Installing first, and "no …" Notebooks."""
+GUIDES: Final = (
+    "first-picture", "own-model", "many-images", "several-machines", "securing", "gpu", "testing", "troubleshooting",
+    "client", "choosing-a-method", "coming-from-captum", "coming-from-keras-vis", "coming-from-tf-keras-vis",
+    "coming-from-torch-cam",
+)  # fmt: skip
+REFERENCE: Final = (
+    "commands", "grpc-api", "python-api", "architecture", "changelog", "contributing", "glossary", "security",
+)  # fmt: skip
+SEARCH_BOOST: Final = dict.fromkeys(GUIDES, 2.0) | {"install": 0.75} | dict.fromkeys(REFERENCE, 0.3)
+"""Guides are found first. The search takes each word of a question for a word's beginning, so that without this "how do
+I …" would find Installing first, and "no …" Notebooks."""
 MARKER: Final = "<!-- generated: the tables of settings -->"
-LINK: Final = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
-CODE: Final = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+LINK: Final = re.compile(
+    r"^```.*?^```$|`[^`\n]+`|(?<=\]\()(?P<target>(?!https?:|mailto:|#)[^)#\s]+)", re.DOTALL | re.MULTILINE
+)
+"""Code, which stays as it is, or the target of a relative link."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -52,9 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - MkDocs' call
     """Fill in the tables of settings, and mend the links of one page."""
-    for boost, names in SEARCH_BOOST:
-        if Path(page.file.src_path).stem in names.split():
-            page.meta["search"] = {"boost": boost}
+    page.meta["search"] = {"boost": SEARCH_BOOST.get(Path(page.file.src_path).stem, 1.0)}
     if MARKER in markdown:
         markdown = markdown.replace(MARKER, settings_reference.render())
     is_root_page = page.file.src_path in ROOT_PAGES.values()
@@ -63,12 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def mend_links(markdown: str, folder: str) -> str:
     """Return the text of a file in a folder of the repository with the links that lead to the site's pages."""
-    pieces = []
-    end = 0
-    for code in CODE.finditer(markdown):
-        pieces += [LINK.sub(lambda link: _resolve(link[1], folder), markdown[end : code.start()]), code[0]]
-        end = code.end()
-    return "".join([*pieces, LINK.sub(lambda link: _resolve(link[1], folder), markdown[end:])])
+    return LINK.sub(lambda part: _resolve(part["target"], folder) if part["target"] else part[0], markdown)
 
 
 def _resolve(target: str, folder: str) -> str:
