@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs-pictures proto proto-released \
+.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs docs-pictures proto proto-released \
     bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
@@ -73,6 +73,10 @@ audit: .venv-audit/installed ## look up known vulnerabilities of the versions in
 	.venv-audit/bin/pip install -q -r scripts/audit.txt
 	touch $@
 
+docs: install ## build the documentation as a site in site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "the site is in site/; to read it: $(BIN)/python -m http.server -d site"
+
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py
 
@@ -96,7 +100,7 @@ bench-plane: install ## images per second through the whole service, beside peer
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .venv-audit .venv-fuzz .venv-packages .venv-peers .venv-proto out .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-audit .venv-fuzz .venv-packages .venv-peers .venv-proto out site .coverage* .mypy_cache .ruff_cache .pytest_cache
 
 chaos: install ## inject every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)
