@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import grpc
@@ -27,11 +28,10 @@ from convlens.server.auth.tokens import Tokens
 from convlens.server.checks import STARTUP_CHECKS, ServerDeployment
 from convlens.server.health import SERVICES, Health
 from convlens.server.interceptors.auth import AuthInterceptor
-from convlens.server.interceptors.status import StatusInterceptor
-from convlens.server.io_threads import IoThreads
+from convlens.server.interceptors.calls import CallInterceptor, CallLimiter
 from convlens.server.job_gateway import JobGateway
 from convlens.server.model_cache import ModelCache
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import VERSION
 from convlens.server.services.jobs import JobService
 from convlens.server.services.models import ModelService
@@ -40,7 +40,6 @@ from convlens.server.settings import ServerSettings
 from convlens.server.transport import options
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget
-from convlens.server.transport.receive_interceptor import CallLimiter, ReceiveInterceptor
 from convlens.server.transport.send_budget import SendBudget
 from convlens.server.waiters import Waiters
 from convlens.v1 import job_pb2_grpc, model_pb2_grpc, visualization_pb2_grpc
@@ -52,16 +51,17 @@ EXIT_GRPC_ENDED: Final = 70
 
 
 class Backend:
-    """What the services use: the job queue, the model cache, and their threads."""
+    """What the services use: the job queue, the model cache, and the event loop's threads for calls that block."""
 
     def __init__(self, settings: ServerSettings) -> None:
         """Connect to Redis and open the payload store. UnusableFolder where that is a folder that cannot be used."""
-        self.threads = IoThreads(settings.io_threads)
+        threads = ThreadPoolExecutor(settings.io_threads, thread_name_prefix="io")
+        asyncio.get_running_loop().set_default_executor(threads)
         self.producer = Producer(connect(settings.redis_url, SERVER_TIMEOUT), settings, settings.bounds)
-        self.models = ModelCache(self.producer, self.threads)
-        self.gateway = JobGateway(settings, self.producer, self.models, self.threads)
+        self.models = ModelCache(self.producer)
+        self.gateway = JobGateway(settings, self.producer, self.models)
         self.waiters = Waiters(self.producer, self.gateway.read)
-        self.results = ResultReader(self.producer, self.threads, settings.chunk_bytes)
+        self.results = ResultReader(self.producer, settings.chunk_bytes)
         self._reconciler = Reconciler(Maintenance(self.producer.redis, settings, settings.bounds))
         self._trimmer = memory.Trimmer()
 
@@ -73,9 +73,8 @@ class Backend:
 
     async def close(self) -> None:
         """Stop all threads, the gateway's last: calls that end meanwhile leave their jobs by it."""
-        await self.threads.run(call_together, self._trimmer.stop, self._reconciler.stop, self.waiters.stop)
+        await asyncio.to_thread(call_together, self._trimmer.stop, self._reconciler.stop, self.waiters.stop)
         await self.gateway.close()
-        self.threads.close()
 
 
 async def serve(settings: ServerSettings) -> int:
@@ -88,7 +87,7 @@ async def serve(settings: ServerSettings) -> int:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     checks.log_problems(STARTUP_CHECKS, ServerDeployment(settings))
-    health = Health(backend.models, backend.threads, backend.producer)
+    health = Health(backend.models, backend.producer)
     server = _make_grpc_server(settings, backend, health, auth)
     probe_server = make_server(options.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probe_server)
@@ -134,8 +133,8 @@ def _make_grpc_server(
     receive_budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes)
     send_budget = SendBudget(settings.max_sending_bytes, settings.tenant_share)
     limiter = CallLimiter(settings.max_calls, settings.tenant_share)
-    receive = ReceiveInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
-    server = make_server(options.options(settings), [receive, StatusInterceptor(VERSION), auth])
+    calls = CallInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
+    server = make_server(options.options(settings), [calls, auth])
     gateway, waiters, results = backend.gateway, backend.waiters, backend.results
     visualizations = VisualizationService(gateway, waiters, results, send_budget)
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(visualizations, server)  # type: ignore[no-untyped-call,unused-ignore]

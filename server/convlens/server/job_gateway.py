@@ -24,7 +24,6 @@ from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.server import metrics, responses
 from convlens.server.auth.principal import Caller
 from convlens.server.coalescer import Coalescer
-from convlens.server.io_threads import IoThreads
 from convlens.server.model_cache import ModelCache
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
@@ -56,17 +55,10 @@ class PendingSubmission:
 class JobGateway:
     """Access to the job queue for the event loop."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        producer: Producer,
-        models: ModelCache,
-        threads: IoThreads,
-    ) -> None:
+    def __init__(self, settings: ServerSettings, producer: Producer, models: ModelCache) -> None:
         self._settings = settings
         self._producer = producer
         self._models = models
-        self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
         """Listings are slow; one at a time, they delay no submission."""
@@ -79,12 +71,12 @@ class JobGateway:
 
     async def close(self) -> None:
         """Finish all submissions, send the calls that have left, stop all threads."""
-        await self._threads.run(self._large.close)
+        await self._loop.run_in_executor(None, self._large.close)
         if self._leave_timer:
             self._leave_timer.cancel()
         for _ in range(0, len(self._leaving), MAX_LEAVING):
             self._small.submit(None)
-        await self._threads.run(self._small.close)
+        await self._loop.run_in_executor(None, self._small.close)
         self._list_thread.shutdown(cancel_futures=True)
 
     # --- submitting ---
@@ -180,7 +172,7 @@ class JobGateway:
     async def join(self, job_id: str, caller: Caller) -> Record:
         """Become a waiter of an existing job. StatusError when there is none that the caller may see."""
         record = await self.get(job_id, caller)
-        joined: Record | None = await self._threads.run(self._producer.join, record)
+        joined = await self._loop.run_in_executor(None, self._producer.join, record)
         if joined is None:
             raise unknown_job(job_id)
         return joined
@@ -196,7 +188,7 @@ class JobGateway:
 
     async def read(self, job_id: str) -> Record:
         """Return the record of any tenant's job. StatusError when there is none."""
-        record: Record | None = await self._threads.run(self._producer.get, job_id)
+        record = await self._loop.run_in_executor(None, self._producer.get, job_id)
         if record is None:
             raise unknown_job(job_id)
         return record
@@ -215,9 +207,9 @@ class JobGateway:
     async def cancel(self, job_id: str, caller: Caller) -> Record:
         """End a job; return its record."""
         record = await self.get(job_id, caller)
-        ended: Record | None = await self._threads.run(self._producer.cancel, record.id)
+        ended = await self._loop.run_in_executor(None, self._producer.cancel, record.id)
         return ended or record
 
     async def delete(self, job_id: str, caller: Caller) -> None:
         """Delete an ended job and its result. JobNotFinished when it has not ended."""
-        await self._threads.run(self._producer.delete, await self.get(job_id, caller))
+        await self._loop.run_in_executor(None, self._producer.delete, await self.get(job_id, caller))

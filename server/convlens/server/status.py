@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from convlens.jobs.payloads.store import PayloadGone, StoreFull
 from convlens.jobs.queue.admission import AdmissionRejected
@@ -128,16 +127,6 @@ def _admission_rejected(error: AdmissionRejected) -> StatusError:
         return StatusError(Reason.NEVER_FITS, str(error), field="spec", quota=quota)
     reason = Reason.RATE_EXCEEDED if error.limit == "tenant_rate" else Reason.QUEUE_FULL
     return StatusError(reason, str(error), retry_after=error.retry_after, quota=quota)
-
-
-async def abort(context: Any, error: StatusError, metadata: Sequence[tuple[str, str]]) -> None:
-    """End a call with a status and trailing metadata.
-
-    Call it outside of any `except`, with an error without a traceback: gRPC keeps the exception that this raises in a
-    reference cycle, and the frames with the request would live until garbage is collected.
-    """
-    status = rpc_status.to_status(error.to_status())
-    await context.abort(status.code, status.details, (*metadata, *status.trailing_metadata))
 
 
 def to_status_error(error: Exception) -> StatusError:

@@ -14,7 +14,7 @@ from convlens.server import responses
 from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
 from convlens.server.requests import JobRequest
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import Context
 from convlens.server.status import invalid_field
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget

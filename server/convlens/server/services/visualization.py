@@ -13,7 +13,7 @@ from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
 from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import Context
 from convlens.server.status import ended_without_result
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
