@@ -45,17 +45,12 @@ class Coalescer(Generic[T, R]):
         self._queue.close()
 
     def _run_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
-        results = self._run([item for item, _ in batch])
-        self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
-
-    def _run(self, items: Sequence[T]) -> Sequence[R | Exception]:
+        results: Sequence[R | Exception]
         try:
-            results = self._function(items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(items)} items have {len(results)} results")  # noqa: TRY301 - for all futures
+            results = self._function([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - raised by the futures
-            return [error] * len(items)
-        return results
+            results = [error] * len(batch)
+        self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
 
 
 def _resolve(futures: Sequence[asyncio.Future[R]], results: Sequence[R | Exception]) -> None:

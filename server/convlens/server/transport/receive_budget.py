@@ -166,31 +166,31 @@ class ReceiveBudget:
     @contextlib.contextmanager
     def parsing(self, read: Read, size: int) -> Iterator[None]:
         """Count the bytes of a message for the duration of a `with`."""
-        self._store(read, size)
+        self._store(read.connection, read.tenant, size)
         try:
             yield
         finally:
-            self._store(read, -size)
+            self._store(read.connection, read.tenant, -size)
 
     def hold(self, read: Read, size: int, request: object) -> None:
         """Count the bytes of a message until `request`, which holds them, is garbage."""
         if size <= PLAIN_BYTES:
             return
-        self._store(read, size)
+        connection, tenant = read.connection, read.tenant  # without the read itself, which has the message's bytes
+        self._store(connection, tenant, size)
 
         def release() -> None:  # called in any thread
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._store, read, -size)
+                self._loop.call_soon_threadsafe(self._store, connection, tenant, -size)
 
         weakref.finalize(request, release).atexit = False
         self._enforce_within(INTERVAL_SECONDS)
 
-    def _store(self, read: Read, size: int) -> None:
+    def _store(self, connection: Connection, tenant: str, size: int) -> None:
         """Add `size` bytes, or free −`size`, of complete messages."""
-        connection = read.connection
         self._connections[connection.peer] = connection
         connection.stored += size
-        self._stored[read.tenant] += size
+        self._stored[tenant] += size
         if size < 0:
             self._remove_idle(connection)
 
