@@ -18,7 +18,7 @@ from convlens.jobs.queue.record import JobFailure, Record, State
 from convlens.jobs.queue.scripts import ScriptFailed
 from convlens.jobs.request.fields import SpecError
 from convlens.jobs.runtime.redis_client import RedisUnavailable
-from convlens.server.reasons import Reason, code_of
+from convlens.v1.reasons import Reason, code_of
 
 log = logging.getLogger(__name__)
 

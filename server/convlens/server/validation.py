@@ -16,11 +16,11 @@ from convlens.jobs.queue.record import Priority
 from convlens.jobs.request.plan import JobPlan
 from convlens.jobs.request.plan_cache import PlanCache
 from convlens.server.image_validation import count_pixels
-from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import RETRY_SECONDS, StatusError, invalid_field
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.reasons import Reason
 
 RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""

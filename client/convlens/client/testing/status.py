@@ -1,4 +1,4 @@
-"""Errors of the fake server: the real server's reasons and status codes, as google.rpc.Status."""
+"""Errors of the fake server, as google.rpc.Status."""
 
 from __future__ import annotations
 
@@ -9,22 +9,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from convlens.v1 import job_pb2
+from convlens.v1.reasons import Reason, code_of
 
-_REASONS: Final = {
-    StatusCode.INVALID_ARGUMENT: "INVALID_FIELD IMAGE_UNREADABLE REQUEST_ID_REUSED REQUEST_TOO_LARGE NEVER_FITS",
-    StatusCode.FAILED_PRECONDITION: "RESULT_TOO_LARGE JOB_NOT_ENDED",
-    StatusCode.NOT_FOUND: "MODEL_UNKNOWN JOB_UNKNOWN RESULT_EXPIRED",
-    StatusCode.UNAUTHENTICATED: "TOKEN_MISSING TOKEN_UNKNOWN",
-    StatusCode.PERMISSION_DENIED: "ROLE_MISSING",
-    StatusCode.RESOURCE_EXHAUSTED: "QUEUE_FULL RATE_EXCEEDED SERVER_FULL STORE_FULL RESULT_STORE_FULL",
-    StatusCode.DEADLINE_EXCEEDED: "REQUEST_INCOMPLETE DEADLINE_EXCEEDED",
-    StatusCode.CANCELLED: "CANCELLED ABANDONED",
-    StatusCode.ABORTED: "MODEL_CHANGED PAYLOAD_GONE ATTEMPTS_EXHAUSTED",
-    StatusCode.UNAVAILABLE: "NO_WORKERS REDIS_UNAVAILABLE",
-    StatusCode.INTERNAL: "INTERNAL",
-}
-CODES: Final = {reason: code for code, reasons in _REASONS.items() for reason in reasons.split()}
-"""The status code of each reason; docs/errors.md has their meanings."""
 RETRIED: Final = {"QUEUE_FULL", "RATE_EXCEEDED", "SERVER_FULL", "STORE_FULL", "NO_WORKERS"}
 """Reasons that the real server sends with the delay of a retry."""
 
@@ -37,7 +23,7 @@ class StatusError(Exception):
         job: job_pb2.Job | None = None, code: StatusCode | None = None,
     ) -> None:  # fmt: skip
         super().__init__(reason, message)
-        status_code = code or CODES[reason]
+        status_code = code or code_of(reason)
         self.status = status_pb2.Status(code=status_code.value[0], message=message)
         metadata = {"job_id": job.id} if job else {}
         if job and job.HasField("error"):
@@ -62,5 +48,5 @@ def refuse(field: str, why: str) -> NoReturn:
 
 def check_reason(reason: str) -> None:
     """Raise ValueError for a reason that the real server does not have."""
-    if reason not in CODES:
-        raise ValueError(f"no reason {reason!r}; allowed: {', '.join(CODES)}")
+    if reason not in Reason.__members__:
+        raise ValueError(f"no reason {reason!r}; allowed: {', '.join(Reason)}")

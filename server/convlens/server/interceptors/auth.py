@@ -14,8 +14,8 @@ import grpc
 
 from convlens.server.auth.principal import ANONYMOUS, Caller, Role, set_caller
 from convlens.server.auth.tokens import Tokens
-from convlens.server.reasons import Reason
 from convlens.server.status import StatusError
+from convlens.v1.reasons import Reason
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import grpc
 from convlens.server import responses
 from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
-from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
 from convlens.server.responses import ResultReader
 from convlens.server.services import Context
@@ -19,6 +18,7 @@ from convlens.server.status import ended_without_result
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
+from convlens.v1.reasons import Reason
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryResponse
 from convlens.v1.visualization_pb2_grpc import VisualizationServiceServicer
 
