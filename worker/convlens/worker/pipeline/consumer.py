@@ -20,10 +20,11 @@ from typing import Final
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
+from convlens.jobs.request.resolve import resolve_serialized
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
-from convlens.worker.pipeline.decoder import Decoder, planned
+from convlens.worker.pipeline.decoder import Decoder
 from convlens.worker.pipeline.in_flight import LoadedModel
 from convlens.worker.pipeline.memory_budget import Budget
 from convlens.worker.pipeline.outcome import Outcomes
@@ -213,7 +214,7 @@ class Consumer:
         A job that is large to decode alone is made of fewer than LARGE_BYTES, and waits for no other's.
         """
         outcomes = self._consumers.outcomes
-        plan = outcomes.guard(claim, lambda: planned(claim, self._model.card))
+        plan = outcomes.guard(claim, lambda: resolve_serialized(claim.spec, self._model.card))
         if plan is None:
             return
         is_many = claim.record.kind == "many"

@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 
 from convlens.jobs.payloads.store import Data, PayloadGone
 from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.request.plan import JobPlan
-from convlens.jobs.request.plan_cache import PlanCache
+from convlens.jobs.request.resolve import resolve_serialized
 from convlens.jobs.runtime.redis_client import RedisUnavailable
-from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1 import spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
 from convlens.worker import metrics
 from convlens.worker.engine.perturbation import plan_passes
@@ -25,13 +23,6 @@ from convlens.worker.method_registry import to_requested_array
 from convlens.worker.pipeline.decoder_processes import DecoderProcesses
 from convlens.worker.pipeline.in_flight import InFlightJob, LoadedModel
 from convlens.worker.pipeline.outcome import Outcomes
-
-_PLANS: Final = PlanCache()
-
-
-def planned(claim: Claim, card: model_pb2.Model) -> JobPlan:
-    """What a job asks of its model, resolved. SpecError."""
-    return _PLANS.resolve(claim.spec, card)
 
 
 class Decoder:
@@ -88,7 +79,7 @@ class Decoder:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = planned(claim, model.card)
+            plan = resolve_serialized(claim.spec, model.card)
             targets = np.array(plan.targets, np.int32)
             arrays = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
             maps, sampled = plan_passes(arrays)
