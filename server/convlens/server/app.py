@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.queue.maintenance import Maintenance
 from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.reconciler import Reconciler
 from convlens.jobs.runtime import checks, memory, metrics_endpoint
@@ -62,7 +61,7 @@ class Backend:
         self.gateway = JobGateway(settings, self.producer, self.models, self.threads)
         self.waiters = Waiters(self.producer, self.gateway.read)
         self.results = ResultReader(self.producer, self.threads, settings.chunk_bytes)
-        self._reconciler = Reconciler(Maintenance(self.producer.redis, settings, settings.bounds))
+        self._reconciler = Reconciler(self.producer.redis, settings, settings.bounds)
         self._trimmer = memory.Trimmer()
 
     def start(self) -> None:
