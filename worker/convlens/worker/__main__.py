@@ -17,7 +17,7 @@ from convlens.jobs.pools import pool_of
 from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
-from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
+from convlens.jobs.runtime import checks, logs, metrics_endpoint, process
 from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
@@ -58,9 +58,7 @@ def run(settings: WorkerSettings) -> int:
     """Run a worker until it is stopped; return the exit status."""
     logs.configure(settings.log_level)
     ignore_warnings()
-    descriptors.raise_limit()
-    memory.keep_freed_blocks()
-    scheduling.use_batch_policy()
+    process.prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up messages
     with temporary_files("worker"):
         return _run(settings)
@@ -96,7 +94,7 @@ def _run(settings: WorkerSettings) -> int:
 
     def ready() -> None:
         heartbeat.start()
-        memory.freeze_objects()
+        process.freeze_objects()
         print(f"ready: worker {name} models={','.join(model.card.name for model in models)}", flush=True)
 
     def stop() -> None:

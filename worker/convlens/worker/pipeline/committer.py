@@ -12,7 +12,7 @@ from typing import Final
 from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.consumer import Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.runtime.work_queue import WorkQueue
+from convlens.jobs.runtime.background import WorkQueue
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.perturbation import Images, run_methods
 from convlens.worker.engine.plan import Plan
