@@ -27,8 +27,8 @@ from convlens.worker.models.loaders import load
 from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.in_flight import Inspection, LoadedModel
-from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_FLIGHT, InFlightLimit
+from convlens.worker.pipeline.in_flight import LoadedModel
+from convlens.worker.pipeline.limits import BATCHES_IN_FLIGHT, InFlightLimit
 from convlens.worker.pipeline.pipeline import Pipeline
 from convlens.worker.settings import WorkerSettings
 
@@ -84,8 +84,8 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    cards = [model.card for model in models]
-    heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
+    cards = {model.pool: model.card for model in models}
+    heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards.values(), settings.lease, refused)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
     pipeline = Pipeline(queue, events, name, models, settings)
@@ -102,10 +102,8 @@ def _run(settings: WorkerSettings) -> int:
         pipeline.consumers.stop()
 
     try:
-        inspection = Inspection(pipeline.leases, models)
-        pools = [model.pool for model in models]
         threads = settings.consumers * len(models)
-        return run_worker(app, inspection, name, pools, pipeline.consumers, threads, ready, stop)
+        return run_worker(app, name, cards, pipeline.leases, pipeline.consumers, threads, ready, stop)
     finally:
         heartbeat.stop()
         pipeline.close()

@@ -38,7 +38,7 @@ def prepare(arenas: int | None = None) -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of file descriptors, often 1,024, to the hard one: each connection takes one, and each file."""
+    """Raise the soft limit of descriptors, often 1,024, to the hard one; each connection and open file takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -10,7 +10,6 @@ import numpy as np
 
 from convlens.jobs.payloads.store import Data, PayloadGone
 from convlens.jobs.queue.consumer import Claim, JobConsumer
-from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.request.resolve import resolve_serialized
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.v1 import spec_pb2
@@ -31,13 +30,11 @@ class Decoder:
     def __init__(
         self,
         queue: JobConsumer,
-        leases: LeaseRenewer,
         outcomes: Outcomes,
         reader: ImageDecoder,
         processes: DecoderProcesses,
     ) -> None:
         self._queue = queue
-        self._leases = leases
         self._outcomes = outcomes
         self._reader = reader
         self._processes = processes
@@ -46,10 +43,10 @@ class Decoder:
         """Fetch the images of all, then decode and yield job by job: the device starts with the first meanwhile."""
         try:
             fetched = self._fetch(claims)
-        except BaseException:  # whatever it is, these are left to their leases
+        except RedisUnavailable as error:
             for claim in claims:
                 model.release(claim, len(claim.images))
-                self._leases.drop(claim)
+                self._outcomes.leave(claim, error)
             raise
         for claim, data in zip(claims, fetched, strict=True):
             if job := self._outcomes.guard(claim, functools.partial(self._submit, model, claim, data)):
