@@ -15,10 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.queue.maintenance import Maintenance
 from convlens.jobs.queue.producer import Producer
 from convlens.jobs.queue.reconciler import Reconciler
-from convlens.jobs.runtime import checks, memory, metrics_endpoint
+from convlens.jobs.runtime import checks, metrics_endpoint, process
 from convlens.jobs.runtime.background import call_together
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
 from convlens.server import metrics
@@ -62,8 +61,8 @@ class Backend:
         self.gateway = JobGateway(settings, self.producer, self.models)
         self.waiters = Waiters(self.producer, self.gateway.read)
         self.results = ResultReader(self.producer, settings.chunk_bytes)
-        self._reconciler = Reconciler(Maintenance(self.producer.redis, settings, settings.bounds))
-        self._trimmer = memory.Trimmer()
+        self._reconciler = Reconciler(self.producer.redis, settings, settings.bounds)
+        self._trimmer = process.Trimmer()
 
     def start(self) -> None:
         """Subscribe to notifications and start the reconciler."""
@@ -112,7 +111,7 @@ async def serve(settings: ServerSettings) -> int:
     await server.start()
     await probe_server.start()
     updating_health = asyncio.create_task(health.run())
-    memory.freeze_objects()
+    process.freeze_objects()
     print(f"ready: grpc {settings.host}:{port}", flush=True)
 
     await _run_until_stopped(server, probe_server)

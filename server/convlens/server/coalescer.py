@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from convlens.jobs.runtime.work_queue import WorkQueue
+from convlens.jobs.runtime.background import WorkQueue
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.jobs.request.plan import JobPlan
-from convlens.jobs.request.plan_cache import PlanCache
+from convlens.jobs.request.resolve import resolve_serialized
 from convlens.server.image_validation import count_pixels
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
@@ -26,7 +26,6 @@ RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""
 IMAGE_RECORD_BYTES: Final = 330
 """Size of the index entries of each of its images."""
-_PLANS: Final = PlanCache()
 _PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
@@ -86,7 +85,7 @@ def validate(
     for name in ("priority", "timeout", "fresh"):  # which do not change the result, so are no part of the fingerprint
         spec.ClearField(name)
     spec_bytes = spec.SerializeToString(deterministic=True)
-    plan = _PLANS.resolve(spec_bytes, card)
+    plan = resolve_serialized(spec_bytes, card)
     _check_bounds(plan, settings)
     result_bytes = plan.result_bytes + plan.header_bytes
     if submission.is_unary and result_bytes > settings.chunk_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -19,6 +20,35 @@ MAX_SIDE: Final = 4096
 """Pixels that a map may be resized to."""
 PASSES_AT_ONCE: Final = 3
 """Of a job with many variants: two under way, and one whose gradients are being summed."""
+MAX_PLANS: Final = 256
+"""Plans that are cached: programs send the same request, but for the images, again and again."""
+MAX_SPEC_BYTES: Final = 4096
+"""Bytes of a serialized spec whose plan is cached, at most."""
+
+
+class _Card:
+    """A model card as a key of the cache: compared by identity, so it must not change."""
+
+    def __init__(self, model: model_pb2.Model) -> None:
+        self.model = model
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Card) and other.model is self.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+def resolve_serialized(spec: bytes, card: model_pb2.Model) -> JobPlan:
+    """Return the plan of a serialized JobSpec as resolve() does; those of small specs used last are cached."""
+    if len(spec) > MAX_SPEC_BYTES:
+        return resolve(spec_pb2.JobSpec.FromString(spec), card)
+    return _resolve_cached(spec, _Card(card))
+
+
+@functools.lru_cache(MAX_PLANS)
+def _resolve_cached(spec: bytes, card: _Card) -> JobPlan:
+    return resolve(spec_pb2.JobSpec.FromString(spec), card.model)
 
 
 def resolve(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
