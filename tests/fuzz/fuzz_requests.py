@@ -8,10 +8,10 @@ import warnings
 import atheris
 
 with atheris.instrument_imports():
-    from convlens.jobs.request.fields import SpecError
     from convlens.server.requests import make_parser
     from convlens.server.status import StatusError, to_status_error
     from convlens.server.validation import Submission, validate
+    from convlens.v1.request.fields import SpecError
 
 import grpc
 

@@ -16,9 +16,9 @@ from convlens.jobs.queue.new_job import RequestIdReused
 from convlens.jobs.queue.producer import JobNotFinished
 from convlens.jobs.queue.record import JobFailure, Record, State
 from convlens.jobs.queue.scripts import ScriptFailed
-from convlens.jobs.request.fields import SpecError
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.v1.reasons import Reason, code_of
+from convlens.v1.request.fields import SpecError
 
 log = logging.getLogger(__name__)
 

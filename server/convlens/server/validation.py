@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import simplejpeg
 from blake3 import blake3
+from PIL.Image import DecompressionBombError
 
 from convlens.jobs.model_registry import LiveModels
+from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
-from convlens.jobs.request.plan import JobPlan
-from convlens.jobs.request.resolve import resolve_serialized
-from convlens.server.image_validation import count_pixels
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
 from convlens.server.status import RETRY_SECONDS, StatusError, invalid_field
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.image_formats import (
+    LARGE_PIXELS,
+    PictureError,
+    check_scans,
+    decoding_pixels,
+    needs_own_process,
+    open_picture,
+)
+from convlens.v1.pictures import check_mode
 from convlens.v1.reasons import Reason
+from convlens.v1.request.checks import (
+    canonical_request_id,
+    check_counts,
+    check_pixels,
+    check_timeout,
+    check_value_range,
+)
+from convlens.v1.request.fields import SpecError, enum_name
+from convlens.v1.request.plan import JobPlan
+from convlens.v1.request.resolve import resolve_serialized
 
 RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""
 IMAGE_RECORD_BYTES: Final = 330
 """Size of the index entries of each of its images."""
-_PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
 
@@ -70,15 +88,13 @@ def validate(
     spec: spec_pb2.JobSpec = request.message.spec
     card = find_model(spec.model, live, "spec.model", known_names)
     spec.model = card.name
-    _check_count("spec.images", len(spec.images), settings.max_images)
-    _check_count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
+    check_counts(spec, settings.max_images, settings.max_visualizations)
     tenant_key = blake3(submission.tenant.encode()).digest()  # equal images of two tenants have different digests
     pixels = count_pixels(spec.images, request.images, settings)
     images = [(blake3(data, key=tenant_key).hexdigest(), data) for data in request.images]
-    if spec.priority not in _PRIORITIES:
-        raise invalid_field("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
+    enum_name(spec_pb2.Priority, spec.priority, "spec.priority")
     priority = Priority(spec.priority or Priority.NORMAL)
-    timeout = _timeout(spec, settings)
+    timeout = check_timeout(spec, settings.default_timeout, settings.max_timeout)
     if submission.time_remaining is not None:
         timeout = max(0.001, min(timeout, submission.time_remaining))
     fresh = spec.fresh
@@ -113,6 +129,61 @@ def validate(
         fresh=fresh,
         request_id=submission.request_id,
     )
+
+
+def count_pixels(images: Sequence[spec_pb2.Image], contents: Sequence[Data], settings: ServerSettings) -> int:
+    """Check the images of a job; return their pixels, weighted by decoding time.
+
+    They are at least LARGE_PIXELS where an image is slow enough to be decoded apart.
+    """
+    pairs = list(zip(images, contents, strict=True))
+    pixels = sum(
+        _check_image(image, content, f"spec.images[{place}]", settings) for place, (image, content) in enumerate(pairs)
+    )
+    if pixels > settings.max_job_pixels:
+        raise SpecError(
+            "spec.images",
+            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
+            "job, or shrink them",
+        )
+    has_slow = any(image.HasField("encoded") and needs_own_process(content) for image, content in pairs)
+    return max(pixels, LARGE_PIXELS) if has_slow else pixels
+
+
+def _check_image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> int:
+    """Return the pixels of an image, weighted by decoding time.
+
+    Reads headers alone; damage inside a file is found by the worker, which decodes it.
+    """
+    check_value_range(image, field)
+    match image.WhichOneof("source"):
+        case "encoded":
+            width, height = _encoded_size(data, f"{field}.encoded")
+        case "pixels":
+            height, width = check_pixels(image, data, f"{field}.pixels")
+        case _:
+            raise SpecError(field, "is empty; allowed: encoded, pixels")
+    if width * height > settings.max_image_pixels:
+        raise SpecError(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
+    return decoding_pixels(data, width, height) if image.HasField("encoded") else width * height
+
+
+def _encoded_size(data: Data, field: str) -> tuple[int, int]:
+    """Return width and height from the file's header."""
+    try:
+        check_scans(data)
+        with contextlib.suppress(ValueError):  # Pillow reads what libjpeg-turbo cannot
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return width, height
+        with open_picture(data) as header:
+            check_mode(header)
+            return header.size
+    except PictureError as error:
+        raise SpecError(field, str(error)) from None
+    except DecompressionBombError:
+        raise SpecError(field, f"too many pixels ({len(data)} bytes)") from None
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise SpecError(field, f"no image that can be read ({len(data)} bytes): {error}") from error
 
 
 def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
@@ -175,39 +246,8 @@ def make_job_id(request_id: str, tenant: str) -> str:
     return blake3(f"{tenant}/{uuid.UUID(request_id).hex}".encode()).hexdigest(16)
 
 
-def canonical_request_id(text: str) -> str:
-    """Return a UUID, with or without hyphens, in lower case and with them; empty for an empty `text`."""
-    if not text:
-        return ""
-    if not re.fullmatch("[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise invalid_field("request_id", f"{text[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed")
-    return str(uuid.UUID(text))
-
-
-def check_job_id(text: str) -> str:
-    """Return `text` if it has the form of a job id."""
-    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
-        raise invalid_field("id", f"{text[:80]!r} is no job id; one has 32 lower-case hex digits")
-    return text
-
-
 def check_offset(offset: int, total: int) -> int:
     """Return `offset` if it lies within a result of `total` bytes."""
     if not 0 <= offset <= total:
         raise invalid_field("offset", f"is {offset}; allowed: 0…{total}")
     return offset
-
-
-def _check_count(field: str, number: int, limit: int) -> None:
-    if not 1 <= number <= limit:
-        raise invalid_field(field, f"has {number}; allowed: 1…{limit}")
-
-
-def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
-    """Return the timeout in seconds."""
-    if not spec.HasField("timeout"):
-        return settings.default_timeout
-    seconds = spec.timeout.seconds + spec.timeout.nanos / 1e9
-    if not 0 < seconds <= settings.max_timeout:
-        raise invalid_field("spec.timeout", f"is {seconds:g} s; allowed: above 0, up to {settings.max_timeout:g} s")
-    return seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from convlens.jobs.request.methods import Baseline, Method
+from convlens.v1.request.methods import Baseline, Method
 from convlens.worker.engine.methods import xrai
 from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, StraightPath
 from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch

@@ -17,9 +17,10 @@ from grpc_status import rpc_status
 from convlens.client.model_card import ModelCard
 from convlens.client.testing.cards import vgg16
 from convlens.client.testing.services import VERSION, Services
-from convlens.client.testing.status import RETRIED, StatusError, check_reason
+from convlens.client.testing.status import RETRIED, StatusError, check_reason, to_status_error
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 from convlens.v1.conventions import VERSION_KEY
+from convlens.v1.request.fields import SpecError
 
 MAX_CALLS: Final = 256
 """Concurrent calls; each takes a thread while it waits for a job."""
@@ -126,8 +127,8 @@ class FakeServer:
             try:
                 self._receive(method.name, request)
                 yield from behavior(request, context)
-            except StatusError as error:
-                context.abort_with_status(rpc_status.to_status(error.status))
+            except (StatusError, SpecError) as error:
+                context.abort_with_status(rpc_status.to_status(to_status_error(error).status))
 
         parse = message_factory.GetMessageClass(method.input_type).FromString
         return grpc.unary_stream_rpc_method_handler(call, parse, lambda response: response.SerializeToString())

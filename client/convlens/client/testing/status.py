@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -10,6 +10,7 @@ from grpc import StatusCode
 
 from convlens.v1 import job_pb2
 from convlens.v1.reasons import Reason, code_of
+from convlens.v1.request.fields import SpecError
 
 RETRIED: Final = {"QUEUE_FULL", "RATE_EXCEEDED", "SERVER_FULL", "STORE_FULL", "NO_WORKERS"}
 """Reasons that the real server sends with the delay of a retry."""
@@ -41,9 +42,9 @@ class StatusError(Exception):
             self.status.details.append(packed)
 
 
-def refuse(field: str, why: str) -> NoReturn:
-    """Raise the StatusError of a field whose value is not allowed."""
-    raise StatusError("INVALID_FIELD", f"{field}: {why}", field)
+def to_status_error(error: StatusError | SpecError) -> StatusError:
+    """Return the error that ends a call; of a field that is not allowed, INVALID_FIELD."""
+    return error if isinstance(error, StatusError) else StatusError("INVALID_FIELD", str(error), error.field)
 
 
 def check_reason(reason: str) -> None:

@@ -18,9 +18,10 @@ from convlens.server.responses import ResultReader
 from convlens.server.services import Context
 from convlens.server.status import invalid_field
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
-from convlens.server.validation import Submission, check_job_id, check_offset
+from convlens.server.validation import Submission, check_offset
 from convlens.server.waiters import Waiters
 from convlens.v1 import job_pb2, job_pb2_grpc
+from convlens.v1.request.checks import check_job_id
 
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from convlens.jobs.queue.consumer import Claim
-from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2
+from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray
 from convlens.worker.engine.plan import Plan
 from convlens.worker.pipeline.batcher import Batcher, BatchResult, Pass

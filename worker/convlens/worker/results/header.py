@@ -10,8 +10,8 @@ import numpy.typing as npt
 from google.protobuf import duration_pb2
 
 from convlens.jobs.queue.record import Record
-from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2, result_pb2, tensor_pb2
+from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.outputs import Completeness, Outputs
 from convlens.worker.pipeline.batcher import Pass
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from convlens.jobs.request.plan import FLOAT_BYTES
+from convlens.v1.request.plan import FLOAT_BYTES
 from convlens.worker.models.files.generations import iter_layers
 from convlens.worker.settings import DEFAULT_BATCH_SIZE
 

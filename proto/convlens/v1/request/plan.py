@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from convlens.jobs.request.methods import LayerOutput, Method
 from convlens.v1 import tensor_pb2, tensors
 from convlens.v1.image_formats import LARGE_PIXELS
+from convlens.v1.request.methods import LayerOutput, Method
 
 FLOAT_BYTES: Final = 4
 LARGE_BYTES: Final = 16 << 20

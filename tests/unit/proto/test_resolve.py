@@ -8,11 +8,11 @@ import pytest
 from specs import CARD, LAYERS, activations, color, grad_cam, occlusion, plan_of, saliency, target, with_output
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
-from convlens.jobs.request.fields import SpecError
-from convlens.jobs.request.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.request.resolve import resolve
-from convlens.jobs.request.targets import ALL_UNITS, PREDICTED
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
+from convlens.v1.request.fields import SpecError
+from convlens.v1.request.methods import METHODS, LayerOutput, SaliencyMap
+from convlens.v1.request.resolve import resolve
+from convlens.v1.request.targets import ALL_UNITS, PREDICTED
 from convlens.worker.engine import plan as engine_plan
 
 SMOOTH, PATH, XRAI = (SALIENCY_METHODS[name] for name in ("smooth_grad", "integrated_gradients", "xrai"))
