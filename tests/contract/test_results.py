@@ -220,19 +220,6 @@ def test_a_small_result_comes_in_the_header_and_a_large_one_in_chunks(stubs):
     assert [part.chunk.offset for part in parts[1:]] == [0, 1 << 20]
 
 
-def test_a_stream_answers_every_request_and_outlives_bad_ones(stubs):
-    bad = spec_of(1)
-    specs = [spec_of(1, GradCAM()), bad, spec_of(6, Saliency())]
-    requests = [
-        visualization_pb2.VisualizeStreamRequest(sequence=10 + i, spec=spec, in_order=True)
-        for i, spec in enumerate(specs)
-    ]
-    parts = [(part.sequence, part.WhichOneof("part")) for part in stubs.visualizations.VisualizeStream(iter(requests))]
-    assert [part for part in parts if part[1] != "job"] == [
-        (10, "header"), (11, "error"), (12, "header"), (12, "chunk"), (12, "chunk"),
-    ]  # fmt: skip
-
-
 def test_a_result_can_be_read_from_any_offset(client, stubs):
     job = client.submit(PHOTOS, [Saliency(), Activations("block3_conv1")])
     total = job.wait().result_bytes

@@ -136,7 +136,7 @@ def _make_grpc_server(
     receive = ReceiveInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
     server = make_server(options.options(settings), [receive, StatusInterceptor(VERSION), auth])
     gateway, waiters, results = backend.gateway, backend.waiters, backend.results
-    visualizations = VisualizationService(gateway, waiters, results, send_budget, settings.stream_jobs)
+    visualizations = VisualizationService(gateway, waiters, results, send_budget)
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(visualizations, server)  # type: ignore[no-untyped-call,unused-ignore]
     jobs = JobService(gateway, waiters, results, send_budget)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)  # type: ignore[no-untyped-call,unused-ignore]

@@ -36,11 +36,6 @@ class Rejecting(visualization_pb2_grpc.VisualizationServiceServicer, job_pb2_grp
             raise StatusError(Reason.INTERNAL, f"{len(image)} bytes")
             yield
 
-    async def VisualizeStream(self, requests, context):
-        async for request in requests:
-            raise StatusError(Reason.INTERNAL, f"{request.size} bytes")
-            yield
-
 
 VALID = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=bytes(MIB))])
 UNKNOWN_FIELD = b"\xf8\x7f\x01"
@@ -79,7 +74,6 @@ async def bytes_after_rejections(path, data):
     [
         ("VisualizationService/VisualizeUnary", visualization_pb2.VisualizeUnaryRequest),
         ("VisualizationService/Visualize", visualization_pb2.VisualizeRequest),
-        ("VisualizationService/VisualizeStream", visualization_pb2.VisualizeStreamRequest),
         ("JobService/SubmitJob", job_pb2.SubmitJobRequest),
     ],
 )

@@ -23,7 +23,7 @@ from convlens.v1.conventions import VERSION_KEY
 
 MAX_CALLS: Final = 256
 """Concurrent calls; each takes a thread while it waits for a job."""
-_SUBMITTING: Final = {"Visualize", "VisualizeUnary", "VisualizeStream", "SubmitJob"}
+_SUBMITTING: Final = {"Visualize", "VisualizeUnary", "SubmitJob"}
 _SERVICES: Final = {
     service.full_name: service
     for file in (model_pb2, job_pb2, visualization_pb2)
@@ -124,15 +124,13 @@ class FakeServer:
         def call(request: Any, context: Any) -> Iterator[Message]:
             context.set_trailing_metadata(((VERSION_KEY, VERSION),))
             try:
-                if not method.client_streaming:
-                    self._receive(method.name, request)
+                self._receive(method.name, request)
                 yield from behavior(request, context)
             except StatusError as error:
                 context.abort_with_status(rpc_status.to_status(error.status))
 
-        kind = "stream_stream" if method.client_streaming else "unary_stream"
         parse = message_factory.GetMessageClass(method.input_type).FromString
-        return getattr(grpc, f"{kind}_rpc_method_handler")(call, parse, lambda response: response.SerializeToString())
+        return grpc.unary_stream_rpc_method_handler(call, parse, lambda response: response.SerializeToString())
 
     def _receive(self, method: str, request: Message) -> None:
         """Record a request, and raise the error that the test made for it."""

@@ -21,13 +21,7 @@ from convlens.client.testing.result import compute
 from convlens.client.testing.status import StatusError, refuse
 from convlens.client.testing.validation import check_job_id, check_spec, job_id_of
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2
-from convlens.v1.visualization_pb2 import (
-    StreamError,
-    VisualizeResponse,
-    VisualizeStreamResponse,
-    VisualizeUnaryRequest,
-    VisualizeUnaryResponse,
-)
+from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryRequest, VisualizeUnaryResponse
 
 VERSION: Final = metadata.version("convlens-client")
 CHUNK_BYTES: Final = 1 << 20
@@ -109,19 +103,6 @@ class Services:
     def VisualizeUnary(self, request: Any, context: Any) -> Iterator[Message]:  # noqa: N802
         """Yield a result in one message."""
         return self._answer(request, context, VisualizeUnaryResponse)
-
-    def VisualizeStream(self, requests: Iterator[Any], context: Any) -> Iterator[Message]:  # noqa: N802
-        """Answer requests one after another."""
-        for request in requests:
-            try:
-                self._receive("VisualizeStream", request)
-                for response in self._answer(request, context, VisualizeStreamResponse):
-                    response.sequence = request.sequence
-                    yield response
-            except StatusError as error:
-                status = error.status
-                failed = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
-                yield VisualizeStreamResponse(sequence=request.sequence, error=failed)
 
     def _answer(self, request: Any, context: Any, response: Any) -> Iterator[Any]:
         """Run a job and yield its result, before that the job unless it ends at once or the call is unary."""

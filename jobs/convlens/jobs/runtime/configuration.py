@@ -27,7 +27,7 @@ SERVER: Final = SHARED | {
     "max_connections", "max_image_pixels", "max_images", "max_job_pixels", "max_jobs", "max_known_jobs", "max_passes",
     "max_queued_bytes", "max_queued_pixels", "max_receiving_bytes", "max_request_bytes", "max_result_bytes",
     "max_sending_bytes", "max_stored_bytes", "max_targets", "max_timeout", "max_visualizations", "max_working_bytes",
-    "port", "publish", "reflection", "reuse_port", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share",
+    "port", "publish", "reflection", "reuse_port", "tenant_burst", "tenant_rate", "tenant_share",
     "tls_cert", "tls_client_ca", "tls_key", "tokens",
 }  # fmt: skip
 WORKER: Final = SHARED | {

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 REQUIRED_ROLES: Final = {
     "/convlens.v1.VisualizationService/Visualize": Role.SUBMIT,
     "/convlens.v1.VisualizationService/VisualizeUnary": Role.SUBMIT,
-    "/convlens.v1.VisualizationService/VisualizeStream": Role.SUBMIT,
     "/convlens.v1.JobService/SubmitJob": Role.SUBMIT,
     "/convlens.v1.JobService/GetJob": Role.SUBMIT,
     "/convlens.v1.JobService/WatchJob": Role.SUBMIT,
