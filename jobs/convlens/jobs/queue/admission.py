@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 WAIT_SECONDS: Final = (0.1, 30.0)
@@ -42,12 +42,8 @@ class Bounds:
 
     def script_args(self) -> dict[str, float]:
         """The option `bounds` of the scripts."""
-        return {
-            "jobs": self.jobs, "image_bytes": self.image_bytes, "result_bytes": self.result_bytes,
-            "cached_bytes": self.cached_bytes, "known_jobs": self.known_jobs, "pixels": self.pixels,
-            "tenant_share": self.tenant_share, "tenant_rate": self.tenant_rate or 0,
-            "tenant_burst": self.tenant_burst * 1000,
-        }  # fmt: skip
+        rate = {"tenant_rate": self.tenant_rate or 0, "tenant_burst": self.tenant_burst * 1000}
+        return {**asdict(self), **rate, "cached_bytes": self.cached_bytes}
 
 
 _NAMES: Final = {

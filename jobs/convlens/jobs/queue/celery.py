@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery, signals
+from celery.events import EventDispatcher
 from celery.exceptions import SecurityWarning
 from celery.worker.control import inspect_command
 
@@ -109,6 +110,15 @@ def models(state: Any, **_: Any) -> list[dict[str, str]]:
     ]
 
 
+class _Events(EventDispatcher):  # type: ignore[misc,unused-ignore]
+    """Events of the worker itself. Its heartbeats count jobs as active, where Celery would count consumers."""
+
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's name
+        if "active" in fields:
+            fields["active"] = len(self.app.leases.held())
+        return super().send(type, *args, **fields)
+
+
 def run_worker(
     app: Celery,
     name: str,
@@ -127,6 +137,7 @@ def run_worker(
     lists = {keys.messages(pool, kind): (pool, kind) for pool in cards for kind in keys.KINDS}
 
     app.cards, app.leases = cards, leases  # for the inspect commands
+    app.events.dispatcher_cls = _Events
 
     @app.task(name=TASK, bind=True, send_events=False)  # type: ignore[untyped-decorator,unused-ignore]
     def visualize(task: Any, _job_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -58,8 +58,3 @@ def masked_url(url: str) -> str:
         credentials = f"{credentials.partition(':')[0]}:{MASK}"
     query = re.sub(r"(?<=password=)[^&]*", MASK, parts.query)
     return parts._replace(netloc=f"{credentials}{at}{address}", query=query).geturl()
-
-
-def values_of(file: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bare values of what read_file() returned."""
-    return {name: entry.value for name, entry in file.items()}
