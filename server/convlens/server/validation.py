@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +31,7 @@ from convlens.v1.image_formats import (
 )
 from convlens.v1.pictures import check_mode
 from convlens.v1.reasons import Reason
-from convlens.v1.request.checks import (
-    canonical_request_id,
-    check_counts,
-    check_pixels,
-    check_timeout,
-    check_value_range,
-)
+from convlens.v1.request.checks import check_counts, check_pixels, check_timeout, check_value_range
 from convlens.v1.request.fields import SpecError, enum_name
 from convlens.v1.request.plan import JobPlan
 from convlens.v1.request.resolve import resolve_serialized
@@ -48,12 +43,12 @@ IMAGE_RECORD_BYTES: Final = 330
 _START: Final = "; start one with `convlens worker`"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
     """What a call says of the job beside its spec."""
 
-    job_id: str
     request_id: str
+    """A canonical UUID, or empty."""
     tenant: str
     keep: bool = False
     """True for a job that runs whether anybody waits for it or not."""
@@ -62,19 +57,12 @@ class Submission:
     is_unary: bool = False
     """True where the result must fit into one message."""
 
-    @classmethod
-    def of(
-        cls,
-        request: JobRequest,
-        tenant: str,
-        *,
-        keep: bool = False,
-        time_remaining: float | None = None,
-        is_unary: bool = False,
-    ) -> Submission:
-        """Derive the job's id from the request's `request_id`. StatusError where that is no UUID."""
-        request_id = canonical_request_id(request.message.request_id)
-        return cls(make_job_id(request_id, tenant), request_id, tenant, keep, time_remaining, is_unary)
+    @functools.cached_property
+    def job_id(self) -> str:
+        """The job's id: derived from the request's, so that a repeated call finds its job; drawn without one."""
+        if not self.request_id:
+            return uuid.uuid4().hex
+        return blake3(f"{self.tenant}/{uuid.UUID(self.request_id).hex}".encode()).hexdigest(16)
 
 
 def validate(
@@ -237,17 +225,3 @@ def find_model(name: str, live: LiveModels, field: str, known_names: Collection[
 def default_model(cards: Mapping[str, model_pb2.Model]) -> str:
     """Return the name of the model used when none is named: the first by name, real ones before synthetic ones."""
     return min(cards, key=lambda name: (cards[name].synthetic, name), default="")
-
-
-def make_job_id(request_id: str, tenant: str) -> str:
-    """Derive a job's id from a canonical request id, so that a repeated call finds its job; without one, draw it."""
-    if not request_id:
-        return uuid.uuid4().hex
-    return blake3(f"{tenant}/{uuid.UUID(request_id).hex}".encode()).hexdigest(16)
-
-
-def check_offset(offset: int, total: int) -> int:
-    """Return `offset` if it lies within a result of `total` bytes."""
-    if not 0 <= offset <= total:
-        raise invalid_field("offset", f"is {offset}; allowed: 0…{total}")
-    return offset

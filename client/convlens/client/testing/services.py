@@ -22,9 +22,12 @@ from convlens.client.testing.status import StatusError
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2
 from convlens.v1.file_signatures import FORMATS, HEAD_BYTES, explain_unsupported, format_of
 from convlens.v1.request.checks import (
+    DEFAULT_PAGE_SIZE,
     canonical_request_id,
     check_counts,
     check_job_id,
+    check_offset,
+    check_page,
     check_pixels,
     check_timeout,
     check_value_range,
@@ -147,15 +150,10 @@ class Services:
 
     def ListJobs(self, request: job_pb2.ListJobsRequest, _context: Any) -> Iterator[Message]:  # noqa: N802
         """Yield a page of jobs, newest first; the page token is the place in the list."""
-        if not 0 <= request.page_size <= 1000:
-            raise SpecError("page_size", f"is {request.page_size}; allowed: 0 (100) and 1…1000")
-        if not (request.page_token or "0").isdecimal():
-            raise SpecError("page_token", "is not one that this server gave")
-        if request.state not in job_pb2.JobState.values():
-            raise SpecError("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
+        check_page(request)
         jobs = [job.message for job in self.jobs.newest_first() if request.state in {0, job.message.state}]
         start = int(request.page_token or 0)
-        end = start + (request.page_size or 100)
+        end = start + (request.page_size or DEFAULT_PAGE_SIZE)
         yield job_pb2.ListJobsResponse(jobs=jobs[start:end], next_page_token=str(end) if end < len(jobs) else "")
 
     def CancelJob(self, request: Any, _context: Any) -> Iterator[Message]:  # noqa: N802
@@ -174,9 +172,8 @@ class Services:
         job = self._job(request)
         if not job.has_ended:
             raise StatusError("JOB_NOT_ENDED", f"job {request.id} has not ended; wait for it")
-        if not 0 <= request.offset <= job.message.result_bytes:
-            raise SpecError("offset", f"is {request.offset}; allowed: 0…{job.message.result_bytes}")
-        yield from _result(job, job_pb2.ReadJobResultResponse, request.offset)
+        offset = check_offset(request.offset, job.message.result_bytes)
+        yield from _result(job, job_pb2.ReadJobResultResponse, offset)
 
 
 def _checked_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:

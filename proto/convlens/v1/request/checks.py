@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from typing import Final
 
 import numpy as np
 
-from convlens.v1 import spec_pb2, tensor_pb2, tensors, value_ranges
+from convlens.v1 import job_pb2, spec_pb2, tensor_pb2, tensors, value_ranges
 from convlens.v1.request.fields import SpecError
+
+DEFAULT_PAGE_SIZE: Final = 100
+MAX_PAGE_SIZE: Final = 1000
 
 
 def canonical_request_id(text: str) -> str:
@@ -25,6 +29,23 @@ def check_job_id(text: str) -> str:
     if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
         raise SpecError("id", f"{text[:80]!r} is no job id; one has 32 lower-case hex digits")
     return text
+
+
+def check_offset(offset: int, total: int) -> int:
+    """Return `offset` if it lies within a result of `total` bytes."""
+    if not 0 <= offset <= total:
+        raise SpecError("offset", f"is {offset}; allowed: 0…{total}")
+    return offset
+
+
+def check_page(request: job_pb2.ListJobsRequest) -> None:
+    """Check which page of jobs is requested."""
+    if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+        raise SpecError("page_size", f"is {request.page_size}; allowed: 0 ({DEFAULT_PAGE_SIZE}) and 1…{MAX_PAGE_SIZE}")
+    if request.page_token and not re.fullmatch(r"[0-9]{1,18}", request.page_token):
+        raise SpecError("page_token", "is not one that this server gave")
+    if request.state not in job_pb2.JobState.values():
+        raise SpecError("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
 
 
 def check_counts(spec: spec_pb2.JobSpec, max_images: int, max_visualizations: int) -> None:

@@ -19,6 +19,7 @@ from convlens.server.transport.send_budget import CallSendBudget, SendBudget, Un
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
 from convlens.v1.reasons import Reason
+from convlens.v1.request.checks import canonical_request_id
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryResponse
 from convlens.v1.visualization_pb2_grpc import VisualizationServiceServicer
 
@@ -73,9 +74,9 @@ class VisualizationService(VisualizationServiceServicer):
         is_unary: bool = False,
     ) -> AsyncGenerator[R]:
         """Submit a job, wait for it, yield the responses."""
-        submission = Submission.of(
-            request, current_caller().tenant, time_remaining=context.time_remaining(), is_unary=is_unary
-        )
+        request_id = canonical_request_id(request.message.request_id)
+        tenant, seconds = current_caller().tenant, context.time_remaining()
+        submission = Submission(request_id, tenant, time_remaining=seconds, is_unary=is_unary)
         with self._waiters.subscribe(submission.job_id) as subscription:
             joining = await self._gateway.submit(request, submission)
             del request
