@@ -21,13 +21,12 @@ from convlens.jobs.runtime import checks, metrics_endpoint, process
 from convlens.jobs.runtime.background import call_together
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
 from convlens.server import metrics
+from convlens.server.auth.authenticator import Authenticator
 from convlens.server.auth.reloading_file import UnusableFile
 from convlens.server.auth.tls import server_credentials
 from convlens.server.auth.tokens import Tokens
 from convlens.server.checks import STARTUP_CHECKS, ServerDeployment
 from convlens.server.health import SERVICES, Health
-from convlens.server.interceptors.auth import AuthInterceptor
-from convlens.server.interceptors.calls import CallInterceptor, CallLimiter
 from convlens.server.job_gateway import JobGateway
 from convlens.server.model_cache import ModelCache
 from convlens.server.responses import ResultReader
@@ -37,6 +36,7 @@ from convlens.server.services.models import ModelService
 from convlens.server.services.visualization import VisualizationService
 from convlens.server.settings import ServerSettings
 from convlens.server.transport import options
+from convlens.server.transport.calls import CallInterceptor, CallLimiter
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget
 from convlens.server.transport.send_budget import SendBudget
@@ -80,14 +80,14 @@ async def serve(settings: ServerSettings) -> int:
     """Serve until stopped; return the exit status. Prints `ready: grpc HOST:PORT` once calls are accepted."""
     try:
         credentials = server_credentials(settings)
-        auth = AuthInterceptor(Tokens(settings.tokens) if settings.tokens else None)
+        authenticator = Authenticator(Tokens(settings.tokens) if settings.tokens else None)
         backend = Backend(settings)
     except (UnusableFile, UnusableFolder) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     checks.log_problems(STARTUP_CHECKS, ServerDeployment(settings))
     health = Health(backend.models, backend.producer)
-    server = _make_grpc_server(settings, backend, health, auth)
+    server = _make_grpc_server(settings, backend, health, authenticator)
     probe_server = make_server(options.PROBES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, probe_server)
     address = f"{settings.host}:{settings.port}"
@@ -126,14 +126,14 @@ async def serve(settings: ServerSettings) -> int:
 
 
 def _make_grpc_server(
-    settings: ServerSettings, backend: Backend, health: Health, auth: AuthInterceptor
+    settings: ServerSettings, backend: Backend, health: Health, authenticator: Authenticator
 ) -> grpc.aio.Server:
-    """Make the server with its interceptors, the outermost first, and its services."""
+    """Make the server with its bounds and services."""
     receive_budget = ReceiveBudget(settings.max_receiving_bytes, settings.tenant_share, settings.max_request_bytes)
     send_budget = SendBudget(settings.max_sending_bytes, settings.tenant_share)
     limiter = CallLimiter(settings.max_calls, settings.tenant_share)
-    calls = CallInterceptor(VERSION, receive_budget, limiter, settings.max_request_bytes)
-    server = make_server(options.options(settings), [calls, auth])
+    calls = CallInterceptor(VERSION, authenticator, receive_budget, limiter, settings.max_request_bytes)
+    server = make_server(options.options(settings), [calls])
     gateway, waiters, results = backend.gateway, backend.waiters, backend.results
     visualizations = VisualizationService(gateway, waiters, results, send_budget)
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(visualizations, server)  # type: ignore[no-untyped-call,unused-ignore]

@@ -9,8 +9,9 @@ import tracemalloc
 import grpc
 import pytest
 
-from convlens.server.interceptors.calls import CallInterceptor, CallLimiter
+from convlens.server.auth.authenticator import Authenticator
 from convlens.server.status import StatusError
+from convlens.server.transport.calls import CallInterceptor, CallLimiter
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget
 from convlens.v1 import job_pb2, job_pb2_grpc, spec_pb2, visualization_pb2, visualization_pb2_grpc
@@ -43,7 +44,7 @@ UNKNOWN_FIELD = b"\xf8\x7f\x01"
 async def bytes_after_rejections(path, data):
     """Count the bytes that a server still holds of requests that it rejected."""
     budget = ReceiveBudget(64 * MIB, 0.25, 16 * MIB)
-    calls = CallInterceptor("1", budget, CallLimiter(8, 1.0), 16 * MIB)
+    calls = CallInterceptor("1", Authenticator(None), budget, CallLimiter(8, 1.0), 16 * MIB)
     server = make_server((), [calls])
     visualization_pb2_grpc.add_VisualizationServiceServicer_to_server(Rejecting(), server)
     job_pb2_grpc.add_JobServiceServicer_to_server(Rejecting(), server)

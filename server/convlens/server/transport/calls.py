@@ -1,4 +1,4 @@
-"""Runs every call: counts it, reads its request within the limits, runs its method, and ends it with a status.
+"""Runs every call: identifies its caller, counts it, reads its request, runs its method, ends it with a status.
 
 Each method is served as one with a stream of requests, which is the same on the wire: so the request is read here, and
 not by gRPC before any of this server's code runs.
@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from convlens.server import metrics
-from convlens.server.auth.principal import current_tenant
+from convlens.server.auth.authenticator import Authenticator
+from convlens.server.auth.principal import current_tenant, set_caller
 from convlens.server.requests import PARSE_IN_THREAD_BYTES, make_parser, malformed_request
 from convlens.server.status import StatusError, invalid_field, to_status_error
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full
@@ -66,7 +67,8 @@ class CallLimiter:
 class _Method:
     """A method of a service, and how its calls are to be run."""
 
-    def __init__(self, path: str, handler: Any, max_request_bytes: int) -> None:
+    def __init__(self, path: str, handler: Any, max_bytes: int) -> None:
+        self.path = path
         self.name = path.rpartition(".")[2]
         """Service/Method."""
         self.is_public = not path.startswith("/convlens.")
@@ -78,11 +80,11 @@ class _Method:
         self.is_stream = handler.unary_unary is None
         self.limit = PLAIN_BYTES
         """Bytes of a request."""
-        self.parse = handler.request_deserializer  # None where AuthInterceptor rejects the call unread
-        if self.parse and not self.is_public:
+        self.parse = handler.request_deserializer
+        if not self.is_public:
             message = self.parse.__self__
             self.parse = make_parser(message)
-            self.limit = max_request_bytes if "spec" in message.DESCRIPTOR.fields_by_name else PLAIN_BYTES
+            self.limit = max_bytes if "spec" in message.DESCRIPTOR.fields_by_name else PLAIN_BYTES
 
     def observe(self) -> contextlib.AbstractContextManager[metrics.CallOutcome]:
         """Count and time a call of this server's own services."""
@@ -90,13 +92,17 @@ class _Method:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """The outermost interceptor: methods get a parsed request, and may raise any exception, which becomes a status."""
+    """Runs the calls of all services. A method gets a parsed request; an exception that it raises becomes a status."""
 
-    def __init__(self, version: str, budget: ReceiveBudget, limiter: CallLimiter, max_request_bytes: int) -> None:
+    def __init__(
+        self, version: str, authenticator: Authenticator, budget: ReceiveBudget, limiter: CallLimiter, max_bytes: int
+    ) -> None:
+        """`max_bytes` is the limit of a request with images."""
         self._metadata = ((VERSION_KEY, version),)
+        self._authenticator = authenticator
         self._budget = budget
         self._limiter = limiter
-        self._max_request_bytes = max_request_bytes
+        self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def intercept_service(
@@ -108,9 +114,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         return handler and self._wrap(handler, handler_call_details.method)
 
-    @functools.lru_cache(64)  # noqa: B019 - there is one interceptor; handlers that reject a call are evicted soon
+    @functools.lru_cache(64)  # noqa: B019 - there is one interceptor
     def _wrap(self, handler: Any, path: str) -> Any:
-        method = _Method(path, handler, self._max_request_bytes)
+        method = _Method(path, handler, self._max_bytes)
         if method.is_stream:
             return grpc.stream_stream_rpc_method_handler(self._wrap_stream(method), None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(self._wrap_unary(method), None, handler.response_serializer)
@@ -122,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(self._metadata)
             with method.observe() as outcome:
                 try:
-                    with self._count(method):
+                    with self._admit(method, context):
                         response = await method.behavior(await self._request(method, context), context)
                 except method.errors as error:
                     rejection = to_status_error(error).without_traceback()
@@ -140,7 +146,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(self._metadata)
             with method.observe() as outcome:
                 try:
-                    with self._count(method):
+                    with self._admit(method, context):
                         async with aclosing(method.behavior(await self._request(method, context), context)) as parts:
                             async for response in parts:
                                 yield response
@@ -154,7 +160,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _count(self, method: _Method) -> contextlib.AbstractContextManager[None]:
+    def _admit(self, method: _Method, context: Any) -> contextlib.AbstractContextManager[None]:
+        """Identify the caller, and count the call for the duration of a `with`. StatusError where it is rejected."""
+        if not method.is_public:
+            set_caller(self._authenticator.authenticate(method.path, context))
         return self._limiter.count(current_tenant(), is_public=method.is_public, is_stream=method.is_stream)
 
     async def _abort(self, context: Any, error: StatusError, outcome: metrics.CallOutcome) -> None:

@@ -7,12 +7,9 @@ begins.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
-import grpc
-
-from convlens.server.auth.principal import ANONYMOUS, Caller, Role, set_caller
+from convlens.server.auth.principal import ANONYMOUS, Caller, Role
 from convlens.server.auth.tokens import Tokens
 from convlens.server.status import StatusError
 from convlens.v1.reasons import Reason
@@ -36,30 +33,21 @@ REQUIRED_ROLES: Final = {
 """By method. A method that is missing here needs an admin."""
 
 
-class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Authenticates callers by their bearer tokens; without a tokens file every caller has every role."""
+class Authenticator:
+    """Identifies callers by their bearer tokens; without a tokens file every caller has every role."""
 
     def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Return the method's handler and set the caller of this task, or return a handler that rejects the call."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/convlens."):
-            return handler
+    def authenticate(self, method: str, context: Any) -> Caller:
+        """Return who calls. StatusError, which is logged, when the token is missing, unknown, or lacks the role."""
         try:
-            set_caller(self._authenticate(method, handler_call_details.invocation_metadata))
+            return self._authenticate(method, context.invocation_metadata())
         except StatusError as error:
-            return _rejecting_handler(method, error)
-        return handler
+            log.warning("peer=%s method=%s rejected reason=%s %s", context.peer(), method, error.reason, error.metadata)
+            raise
 
     def _authenticate(self, method: str, metadata: Any) -> Caller:
-        """Return the caller. StatusError when the token is missing, unknown, or lacks the method's role."""
         if self._tokens is None:
             return ANONYMOUS
         caller = self._tokens.caller(_bearer_token(metadata))
@@ -82,14 +70,3 @@ def _bearer_token(metadata: Any) -> str:
     if scheme.lower() != "bearer" or not token:
         raise StatusError(Reason.TOKEN_MISSING, "this server needs one `authorization: Bearer TOKEN`")
     return str(token)
-
-
-def _rejecting_handler(method: str, error: StatusError) -> Any:
-    """Make a handler that raises `error` without reading the request."""
-
-    async def reject(_requests: Any, context: Any) -> AsyncIterator[bytes]:
-        log.warning("peer=%s method=%s rejected reason=%s %s", context.peer(), method, error.reason, error.metadata)
-        raise error
-        yield b""  # makes this an async generator
-
-    return grpc.stream_stream_rpc_method_handler(reject)
