@@ -31,8 +31,14 @@ from convlens.v1.image_formats import (
 )
 from convlens.v1.pictures import check_mode
 from convlens.v1.reasons import Reason
-from convlens.v1.request.checks import check_counts, check_pixels, check_timeout, check_value_range
-from convlens.v1.request.fields import SpecError, enum_name
+from convlens.v1.request.fields import (
+    SpecError,
+    check_counts,
+    check_pixels,
+    check_timeout,
+    check_value_range,
+    enum_name,
+)
 from convlens.v1.request.plan import JobPlan
 from convlens.v1.request.resolve import resolve_serialized
 

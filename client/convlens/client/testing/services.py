@@ -21,8 +21,9 @@ from convlens.client.testing.result import compute
 from convlens.client.testing.status import StatusError
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2
 from convlens.v1.file_signatures import FORMATS, HEAD_BYTES, explain_unsupported, format_of
-from convlens.v1.request.checks import (
+from convlens.v1.request.fields import (
     DEFAULT_PAGE_SIZE,
+    SpecError,
     canonical_request_id,
     check_counts,
     check_job_id,
@@ -31,8 +32,8 @@ from convlens.v1.request.checks import (
     check_pixels,
     check_timeout,
     check_value_range,
+    enum_name,
 )
-from convlens.v1.request.fields import SpecError, enum_name
 from convlens.v1.request.plan import JobPlan
 from convlens.v1.request.resolve import resolve
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryRequest, VisualizeUnaryResponse

@@ -19,7 +19,7 @@ from convlens.server.transport.send_budget import CallSendBudget, SendBudget, Un
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
 from convlens.v1 import job_pb2, job_pb2_grpc
-from convlens.v1.request.checks import DEFAULT_PAGE_SIZE, canonical_request_id, check_job_id, check_offset, check_page
+from convlens.v1.request.fields import DEFAULT_PAGE_SIZE, canonical_request_id, check_job_id, check_offset, check_page
 
 LISTED_JOB_BYTES: Final = 500
 """Approximate size of one job in a page."""

@@ -19,7 +19,7 @@ from convlens.server.transport.send_budget import CallSendBudget, SendBudget, Un
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
 from convlens.v1.reasons import Reason
-from convlens.v1.request.checks import canonical_request_id
+from convlens.v1.request.fields import canonical_request_id
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryResponse
 from convlens.v1.visualization_pb2_grpc import VisualizationServiceServicer
 
