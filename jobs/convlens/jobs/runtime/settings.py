@@ -19,8 +19,13 @@ from pydantic_settings import (
 )
 from redis.connection import parse_url
 
-from convlens.jobs.runtime.configuration import FILE_VARIABLE, WrongConfiguration, check_variables, read_file
-from convlens.jobs.runtime.effective import describe
+from convlens.jobs.runtime.configuration import (
+    FILE_VARIABLE,
+    WrongConfiguration,
+    check_variables,
+    describe,
+    read_file,
+)
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """Options of a rediss:// URL that name files."""

@@ -103,10 +103,7 @@ class Committer:
                 (tensor.spec, outputs.completeness.get(array))
                 for tensor, array in zip(tensors, job.arrays, strict=True)
             ]
-            yield result_header(
-                job.claim.record, job.model.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
-                time.monotonic() - began, self._worker,
-            )  # fmt: skip
+            yield result_header(job, explained, outputs, time.monotonic() - began, self._worker)
 
         return self._queue.store(job.claim, draw_parts(), job.plan.result_bytes)
 

@@ -18,7 +18,7 @@ from convlens.worker import metrics
 from convlens.worker.engine.perturbation import plan_passes
 from convlens.worker.engine.plan import Plan
 from convlens.worker.images import ImageDecoder, Pixels
-from convlens.worker.method_registry import to_requested_array
+from convlens.worker.method_registry import METHODS
 from convlens.worker.pipeline.decoder_processes import DecoderProcesses
 from convlens.worker.pipeline.in_flight import InFlightJob, LoadedModel
 from convlens.worker.pipeline.outcome import Outcomes
@@ -78,7 +78,7 @@ class Decoder:
             spec = spec_pb2.JobSpec.FromString(claim.spec)
             plan = resolve_serialized(claim.spec, model.card)
             targets = np.array(plan.targets, np.int32)
-            arrays = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
+            arrays = tuple(METHODS[tensor.method.method](tensor.method) for tensor in plan.tensors)
             maps, sampled = plan_passes(arrays)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
             job = InFlightJob(claim, model, plan, arrays, sampled, first)
