@@ -185,26 +185,19 @@ class JobGateway:
     async def joined(self, joining: asyncio.Future[Record]) -> AsyncIterator[Record]:
         """Wait for a job as one of its waiters; leave it at the end of the `with`.
 
-        A call that is cancelled while it joins leaves as soon as it has joined, and at once: its job may still run, and
-        ends with its last waiter.
+        A call that is cancelled while it joins leaves as soon as it has joined.
         """
         try:
             yield await asyncio.shield(joining)
-        except BaseException:
-            joining.add_done_callback(self._leave_now)
-            raise
-        joining.add_done_callback(self._leave_later)
+        finally:
+            joining.add_done_callback(self._leave)
 
-    def _leave_later(self, joining: asyncio.Future[Record]) -> None:
+    def _leave(self, joining: asyncio.Future[Record]) -> None:
         if joining.cancelled() or joining.exception():
             return
         record = joining.result()
         self._leaving.append((record.id, record.waiter))
         self._leave_timer = self._leave_timer or self._loop.call_later(LEAVE_SECONDS, self._flush_leaving)
-
-    def _leave_now(self, joining: asyncio.Future[Record]) -> None:
-        self._leave_later(joining)
-        self._flush_leaving()
 
     def _flush_leaving(self) -> None:
         """Send the calls that have left with the next script, and the rest a little later."""
