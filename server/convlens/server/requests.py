@@ -14,8 +14,8 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from convlens.server.status import StatusError, invalid_field
 from convlens.v1 import spec_pb2, tensor_pb2
+from convlens.v1.status_error import SpecError, StatusError
 
 PARSE_IN_THREAD_BYTES: Final = 1 << 20
 """A request from this size on is not parsed in the event loop."""
@@ -68,7 +68,7 @@ def make_parser(message: type[Message]) -> Callable[[bytes], Any]:
         request = _extract_images(parsed) if spec else None
         if _discard_unknown_fields(request.message if request else parsed):
             path, number = next(_unknown_fields(message.FromString(data)))
-            raise invalid_field(
+            raise SpecError(
                 path or "request", f"has a field {number}, which this server does not know; is its client newer?"
             )
         return request or parsed
@@ -78,7 +78,7 @@ def make_parser(message: type[Message]) -> Callable[[bytes], Any]:
 
 def malformed_request(data: bytes) -> StatusError:
     """Describe bytes that are no message of the expected type."""
-    return invalid_field("request", f"its {len(data)} bytes are no message of the type that this method takes")
+    return SpecError("request", f"its {len(data)} bytes are no message of the type that this method takes")
 
 
 def _extract_images(message: Any) -> JobRequest:
@@ -107,9 +107,9 @@ def _check_size(data: bytes, tree: _Tree) -> None:
     for own_bytes in _own_bytes(memoryview(data), tree):
         fields, size = fields + 1, size + own_bytes
         if fields > MAX_FIELDS:
-            raise invalid_field("request", f"has more than {MAX_FIELDS} fields, those of its images included")
+            raise SpecError("request", f"has more than {MAX_FIELDS} fields, those of its images included")
         if size > MAX_BYTES:
-            raise invalid_field("request", f"has more than {MAX_BYTES} bytes that are not its images'")
+            raise SpecError("request", f"has more than {MAX_BYTES} bytes that are not its images'")
 
 
 def _own_bytes(data: memoryview, tree: _Tree) -> Iterator[int]:

@@ -19,7 +19,7 @@ from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
-from convlens.server.status import RETRY_SECONDS, StatusError, invalid_field
+from convlens.server.status import RETRY_SECONDS
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import (
     LARGE_PIXELS,
@@ -32,7 +32,6 @@ from convlens.v1.image_formats import (
 from convlens.v1.pictures import check_mode
 from convlens.v1.reasons import Reason
 from convlens.v1.request.fields import (
-    SpecError,
     check_counts,
     check_pixels,
     check_timeout,
@@ -41,6 +40,7 @@ from convlens.v1.request.fields import (
 )
 from convlens.v1.request.plan import JobPlan
 from convlens.v1.request.resolve import resolve_serialized
+from convlens.v1.status_error import SpecError, StatusError
 
 RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""
@@ -183,21 +183,21 @@ def _encoded_size(data: Data, field: str) -> tuple[int, int]:
 def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
     """Check targets, bytes and passes of a plan against the limits."""
     if len(plan.targets[0]) > settings.max_targets:
-        raise invalid_field("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
+        raise SpecError("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
     if plan.result_bytes > settings.max_result_bytes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
             "images, layers, channels or targets a job",
         )
     if plan.working_bytes > settings.max_working_bytes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the result would be made of {plan.working_bytes} working bytes; allowed: {settings.max_working_bytes}. "
             "Ask for fewer images, layers, channels or targets a job",
         )
     if plan.passes > settings.max_passes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",

@@ -10,12 +10,12 @@ import grpc
 import pytest
 
 from convlens.server.auth.principal import Authenticator
-from convlens.server.status import StatusError
 from convlens.server.transport.calls import CallInterceptor, CallLimiter
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget
 from convlens.v1 import job_pb2, job_pb2_grpc, spec_pb2, visualization_pb2, visualization_pb2_grpc
 from convlens.v1.reasons import Reason
+from convlens.v1.status_error import StatusError
 
 MIB = 1 << 20
 CALLS = 4

@@ -18,12 +18,10 @@ from convlens.client.model_card import ModelCard
 from convlens.client.testing.cards import LIMITS, to_message
 from convlens.client.testing.jobs import FakeJob, JobTable, timestamp
 from convlens.client.testing.result import compute
-from convlens.client.testing.status import StatusError
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2
 from convlens.v1.file_signatures import FORMATS, HEAD_BYTES, explain_unsupported, format_of
 from convlens.v1.request.fields import (
     DEFAULT_PAGE_SIZE,
-    SpecError,
     canonical_request_id,
     check_counts,
     check_job_id,
@@ -36,6 +34,7 @@ from convlens.v1.request.fields import (
 )
 from convlens.v1.request.plan import JobPlan
 from convlens.v1.request.resolve import resolve
+from convlens.v1.status_error import SpecError, StatusError
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryRequest, VisualizeUnaryResponse
 
 VERSION: Final = metadata.version("convlens-client")
@@ -60,7 +59,7 @@ class Services:
         if card := self.cards.get(name or self._default_model()):
             return card
         served = ", ".join(self.cards)
-        raise StatusError("MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {served}", field)
+        raise StatusError("MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {served}", field=field)
 
     def _default_model(self) -> str:
         return min(self.cards, key=lambda name: (self.cards[name].synthetic, name), default="")
@@ -232,9 +231,12 @@ def _result(job: FakeJob, response: Any, offset: int = 0, *, is_retried: bool = 
     if message.HasField("error"):
         code = StatusCode.DEADLINE_EXCEEDED if message.state == job_pb2.JOB_STATE_EXPIRED else None
         code = StatusCode.UNAVAILABLE if is_retried else code
-        raise StatusError(error.reason, error.message, error.field, job=message, code=code)
+        metadata = {"job_id": message.id, "job_state": job_pb2.JobState.Name(message.state).removeprefix("JOB_STATE_")}
+        raise StatusError(error.reason, error.message, code=code, field=error.field, metadata=metadata)
     if message.result_expired:
-        raise StatusError("RESULT_EXPIRED", f"the result of job {message.id} has expired", job=message)
+        raise StatusError(
+            "RESULT_EXPIRED", f"the result of job {message.id} has expired", metadata={"job_id": message.id}
+        )
     header = result_pb2.ResultHeader(job_id=message.id, cached=message.cached)
     header.MergeFrom(job.header)
     if not offset and not _is_large(job.header, job.data):

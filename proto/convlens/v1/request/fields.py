@@ -1,4 +1,4 @@
-"""SpecError, which names the field of a request that is at fault, and the checks that need no model card."""
+"""Checks of a request that need no model card: ids, counts, ranges, pixels. Each raises a SpecError."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from convlens.v1 import job_pb2, spec_pb2, tensor_pb2, tensors, value_ranges
 from convlens.v1.enums import short_name
+from convlens.v1.status_error import SpecError
 
 if TYPE_CHECKING:
     from convlens.v1.enums import WireEnum
@@ -20,15 +21,6 @@ LISTED_NAMES: Final = 40
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
 """Jobs of one page."""
-
-
-class SpecError(ValueError):
-    """A field of the request that cannot be granted."""
-
-    def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}")
-        self.field = field
-        self.description = description
 
 
 def check_range(number: int, field: str, largest: int) -> int:

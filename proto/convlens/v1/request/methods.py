@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.enums import values_by_name
-from convlens.v1.request.fields import SpecError, check_range, enum_name, join_names, unknown_layer
+from convlens.v1.request.fields import check_range, enum_name, join_names, unknown_layer
+from convlens.v1.status_error import SpecError
 
 MAX_SAMPLES: Final = 1000
 DEFAULT_SAMPLES: Final = 25

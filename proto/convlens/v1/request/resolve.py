@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
-from convlens.v1.request.fields import SpecError, check_range, enum_name, unknown_layer
+from convlens.v1.request.fields import check_range, enum_name, unknown_layer
 from convlens.v1.request.methods import METHODS, ActivationMapping, LayerOutput, Method, SaliencyMap, ScoredModel
 from convlens.v1.request.plan import FLOAT_BYTES, JobPlan, OutputFormat, PlannedTensor
 from convlens.v1.request.targets import Units, resolve_targets
+from convlens.v1.status_error import SpecError
 from convlens.v1.tensors import OUTPUT_DATATYPES
 
 MAX_PREDICTIONS: Final = 1000

@@ -6,8 +6,8 @@ import functools
 from typing import Final
 
 from convlens.v1 import model_pb2, spec_pb2
-from convlens.v1.request.fields import SpecError
 from convlens.v1.request.labels import Labels
+from convlens.v1.status_error import SpecError
 
 ALL_UNITS: Final = -1
 """The code of the mean over all units."""

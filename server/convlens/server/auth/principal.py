@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from convlens.server.status import StatusError
 from convlens.v1.reasons import Reason
+from convlens.v1.status_error import StatusError
 
 if TYPE_CHECKING:
     from convlens.server.auth.tokens import Tokens

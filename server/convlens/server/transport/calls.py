@@ -22,9 +22,10 @@ from grpc_status import rpc_status
 from convlens.server import metrics
 from convlens.server.auth.principal import Authenticator, current_tenant, set_caller
 from convlens.server.requests import PARSE_IN_THREAD_BYTES, make_parser, malformed_request
-from convlens.server.status import StatusError, invalid_field, to_status_error
+from convlens.server.status import to_status_error
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full
 from convlens.v1.conventions import REQUEST_BYTES_KEY, VERSION_KEY
+from convlens.v1.status_error import SpecError, StatusError
 
 PUBLIC_SHARE: Final = 16
 """Calls that need no token may be one in so many of max_calls."""
@@ -199,7 +200,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._budget.end_read(read)
         if data is None:
             if is_unary:
-                raise invalid_field("request", "is missing; allowed: one message")
+                raise SpecError("request", "is missing; allowed: one message")
             return None
         if error := self._budget.check(read, len(data)):
             del data, read  # which the traceback would keep in memory

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from convlens.server import metrics
-from convlens.server.status import RETRY_SECONDS, StatusError
+from convlens.server.status import RETRY_SECONDS
 from convlens.server.transport.sockets import Sockets
 from convlens.v1.reasons import Reason
+from convlens.v1.status_error import StatusError
 
 INTERVAL_SECONDS: Final = 0.05
 """Interval at which pending reads are measured."""

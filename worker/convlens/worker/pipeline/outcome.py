@@ -12,7 +12,7 @@ from convlens.jobs.queue.consumer import Claim, Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.record import JobFailure
 from convlens.jobs.runtime.redis_client import RedisUnavailable
-from convlens.v1.request.fields import SpecError
+from convlens.v1.status_error import SpecError
 from convlens.worker import metrics
 from convlens.worker.images import UnreadableAtError
 from convlens.worker.pipeline.batcher import Abandoned, Owner
