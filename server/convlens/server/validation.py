@@ -38,8 +38,7 @@ from convlens.v1.request.fields import (
     check_value_range,
     enum_name,
 )
-from convlens.v1.request.plan import JobPlan
-from convlens.v1.request.resolve import resolve_serialized
+from convlens.v1.request.plan import JobPlan, resolve_serialized
 from convlens.v1.status_error import SpecError, StatusError
 
 RECORD_BYTES: Final = 2500

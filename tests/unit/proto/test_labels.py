@@ -6,7 +6,7 @@ import pytest
 from specs import CARD, saliency, target
 
 from convlens.v1 import model_pb2, spec_pb2
-from convlens.v1.request.resolve import resolve
+from convlens.v1.request.plan import resolve
 from convlens.v1.status_error import SpecError
 
 IMAGENET = [

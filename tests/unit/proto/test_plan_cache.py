@@ -5,7 +5,7 @@ from __future__ import annotations
 from specs import CARD, activations
 
 from convlens.v1 import model_pb2, spec_pb2
-from convlens.v1.request.resolve import MAX_PLANS, MAX_SPEC_BYTES, resolve, resolve_serialized
+from convlens.v1.request.plan import MAX_PLANS, MAX_SPEC_BYTES, resolve, resolve_serialized
 
 
 def test_a_plan_is_cached_for_its_spec_and_card():

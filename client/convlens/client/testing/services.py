@@ -32,8 +32,7 @@ from convlens.v1.request.fields import (
     check_value_range,
     enum_name,
 )
-from convlens.v1.request.plan import JobPlan
-from convlens.v1.request.resolve import resolve
+from convlens.v1.request.plan import JobPlan, resolve
 from convlens.v1.status_error import SpecError, StatusError
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryRequest, VisualizeUnaryResponse
 

@@ -1,6 +1,6 @@
 """The visualization methods of a request, resolved against a model card: each array's name, shape and options.
 
-Targets, output formats and sizes in bytes are resolve.py's.
+Targets, output formats and sizes in bytes are plan.py's.
 """
 
 from __future__ import annotations

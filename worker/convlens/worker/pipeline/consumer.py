@@ -20,7 +20,7 @@ from convlens.jobs.queue import keys
 from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.redis_client import RedisUnavailable
-from convlens.v1.request.resolve import resolve_serialized
+from convlens.v1.request.plan import resolve_serialized
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
 from convlens.worker.pipeline.decoder import Decoder

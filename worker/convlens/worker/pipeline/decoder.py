@@ -13,7 +13,7 @@ from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.v1 import spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
-from convlens.v1.request.resolve import resolve_serialized
+from convlens.v1.request.plan import resolve_serialized
 from convlens.worker import metrics
 from convlens.worker.engine.perturbation import plan_passes
 from convlens.worker.engine.plan import Plan

@@ -10,7 +10,7 @@ from specs import CARD, LAYERS, activations, color, grad_cam, occlusion, plan_of
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
 from convlens.v1.request.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.v1.request.resolve import resolve
+from convlens.v1.request.plan import resolve
 from convlens.v1.request.targets import ALL_UNITS, PREDICTED
 from convlens.v1.status_error import SpecError
 from convlens.worker.engine import plan as engine_plan
