@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -14,7 +15,7 @@ CACHE: Final = 1 / 8
 """The share of `result_bytes` that cached results may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bounds:
     """The bounds that new jobs are held to."""
 
@@ -40,6 +41,7 @@ class Bounds:
         """Of cached results, which no job refers to; few, so that Redis and its files stay small."""
         return int(self.result_bytes * CACHE)
 
+    @functools.cached_property
     def script_args(self) -> dict[str, float]:
         """The option `bounds` of the scripts."""
         rate = {"tenant_rate": self.tenant_rate or 0, "tenant_burst": self.tenant_burst * 1000}

@@ -81,7 +81,7 @@ class Reconciler(QueueClient):
         settings = self.settings
         ttls = {**self._ttls, "tombstone_ttl": int(settings.tombstone_ttl * 1000)}
         for _ in range(_ROUNDS):
-            if self._run("expire", limit=limit, bounds=self.bounds.script_args(), **ttls) < limit:
+            if self._run("expire", limit=limit, bounds=self.bounds.script_args, **ttls) < limit:
                 break
         while self._is_nearly_full() and self._evict():
             pass
