@@ -32,8 +32,6 @@ from convlens.client import (
     Unavailable,
 )
 from convlens.client.testing import serve, vgg16
-from convlens.client.testing.status import CODES
-from convlens.server.reasons import Reason
 
 PHOTO = np.random.default_rng(8).integers(0, 256, (16, 12, 3), np.uint8)
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -174,10 +172,6 @@ def test_health_is_served():
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", "convlens.v1.JobService", "model/birds"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
-
-
-def test_the_reasons_are_those_of_the_real_server():
-    assert {reason.value: reason.code for reason in Reason} == CODES
 
 
 def test_it_imports_what_the_sdk_needs_and_nothing_else():

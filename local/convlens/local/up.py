@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.runtime import descriptors
+from convlens.jobs.runtime import process
 from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local import valkey
@@ -52,7 +52,7 @@ Examples:
 
 def run(settings: UpSettings) -> int:
     """Run everything until a signal; return the exit status."""
-    descriptors.raise_limit()
+    process.raise_descriptor_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
     try:
         return asyncio.run(up(settings))

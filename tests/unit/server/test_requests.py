@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 
 from convlens.server.requests import MAX_BYTES, MAX_FIELDS, JobRequest, make_parser
-from convlens.server.status import StatusError
 from convlens.v1 import job_pb2, spec_pb2, tensor_pb2
+from convlens.v1.status_error import StatusError
 from convlens.v1.visualization_pb2 import VisualizeRequest
 
 PARSE = make_parser(VisualizeRequest)

@@ -11,14 +11,15 @@ import grpc
 from convlens.server import responses
 from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
-from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import Context
 from convlens.server.status import ended_without_result
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
+from convlens.v1.reasons import Reason
+from convlens.v1.request.fields import canonical_request_id
 from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryResponse
 from convlens.v1.visualization_pb2_grpc import VisualizationServiceServicer
 
@@ -73,9 +74,9 @@ class VisualizationService(VisualizationServiceServicer):
         is_unary: bool = False,
     ) -> AsyncGenerator[R]:
         """Submit a job, wait for it, yield the responses."""
-        submission = Submission.of(
-            request, current_caller().tenant, time_remaining=context.time_remaining(), is_unary=is_unary
-        )
+        request_id = canonical_request_id(request.message.request_id)
+        tenant, seconds = current_caller().tenant, context.time_remaining()
+        submission = Submission(request_id, tenant, time_remaining=seconds, is_unary=is_unary)
         with self._waiters.subscribe(submission.job_id) as subscription:
             joining = await self._gateway.submit(request, submission)
             del request

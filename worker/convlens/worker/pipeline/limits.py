@@ -1,12 +1,10 @@
-"""How many images of a model a worker has in hand: enough to keep the device busy, no more than it needs for that.
-
-What is not claimed yet may still go to another worker, or give way to a caller whose turn comes first.
-"""
+"""What a worker holds at once: images of a model's small jobs, and bytes of the arrays of large ones."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +25,10 @@ class Reservation:
 
 
 class InFlightLimit:
-    """Room for `images` images; a thread reserves all that is free, uses some, and waits while nothing is.
+    """Room for `images` images of a model: enough to keep the device busy, and no more than it needs for that.
+
+    What is not claimed yet may still go to another worker, or give way to a caller whose turn comes first. A thread
+    reserves all that is free, uses some, and waits while nothing is.
 
     A job of a newly active flow is to ride in the next batch though others have filled the room: after overcommit()
     one thread may claim a job beyond the limit.
@@ -77,3 +78,33 @@ class InFlightLimit:
         with self._changed:
             self._free += images
             self._changed.notify_all()
+
+
+class Budget:
+    """A semaphore that threads reserve parts of, in the order in which they came, however much each needs."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def reserve(self, amount: int) -> Iterator[None]:
+        """Wait for this amount, at most the whole budget, and hold it for the duration of a `with`."""
+        amount = min(amount, self._total)
+        turn = object()
+        with self._changed:
+            self._waiting.append(turn)
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] is turn and amount <= self._free)
+                self._free -= amount
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()

@@ -8,11 +8,11 @@ import pytest
 from specs import CARD, LAYERS, activations, color, grad_cam, occlusion, plan_of, saliency, target, with_output
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
-from convlens.jobs.request.fields import SpecError
-from convlens.jobs.request.methods import METHODS, LayerOutput, SaliencyMap
-from convlens.jobs.request.resolve import resolve
-from convlens.jobs.request.targets import ALL_UNITS, PREDICTED
 from convlens.v1 import model_pb2, spec_pb2, tensor_pb2
+from convlens.v1.request.methods import METHODS, LayerOutput, SaliencyMap
+from convlens.v1.request.plan import resolve
+from convlens.v1.request.targets import ALL_UNITS, PREDICTED
+from convlens.v1.status_error import SpecError
 from convlens.worker.engine import plan as engine_plan
 
 SMOOTH, PATH, XRAI = (SALIENCY_METHODS[name] for name in ("smooth_grad", "integrated_gradients", "xrai"))
@@ -189,7 +189,7 @@ def test_a_method_that_the_workers_lack_is_refused_with_those_they_have():
     spec = spec_pb2.JobSpec(visualizations=[saliency(XRAI)], images=[spec_pb2.Image()])
     with pytest.raises(SpecError, match="is xrai, which the workers of 'net' lack; allowed: vanilla, guided") as caught:
         resolve(spec, card)
-    assert "xrai," not in caught.value.description.partition("allowed")[2]
+    assert "xrai," not in caught.value.message.partition("allowed")[2]
 
 
 def test_the_output_format_decides_shape_and_bytes():
@@ -208,8 +208,10 @@ def test_a_wrong_field_is_named_with_what_is_allowed(change, field, text):
     with pytest.raises(SpecError) as caught:
         plan_of(saliency(), **change) if isinstance(change, dict) else plan_of(saliency(), change)
     assert caught.value.field == field
-    assert text in caught.value.description
-    assert str(caught.value) == f"{field}: {caught.value.description}"
+    assert str(caught.value) == caught.value.message
+    prefix, _, description = caught.value.message.partition(f"{field}: ")
+    assert not prefix
+    assert text in description
 
 
 @pytest.mark.parametrize("layer", ["c2", "c3", "fc"])

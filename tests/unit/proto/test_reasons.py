@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from convlens.server.reasons import Reason, code_of
+from convlens.v1.reasons import Reason, code_of
 
 ROOT = Path(__file__).parents[3]
 

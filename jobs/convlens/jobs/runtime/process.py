@@ -1,13 +1,11 @@
-"""Allocator and garbage collector settings of server and worker processes.
-
-By default glibc returns freed blocks of more than 128 KiB to the kernel, and each new one is zeroed page by page: a
-tenth of what a server spends on images and results.
-"""
+"""The settings of a server's or worker's own process: file descriptors, scheduling, allocator, garbage collector."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import os
 import resource
 import sys
 import time
@@ -16,6 +14,8 @@ from typing import Final
 
 from convlens.jobs.runtime.background import Loop
 
+DESCRIPTORS: Final = 1 << 20
+"""The soft limit of descriptors where there is no hard one."""
 _TRIM, _MMAP, _ARENAS = -1, -3, -8
 """mallopt's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 BLOCK: Final = 32 << 20
@@ -30,9 +30,37 @@ IDLE_CPU_SECONDS: Final = 0.25
 """A process that used less in the last second is idle."""
 
 
+def prepare(arenas: int | None = None) -> None:
+    """Set all that is set before a server or worker starts its threads; `arenas` as in keep_freed_blocks()."""
+    raise_descriptor_limit()
+    keep_freed_blocks(arenas)
+    use_batch_policy()
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of descriptors, often 1,024, to the hard one; each connection and open file takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def use_batch_policy() -> None:
+    """Set SCHED_BATCH for all threads, so that one that wakes up does not preempt another; new threads inherit it.
+
+    A call passes through a dozen threads, and the one that is preempted would often have given the other more to do in
+    a moment. Does nothing where the kernel is not Linux, forbids it, or another policy was set before.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            for thread in Path("/proc/self/task").iterdir():
+                os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
+
+
 def keep_freed_blocks(arenas: int | None = None) -> None:
     """Let glibc keep freed blocks for the next allocations, in so many arenas; None: as many as glibc makes.
 
+    By default it returns freed blocks of more than 128 KiB to the kernel, and each new one is zeroed page by page: a
+    tenth of what a server spends on images and results.
     Of the main arena malloc_trim() returns everything, of each other one all but its end, up to 64 MiB.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):

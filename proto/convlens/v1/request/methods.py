@@ -1,6 +1,6 @@
 """The visualization methods of a request, resolved against a model card: each array's name, shape and options.
 
-Targets, output formats and sizes in bytes are resolve.py's.
+Targets, output formats and sizes in bytes are plan.py's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from convlens.jobs.request.fields import SpecError, check_range, enum_name, join_names, unknown_layer
 from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.enums import values_by_name
+from convlens.v1.request.fields import check_range, enum_name, join_names, unknown_layer
+from convlens.v1.status_error import SpecError
 
 MAX_SAMPLES: Final = 1000
 DEFAULT_SAMPLES: Final = 25

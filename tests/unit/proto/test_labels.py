@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from specs import CARD, saliency, target
 
-from convlens.jobs.request.fields import SpecError
-from convlens.jobs.request.resolve import resolve
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.request.plan import resolve
+from convlens.v1.status_error import SpecError
 
 IMAGENET = [
     "tench, Tinca tinca", "golden_retriever", "Labrador_retriever", "crane", "maillot", "Maillot",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from convlens.jobs.request.fields import SpecError
-from convlens.jobs.request.labels import Labels
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.request.labels import Labels
+from convlens.v1.status_error import SpecError
 
 ALL_UNITS: Final = -1
 """The code of the mean over all units."""

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from convlens.jobs.request.fields import SpecError
+from convlens.v1.status_error import SpecError
 
 MAX_SUGGESTIONS: Final = 6
 """Labels that an error message suggests, at most."""
