@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: retention
+-- include: records results
 -- Deletes tombstones and cached results, the oldest first: in a Redis that is nearly full, or for a full folder of payloads.
 -- KEYS: none. Options: tombstones and results (how many), bytes (results are deleted until so many are freed). Returns how many
 -- it deleted in all, and the names of some unused payloads, for the caller to delete.
