@@ -15,10 +15,8 @@ PARTS: Final[dict[str, type[JobsSettings]]] = {"server": ServerSettings, "worker
 
 def render() -> str:
     """Return a section with a table for each topic."""
-    topics: dict[str, list[str]] = {}
-    for name in sorted(UpSettings.model_fields, key=UpSettings.place_of):
-        topics.setdefault(UpSettings.panel_of(name), []).append(name)
-    return "\n".join(line for topic, names in topics.items() for line in _render_topic(topic, names))
+    panels = UpSettings.panels()
+    return "\n".join(line for topic, names in panels.items() for line in _render_topic(topic, names))
 
 
 def _render_topic(topic: str, names: list[str]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from markdown_blocks import ROOT
 
 import convlens.client
 from convlens.local.settings import UpSettings
-from convlens.server.reasons import Reason
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2, tensor_pb2, visualization_pb2
+from convlens.v1.reasons import Reason
 
 MODULES = (job_pb2, model_pb2, result_pb2, spec_pb2, tensor_pb2, visualization_pb2)
 LOADING = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "object": "data"}
