@@ -29,6 +29,7 @@ from convlens.client import (
     Occlusion,
     Output,
     Prediction,
+    Progress,
     Result,
     Saliency,
     ServerInfo,
@@ -66,6 +67,15 @@ for outcome in client.map((path for path in paths), [GradCAM()], errors="return"
     if not isinstance(outcome, ConvlensError | OSError):
         assert_type(outcome, Result)
 
+
+def show(progress: Progress) -> None:
+    print(progress.done, progress.total, progress.state)
+
+
+assert_type(client.map(["a.jpg"], [GradCAM()], progress=show), Iterator[Result])
+client.occlusion("dog.jpg", progress=True)
+client.visualize("dog.jpg", [GradCAM()], progress=lambda progress: print(progress.fraction))
+
 assert_type(client.models(), list[ModelCard])
 assert_type(client.model("vgg16").layers[0].shape, tuple[int, ...])
 assert_type(client.server_info(), ServerInfo)
@@ -75,6 +85,7 @@ job = client.submit(array, [GradCAM()], target=ALL_UNITS, timeout=30.0)
 assert_type(job, Job)
 assert_type(job.status().state, JobState)
 assert_type(job.wait(5).end_time, datetime | None)
+assert_type(job.result(progress=show), Result)
 is_done: bool = job.cancel().state.is_final
 statuses: list[JobStatus] = [*client.jobs("running"), *job.watch()]
 

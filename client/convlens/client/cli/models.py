@@ -10,7 +10,7 @@ import typer
 
 from convlens.client.cli.as_json import Json, print_json
 from convlens.client.cli.server import connected
-from convlens.client.cli.terminal import out, row, table
+from convlens.client.cli.terminal import note, out, row, table
 from convlens.client.model_card import ModelCard
 
 _DURATIONS = ("max_timeout", "default_timeout", "result_ttl", "tenant_burst")
@@ -29,11 +29,14 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print_json({"models": cards, "refused": refused_models})
         return
+    if not cards:
+        note("no worker serves a model: start one by convlens up, or by convlens worker --model NAME=SOURCE")
     served = table("name", "input", "preprocess", "classes", "labels", "layers", "precision")
     for card in cards:
         row(served, card.name, _joined(card.input_shape), _preprocess(card), _classes(card),
             "yes" if card.labels else "none", len(card.layers), card.precision)  # fmt: skip
-    out.print(served)
+    if cards:
+        out.print(served)
     if refused_models:
         refused = table("refused", "source", "why")
         for model in refused_models:
