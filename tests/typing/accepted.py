@@ -60,7 +60,8 @@ targets: list[Explanation] = list(result.explained[0]["saliency"])
 maps: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = result["saliency"]
 paths: list[Path] = result.save("out", opacity=0.5, sign="both", scale="shared")
 assert_type(result.overlay("grad_cam", 0, 2, photo="dog.jpg", kind="masked_image", background="gray"), Image.Image)
-assert_type(result.figure(name="grad_cam", target=1, ax=Figure().subplots()), Figure)
+assert_type(result.figure(name="grad_cam", target=1), Figure)
+result.figure(name="grad_cam", target=1, ax=Figure().subplots(), kind="heat_map")
 
 assert_type(client.map(["a.jpg"], [GradCAM()]), Iterator[Result])
 for outcome in client.map((path for path in paths), [GradCAM()], errors="return", target=(n for n in [1, 2])):

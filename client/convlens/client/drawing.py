@@ -64,8 +64,6 @@ class Style:
     """The photo under a map in its colours, or in gray, where they compete with the map's."""
     columns: int = 5
     """Channels drawn of each layer of activations."""
-    overlay: bool = True
-    """False: kind heat_map."""
 
     def __post_init__(self) -> None:
         for field, allowed in (("kind", Kind), ("sign", Sign), ("scale", Scale), ("background", Background)):
@@ -76,8 +74,6 @@ class Style:
             raise InvalidArgument("opacity must be in 0…1 and percentile above 0, up to 100", field="opacity")
         if self.columns < 1:
             raise InvalidArgument(f"columns must be 1 or more, not {self.columns}", field="columns")
-        if not self.overlay and self.kind == "blended_heat_map":
-            object.__setattr__(self, "kind", "heat_map")
         if self.cmap is not None:
             from matplotlib import colormaps
 

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -44,15 +44,16 @@ class Panel:
     explained: Explanation | None
 
 
-def result_figure(
-    result: Result, image: int, style: Style, name: str | None, target: int | None, ax: Axes | None
-) -> Figure:
-    """Draw an image: all its maps, those of one array or target alone, or one of them on `ax`. See Result.figure()."""
-    if name is None and target is None and ax is None:
+def result_figure(result: Result, image: int, style: Style, name: str | None, target: int | None) -> Figure:
+    """Draw an image: all its maps, or those of one array or target alone. See Result.figure()."""
+    if name is None and target is None:
         return map_figure(result, image, style)
+    return _grid(list(panels_of(result, image, style, name, target)), result, image, style)
+
+
+def draw_on(ax: Axes, result: Result, image: int, style: Style, name: str | None, target: int | None) -> None:
+    """Draw one map of an image on `ax`. InvalidArgument unless `name` and `target` choose one. See Result.figure()."""
     panels = list(panels_of(result, image, style, name, target))
-    if ax is None:
-        return _grid(panels, result, image, style)
     if len(panels) != 1:
         names = ", ".join(map_names(result))
         raise InvalidArgument(
@@ -60,7 +61,6 @@ def result_figure(
         )
     width = ax.get_window_extent().width / ax.figure.dpi
     draw_panel(ax, panels[0], photo_of(result, image), style, width)
-    return cast("Figure", ax.get_figure(root=True))
 
 
 def overlay(result: Result, name: str, image: int, target: int, photo: SentImage | None, style: Style) -> PillowImage:
@@ -269,9 +269,9 @@ def _caption(explained: Explanation | None) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
+    from convlens.client.notebook_figure import NotebookFigure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
 def _title(at: Axes, name: str, caption: str, width: float) -> None:

@@ -102,5 +102,5 @@ def image_counter(
 
 
 def count_of(images: object) -> int | None:
-    """Return the number of images of an iterable or a batch; None where only reading it would tell."""
+    """Return the number of images of an iterable or a batch; None for an iterator, which has none."""
     return len(images) if isinstance(images, Sized) else None

@@ -61,6 +61,9 @@ class AsyncClient(AsyncShortcuts):
     ) -> None:
         await self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._calls.connection.target}>"
+
     def __reduce__(self) -> str:
         raise TypeError(f"{type(self).__name__} cannot be pickled; make one in each process (results can be pickled)")
 

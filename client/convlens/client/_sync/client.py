@@ -60,6 +60,9 @@ class Client(Shortcuts):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._calls.connection.target}>"
+
     def __reduce__(self) -> str:
         raise TypeError(f"{type(self).__name__} cannot be pickled; make one in each process (results can be pickled)")
 

@@ -40,8 +40,7 @@ Method = Any
 
 def _style(drawing: Drawing, sign: Sign = "both") -> Style:
     return Style(
-        drawing.kind, drawing.opacity, drawing.percentile, sign, drawing.cmap, drawing.scale, drawing.background,
-        overlay=drawing.overlay,
+        drawing.kind, drawing.opacity, drawing.percentile, sign, drawing.cmap, drawing.scale, drawing.background
     )  # fmt: skip
 
 

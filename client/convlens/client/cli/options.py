@@ -58,7 +58,6 @@ class Drawing:
     cmap: ColorMap = None
     scale: Annotated[Scale, typer.Option(help="The colours' range: of each map, or of a method's.")] = "panel"
     background: Annotated[Background, typer.Option(help="The photo under a map.")] = "color"
-    overlay: Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
