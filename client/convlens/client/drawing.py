@@ -144,6 +144,12 @@ def compose(heat: Heat, photo: RGB | None, style: Style) -> RGB:
     return blended
 
 
+def color_ramp(heat: Heat, style: Style, width: int = 256) -> RGB:
+    """Return the colours of a map's range, low to high, as they come out over white (alpha scaling: black): (1,W,3)."""
+    ramp = Heat(np.linspace(heat.low, heat.limit, width, dtype=np.float32)[None], heat.diverging, heat.limit)
+    return compose(ramp, np.full((1, width, 3), 0 if style.kind == "alpha_scaling" else 255, np.uint8), style)
+
+
 def colored(values: Floats, heat: Heat, style: Style) -> RGB:
     """Return the colours of scaled values (H,W), −1…1 where the map is diverging, otherwise 0…1."""
     colors: RGB = colormap(style, diverging=heat.diverging)((values + 1) / 2 if heat.diverging else values, bytes=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from convlens.client.drawing import RGB, Floats, Heat, Style, compose, strongest, to_heat
+from convlens.client.drawing import RGB, Floats, Heat, Style, color_ramp, compose, strongest, to_heat
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import SentImage, picture
 from convlens.client.options import is_signed
@@ -117,7 +117,7 @@ def draw_panel(at: Axes, panel: Panel, photo: RGB | None, style: Style, width: f
     if photo is None:
         style = replace(style, kind="heat_map")
     at.imshow(compose(panel.heat, photo, style))
-    _title(at, panel.name, _caption(panel.explained), width)
+    _title(at, panel.name, caption_of(panel.explained), width)
     if style.kind != "original_image":
         _color_bar(at, panel.heat, style)
 
@@ -220,14 +220,12 @@ def encoded(figure: Figure, kind: str = "png") -> bytes:
 
 
 def _color_bar(at: Axes, heat: Heat, style: Style) -> None:
-    """Draw the colours below a panel as they come out over white (alpha scaling: black), with their range."""
+    """Draw the colours below a panel, with their range."""
     if not heat.limit:
         at.text(0.5, -0.02, "zero everywhere", transform=at.transAxes, fontsize=7, color=_QUIET, ha="center", va="top")
         return
-    ramp = Heat(np.linspace(heat.low, heat.limit, 256, dtype=np.float32)[None], heat.diverging, heat.limit)
-    under = np.full((1, 256, 3), 0 if style.kind == "alpha_scaling" else 255, np.uint8)
     bar = at.inset_axes((0, -0.05, 1, 0.025))
-    bar.imshow(compose(ramp, under, style), aspect="auto", extent=(heat.low, heat.limit, 0, 1))
+    bar.imshow(color_ramp(heat, style), aspect="auto", extent=(heat.low, heat.limit, 0, 1))
     ticks = [heat.low, 0, heat.limit] if heat.diverging else [0, heat.limit]
     bar.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize=7, color=_QUIET)
     bar.set_yticks([])
@@ -261,7 +259,8 @@ def _best(result: Result, image: int) -> str:
     return f"predicted: {predictions[0]}" if predictions else ""
 
 
-def _caption(explained: Explanation | None) -> str:
+def caption_of(explained: Explanation | None) -> str:
+    """Return what a map explains: the class and its score."""
     if explained is None:
         return ""
     label = "all units" if explained.index < 0 else explained.label or f"unit {explained.index}"

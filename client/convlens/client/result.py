@@ -43,9 +43,11 @@ class Prediction:
 
     def __str__(self) -> str:
         """For people: the class and its probability, or its logit where it has none."""
-        return f"{self.label or self.index} {self._certainty()}"
+        return f"{self.label or self.index} {self.certainty}"
 
-    def _certainty(self) -> str:
+    @property
+    def certainty(self) -> str:
+        """For people: the probability, never rounded to 0 or 1, or the logit where there is none."""
         if self.probability is None:
             return f"logit {self.logit:.2f}"
         if self.probability < 0.0005:

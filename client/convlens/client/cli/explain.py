@@ -53,7 +53,7 @@ def explain_files(
             set_done(sum(shares))
 
         supported = functools.cache(
-            lambda: visualizations(_card(client, options.model)) if callable(visualizations) else visualizations
+            lambda: visualizations(served_card(client, options.model)) if callable(visualizations) else visualizations
         )
 
         def explain(position: int, path: Path) -> Result:
@@ -70,8 +70,8 @@ def explain_files(
                 result = wait_for(future)
                 written = result.save(options.out / folder, **asdict(style))
             except (ConvlensError, OSError) as error:
-                if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
-                    raise  # the other images would fail, too
+                if not is_of_one_image(error):
+                    raise
                 failed += 1
                 update(position, 1.0)
                 line(err, str(error).removeprefix(f"{path}: "), f"{path}:")
@@ -80,10 +80,7 @@ def explain_files(
                 continue
             if result.preprocess_assumed and result.model not in models_with_note:
                 models_with_note.add(result.model)
-                note(
-                    f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
-                    "(see convlens models)"
-                )
+                note(assumption(result.model, result.preprocess))
             _print_result(path, result, written, as_json=options.as_json)
     if failed:
         raise typer.Exit(1)
@@ -102,7 +99,17 @@ def _print_result(path: Path, result: Result, written: Sequence[Path], *, as_jso
     line(out, visible(f"{path}: {classes} → {files}" if classes else f"{path}: → {files}"))
 
 
-def _card(client: Client, model: str) -> ModelCard:
+def assumption(model: str, preprocess: str) -> str:
+    """Return the note on a model whose file does not say what its input means."""
+    return f"note: model {model!r} does not say what its input means; {preprocess!r} is assumed (see convlens models)"
+
+
+def is_of_one_image(error: Exception) -> bool:
+    """Return False for an error that the other images would meet, too."""
+    return not isinstance(error, ConvlensError) or isinstance(error, InvalidArgument | DeadlineExceeded)
+
+
+def served_card(client: Client, model: str) -> ModelCard:
     """Return the card of the model, by default the server's; an empty one if none is served: the call will say so."""
     name = model or client.server_info().default_model
     return client.model(name) if name else ModelCard(name="")

@@ -58,9 +58,20 @@ def show_model(
         print_json(card)
         return
     facts = table("what", "value")
+    for what, value in card_facts(card).items():
+        row(facts, what, value)
+    out.print(facts)
+    layers = table("layer", "kind", "output", "gradient")
+    for layer in card.layers:
+        row(layers, layer.name, layer.kind, _joined(layer.shape), "TensorFlow's" if layer.taped else "written rule")
+    out.print(layers)
+
+
+def card_facts(card: ModelCard) -> dict[str, object]:
+    """Return what is known of a model, without its layers, by the names that people read."""
     labels = ", ".join(card.labels[:SHOWN_LABELS])
     more = len(card.labels) - SHOWN_LABELS
-    for what, value in {
+    facts = {
         "name": card.name,
         "source": f"{card.source} (synthetic)" if card.synthetic and card.source != "null" else card.source,
         "weights": card.digest[:16],
@@ -76,14 +87,8 @@ def show_model(
         **{f"not {method}": reason for method, reason in sorted(card.unavailable_methods.items())},
         "largest batch": card.max_batch_size,
         "workers": f"{card.workers}, version {card.worker_version}",
-    }.items():
-        if value:
-            row(facts, what, value)
-    out.print(facts)
-    layers = table("layer", "kind", "output", "gradient")
-    for layer in card.layers:
-        row(layers, layer.name, layer.kind, _joined(layer.shape), "TensorFlow's" if layer.taped else "written rule")
-    out.print(layers)
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def show_server(as_json: Json = False) -> None:
