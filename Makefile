@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs-pictures proto proto-released \
+.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs-pictures notebooks proto proto-released \
     bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
@@ -72,6 +72,9 @@ audit: .venv-audit/installed ## look up known vulnerabilities of the versions in
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install -q -r scripts/audit.txt
 	touch $@
+
+notebooks: install ## run the example notebooks, whose outputs are committed
+	$(BIN)/python scripts/run_notebooks.py
 
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py

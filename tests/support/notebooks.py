@@ -17,4 +17,5 @@ def run_cells(*cells: str, folder: Path) -> list[list[dict]]:
 
 def run(notebook: nbformat.NotebookNode, folder: Path, timeout: float = 240) -> None:
     """Run a notebook in a folder and keep its outputs in it. CellExecutionError if a cell raises."""
-    NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(folder)}}).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=timeout, coalesce_streams=True, resources=resources).execute()

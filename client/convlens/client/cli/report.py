@@ -43,6 +43,7 @@ def write_report(
     value_range, target = parse_value_range(options.value_range), parse_target(options.target)
     folder = Path(os.path.commonpath([image.absolute().parent for image in images]))
     with connected() as client, ReportPage(folder, style, options.side) as page:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         card = served_card(client, options.model)
         chosen = visualizations(card)
         with image_bar(len(images)) as set_done:
@@ -58,8 +59,8 @@ def write_report(
                 _add(page, path, outcome)
         if card.preprocess_assumed:
             note(assumption(card.name, card.preprocess))
-        facts = {"folder": folder} | _facts(client, card, chosen, options, style)
-        page.write(options.out, _title(card, page.count), facts)
+        title = f"What {card.name} looked at in {_images(page.count)}"
+        page.write(options.out, title, {"folder": folder.name} | _facts(client, card, chosen, options, style))
     _print_outcome(options, page)
     if page.errors:
         raise typer.Exit(1)
@@ -87,8 +88,8 @@ def image_files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
-def _title(card: ModelCard, count: int) -> str:
-    return f"What {card.name} looked at in {count} image{'s' * (count != 1)}"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _facts(
@@ -125,4 +126,4 @@ def _print_outcome(options: ReportOptions, page: ReportPage) -> None:
         print_json({"file": options.out, "images": page.count, "errors": errors})
         return
     without = f", {len(page.errors)} without a result" if page.errors else ""
-    line(out, visible(f"{options.out}: {page.count} images{without}, {options.out.stat().st_size / 1e6:.1f} MB"))
+    line(out, visible(f"{options.out}: {_images(page.count)}{without}, {options.out.stat().st_size / 1e6:.1f} MB"))
