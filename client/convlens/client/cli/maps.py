@@ -161,9 +161,9 @@ def report(
     layers: Layers = [],  # noqa: B006 - typer's way
     channels: Channels = "",
 ) -> None:
-    """One HTML page of many images: what `visualize` computes, by predicted class, with the model and all settings.
+    """One HTML page of many photos and their maps, by predicted class.
 
-    The page needs nothing else and works from a disk or in a mail. A folder stands for the image files in it and below.
+    Maps and flags are those of `visualize`. The page needs nothing else, on a disk or in a mail. A folder stands for the image files in it and below.
     """
     picked = parse_channels(channels)
     style = dataclasses.replace(_style(drawing), columns=len(picked or range(DRAWN_CHANNELS)))
