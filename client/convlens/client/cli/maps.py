@@ -163,7 +163,8 @@ def report(
 ) -> None:
     """One HTML page of many photos and their maps, by predicted class.
 
-    Maps and flags are those of `visualize`. The page needs nothing else, on a disk or in a mail. A folder stands for the image files in it and below.
+    Maps and flags are those of `visualize`. The page needs nothing else, on a disk or in a mail. A folder stands for
+    the image files in it and below.
     """
     picked = parse_channels(channels)
     style = dataclasses.replace(_style(drawing), columns=len(picked or range(DRAWN_CHANNELS)))
