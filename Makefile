@@ -5,8 +5,8 @@ BIN := .venv/bin
 PARTS := proto jobs server worker client local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs docs-pictures proto proto-released \
-    bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
+.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs docs-pictures notebooks proto \
+    proto-released bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ audit: .venv-audit/installed ## look up known vulnerabilities of the versions in
 docs: install ## build the documentation as a site in site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "the site is in site/; to read it: $(BIN)/python -m http.server -d site"
+
+notebooks: install ## run the example notebooks, whose outputs are committed
+	$(BIN)/python scripts/run_notebooks.py
 
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py

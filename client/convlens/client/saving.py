@@ -22,7 +22,7 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
 
     def write(name: str, content: bytes | Callable[[IO[bytes]], object]) -> None:
         written.append(folder / name)
-        _write(written[-1], content)
+        write_whole(written[-1], content)
 
     limits = shared_limits(result, style) if style.scale == "shared" else None
     count = len(result.explained)
@@ -37,7 +37,7 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
     return written
 
 
-def _write(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write a file under another name, and give it its own when it is complete."""
     part = path.with_name(f"{path.name}.part")
     try:

@@ -71,6 +71,15 @@ def test_a_multi_pass_job_reports_progress_and_can_be_cancelled_while_it_runs(sl
     assert slow_client.grad_cam(IMAGE, timeout=10)["grad_cam"].shape == (1, 14, 14)
 
 
+def test_a_call_reports_the_passes_of_its_job_that_are_done(slow_client):
+    steps = []
+    slow_client.occlusion(IMAGE[:, ::-1].copy(), patch=112, stride=56, progress=steps.append)
+    shares = [step.fraction for step in steps]
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert len({share for share in shares if 0 < share < 1}) >= 2
+    assert {step.total for step in steps} == {1}
+
+
 def test_watching_a_coalesced_job_shows_the_progress_of_the_equal_one(slow_client):
     primary, coalesced = (slow_client.submit(IMAGE[::-1].copy(), [Occlusion(112, 112)]) for _ in range(2))
     statuses = list(coalesced.watch())

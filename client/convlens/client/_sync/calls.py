@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,8 @@ import grpc
 
 from convlens.client.connection import Connection
 from convlens.client.errors import PermissionDenied, from_rpc
+from convlens.client.job_status import JobState, JobStatus
+from convlens.client.progress import Progress, ProgressCallback
 from convlens.client.request import JobRequest, job_time_limit
 from convlens.client.response import ResponseReader
 from convlens.client.result import Result
@@ -74,17 +77,25 @@ class Calls:
                 response = session.calls.unary(method(session.stubs), request, seconds)
         return response
 
-    def visualize(self, request: JobRequest, timeout: float, calls: CallGroup | None = None) -> Result:
-        """Run a job and return its result, as one of `calls`.
+    def visualize(
+        self,
+        request: JobRequest,
+        timeout: float,
+        calls: CallGroup | None = None,
+        report: ProgressCallback | None = None,
+    ) -> Result:
+        """Run a job and return its result, as one of `calls`; call `report` at each step.
 
-        A result of one image comes in one message if it fits; all others, and those that a server refuses to send so,
-        come as a stream.
+        A result of one image comes in one message if it fits; all others, those that a server refuses to send so, and
+        those of a job whose progress is reported, come as a stream.
         """
         session = self.transport.session()
         calls = calls or session.calls
         reader = ResponseReader(request.images, request.request_id)
         policy = RetryPolicy(self.connection, timeout, request.request_id)
-        is_unary = len(request.images) == 1 and not request.is_result_large
+        is_unary = len(request.images) == 1 and not request.is_result_large and report is None
+        if report:
+            report(Progress(0, len(request.images)))
         for attempt in Attempts(session, calls, policy):
             with attempt as seconds:
                 if is_unary:
@@ -97,13 +108,16 @@ class Calls:
                             raise
                         is_unary = False
                 try:
-                    self._read(session, calls, reader, request, policy.remaining())
+                    self._read(session, calls, reader, request, policy.remaining(), report)
                 except grpc.RpcError as error:
                     if not (reader.has_header and self._is_gone(error)):
                         raise
                     reader = ResponseReader(request.images, request.request_id)
-                    self._read(session, calls, reader, request, policy.remaining())
-        return reader.result()
+                    self._read(session, calls, reader, request, policy.remaining(), report)
+        result = reader.result()
+        if report:
+            report(Progress(len(request.images), len(request.images), JobState.SUCCEEDED))
+        return result
 
     def read_result(self, job_id: str, request: JobRequest | None, timeout: float) -> Result:
         """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
@@ -123,6 +137,7 @@ class Calls:
         reader: ResponseReader,
         request: JobRequest | None,
         seconds: float | None,
+        report: ProgressCallback | None = None,
     ) -> None:
         """Read the response to `request`, or, once the job is known to be done, the rest of its result."""
         method: Any = session.stubs.visualizations.Visualize
@@ -134,6 +149,25 @@ class Calls:
             for part in parts:
                 self.connection.mark_reached()
                 reader.feed(part)
+                if report and part.WhichOneof("part") == "job":
+                    self._report(session, calls, part.job.id, seconds, report)
+
+    def _report(
+        self,
+        session: Session,
+        calls: CallGroup,
+        job_id: str,
+        seconds: float | None,
+        report: ProgressCallback,
+    ) -> None:
+        """Report the progress of a job until it has ended, or until the server ends the call for it."""
+        watch, request = session.stubs.jobs.WatchJob, job_pb2.WatchJobRequest(id=job_id)
+        with contextlib.suppress(grpc.RpcError):  # the call for the result meets the same error if it matters
+            with calls.stream(watch, request, seconds) as changes:
+                for change in changes:
+                    status = JobStatus.from_message(change.job)
+                    if not status.state.is_final:
+                        report(Progress.from_status(status))
 
     def _needs_stream(self, error: grpc.RpcError) -> bool:
         """Return True if the result does not fit one message, or the server is too old for VisualizeUnary."""

@@ -52,7 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.callback()(server.configure)
-for _command in (maps.saliency, maps.grad_cam, maps.occlusion, maps.activations, maps.visualize):
+for _command in (maps.saliency, maps.grad_cam, maps.occlusion, maps.activations, maps.visualize, maps.report):
     app.command()(_command)
 app.command("models")(models.list_models)
 app.add_typer(models.app, name="model")
