@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from convlens.client import AsyncClient
+from convlens.web import openapi
 from convlens.web.limits import ByteBudget, Limits
 from convlens.web.origins import SameOrigin
 from convlens.web.problems import add_handlers
@@ -34,7 +36,9 @@ def create_app(settings: WebSettings) -> FastAPI:
     app = FastAPI(
         title="Convlens", version=VERSION, summary="What did this VGG16 look at?", lifespan=close_client_at_end,
         docs_url=None, redoc_url=None,  # whose pages load scripts from other hosts
+        generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
+    app.openapi = functools.partial(openapi.describe, app)  # type: ignore[method-assign] # FastAPI's way to replace it
     app.state.gateway = gateway
     add_handlers(app)
     for router in (models.router, visualize.router, jobs.router):

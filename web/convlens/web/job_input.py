@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field, ValidationError
 from convlens.client.options import Activations, Blur, Color, DType, GradCAM, Occlusion, Output, Saliency, Visualization
 from convlens.client.request import Priority
 from convlens.client.targets import ALL_UNITS, TopK
-from convlens.web.models import Strict, model_of
 from convlens.web.problems import Problem
+from convlens.web.strict_models import Strict, model_of
 
 
 class BlurredImage(Strict):

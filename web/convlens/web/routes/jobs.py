@@ -12,14 +12,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from convlens.client.job_status import StateName
 from convlens.client.json_values import to_json_value
 from convlens.web import events, forms, results
+from convlens.web.openapi import EVENTS, PROBLEMS, RESULT, returns
 from convlens.web.state import Client, gateway_of, while_connected
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 JobId = Annotated[str, Path(description="the job's id", min_length=1)]
 MAX_LISTED: Final = 1000
 
 
-@router.post("", status_code=202, openapi_extra=forms.OPENAPI)
+@router.post("", status_code=202, openapi_extra=forms.OPENAPI, responses=returns("JobStatus", 202))
 async def submit_job(request: Request, client: Client) -> JSONResponse:
     """Queue a job, and return it at once. `Location` is its address."""
     form = await forms.read_form(request)
@@ -28,7 +29,7 @@ async def submit_job(request: Request, client: Client) -> JSONResponse:
     return JSONResponse(to_json_value(await job.status()), 202, {"Location": location})
 
 
-@router.get("")
+@router.get("", responses=returns("Jobs"))
 async def list_jobs(
     client: Client,
     state: Annotated[StateName | None, Query(description="only those in this state")] = None,
@@ -43,13 +44,13 @@ async def list_jobs(
     return to_json_value({"jobs": listed})
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", responses=returns("JobStatus"))
 async def show_job(client: Client, job_id: JobId) -> Any:
     """A job as it is now."""
     return to_json_value(await client.job(job_id).status())
 
 
-@router.get("/{job_id}/result")
+@router.get("/{job_id}/result", responses=RESULT)
 async def fetch_result(
     request: Request, client: Client, job_id: JobId, picture: results.PictureOptions
 ) -> Response:  # fmt: skip
@@ -60,7 +61,7 @@ async def fetch_result(
         return await asyncio.to_thread(results.respond, result, media_type, picture)
 
 
-@router.get("/{job_id}/events", response_class=StreamingResponse)
+@router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
 async def watch_job(client: Client, job_id: JobId) -> StreamingResponse:
     """The job now, and at each change and progress, as server-sent events that end with the job."""
     changes = client.job(job_id).watch(math.inf)
@@ -68,7 +69,7 @@ async def watch_job(client: Client, job_id: JobId) -> StreamingResponse:
     return StreamingResponse(events.job_events(first, changes), media_type=events.MEDIA_TYPE)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", responses=returns("JobStatus"))
 async def cancel_job(client: Client, job_id: JobId) -> Any:
     """End a job; one that has ended stays as it is."""
     return to_json_value(await client.job(job_id).cancel())

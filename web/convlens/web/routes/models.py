@@ -7,26 +7,33 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from convlens.client import ModelCard
 from convlens.client.json_values import to_json_value
+from convlens.web.openapi import PROBLEMS, returns
 from convlens.web.state import Client
 
-router = APIRouter(prefix="/v1", tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"], responses=PROBLEMS)
 
 
-@router.get("/server")
+@router.get("/server", responses=returns("ServerInfo"))
 async def show_server(client: Client) -> Any:
     """The server's version, limits and features."""
     return to_json_value(await client.server_info())
 
 
-@router.get("/models")
+@router.get("/models", responses=returns("Models"))
 async def list_models(client: Client) -> Any:
     """The models served, and those that workers refused to serve."""
     cards, refused = await asyncio.gather(client.models(), client.refused_models())
-    return to_json_value({"models": cards, "refused": refused})
+    return {"models": [_to_json(card) for card in cards], "refused": to_json_value(refused)}
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name}", responses=returns("ModelCard"))
 async def show_model(client: Client, name: str) -> Any:
     """A model: its input, labels, layers and methods."""
-    return to_json_value(await client.model(name))
+    return _to_json(await client.model(name))
+
+
+def _to_json(card: ModelCard) -> dict[str, Any]:
+    """Return a model's card as JSON; labels are null if it has none."""
+    return {**to_json_value(card), "labels": list(card.labels) or None}

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from convlens.web import forms, results
+from convlens.web.openapi import PROBLEMS, RESULT
 from convlens.web.state import Client, gateway_of, while_connected
 
-router = APIRouter(prefix="/v1", tags=["maps"])
+router = APIRouter(prefix="/v1", tags=["maps"], responses=PROBLEMS)
 
 
-@router.post("/visualize", openapi_extra=forms.OPENAPI)
+@router.post("/visualize", openapi_extra=forms.OPENAPI, responses=RESULT)
 async def visualize(request: Request, client: Client, picture: results.PictureOptions) -> Response:
     """Compute the visualizations on every image, and return the arrays, or a picture, by `Accept`.
 
