@@ -21,6 +21,7 @@ install: .venv/installed ## install everything into .venv
 
 demo: install ## explain the example photos end to end and write the pictures to out/
 	$(BIN)/python -m convlens.local.demo out examples/photos/*.png examples/photos/*.jpg
+	@echo "To explore photos of your own in a browser: $(BIN)/convlens up --web, then open http://127.0.0.1:8080"
 
 check: format lint unit ## what to run before each commit
 

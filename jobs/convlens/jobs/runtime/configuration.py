@@ -34,7 +34,7 @@ WORKER: Final = SHARED | {
     "celery_control", "consumers", "decoders", "delivery_timeout", "device_timeout", "max_batch_size",
     "max_image_pixels", "model", "name", "working_bytes",
 }  # fmt: skip
-SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "workers"}
+SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "web", "web_port", "workers"}
 """The settings of all parts. None of the three can import the others, so they are repeated here; a test compares."""
 SECTIONS: Final = {"server": SERVER, "worker": WORKER, "up": SETTINGS}
 """The sections of the file, and what each may set. At the top of the file is what several parts share."""
