@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import threading
@@ -34,3 +35,11 @@ def png(height=60, width=80, seed=0):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def arrays(response):
+    """The arrays of a result as JSON."""
+    return {
+        array["name"]: np.frombuffer(base64.b64decode(array["data"]), array["dtype"]).reshape(array["shape"])
+        for array in response.json()["arrays"]
+    }

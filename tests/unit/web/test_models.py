@@ -8,7 +8,7 @@ from convlens.client.json_values import to_json_value
 
 def test_the_server_and_its_models_are_those_of_the_sdk(http, target):
     with Client(target) as client:
-        assert http.get("/v1/server").json() == to_json_value(client.server_info())
+        assert http.get("/v1/server").json() == {"address": target, **to_json_value(client.server_info())}
         assert http.get("/v1/models").json() == {"models": to_json_value(client.models()), "refused": []}
         assert http.get("/v1/models/vgg16").json() == to_json_value(client.model("vgg16"))
 

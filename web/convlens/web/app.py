@@ -26,7 +26,7 @@ VERSION: Final = metadata.version("convlens-client")
 def create_app(settings: WebSettings) -> FastAPI:
     """Return the application of a gateway. InvalidArgument for a server's address that is none, or certificates."""
     client = AsyncClient(settings.server, tls=settings.tls, connect_timeout=settings.connect_timeout)
-    gateway = Gateway(client, ByteBudget(max(MAX_HELD_BYTES, 2 * settings.max_body_bytes)))
+    gateway = Gateway(client, settings.server, ByteBudget(max(MAX_HELD_BYTES, 2 * settings.max_body_bytes)))
 
     @asynccontextmanager
     async def close_client_at_end(_: FastAPI) -> AsyncIterator[None]:

@@ -92,7 +92,10 @@ MODELS: Final[dict[str, Any]] = {
         job_id=(str | None, "the job that failed"),
         retry_after=(float | None, "seconds after which to try again"),
     ),
-    "ServerInfo": _schema_of(ServerInfo, limits=_schema_of(Limits)),
+    "ServerInfo": create_model(
+        "ServerInfo", __base__=_schema_of(ServerInfo, limits=_schema_of(Limits)),
+        address=(str, Field(description="HOST:PORT at which the gateway calls the server")),
+    ),
     "ModelCard": _CARD,
     "Models": _model(
         "Models", "The models of a server.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ class Problem(Exception):
         """Return the problem of an error of the SDK."""
         by_type = next((status for kind, status in STATUS_BY_TYPE.items() if isinstance(error, kind)), 500)
         status = STATUS_BY_REASON.get(error.reason, by_type)
-        reason = error.reason or ("INVALID_FIELD" if isinstance(error, sdk.InvalidArgument) else _name(status))
+        reason = error.reason or _reason_of(error)
         return cls(
             status, reason, error.message, field=error.field, job_id=error.job_id, retry_after=error.retry_after
         )  # fmt: skip
@@ -88,8 +89,11 @@ def _title(status: int) -> str:
     return "Client Closed Request" if status == CLIENT_CLOSED else HTTPStatus(status).phrase
 
 
-def _name(status: int) -> str:
-    return "CANCELLED" if status == CLIENT_CLOSED else HTTPStatus(status).name
+def _reason_of(error: sdk.ConvlensError) -> str:
+    """Return the reason of an error for which neither server nor SDK gives one, such as DEADLINE_EXCEEDED."""
+    if isinstance(error, sdk.InvalidArgument):
+        return "INVALID_FIELD"
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -105,7 +109,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def handle_http_exception(_: Request, error: HTTPException) -> JSONResponse:
-        response = Problem(error.status_code, _name(error.status_code), error.detail).response()
+        response = Problem(error.status_code, HTTPStatus(error.status_code).name, error.detail).response()
         response.headers.update(error.headers or {})
         return response
 

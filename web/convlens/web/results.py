@@ -46,14 +46,17 @@ PictureOptions = Annotated[Picture, Query()]
 
 def accepted_media_type(request: Request) -> str:
     """Return the media type of the response that a client prefers. Raises Problem 406 if it accepts none."""
-    best, quality = "", 0.0
+    weights: dict[str, float] = {}
     for item in request.headers.get("accept", "*/*").lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
-        weight = next((_number(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
-        for media_type in MEDIA_TYPES:
-            if media_range in {media_type, f"{media_type.partition('/')[0]}/*", "*/*"} and weight > quality:
-                best, quality = media_type, weight
-    if not best:
+        weights[media_range] = next((_number(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
+
+    def quality(media_type: str) -> float:
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific one counts
+        return next((weights[media_range] for media_range in ranges if media_range in weights), 0.0)
+
+    best = max(MEDIA_TYPES, key=quality)
+    if not quality(best) > 0:
         raise Problem(406, "NOT_ACCEPTABLE", f"results come as {', '.join(MEDIA_TYPES)}")
     return best
 

@@ -21,6 +21,8 @@ class Gateway:
     """What the requests of a gateway share."""
 
     client: AsyncClient
+    address: str
+    """HOST:PORT of the server that the client calls."""
     budget: ByteBudget
 
 

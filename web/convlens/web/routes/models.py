@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from convlens.client import ModelCard
 from convlens.client.json_values import to_json_value
 from convlens.web.openapi import PROBLEMS, returns
-from convlens.web.state import Client
+from convlens.web.state import Client, gateway_of
 
 router = APIRouter(prefix="/v1", tags=["models"], responses=PROBLEMS)
 
 
 @router.get("/server", responses=returns("ServerInfo"))
-async def show_server(client: Client) -> Any:
-    """The server's version, limits and features."""
-    return to_json_value(await client.server_info())
+async def show_server(request: Request, client: Client) -> Any:
+    """The server's address, version, limits and features."""
+    return {"address": gateway_of(request).address, **to_json_value(await client.server_info())}
 
 
 @router.get("/models", responses=returns("Models"))
