@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PARTS := proto jobs server worker client local
+PARTS := proto jobs server worker client web local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test unit test-compose coverage format lint check sync audit docs-pictures proto proto-released \
@@ -28,7 +28,7 @@ test: install ## all tests: unit, property, integration, conformance, abuse and 
 	$(BIN)/python -m pytest $(if $(N),-n $(N) --dist loadfile)
 
 # The folders of tests/unit that neither build networks (engine, worker) nor draw scenes (shapes).
-UNIT := client jobs local proto scripts server
+UNIT := client jobs local proto scripts server web
 
 unit: install ## the unit tests that compile no network, in less than a minute
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(UNIT:%=tests/unit/%)

@@ -26,6 +26,7 @@ HELP: Final = {
     "up": "Run everything on this machine: Valkey, a worker, a server.",
     "server": "Run a server, which takes calls and queues jobs.",
     "worker": "Run a worker, which holds models and computes maps.",
+    "web": "Serve maps over HTTP, and a page to explore them in a browser.",
     "doctor": "Say what is set up wrongly, and what to do.",
     "token": "Make tokens for a server's callers.",
 }

@@ -39,8 +39,10 @@ SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "w
 SECTIONS: Final = {"server": SERVER, "worker": WORKER, "up": SETTINGS}
 """The sections of the file, and what each may set. At the top of the file is what several parts share."""
 
-_OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"})
-"""Other variables: the file's name, and those of the client's command line."""
+_OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"}) | {
+    "web_host", "web_max_body_bytes", "web_allowed_hosts",
+}  # fmt: skip
+"""Other variables: the file's name, those of the client's command line, and those of the HTTP gateway."""
 _COMPOSE_VARIABLES: Final = frozenset({"secrets"})
 """Variables of the compose files, which may be exported in a shell that starts other commands, too."""
 _SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")

@@ -1,0 +1,146 @@
+"""Bounds of what is held at once: requests, bytes of bodies and results; and of how long sender and reader take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from convlens.web.problems import Problem
+from convlens.web.settings import (
+    BODY_SECONDS,
+    CHUNK_BYTES,
+    IDLE_SECONDS,
+    MAX_REQUESTS,
+    SEND_SECONDS,
+)
+
+RETRY_AFTER: Final = 1.0
+
+
+class ByteBudget:
+    """The bytes that all requests together may hold."""
+
+    def __init__(self, total: int) -> None:
+        self._remaining = total
+
+    def take(self, count: int) -> None:
+        """Reserve bytes. Raises Problem 503 if there are not as many left."""
+        if count > self._remaining:
+            raise Problem(
+                503, "SERVER_FULL", "the gateway holds as many bytes as it may; try again", retry_after=RETRY_AFTER
+            )
+        self._remaining -= count
+
+    def give_back(self, count: int) -> None:
+        """Return bytes that were reserved."""
+        self._remaining += count
+
+    @contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Reserve bytes for the duration of a `with`."""
+        self.take(count)
+        try:
+            yield
+        finally:
+            self.give_back(count)
+
+
+class Body:
+    """The body of a request as it is received: bounded in bytes and time."""
+
+    def __init__(self, receive: Receive, limit: int, budget: ByteBudget) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._budget = budget
+        self._reserved = 0
+        self._received = 0
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._is_complete = False
+
+    def announce(self, headers: Headers) -> None:
+        """Reserve the bytes that Content-Length announces. Raises Problem for too many."""
+        length = headers.get("content-length", "0")
+        self._reserve(int(length) if length.isdecimal() else 0)
+
+    async def receive(self) -> Message:
+        """Receive the next message. Raises Problem for a body that is too large or too slow."""
+        if self._is_complete:
+            return await self._receive()  # waits until the client disconnects
+        remaining = min(IDLE_SECONDS, self._deadline - asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(remaining):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(408, "REQUEST_INCOMPLETE", "the request did not arrive completely in time") from None
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._reserve(self._received)
+            self._is_complete = not message.get("more_body", False)
+        return message
+
+    def release(self) -> None:
+        """Return the bytes that were reserved."""
+        self._budget.give_back(self._reserved)
+        self._reserved = 0
+
+    def _reserve(self, count: int) -> None:
+        if count > self._limit:
+            message = f"the request has more bytes than the {self._limit} allowed; send fewer or smaller images"
+            raise Problem(413, "REQUEST_TOO_LARGE", message)
+        if count > self._reserved:
+            self._budget.take(count - self._reserved)
+            self._reserved = count
+
+
+class Limits:
+    """Middleware that bounds requests under way, their bodies, and how long their responses may wait for a reader."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, budget: ByteBudget) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._budget = budget
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._running >= MAX_REQUESTS:
+            message = f"{MAX_REQUESTS} requests are under way; try again"
+            await Problem(503, "SERVER_FULL", message, retry_after=RETRY_AFTER).response()(scope, receive, send)
+            return
+        self._running += 1
+        body = Body(receive, self._max_body_bytes, self._budget)
+        try:
+            body.announce(Headers(scope=scope))
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+        else:
+            await self._app(scope, body.receive, _in_chunks(send))
+        finally:
+            body.release()
+            self._running -= 1
+
+
+def _in_chunks(send: Send) -> Send:
+    """Return a `send` that passes bodies on in chunks, each of which may wait SEND_SECONDS for a slow reader."""
+
+    async def send_chunks(message: Message) -> None:
+        body = message.get("body", b"")
+        async with asyncio.timeout(SEND_SECONDS) as limit:
+            for start in range(0, len(body) - CHUNK_BYTES, CHUNK_BYTES):
+                chunk = body[start : start + CHUNK_BYTES]
+                await send({"type": message["type"], "body": chunk, "more_body": True})
+                limit.reschedule(asyncio.get_running_loop().time() + SEND_SECONDS)
+            if body:
+                last = (len(body) - 1) // CHUNK_BYTES * CHUNK_BYTES
+                message = {**message, "body": body[last:]}
+            await send(message)
+
+    return send_chunks

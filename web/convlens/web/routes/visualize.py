@@ -1,0 +1,26 @@
+"""Maps of images, computed while the caller waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from convlens.web import forms, results
+from convlens.web.state import Client, gateway_of, while_connected
+
+router = APIRouter(prefix="/v1", tags=["maps"])
+
+
+@router.post("/visualize", openapi_extra=forms.OPENAPI)
+async def visualize(request: Request, client: Client, picture: results.PictureOptions) -> Response:
+    """Compute the visualizations on every image, and return the arrays, or a picture, by `Accept`.
+
+    A caller who disconnects cancels the job. The query parameters are those of the picture.
+    """
+    media_type = results.accepted_media_type(request)
+    form = await forms.read_form(request)
+    result = await while_connected(request, client.visualize(form.images, **form.job.arguments()))
+    with gateway_of(request).budget.holding(results.result_bytes(result)):
+        return await asyncio.to_thread(results.respond, result, media_type, picture)
