@@ -33,8 +33,8 @@ function widen(bits) {
 export function mapsOf(result, image) {
   return result.arrays.filter(({ name }) => !name.startsWith("activations/")).flatMap((array) => {
     const explained = result.explained[image]?.[array.name] ?? [];
-    const targets = result.target_axis ? array.shape[1] : 1;
-    const [height, width, colors = 1] = array.shape.slice(result.target_axis ? 2 : 1);
+    const targets = result.has_target_axis ? array.shape[1] : 1;
+    const [height, width, colors = 1] = array.shape.slice(result.has_target_axis ? 2 : 1);
     const all = decode(array);
     const size = height * width * colors;
     return Array.from({ length: targets }, (_, rank) => {

@@ -71,7 +71,7 @@ function program() {
   return [
     ...imports(["Client", ...[...names].sort()]), "",
     `with Client(${options}) as client:`, "    result = client.visualize(", `        ${JSON.stringify(currentPhoto()?.name ?? "photo.jpg")},`,
-    `        [${calls.join(", ")}],`, `        model="${state.model.name}",`, ...(target ? [`        target=${target},`] : []),
+    ...(calls.length > 1 ? ["        [", ...calls.map((call) => `            ${call},`), "        ],"] : [`        [${calls.join("")}],`]), `        model="${state.model.name}",`, ...(target ? [`        target=${target},`] : []),
     "    )", ...shown,
   ].join("\n");
 }

@@ -4,7 +4,7 @@ import { byId, element, replaceChildren } from "./dom.js";
 import { showWall } from "./explorer.js";
 import { currentPhoto, on, state, update } from "./state.js";
 
-const MAX_HEIGHT = 72; // pixels
+const MAX_HEIGHT = 96; // pixels
 const CLICKS = { cam: "class activation map", channels: "channels" };
 
 const isSpatial = ({ shape }) => shape.length === 3 && shape[0] * shape[1] > 1;
@@ -31,8 +31,9 @@ function column(layer, model) {
     ? state.view === "channels" && state.wall?.layer === layer.name
     : (state.camLayer ?? model.cam_layer) === layer.name;
   const shape = element("span", { className: `layer-shape ${familyOf(layer.kind)}` });
-  shape.style.height = `${Math.max(10, MAX_HEIGHT * Math.sqrt(side / largest))}px`;
-  shape.style.width = `${Math.round(4 + 1.6 * Math.log2(layer.shape.at(-1) || 1))}px`;
+  const depth = Math.log2(layer.shape.at(-1) || 1);
+  shape.style.height = `${isSpatial(layer) ? Math.max(8, MAX_HEIGHT * Math.sqrt(side / largest)) : 12 + 3 * depth}px`;
+  shape.style.width = `${isSpatial(layer) ? Math.round(2 + 3 * depth) : 6}px`;
   return element("button", {
     id: `layer-${layer.name}`, type: "button", className: "layer", "aria-pressed": String(isChosen), disabled: !isEnabled,
     title: describe(layer), "aria-label": describe(layer), onclick: () => choose(layer),

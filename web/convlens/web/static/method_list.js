@@ -5,11 +5,8 @@ import { cancelJob, isFinal, keyStart, startJob } from "./explorer.js";
 import { costOf, isSinglePass, methodsOf } from "./methods.js";
 import { currentPhoto, on, state, update } from "./state.js";
 
-function lines(method) {
-  return element("span", { className: "method" },
-    element("span", { className: "name" }, method.title),
-    element("span", { className: "hint" }, method.shows));
-}
+const lines = (title, hint) =>
+  element("span", { className: "method" }, element("span", {}, title), element("span", { className: "hint" }, hint));
 
 function singlePass(method) {
   const toggle = () => {
@@ -19,7 +16,7 @@ function singlePass(method) {
   };
   return element("li", {}, element("label", { className: "check" }, element("input", {
     id: `method-${method.id}`, type: "checkbox", checked: state.methods.has(method.id), onchange: toggle,
-  }), lines(method)));
+  }), lines(method.title, method.shows)));
 }
 
 function manyPasses(method) {
@@ -30,8 +27,8 @@ function manyPasses(method) {
     id: `compute-${method.id}`, type: "button", className: "quiet", disabled: isComputed || !currentPhoto()?.blob,
     "aria-label": `Compute ${method.title}`, onclick: () => startJob(method),
   }, isComputed ? "Done" : "Compute")];
-  return element("li", { className: "job" }, lines(method),
-    element("span", { className: "cost" }, costOf(method, state.model)), ...controls);
+  const hint = `${costOf(method, state.model)} · ${method.shows}`;
+  return element("li", { className: "job" }, lines(method.title, hint), ...controls);
 }
 
 function progressOf(job, method) {

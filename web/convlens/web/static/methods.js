@@ -8,23 +8,22 @@ const cam = (id, title, shows, passes = 1) => ({ id, title, shows, passes, kind:
  * of passes of one image with the defaults, or a function of the layer's channels.
  */
 export const METHODS = [
-  cam("grad_cam", "Grad-CAM", "Which regions count for the class"),
-  cam("grad_cam_plus_plus", "Grad-CAM++", "The same, when the object is there several times"),
-  cam("hires_cam", "HiResCAM", "Regions, faithful to the score cell by cell"),
-  cam("layer_cam", "Layer-CAM", "Regions, sharper in early layers"),
-  saliency("vanilla", "Gradient", "Which pixels change the score most"),
-  saliency("guided", "Guided backpropagation", "Edges and textures that excite the network"),
-  saliency("guided_grad_cam", "Guided Grad-CAM", "Those edges, within the regions of Grad-CAM"),
-  saliency("gradient_x_input", "Gradient × input", "How much each pixel contributes, to first order"),
-  saliency("deconvnet", "Deconvnet", "Patterns that excite the network, by the older rule"),
-  saliency("integrated_gradients", "Integrated gradients", "Contributions that add up to the score", 52),
-  saliency("smooth_grad", "SmoothGrad", "The gradient without its noise", 25),
-  saliency("smooth_grad_squared", "SmoothGrad squared", "The same, stronger where it is strong", 25),
-  saliency("var_grad", "VarGrad", "Where the gradient depends on noise", 25),
-  saliency("xrai", "XRAI", "Whole regions, ranked by their contribution", 52),
-  cam("score_cam", "Score-CAM", "Regions, measured by covering the rest", (channels) => channels),
-  { id: "occlusion", title: "Occlusion", shows: "How the score falls where a square hides the photo", passes: 169,
-    kind: "occlusion" },
+  cam("grad_cam", "Grad-CAM", "Regions that count for the class"),
+  cam("grad_cam_plus_plus", "Grad-CAM++", "Regions, of several objects too"),
+  cam("hires_cam", "HiResCAM", "Regions, exact cell by cell"),
+  cam("layer_cam", "Layer-CAM", "Regions, finer in early layers"),
+  saliency("vanilla", "Saliency", "Pixels that change the score most"),
+  saliency("guided", "Guided backpropagation", "Edges that excite the network"),
+  saliency("guided_grad_cam", "Guided Grad-CAM", "Those edges, within the regions"),
+  saliency("gradient_x_input", "Gradient × input", "What each pixel contributes"),
+  saliency("deconvnet", "Deconvnet", "Edges, by an older rule"),
+  saliency("integrated_gradients", "Integrated gradients", "contributions that sum to the score", 52),
+  saliency("smooth_grad", "SmoothGrad", "the gradient without its noise", 25),
+  saliency("smooth_grad_squared", "SmoothGrad squared", "the same with more contrast", 25),
+  saliency("var_grad", "VarGrad", "where noise changes the gradient", 25),
+  saliency("xrai", "XRAI", "whole regions, ranked", 52),
+  cam("score_cam", "Score-CAM", "regions, by hiding all else", (channels) => channels),
+  { id: "occlusion", title: "Occlusion", shows: "what hiding a square costs", passes: 169, kind: "occlusion" },
 ];
 
 /** What is on at first, where the model has it. */
@@ -39,9 +38,8 @@ export const isSinglePass = (method) => method.passes === 1;
 /** Return the methods that a model has, in the order of METHODS. */
 export const methodsOf = (model) => METHODS.filter(({ id }) => model.methods.includes(id));
 
-/** Return what a method costs, in words. */
+/** Return what a method of many passes costs one image, in words. */
 export function costOf(method, model) {
-  if (isSinglePass(method)) return "1 pass, shared";
   const layer = model.layers.find(({ name }) => name === model.cam_layer);
   const passes = typeof method.passes === "function" ? method.passes(layer?.shape.at(-1) ?? 512) : method.passes;
   return `${typeof method.passes === "function" ? "up to " : ""}${passes} passes`;

@@ -56,9 +56,9 @@ function showTop() {
   const most = Math.min(state.model?.classes ?? 0, state.server?.limits.max_targets ?? 1);
   const chosen = state.target.kind === "top" ? state.target.k : 1;
   const options = TOP.filter((k) => k === 1 || k <= most).map((k) => element("label", {}, element("input", {
-    id: `explain-${k}`, type: "radio", name: "explain", checked: k === chosen,
+    id: `explain-${k}`, type: "radio", name: "explain", checked: k === chosen, "aria-label": `Explain the best ${k}`,
     onchange: () => update({ target: k === 1 ? { kind: "predicted" } : { kind: "top", k } }),
-  }), k === 1 ? "one class" : `top ${k}`));
+  }), k));
   replaceChildren(byId("explain"), byId("explain").querySelector("legend"), ...options);
 }
 
