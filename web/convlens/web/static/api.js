@@ -83,7 +83,10 @@ export async function* watch(id) {
     const events = text.split("\n\n");
     text = events.pop();
     for (const event of events) {
-      const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim());
+      const data = event
+        .split("\n")
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5).trim());
       if (data.length === 0) continue;
       const document = JSON.parse(data.join("\n"));
       if (/^event: *error$/m.test(event)) throw new ApiError(document);

@@ -31,19 +31,21 @@ function widen(bits) {
  *   explains, or null
  */
 export function mapsOf(result, image) {
-  return result.arrays.filter(({ name }) => !name.startsWith("activations/")).flatMap((array) => {
-    const explained = result.explained[image]?.[array.name] ?? [];
-    const targets = result.has_target_axis ? array.shape[1] : 1;
-    const [height, width, colors = 1] = array.shape.slice(result.has_target_axis ? 2 : 1);
-    const all = decode(array);
-    const size = height * width * colors;
-    return Array.from({ length: targets }, (_, rank) => {
-      const from = (image * targets + rank) * size;
-      const values = colorSum(all.subarray(from, from + size), colors);
-      const target = explained[rank] ?? null;
-      return { array: array.name, rank, target, values, height, width, isSigned: array.signed };
+  return result.arrays
+    .filter(({ name }) => !name.startsWith("activations/"))
+    .flatMap((array) => {
+      const explained = result.explained[image]?.[array.name] ?? [];
+      const targets = result.has_target_axis ? array.shape[1] : 1;
+      const [height, width, colors = 1] = array.shape.slice(result.has_target_axis ? 2 : 1);
+      const all = decode(array);
+      const size = height * width * colors;
+      return Array.from({ length: targets }, (_, rank) => {
+        const from = (image * targets + rank) * size;
+        const values = colorSum(all.subarray(from, from + size), colors);
+        const target = explained[rank] ?? null;
+        return { array: array.name, rank, target, values, height, width, isSigned: array.signed };
+      });
     });
-  });
 }
 
 /** Add up the colour channels of a map, as the SDK's pictures do. */

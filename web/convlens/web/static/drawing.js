@@ -15,7 +15,13 @@ const MIN_SIDE = 224;
  * sign: both, positive, negative or absolute, of signed maps; colors: a key of COLORMAPS; isGray: the photo in grays.
  */
 export const DEFAULT_LOOK = Object.freeze({
-  kind: "blended", opacity: 0.75, percentile: 99.5, threshold: 0, sign: "both", colors: "default", isGray: false,
+  kind: "blended",
+  opacity: 0.75,
+  percentile: 99.5,
+  threshold: 0,
+  sign: "both",
+  colors: "default",
+  isGray: false,
 });
 
 /** Reduce a map to what is drawn of it: values by the sign, and the range of its colours. See drawing.Heat. */

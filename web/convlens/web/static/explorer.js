@@ -43,7 +43,9 @@ export async function refresh() {
   if (!photo?.blob || !state.model) return;
   const missing = methodsOf(state.model).filter(
     (method) =>
-      isSinglePass(method) && state.methods.has(method.id) && !state.maps.some((map) => map.key.startsWith(keyStart(method))),
+      isSinglePass(method) &&
+      state.methods.has(method.id) &&
+      !state.maps.some((map) => map.key.startsWith(keyStart(method))),
   );
   const visualizations = missing.map((method) => visualizationOf(method, state.camLayer, state.isSigned));
   if (visualizations.length === 0) {
@@ -88,7 +90,11 @@ async function underWay(work, signal = null) {
 /** Keep the maps and predictions of a result's image. */
 function addResult(result, { photoId, model, target, image = 0, jobId = null }) {
   const added = mapsOf(result, image).map((map) => ({
-    ...map, photoId, model, jobId, key: `${photoId} ${model} ${target} ${map.array} ${map.rank}`,
+    ...map,
+    photoId,
+    model,
+    jobId,
+    key: `${photoId} ${model} ${target} ${map.array} ${map.rank}`,
   }));
   const keys = new Set(added.map(({ key }) => key));
   const kept = state.maps.filter(({ key }) => !keys.has(key));
@@ -99,14 +105,17 @@ function addResult(result, { photoId, model, target, image = 0, jobId = null }) 
   if (added.length > 0) say(`${added.length} ${added.length === 1 ? "map is" : "maps are"} ready.`);
 }
 
-/** Show a map of the settings as they are now: the preferred one, else the method and target that is shown already. */
+/**
+ * Show a map of the settings as they are now: `preferred`, else one of the method and target that is shown already. Until
+ * such a map arrives, the one that is shown stays.
+ */
 export function showSomeMap(preferred = null) {
   const maps = mapsNow();
   const shown = state.maps.find(({ key }) => key === state.shownKey);
-  const isShown = ({ key }) => key === (preferred ?? state.shownKey);
-  const isAlike = (map) => shown && sameMethod(map, shown) && map.rank === shown.rank;
-  const next = maps.find(isShown) ?? maps.find(isAlike) ?? maps.find((map) => shown && sameMethod(map, shown)) ?? maps[0];
-  update({ shownKey: next?.key ?? null });
+  const alike = shown ? maps.filter((map) => sameMethod(map, shown)) : [];
+  const next = maps.find(({ key }) => key === preferred) ?? alike.find(({ rank }) => rank === shown.rank) ?? alike[0];
+  const isAwaited = shown?.photoId === state.photoId && state.methods.has(readArrayName(shown.array).method?.id);
+  if (next || !isAwaited) update({ shownKey: (next ?? maps[0])?.key ?? null });
 }
 
 const sameMethod = (a, b) => readArrayName(a.array).method === readArrayName(b.array).method;
@@ -162,7 +171,11 @@ export async function openJob(id) {
   await underWay(async () => {
     const job = await api.job(id);
     const photos = Array.from({ length: job.images }, (_, image) => ({
-      id: `${id}/${image}`, jobId: id, blob: null, pixels: null, url: null,
+      id: `${id}/${image}`,
+      jobId: id,
+      blob: null,
+      pixels: null,
+      url: null,
       name: job.images === 1 ? "Image of the job" : `Image ${image + 1} of ${job.images}`,
     }));
     update({ photos: [...state.photos, ...photos], photoId: photos[0].id });
@@ -189,7 +202,13 @@ export async function showWall(layer, first = 0) {
     const visualization = { type: "activations", layers: [layer], ...(!isDense && { channels }) };
     const result = await api.visualize(photo, { ...requestFor([visualization]), target: null, predictions: 0 }, null);
     const maps = channelsOf(result.arrays[0], channels).map((map) => ({
-      ...map, layer, photoId: photo.id, model, jobId: null, target: null, array: result.arrays[0].name,
+      ...map,
+      layer,
+      photoId: photo.id,
+      model,
+      jobId: null,
+      target: null,
+      array: result.arrays[0].name,
       key: `${photo.id} ${model} ${layer} channel ${map.channel}`,
     }));
     if (state.wall === wanted) update({ wall: { ...wanted, maps } });

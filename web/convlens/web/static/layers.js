@@ -2,7 +2,7 @@
 
 import { byId, element, replaceChildren } from "./dom.js";
 import { showWall } from "./explorer.js";
-import { currentPhoto, on, state, update } from "./state.js";
+import { isWithoutPhoto, on, state, update } from "./state.js";
 
 const MAX_HEIGHT = 96; // pixels
 const CLICKS = { cam: "class activation map", channels: "channels" };
@@ -26,19 +26,31 @@ const blockOf = ({ name }) => /^(.*?\d+)_/.exec(name)?.[1] ?? "";
 function column(layer, model) {
   const largest = Math.max(...model.layers.map(({ shape }) => (shape.length === 3 ? shape[0] : 1)));
   const side = isSpatial(layer) ? layer.shape[0] : 1;
-  const isEnabled = state.layerClick === "channels" || hasCam(layer, model);
-  const isChosen = state.layerClick === "channels"
-    ? state.view === "channels" && state.wall?.layer === layer.name
-    : (state.camLayer ?? model.cam_layer) === layer.name;
+  const isEnabled = !isWithoutPhoto() && (state.layerClick === "channels" || hasCam(layer, model));
+  const isChosen =
+    state.layerClick === "channels"
+      ? state.view === "channels" && state.wall?.layer === layer.name
+      : (state.camLayer ?? model.cam_layer) === layer.name;
   const shape = element("span", { className: `layer-shape ${familyOf(layer.kind)}` });
   const depth = Math.log2(layer.shape.at(-1) || 1);
   shape.style.height = `${isSpatial(layer) ? Math.max(8, MAX_HEIGHT * Math.sqrt(side / largest)) : 12 + 3 * depth}px`;
   shape.style.width = `${isSpatial(layer) ? Math.round(2 + 3 * depth) : 6}px`;
-  return element("button", {
-    id: `layer-${layer.name}`, type: "button", className: "layer", "aria-pressed": String(isChosen), disabled: !isEnabled,
-    title: describe(layer), "aria-label": describe(layer), onclick: () => choose(layer),
-    onfocus: () => showFacts(layer), onpointerenter: () => showFacts(layer),
-  }, shape);
+  return element(
+    "button",
+    {
+      id: `layer-${layer.name}`,
+      type: "button",
+      className: "layer",
+      "aria-pressed": String(isChosen),
+      disabled: !isEnabled,
+      title: describe(layer),
+      "aria-label": describe(layer),
+      onclick: () => choose(layer),
+      onfocus: () => showFacts(layer),
+      onpointerenter: () => showFacts(layer),
+    },
+    shape,
+  );
 }
 
 const describe = (layer) => `${layer.name}, ${layer.kind}, ${layer.shape.join("×")}`;
@@ -63,21 +75,38 @@ function showDiagram() {
   }
   const groups = blocks.map(({ name, layers }) => {
     const sizes = layers.filter(isSpatial).map(({ shape }) => `${shape[0]}×${shape[1]}`);
-    return element("div", { className: "block" },
+    return element(
+      "div",
+      { className: "block" },
       element("div", { className: "columns" }, ...layers.map((layer) => column(layer, model))),
-      element("span", { className: "hint" }, [name.replace(/(\d+)$/, " $1"), sizes[0]].filter(Boolean).join(" · ") || "dense"));
+      element(
+        "span",
+        { className: "hint" },
+        [name.replace(/(\d+)$/, " $1"), sizes[0]].filter(Boolean).join(" · ") || "dense",
+      ),
+    );
   });
   replaceChildren(byId("layers"), ...groups);
-  const chosen = state.layerClick === "channels" ? state.wall?.layer : state.camLayer ?? model.cam_layer;
+  const chosen = state.layerClick === "channels" ? state.wall?.layer : (state.camLayer ?? model.cam_layer);
   const layer = model.layers.find(({ name }) => name === chosen);
   byId("layer-facts").textContent = layer ? describe(layer) : "";
 }
 
 function showClicks() {
-  const options = Object.entries(CLICKS).map(([value, label]) => element("label", {}, element("input", {
-    id: `click-${value}`, type: "radio", name: "layer-click", checked: value === state.layerClick,
-    onchange: () => update({ layerClick: value }),
-  }), label));
+  const options = Object.entries(CLICKS).map(([value, label]) =>
+    element(
+      "label",
+      {},
+      element("input", {
+        id: `click-${value}`,
+        type: "radio",
+        name: "layer-click",
+        checked: value === state.layerClick,
+        onchange: () => update({ layerClick: value }),
+      }),
+      label,
+    ),
+  );
   replaceChildren(byId("layer-click"), byId("layer-click").querySelector("legend"), ...options);
 }
 
@@ -91,11 +120,8 @@ function checkLayer() {
 /** Set up this part of the page. */
 export function start() {
   on(["photoId", "model"], checkLayer);
-  on(["model", "camLayer", "layerClick", "wall", "view"], showDiagram);
+  on(["model", "camLayer", "layerClick", "wall", "view", "photoId", "photos"], showDiagram);
   on(["layerClick", "model"], showClicks);
-  on(["photos", "photoId"], () => {
-    byId("layers").classList.toggle("idle", !currentPhoto()?.blob);
-  });
   byId("layers").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;

@@ -36,7 +36,11 @@ async function connect() {
 async function chooseModel(name) {
   try {
     const model = await api.model(name);
-    const available = new Set(methodsOf(model).filter(isSinglePass).map(({ id }) => id));
+    const available = new Set(
+      methodsOf(model)
+        .filter(isSinglePass)
+        .map(({ id }) => id),
+    );
     const kept = [...(state.model ? state.methods : DEFAULT_METHODS)].filter((id) => available.has(id));
     update({ model, methods: new Set(kept), target: { kind: "predicted" }, camLayer: null });
   } catch (error) {
@@ -45,10 +49,18 @@ async function chooseModel(name) {
 }
 
 function showModels() {
-  const options = state.models.map(({ name }) => element("option", { value: name, selected: name === state.model?.name }, name));
+  const options = state.models.map(({ name }) =>
+    element("option", { value: name, selected: name === state.model?.name }, name),
+  );
   byId("model").replaceChildren(...options);
   if (!state.model) return;
-  const { input_shape: [height, width], classes, layers: all, preprocess_assumed: isAssumed, synthetic } = state.model;
+  const {
+    input_shape: [height, width],
+    classes,
+    layers: all,
+    preprocess_assumed: isAssumed,
+    synthetic,
+  } = state.model;
   const notes = [`${height}×${width} input`, `${classes} classes`, `${all.length} layers`];
   if (isAssumed) notes.push("preprocessing assumed");
   if (synthetic) notes.push("computes nothing: for load tests");

@@ -38,12 +38,26 @@ function smallPicture(map) {
 }
 
 function showStrip() {
-  const items = mapsNow().map((map) => element("li", {}, element("button", {
-    id: `show-${map.key}`, type: "button", className: "thumbnail", "aria-label": `Show ${captionOf(map)}`,
-    "aria-pressed": String(map.key === state.shownKey && state.view === "map"),
-    onclick: () => update({ shownKey: map.key, view: "map" }),
-  }, smallPicture(map), element("span", { className: "name" }, titleOf(map)),
-    element("span", { className: "hint" }, classOf(map)))));
+  const items = mapsNow().map((map) =>
+    element(
+      "li",
+      {},
+      element(
+        "button",
+        {
+          id: `show-${map.key}`,
+          type: "button",
+          className: "thumbnail",
+          "aria-label": `Show ${captionOf(map)}`,
+          "aria-pressed": String(map.key === state.shownKey && state.view === "map"),
+          onclick: () => update({ shownKey: map.key, view: "map" }),
+        },
+        smallPicture(map),
+        element("span", { className: "name" }, titleOf(map)),
+        element("span", { className: "hint" }, classOf(map)),
+      ),
+    ),
+  );
   replaceChildren(byId("maps"), ...items);
 }
 
@@ -75,19 +89,24 @@ function explanationOf(map) {
 function showCompare() {
   const now = mapsNow();
   const earlier = state.maps.filter((map) => map.photoId === state.photoId && !now.includes(map));
-  const option = (map) => element("option", { value: map.key, selected: map.key === state.comparedKey }, captionOf(map));
-  const group = (label, maps) => maps.length === 0 ? null : element("optgroup", { label }, ...maps.map(option));
-  replaceChildren(byId("compare"),
+  const option = (map) =>
+    element("option", { value: map.key, selected: map.key === state.comparedKey }, captionOf(map));
+  const group = (label, maps) => (maps.length === 0 ? null : element("optgroup", { label }, ...maps.map(option)));
+  replaceChildren(
+    byId("compare"),
     element("option", { value: "" }, "nothing"),
     element("option", { value: "photo", selected: state.comparedKey === "photo" }, "the photo"),
-    group("Maps", now), group("Earlier maps of this photo", [...earlier].reverse()));
+    group("Maps", now),
+    group("Earlier maps of this photo", [...earlier].reverse()),
+  );
   byId("compare").disabled = !currentPhoto()?.pixels || state.view !== "map" || !mapByKey(state.shownKey);
 }
 
 /** Leave what is compared where it is no map of the chosen photo. */
 function checkCompared() {
   const map = mapByKey(state.comparedKey);
-  if (state.comparedKey && state.comparedKey !== "photo" && map?.photoId !== state.photoId) update({ comparedKey: null });
+  if (state.comparedKey && state.comparedKey !== "photo" && map?.photoId !== state.photoId)
+    update({ comparedKey: null });
 }
 
 /** Set up this part of the page. */

@@ -21,7 +21,11 @@ export function showError(error) {
   byId("alert").replaceChildren(
     element("p", {}, sentence(error.message)),
     element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
-    element("button", { type: "button", className: "quiet", onclick: clearError, "aria-label": "Dismiss this message" }, "Dismiss"),
+    element(
+      "button",
+      { type: "button", className: "quiet", onclick: clearError, "aria-label": "Dismiss this message" },
+      "Dismiss",
+    ),
   );
   byId("alert").hidden = false;
 }

@@ -3,7 +3,7 @@
 import { byId, element, replaceChildren } from "./dom.js";
 import { cancelJob, isFinal, keyStart, startJob } from "./explorer.js";
 import { costOf, isSinglePass, methodsOf } from "./methods.js";
-import { currentPhoto, on, state, update } from "./state.js";
+import { currentPhoto, isWithoutPhoto, on, state, update } from "./state.js";
 
 const lines = (title, hint) =>
   element("span", { className: "method" }, element("span", {}, title), element("span", { className: "hint" }, hint));
@@ -14,19 +14,44 @@ function singlePass(method) {
     if (!methods.delete(method.id)) methods.add(method.id);
     update({ methods });
   };
-  return element("li", {}, element("label", { className: "check" }, element("input", {
-    id: `method-${method.id}`, type: "checkbox", checked: state.methods.has(method.id), onchange: toggle,
-  }), lines(method.title, method.shows)));
+  return element(
+    "li",
+    {},
+    element(
+      "label",
+      { className: "check" },
+      element("input", {
+        id: `method-${method.id}`,
+        type: "checkbox",
+        checked: state.methods.has(method.id),
+        onchange: toggle,
+        disabled: isWithoutPhoto(),
+      }),
+      lines(method.title, method.shows),
+    ),
+  );
 }
 
 function manyPasses(method) {
   const key = state.photoId ? keyStart(method) : "";
   const job = state.jobs.get(key);
   const isComputed = state.maps.some((map) => map.key.startsWith(key)) && key !== "";
-  const controls = job ? progressOf(job, method) : [element("button", {
-    id: `compute-${method.id}`, type: "button", className: "quiet", disabled: isComputed || !currentPhoto()?.blob,
-    "aria-label": `Compute ${method.title}`, onclick: () => startJob(method),
-  }, isComputed ? "Done" : "Compute")];
+  const controls = job
+    ? progressOf(job, method)
+    : [
+        element(
+          "button",
+          {
+            id: `compute-${method.id}`,
+            type: "button",
+            className: "quiet",
+            disabled: isComputed || !currentPhoto()?.blob,
+            "aria-label": `Compute ${method.title}`,
+            onclick: () => startJob(method),
+          },
+          isComputed ? "Done" : "Compute",
+        ),
+      ];
   const hint = `${costOf(method, state.model)} · ${method.shows}`;
   return element("li", { className: "job" }, lines(method.title, hint), ...controls);
 }
@@ -37,15 +62,24 @@ function progressOf(job, method) {
   return [
     element("progress", { max: 1, value: job.progress, "aria-label": `Progress of ${method.title}` }),
     element("span", { className: "facts" }, text),
-    element("button", {
-      id: `compute-${method.id}`, type: "button", className: "quiet", disabled: isFinal(job),
-      "aria-label": `Cancel ${method.title}`, onclick: () => cancelJob(job),
-    }, "Cancel"),
+    element(
+      "button",
+      {
+        id: `compute-${method.id}`,
+        type: "button",
+        className: "quiet",
+        disabled: isFinal(job),
+        "aria-label": `Cancel ${method.title}`,
+        onclick: () => cancelJob(job),
+      },
+      "Cancel",
+    ),
   ];
 }
 
 function show() {
   if (!state.model) return;
+  byId("signed").disabled = isWithoutPhoto();
   const methods = methodsOf(state.model);
   replaceChildren(byId("methods"), ...methods.filter(isSinglePass).map(singlePass));
   replaceChildren(byId("jobs"), ...methods.filter((method) => !isSinglePass(method)).map(manyPasses));

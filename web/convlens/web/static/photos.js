@@ -2,11 +2,11 @@
 
 import { byId, element, replaceChildren } from "./dom.js";
 import { showError } from "./messages.js";
-import { on, state, update } from "./state.js";
+import { currentPhoto, isWithoutPhoto, on, state, update } from "./state.js";
 
 /** Pixels of the picture on the page; larger photos are drawn smaller, and at their own size when downloaded. */
 const MAX_PIXELS = 6e6;
-const SCENES = { "star-and-ring": "A star and a ring", arrow: "An arrow", ring: "A ring", cross: "A cross" };
+const SCENES = { "star-and-disc": "A star and a disc", arrow: "An arrow", ring: "A ring", cross: "A cross" };
 
 let lastId = 0;
 
@@ -15,7 +15,12 @@ export async function addPhotos(files) {
   const images = [...files].filter((file) => file.type.startsWith("image/") || /\.(tiff?|jp2)$/i.test(file.name));
   if (images.length < files.length) showError(new Error("Only image files can be explained; the others were left out"));
   const photos = images.map((blob) => ({
-    id: `photo${++lastId}`, jobId: null, blob, name: blob.name || "pasted.png", url: URL.createObjectURL(blob), pixels: null,
+    id: `photo${++lastId}`,
+    jobId: null,
+    blob,
+    name: blob.name || "pasted.png",
+    url: URL.createObjectURL(blob),
+    pixels: null,
   }));
   if (photos.length === 0) return;
   update({ photos: [...state.photos, ...photos] });
@@ -72,20 +77,43 @@ export async function decode(blob, maxPixels = Infinity) {
 function showStrip() {
   const items = state.photos.map((photo) => {
     const isChosen = photo.id === state.photoId;
-    const picture = photo.url ? element("img", { src: photo.url, alt: "" }) : element("span", { className: "no-picture" }, "?");
+    const picture = photo.url
+      ? element("img", { src: photo.url, alt: "" })
+      : element("span", { className: "no-picture" }, "?");
     return element(
-      "li", {},
-      element("button", {
-        id: `choose-${photo.id}`, type: "button", className: "thumbnail", title: photo.name, "aria-label": photo.name,
-        "aria-pressed": String(isChosen), onclick: () => choosePhoto(photo.id),
-        onkeydown: (event) => event.key === "Delete" && removePhoto(photo.id),
-      }, picture),
-      element("button", {
-        type: "button", className: "remove", "aria-label": `Remove ${photo.name}`, onclick: () => removePhoto(photo.id),
-      }, "×"),
+      "li",
+      {},
+      element(
+        "button",
+        {
+          id: `choose-${photo.id}`,
+          type: "button",
+          className: "thumbnail",
+          title: photo.name,
+          "aria-label": photo.name,
+          "aria-pressed": String(isChosen),
+          onclick: () => choosePhoto(photo.id),
+          onkeydown: (event) => event.key === "Delete" && removePhoto(photo.id),
+        },
+        picture,
+      ),
+      element(
+        "button",
+        {
+          type: "button",
+          className: "remove",
+          "aria-label": `Remove ${photo.name}`,
+          onclick: () => removePhoto(photo.id),
+        },
+        "×",
+      ),
     );
   });
   replaceChildren(byId("photos"), ...items);
+}
+
+function showHint() {
+  byId("photo-hint").hidden = !isWithoutPhoto();
 }
 
 function showScenes() {
@@ -118,8 +146,7 @@ function listenForDrops() {
 
 /** Take files: as the photo of a job that lacks it, else as new photos. */
 function take(files) {
-  const chosen = state.photos.find(({ id }) => id === state.photoId);
-  if (chosen?.jobId && !chosen.blob && files.length === 1) attachPhoto(chosen.id, files[0]);
+  if (isWithoutPhoto() && files.length === 1) attachPhoto(currentPhoto().id, files[0]);
   else addPhotos(files);
 }
 
@@ -130,12 +157,22 @@ export function start() {
     event.target.value = "";
   });
   listenForDrops();
-  byId("scenes").querySelector("ul").append(
-    ...Object.entries(SCENES).map(([name, label]) =>
-      element("li", {}, element("button", { type: "button", className: "thumbnail", title: label, onclick: () => addScene(name) },
-        element("img", { src: `/static/scenes/${name}.png`, alt: label }))),
-    ),
-  );
+  byId("scenes")
+    .querySelector("ul")
+    .append(
+      ...Object.entries(SCENES).map(([name, label]) =>
+        element(
+          "li",
+          {},
+          element(
+            "button",
+            { type: "button", className: "thumbnail", title: label, onclick: () => addScene(name) },
+            element("img", { src: `/static/scenes/${name}.png`, alt: label }),
+          ),
+        ),
+      ),
+    );
   on(["photos", "photoId"], showStrip);
+  on(["photos", "photoId"], showHint);
   on(["model"], showScenes);
 }

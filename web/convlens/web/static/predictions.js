@@ -1,7 +1,7 @@
 // The classes: bars of the predicted ones, how many are explained, and a search among all of the model's labels.
 
 import { byId, element, replaceChildren } from "./dom.js";
-import { currentPredictions, on, state, update } from "./state.js";
+import { currentPredictions, isWithoutPhoto, on, state, update } from "./state.js";
 
 /** How many classes can be explained side by side. */
 const TOP = [1, 2, 3, 5];
@@ -42,11 +42,25 @@ function showPredictions() {
     const bar = element("span", { className: "fill" });
     bar.style.width = `${100 * share}%`;
     const value = probability !== null ? percent(probability) : logit !== null ? `logit ${logit.toFixed(2)}` : "chosen";
-    return element("li", {}, element("button", {
-      id: `class-${index}`, type: "button", className: "prediction", "aria-pressed": String(isTarget(index, rank)),
-      title: `Explain ${label || nameOf(index)}`, onclick: () => choose(index),
-    }, element("span", { className: "name" }, label || nameOf(index)), element("span", { className: "value" }, value),
-      element("span", { className: "track", "aria-hidden": "true" }, bar)));
+    return element(
+      "li",
+      {},
+      element(
+        "button",
+        {
+          id: `class-${index}`,
+          type: "button",
+          className: "prediction",
+          "aria-pressed": String(isTarget(index, rank)),
+          title: `Explain ${label || nameOf(index)}`,
+          onclick: () => choose(index),
+          disabled: isWithoutPhoto(),
+        },
+        element("span", { className: "name" }, label || nameOf(index)),
+        element("span", { className: "value" }, value),
+        element("span", { className: "track", "aria-hidden": "true" }, bar),
+      ),
+    );
   });
   replaceChildren(byId("predictions"), ...items);
   byId("predictions-hint").hidden = shown.length > 0;
@@ -55,10 +69,22 @@ function showPredictions() {
 function showTop() {
   const most = Math.min(state.model?.classes ?? 0, state.server?.limits.max_targets ?? 1);
   const chosen = state.target.kind === "top" ? state.target.k : 1;
-  const options = TOP.filter((k) => k === 1 || k <= most).map((k) => element("label", {}, element("input", {
-    id: `explain-${k}`, type: "radio", name: "explain", checked: k === chosen, "aria-label": `Explain the best ${k}`,
-    onchange: () => update({ target: k === 1 ? { kind: "predicted" } : { kind: "top", k } }),
-  }), k));
+  const options = TOP.filter((k) => k === 1 || k <= most).map((k) =>
+    element(
+      "label",
+      {},
+      element("input", {
+        id: `explain-${k}`,
+        type: "radio",
+        name: "explain",
+        checked: k === chosen,
+        "aria-label": `Explain the best ${k}`,
+        disabled: isWithoutPhoto(),
+        onchange: () => update({ target: k === 1 ? { kind: "predicted" } : { kind: "top", k } }),
+      }),
+      k,
+    ),
+  );
   replaceChildren(byId("explain"), byId("explain").querySelector("legend"), ...options);
 }
 
@@ -69,9 +95,13 @@ function search() {
   for (let index = 0; text && index < count && matches.length < MAX_MATCHES; index++) {
     if (nameOf(index).toLowerCase().includes(text) || String(index) === text) matches.push(index);
   }
-  const items = matches.map((index) => element("li", {}, element("button", {
-    type: "button", className: "match", onclick: () => pick(index),
-  }, nameOf(index))));
+  const items = matches.map((index) =>
+    element(
+      "li",
+      {},
+      element("button", { type: "button", className: "match", onclick: () => pick(index) }, nameOf(index)),
+    ),
+  );
   if (text && items.length === 0) items.push(element("li", { className: "hint" }, "No class of this model matches."));
   byId("class-matches").replaceChildren(...items);
   return matches;
@@ -92,6 +122,6 @@ export function start() {
     const [first] = search();
     if (first !== undefined) pick(first);
   });
-  on(["predictions", "photoId", "model", "target"], showPredictions);
-  on(["model", "server", "target"], showTop);
+  on(["predictions", "photoId", "photos", "model", "target"], showPredictions);
+  on(["model", "server", "target", "photoId", "photos"], showTop);
 }

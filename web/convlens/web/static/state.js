@@ -20,9 +20,26 @@ import { DEFAULT_LOOK } from "./drawing.js";
  * look: how maps are drawn, see drawing.js.
  */
 export const state = {
-  server: null, models: [], model: null, photos: [], photoId: null, target: { kind: "predicted" }, methods: new Set(),
-  isSigned: false, camLayer: null, layerClick: "cam", view: "map", predictions: new Map(), maps: [], shownKey: null, comparedKey: null,
-  divider: 0.5, jobs: new Map(), wall: null, pending: 0, look: DEFAULT_LOOK,
+  server: null,
+  models: [],
+  model: null,
+  photos: [],
+  photoId: null,
+  target: { kind: "predicted" },
+  methods: new Set(),
+  isSigned: false,
+  camLayer: null,
+  layerClick: "cam",
+  view: "map",
+  predictions: new Map(),
+  maps: [],
+  shownKey: null,
+  comparedKey: null,
+  divider: 0.5,
+  jobs: new Map(),
+  wall: null,
+  pending: 0,
+  look: DEFAULT_LOOK,
 };
 
 const listeners = [];
@@ -50,6 +67,9 @@ function notify() {
 
 /** Return the chosen photo, or null. */
 export const currentPhoto = () => state.photos.find(({ id }) => id === state.photoId) ?? null;
+
+/** Return whether the chosen photo is the image of a job, which the server does not give away. */
+export const isWithoutPhoto = () => currentPhoto() !== null && !currentPhoto().blob;
 
 /** Return the predicted classes of the chosen photo by the chosen model, best first; empty until they are known. */
 export const currentPredictions = () => state.predictions.get(`${state.photoId} ${state.model?.name}`) ?? [];

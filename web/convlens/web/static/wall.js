@@ -24,14 +24,31 @@ function show() {
   byId("wall").hidden = state.view !== "channels";
   if (!wall || state.view !== "channels") return;
   const last = Math.min(wall.first + WALL_CHANNELS, wall.total) - 1;
-  byId("wall-facts").textContent = wall.maps.length === 0 ? "Computing…" : `Channels ${wall.first}–${last} of ${wall.total}`;
+  byId("wall-facts").textContent =
+    wall.maps.length === 0 ? "Computing…" : `Channels ${wall.first}–${last} of ${wall.total}`;
   byId("wall-back").hidden = byId("wall-on").hidden = wall.total <= WALL_CHANNELS;
   byId("wall-back").disabled = wall.first === 0;
   byId("wall-on").disabled = last + 1 >= wall.total;
-  replaceChildren(byId("channels"), ...wall.maps.map((map) => element("li", {}, element("button", {
-    type: "button", className: "thumbnail", "aria-label": map.channel === null ? "All units" : `Channel ${map.channel}`,
-    onclick: () => update({ shownKey: map.key, view: "map" }),
-  }, picture(map), element("span", { className: "hint" }, map.channel ?? "all units")))));
+  replaceChildren(
+    byId("channels"),
+    ...wall.maps.map((map) =>
+      element(
+        "li",
+        {},
+        element(
+          "button",
+          {
+            type: "button",
+            className: "thumbnail",
+            "aria-label": map.channel === null ? "All units" : `Channel ${map.channel}`,
+            onclick: () => update({ shownKey: map.key, view: "map" }),
+          },
+          picture(map),
+          element("span", { className: "hint" }, map.channel ?? "all units"),
+        ),
+      ),
+    ),
+  );
 }
 
 /** Set up this part of the page. */
