@@ -62,10 +62,10 @@ async def fetch_result(
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
-async def watch_job(client: Client, job_id: JobId) -> StreamingResponse:
+async def watch_job(request: Request, client: Client, job_id: JobId) -> StreamingResponse:
     """The job now, and at each change and progress, as server-sent events that end with the job."""
     changes = client.job(job_id).watch(math.inf)
-    first = await anext(changes)
+    first = await while_connected(request, anext(changes))
     return StreamingResponse(events.job_events(first, changes), media_type=events.MEDIA_TYPE)
 
 
