@@ -7,6 +7,12 @@ import importlib.resources
 import pytest
 
 AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+CONTROLS = (
+    "model", "token-open", "theme", "choose-photo1", "class-search", "signed", "method-guided", "compute-occlusion",
+    "compare", "canvas", "divider", "layer-block3_conv1", "opacity", "percentile", "threshold", "kind", "colors",
+    "gray", "download-png", "download-npz", "python", "python-copy",
+)  # fmt: skip
+"""One or more of each part of the page."""
 FOCUSED = """() => {
     const node = document.activeElement;
     const outlines = [node, node.closest("label") ?? node].map((shown) => getComputedStyle(shown).outlineStyle);
@@ -90,10 +96,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(page, photo):
         name, is_outlined = page.tab.evaluate(FOCUSED)
         assert is_outlined or name in {"divider", "files"}, name  # whose focus ring is beside them
         reached.append(name)
-    controls = {"model", "token-open", "theme", "choose-photo1", "class-search", "signed", "method-guided", "compute-occlusion",
-                "compare", "canvas", "divider", "layer-block3_conv1", "opacity", "percentile", "threshold", "kind", "colors",
-                "gray", "download-png", "download-npz", "python", "python-copy"}  # fmt: skip
-    assert controls - set(reached) == set()
+    assert set(CONTROLS) - set(reached) == set()
 
 
 def test_the_theme_is_kept(open_page, url):

@@ -12,7 +12,7 @@ from PIL import Image
 from convlens.client import Client, GradCAM, Saliency
 
 TOLERANCE = 6
-"""Of 255, where colours are steepest: maps come in 256 steps, and matplotlib's colour maps have 52 of their colours here."""
+"""Of 255, where colours are steepest: maps come in 256 steps, and of matplotlib's colours every fifth is here."""
 MEAN_TOLERANCE = 0.6
 """Of 255, over the whole picture."""
 LOOKS = {

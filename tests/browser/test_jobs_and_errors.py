@@ -144,7 +144,9 @@ def test_a_wrong_token_opens_the_token_field_and_the_right_one_is_sent(page, tmp
         page.tab.keyboard.press("Enter")
     assert request.value.headers["authorization"] == "Bearer secret"
     page.wait_for_maps(3)
-    stored = page.tab.evaluate("[Object.values(sessionStorage), Object.values(localStorage), document.cookie, location.href]")
+    stored = page.tab.evaluate(
+        "[Object.values(sessionStorage), Object.values(localStorage), document.cookie, location.href]"
+    )
     assert stored == [["secret"], [], "", page.url + "/"]
     assert "secret" not in page.tab.inner_text("#python")
     assert 'token=os.environ["CONVLENS_TOKEN"]' in page.tab.inner_text("#python")

@@ -93,7 +93,9 @@ def test_from_a_scene_to_pictures_jobs_and_channels(page, client, token_file, tm
     job_id = page.tab.evaluate("location.pathname").removeprefix("/jobs/")
     occlusion = client.job(job_id).result()
     assert_close(page.pixels(), occlusion.overlay("occlusion", photo=photo))
-    np.testing.assert_array_equal(occlusion["occlusion"], client.visualize(photo, [Occlusion()], target="heart")["occlusion"])
+    np.testing.assert_array_equal(
+        occlusion["occlusion"], client.visualize(photo, [Occlusion()], target="heart")["occlusion"]
+    )
     assert page.errors == []
 
 

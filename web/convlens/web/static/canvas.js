@@ -62,7 +62,7 @@ function draw() {
   if (!hasPicture || isWall) return;
   const canvas = byId("canvas");
   if (shown || photo.pixels) drawPicture(photo.pixels, canvas);
-  byId("frame").style.setProperty("--ratio", canvas.width / canvas.height);
+  byId("view").style.setProperty("--ratio", canvas.width / canvas.height);
   byId("picture").classList.toggle("wide", canvas.width > 1.25 * canvas.height);
   canvas.setAttribute("aria-label", shown ? `${titleOf(shown)} ${classOf(shown)} over ${photo.name}` : photo.name);
   showDivider(shown);
