@@ -35,8 +35,8 @@ def violations(axe_source):
         page.drawn()
         page.tab.evaluate(axe_source)
         options = {"runOnly": AXE_RULES}
-        found = page.tab.evaluate("async (options) => (await axe.run(document, options)).violations", options)
-        return {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found}
+        objections = page.tab.evaluate("async (options) => (await axe.run(document, options)).violations", options)
+        return {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in objections}
 
     return find
 

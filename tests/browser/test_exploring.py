@@ -1,4 +1,4 @@
-"""The explore page: photos, classes, methods, layers and models, and what each asks of the server."""
+"""The explore page: photos, classes, methods, layers and models, and what each requests."""
 
 from __future__ import annotations
 
