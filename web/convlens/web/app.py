@@ -25,6 +25,8 @@ VERSION: Final = metadata.version("convlens-client")
 
 def create_app(settings: WebSettings) -> FastAPI:
     """Return the application of a gateway. InvalidArgument for a server's address that is none, or certificates."""
+    if settings.tls:
+        settings.tls.credentials()  # or each request would fail
     client = AsyncClient(settings.server, tls=settings.tls, connect_timeout=settings.connect_timeout)
     gateway = Gateway(client, settings.server, ByteBudget(max(MAX_HELD_BYTES, 2 * settings.max_body_bytes)))
 

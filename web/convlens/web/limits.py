@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,7 +20,13 @@ from convlens.web.settings import (
     SEND_SECONDS,
 )
 
+log = logging.getLogger(__name__)
+
 RETRY_AFTER: Final = 1.0
+
+
+class SlowReader(Exception):
+    """A client does not read its response."""
 
 
 class ByteBudget:
@@ -122,25 +129,31 @@ class Limits:
         except Problem as problem:
             await problem.response()(scope, receive, send)
         else:
-            await self._app(scope, body.receive, _in_chunks(send))
+            try:
+                await self._app(scope, body.receive, _in_chunks(send))
+            except SlowReader:
+                log.warning("a client did not read its response within %g s and is disconnected", SEND_SECONDS)
         finally:
             body.release()
             self._running -= 1
 
 
 def _in_chunks(send: Send) -> Send:
-    """Return a `send` that passes bodies on in chunks, each of which may wait SEND_SECONDS for a slow reader."""
+    """Return a `send` that passes bodies on in chunks. It raises SlowReader if one waits longer than SEND_SECONDS."""
+
+    async def send_in_time(message: Message) -> None:
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+        except TimeoutError:
+            raise SlowReader from None
 
     async def send_chunks(message: Message) -> None:
         body = message.get("body", b"")
-        async with asyncio.timeout(SEND_SECONDS) as limit:
-            for start in range(0, len(body) - CHUNK_BYTES, CHUNK_BYTES):
-                chunk = body[start : start + CHUNK_BYTES]
-                await send({"type": message["type"], "body": chunk, "more_body": True})
-                limit.reschedule(asyncio.get_running_loop().time() + SEND_SECONDS)
-            if body:
-                last = (len(body) - 1) // CHUNK_BYTES * CHUNK_BYTES
-                message = {**message, "body": body[last:]}
-            await send(message)
+        *starts, last = range(0, max(len(body), 1), CHUNK_BYTES)
+        for start in starts:
+            chunk = body[start : start + CHUNK_BYTES]
+            await send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send_in_time({**message, "body": body[last:]} if starts else message)
 
     return send_chunks
