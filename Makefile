@@ -76,6 +76,7 @@ audit: .venv-audit/installed ## look up known vulnerabilities of the versions in
 
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/explore_picture.py
 
 proto: .venv-proto/installed ## generate the stubs from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
 	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)

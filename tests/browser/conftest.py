@@ -10,7 +10,7 @@ from gateways import gateway
 
 from convlens.client.testing import serve, vgg16
 
-LABELS = tuple(f"class_{n}" for n in range(998)) + ("golden retriever", "tabby cat")
+LABELS = (*(f"class_{n}" for n in range(998)), "golden retriever", "tabby cat")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def url(target):
 
 @pytest.fixture
 def open_page(browser):
-    """A function that opens the page in a new context. In the end no page may have had an error that no test expects."""
+    """A function that opens the page in a new context. A page with an error that no test removed fails the test."""
     with contextlib.ExitStack() as stack:
         pages = []
 

@@ -1,4 +1,4 @@
-"""The explore page: photos, classes, methods, layers and models, and what each asks of the server."""
+"""The explore page: photos, classes, methods, layers and models, and what each requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_dropped_photo_and_a_pasted_one_are_explained(page, photo):
     drop = page.tab.evaluate_handle(DROP, ["dropped.png", content])
     page.tab.dispatch_event("body", "drop", {"dataTransfer": drop})
     page.wait_for_maps(3)
-    assert [title for title, _ in page.titles()] == ["Grad-CAM", "Saliency", "Guided backpropagation"]
+    assert [title for title, _ in page.titles()] == ["Grad-CAM", "Saliency", "Guided backprop"]
     page.tab.evaluate(f"""([name, data]) => {{
         const clipboardData = ({DROP})([name, data]);
         window.dispatchEvent(new ClipboardEvent("paste", {{ clipboardData }}));

@@ -46,7 +46,8 @@ class ExplorePage:
     def wait_for_maps(self, count=1):
         """Wait until there are `count` small maps or more, and nothing is under way."""
         self.tab.wait_for_function(
-            "count => document.querySelectorAll('#maps canvas').length >= count && document.querySelector('#pending').hidden",
+            """count => document.querySelectorAll("#maps canvas").length >= count
+                && document.querySelector("#pending").hidden""",
             arg=count,
         )
 

@@ -62,7 +62,7 @@ function draw() {
   if (!hasPicture || isWall) return;
   const canvas = byId("canvas");
   if (shown || photo.pixels) drawPicture(photo.pixels, canvas);
-  byId("frame").style.setProperty("--ratio", canvas.width / canvas.height);
+  byId("view").style.setProperty("--ratio", canvas.width / canvas.height);
   byId("picture").classList.toggle("wide", canvas.width > 1.25 * canvas.height);
   canvas.setAttribute("aria-label", shown ? `${titleOf(shown)} ${classOf(shown)} over ${photo.name}` : photo.name);
   showDivider(shown);
@@ -91,8 +91,9 @@ export function captionOf(map) {
 }
 
 function showRange(shown) {
-  byId("range").hidden = !shown;
-  if (!shown) return;
+  const hasColors = shown && state.look.kind !== "masked";
+  byId("range").hidden = !hasColors;
+  if (!hasColors) return;
   const heat = toHeat(shown, state.look);
   const isAlone = !currentPhoto().pixels || state.look.kind === "alone";
   const table = colorTable(state.look.colors, heat.isDiverging, isAlone);
@@ -140,6 +141,14 @@ function moveProbe(x, y) {
   showProbe();
 }
 
+/** Mark the place that is read, since the keyboard has no pointer on the screen. */
+function showMarker() {
+  const { width, height } = byId("canvas");
+  byId("marker").hidden = false;
+  byId("marker").style.left = `${(100 * (probe.x + 0.5)) / width}%`;
+  byId("marker").style.top = `${(100 * (probe.y + 0.5)) / height}%`;
+}
+
 function listenForPointer() {
   const canvas = byId("canvas");
   const divide = (event) => {
@@ -170,7 +179,9 @@ function listenForKeys() {
     const from = probe ?? { x: canvas.width / 2, y: canvas.height / 2 };
     byId("readout").setAttribute("aria-live", "polite");
     moveProbe(from.x + dx * step, from.y + dy * step);
+    showMarker();
   });
+  byId("canvas").addEventListener("blur", () => (byId("marker").hidden = true));
   byId("divider").addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: -0.02, ArrowDown: -0.02, ArrowRight: 0.02, ArrowUp: 0.02, PageDown: -0.1, PageUp: 0.1 };
     const ends = { Home: 0, End: 1 };

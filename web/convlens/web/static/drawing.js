@@ -52,18 +52,21 @@ export function enlarged({ height, width }) {
   return { height: height * factor, width: width * factor };
 }
 
-const resized = new WeakMap();
+/** Resized maps, the last used last: sliders need only colours anew. */
+const resized = [];
+/** Numbers in all of them together. */
+const MAX_RESIZED = 24e6;
 
-/** Return the values of a map at a size. Kept with the map, by sign, so that sliders need only colours anew. */
+/** Return the values of a map at a size. */
 function valuesAt(map, heat, look, height, width) {
   const key = `${look.sign} ${height}×${width}`;
-  const sizes = resized.get(map) ?? new Map();
-  resized.set(map, sizes);
-  if (!sizes.has(key)) {
-    if (sizes.size > 3) sizes.clear();
-    sizes.set(key, resize(heat.values, heat.height, heat.width, height, width));
-  }
-  return sizes.get(key);
+  const at = resized.findIndex((entry) => entry.map === map && entry.key === key);
+  const [entry] = at >= 0 ? resized.splice(at, 1) : [];
+  const values = entry?.values ?? resize(heat.values, heat.height, heat.width, height, width);
+  resized.push({ map, key, values });
+  let total = resized.reduce((sum, { values: { length } }) => sum + length, 0);
+  while (total > MAX_RESIZED && resized.length > 1) total -= resized.shift().values.length;
+  return values;
 }
 
 /**

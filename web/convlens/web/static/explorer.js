@@ -132,12 +132,12 @@ export async function startJob(method) {
   if (job) await follow(job, key, (result) => addResult(result, { ...place, jobId: job.id }));
 }
 
-/** Follow a job to its end, and give its result to `take`. */
-async function follow(job, key, take) {
+/** Follow a job to its end, and call `onResult` with its result. */
+async function follow(job, key, onResult) {
   setJob(key, job);
   try {
     const ended = await lastState(job, key);
-    if (ended.state === "succeeded") take(await api.result(job.id));
+    if (ended.state === "succeeded") onResult(await api.result(job.id));
     else if (ended.state === "cancelled") say("The job is cancelled.");
     else showError(new api.ApiError({ detail: ended.error?.message ?? `The job has ${ended.state}.`, ...ended.error }));
   } catch (error) {
@@ -196,7 +196,7 @@ export async function showWall(layer, first = 0) {
   const count = isDense ? 0 : Math.min(WALL_CHANNELS, shape.at(-1) - first);
   const channels = Array.from({ length: count }, (_, i) => first + i);
   update({ view: "channels", wall: { layer, first, total: isDense ? 1 : shape.at(-1), maps: [] } });
-  const wanted = state.wall;
+  const requested = state.wall;
   const model = state.model.name;
   await underWay(async () => {
     const visualization = { type: "activations", layers: [layer], ...(!isDense && { channels }) };
@@ -211,6 +211,6 @@ export async function showWall(layer, first = 0) {
       array: result.arrays[0].name,
       key: `${photo.id} ${model} ${layer} channel ${map.channel}`,
     }));
-    if (state.wall === wanted) update({ wall: { ...wanted, maps } });
+    if (state.wall === requested) update({ wall: { ...requested, maps } });
   });
 }

@@ -67,6 +67,13 @@ function showModels() {
   byId("model-facts").textContent = notes.join(" · ");
 }
 
+/** Show that something is under way, and how far the newest job is. */
+function showPending() {
+  const job = [...state.jobs.values()].at(-1);
+  byId("pending").hidden = state.pending === 0 && !job;
+  byId("pending-text").textContent = job ? `Job at ${Math.round(100 * job.progress)}%` : "Computing…";
+}
+
 /** Let the address bar follow: the job of the map that is shown, else the job under way. */
 function followAddress() {
   const id = mapByKey(state.shownKey)?.jobId ?? [...state.jobs.values()].at(-1)?.id;
@@ -74,7 +81,7 @@ function followAddress() {
   if (path !== location.pathname) history.replaceState(null, "", path);
 }
 
-function askForToken(error = null) {
+function openTokenDialog(error = null) {
   if (error) byId("token-why").textContent = error.message;
   byId("token").value = api.token();
   if (!byId("token-dialog").open) byId("token-dialog").showModal();
@@ -91,12 +98,12 @@ function start() {
   for (const part of [photos, predictions, methodList, canvas, mapStrip, layers, wall, look, downloads]) part.start();
   on(["models", "model"], showModels);
   on(["shownKey", "jobs", "maps"], followAddress);
-  on(["pending"], () => (byId("pending").hidden = state.pending === 0));
+  on(["pending", "jobs"], showPending);
   on(["photoId", "model", "target", "methods", "camLayer", "isSigned"], refresh);
   byId("model").addEventListener("change", (event) => chooseModel(event.target.value));
-  byId("token-open").addEventListener("click", () => askForToken());
+  byId("token-open").addEventListener("click", () => openTokenDialog());
   byId("token-dialog").addEventListener("close", useToken);
-  whenUnauthorized(askForToken);
+  whenUnauthorized(openTokenDialog);
   connect();
 }
 

@@ -58,6 +58,7 @@ function showStrip() {
       ),
     ),
   );
+  byId("maps").classList.toggle("thirds", state.target.kind === "top" && state.target.k === 3);
   replaceChildren(byId("maps"), ...items);
 }
 

@@ -13,7 +13,7 @@ export const METHODS = [
   cam("hires_cam", "HiResCAM", "Regions, exact cell by cell"),
   cam("layer_cam", "Layer-CAM", "Regions, finer in early layers"),
   saliency("vanilla", "Saliency", "Pixels that change the score most"),
-  saliency("guided", "Guided backpropagation", "Edges that excite the network"),
+  saliency("guided", "Guided backprop", "Edges that excite the network"),
   saliency("guided_grad_cam", "Guided Grad-CAM", "Those edges, within the regions"),
   saliency("gradient_x_input", "Gradient × input", "What each pixel contributes"),
   saliency("deconvnet", "Deconvnet", "Edges, by an older rule"),

@@ -5,7 +5,7 @@ import { showError } from "./messages.js";
 import { currentPhoto, isWithoutPhoto, on, state, update } from "./state.js";
 
 /** Pixels of the picture on the page; larger photos are drawn smaller, and at their own size when downloaded. */
-const MAX_PIXELS = 6e6;
+const MAX_PIXELS = 3e6;
 const SCENES = { "star-and-disc": "A star and a disc", arrow: "An arrow", ring: "A ring", cross: "A cross" };
 
 let lastId = 0;
@@ -137,15 +137,15 @@ function listenForDrops() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     drop.hidden = true;
-    take(event.dataTransfer.files);
+    acceptFiles(event.dataTransfer.files);
   });
   addEventListener("paste", (event) => {
-    if (event.clipboardData.files.length > 0) take(event.clipboardData.files);
+    if (event.clipboardData.files.length > 0) acceptFiles(event.clipboardData.files);
   });
 }
 
-/** Take files: as the photo of a job that lacks it, else as new photos. */
-function take(files) {
+/** Accept files: as the photo of a job that lacks it, else as new photos. */
+function acceptFiles(files) {
   if (isWithoutPhoto() && files.length === 1) attachPhoto(currentPhoto().id, files[0]);
   else addPhotos(files);
 }
@@ -153,7 +153,7 @@ function take(files) {
 /** Set up this part of the page. */
 export function start() {
   byId("files").addEventListener("change", (event) => {
-    take(event.target.files);
+    acceptFiles(event.target.files);
     event.target.value = "";
   });
   listenForDrops();

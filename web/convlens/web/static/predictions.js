@@ -78,7 +78,7 @@ function showTop() {
         type: "radio",
         name: "explain",
         checked: k === chosen,
-        "aria-label": `Explain the best ${k}`,
+        "aria-label": `Explain top ${k}`,
         disabled: isWithoutPhoto(),
         onchange: () => update({ target: k === 1 ? { kind: "predicted" } : { kind: "top", k } }),
       }),
