@@ -29,8 +29,8 @@ def test_the_commands_of_the_page_work_one_after_another(http, tmp_path):
         shell = f"{text} --silent --show-error --fail-with-body"
         done = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        if found := re.match(rb'\{"id":"(\w+)"', done.stdout):
-            job = found[1].decode()
+        if match := re.match(rb'\{"id":"(\w+)"', done.stdout):
+            job = match[1].decode()
     assert job
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "arrays.npz").read_bytes().startswith(b"PK")
