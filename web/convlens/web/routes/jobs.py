@@ -56,8 +56,10 @@ async def fetch_result(
 ) -> Response:  # fmt: skip
     """The result of a job, once it has ended: by `Accept` as of visualize. A picture shows the map alone."""
     media_type = results.accepted_media_type(request)
-    result = await while_connected(request, client.job(job_id).result())
-    with gateway_of(request).budget.holding(results.result_bytes(result)):
+    job = client.job(job_id)
+    status = await while_connected(request, job.wait())
+    with gateway_of(request).budget.holding(results.COPIES * status.result_bytes):
+        result = await while_connected(request, job.result())
         return await asyncio.to_thread(results.respond, result, media_type, picture)
 
 
