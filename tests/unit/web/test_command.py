@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,6 +64,14 @@ def test_flags_may_be_variables(target):
     with running(**variables) as (_, url):
         for host, status in (("a.example", 200), ("b.example", 200), ("c.example", 403)):
             assert httpx.get(f"{url}/v1/server", headers={"Host": host}).status_code == status
+
+
+def test_the_server_may_be_given_before_the_subcommand_as_for_all_others(target):
+    command = [Path(sys.executable).with_name("convlens"), "--server", target, "web", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as web:
+        url = f"http://{web.stdout.readline().split()[-1]}"
+        assert httpx.get(f"{url}/v1/server").json()["address"] == target
+        web.terminate()
 
 
 def test_it_listens_on_ipv6_too(target):

@@ -23,7 +23,9 @@ SCHEMAS = DOCUMENT["components"]["schemas"]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-OPERATIONS = {found.ok().label: found.ok() for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()}
+OPERATIONS = {
+    operation.ok().label: operation.ok() for operation in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()
+}
 
 
 @pytest.mark.parametrize("label", OPERATIONS)

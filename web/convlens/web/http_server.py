@@ -23,8 +23,8 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to serve a connection."""
         super().connection_made(transport)
-        self._waiting_since: Any = None
-        """The last request at the previous look, if the next one was waited for; None before the first."""
+        self._previous: Any = None
+        """The last request at the previous check, if it had been answered; None before the first request."""
         self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_waiting)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -35,12 +35,12 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def _end_if_waiting(self) -> None:
-        """Close a connection on which no request was complete since the previous look."""
+        """Close a connection on which no request was complete since the previous check."""
         is_waiting = self.cycle is None or self.cycle.response_complete
-        if self.transport.is_closing() or (is_waiting and self.cycle is self._waiting_since):
+        if self.transport.is_closing() or (is_waiting and self.cycle is self._previous):
             self.transport.abort()
             return
-        self._waiting_since = self.cycle if is_waiting else self
+        self._previous = self.cycle if is_waiting else self
         self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_waiting)
 
 

@@ -35,7 +35,7 @@ class ByteBudget:
     def __init__(self, total: int) -> None:
         self._remaining = total
 
-    def take(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Reserve bytes. Raises Problem 503 if there are not as many left."""
         if count > self._remaining:
             raise Problem(
@@ -43,18 +43,18 @@ class ByteBudget:
             )
         self._remaining -= count
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Return bytes that were reserved."""
         self._remaining += count
 
     @contextmanager
     def holding(self, count: int) -> Iterator[None]:
         """Reserve bytes for the duration of a `with`."""
-        self.take(count)
+        self.reserve(count)
         try:
             yield
         finally:
-            self.give_back(count)
+            self.release(count)
 
 
 class Body:
@@ -92,7 +92,7 @@ class Body:
 
     def release(self) -> None:
         """Return the bytes that were reserved."""
-        self._budget.give_back(self._reserved)
+        self._budget.release(self._reserved)
         self._reserved = 0
 
     def _reserve(self, count: int) -> None:
@@ -100,7 +100,7 @@ class Body:
             message = f"the request has more bytes than the {self._limit} allowed; send fewer or smaller images"
             raise Problem(413, "REQUEST_TOO_LARGE", message)
         if count > self._reserved:
-            self._budget.take(count - self._reserved)
+            self._budget.reserve(count - self._reserved)
             self._reserved = count
 
 

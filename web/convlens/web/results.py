@@ -23,6 +23,8 @@ JSON: Final = "application/json"
 NPZ: Final = "application/x-npz"
 PNG: Final = "image/png"
 MEDIA_TYPES: Final = (JSON, NPZ, PNG)
+COPIES: Final = 3
+"""How many times the bytes of a result are held at once, at most: as arrays, as text, and as a response."""
 
 
 class Picture(BaseModel):
@@ -118,8 +120,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def result_bytes(result: Result) -> int:
-    """Return the bytes that a result takes as arrays and, at most, as a response."""
-    return 3 * sum(array.nbytes for array in result.values())

@@ -56,16 +56,18 @@ async def fetch_result(
 ) -> Response:  # fmt: skip
     """The result of a job, once it has ended: by `Accept` as of visualize. A picture shows the map alone."""
     media_type = results.accepted_media_type(request)
-    result = await while_connected(request, client.job(job_id).result())
-    with gateway_of(request).budget.holding(results.result_bytes(result)):
+    job = client.job(job_id)
+    status = await while_connected(request, job.wait())
+    with gateway_of(request).budget.holding(results.COPIES * status.result_bytes):
+        result = await while_connected(request, job.result())
         return await asyncio.to_thread(results.respond, result, media_type, picture)
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
-async def watch_job(client: Client, job_id: JobId) -> StreamingResponse:
+async def watch_job(request: Request, client: Client, job_id: JobId) -> StreamingResponse:
     """The job now, and at each change and progress, as server-sent events that end with the job."""
     changes = client.job(job_id).watch(math.inf)
-    first = await anext(changes)
+    first = await while_connected(request, anext(changes))
     return StreamingResponse(events.job_events(first, changes), media_type=events.MEDIA_TYPE)
 
 
