@@ -64,5 +64,6 @@ def test_every_operation_says_how_it_fails_and_what_it_does():
     assert len(operations) == 11
     for operation in operations:
         assert operation["description"]
+        assert all(parameter.get("description") for parameter in operation.get("parameters", []))
         assert {"4XX", "5XX"} <= operation["responses"].keys()
     assert not {"ValidationError", "HTTPValidationError"} & SCHEMAS.keys()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import grpc
 import pytest
 from gateways import gateway, png
+from token_reader import token_reader
 
 from convlens import client as sdk
 from convlens.client.testing import serve
@@ -85,23 +83,8 @@ def test_what_does_not_exist_is_a_problem_too(http, method, path, status, reason
     assert response.headers["content-type"] == "application/problem+json"
 
 
-class TokenReader(grpc.GenericRpcHandler):
-    """Refuses every call with the token that it brings."""
-
-    def service(self, handler_call_details):
-        metadata = dict(handler_call_details.invocation_metadata)
-
-        def refuse(_request, context):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"token: {metadata.get('authorization')}")
-
-        return grpc.unary_unary_rpc_method_handler(refuse)
-
-
 def test_each_request_calls_with_its_own_token():
-    server = grpc.server(ThreadPoolExecutor(4), [TokenReader()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with gateway(f"127.0.0.1:{port}") as http:
+    with token_reader() as target, gateway(target) as http:
         for token in ("one", "two", None):
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             response = http.get("/v1/server", headers=headers)
@@ -110,4 +93,3 @@ def test_each_request_calls_with_its_own_token():
             assert response.json()["detail"] == f"token: {headers.get('Authorization')}"
         for refused, status in (("Basic YQ==", 401), ("Bearer a b", 400)):
             assert http.get("/v1/server", headers={"Authorization": refused}).status_code == status
-    server.stop(None)

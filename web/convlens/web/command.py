@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from convlens.client.timeouts import DEFAULT_CONNECT_TIMEOUT
 from convlens.web.settings import DEFAULT_MAX_BODY_BYTES, DEFAULT_PORT, WebSettings
 
 NAME: Final = "convlens web"
+LOG_FORMAT: Final = "time=%(asctime)s.%(msecs)03d level=%(levelname)s logger=%(name)s %(message)s"
 SERVER_PANEL: Final = "The server called"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -79,6 +81,8 @@ def serve(
     Prints `ready: http HOST:PORT` to stdout once it serves. Callers bring their own tokens, as `Authorization: Bearer`.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is its sender's to know
     from convlens.web.http_server import HttpServer
 
     settings = WebSettings(

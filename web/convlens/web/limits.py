@@ -12,13 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convlens.web.problems import Problem
-from convlens.web.settings import (
-    BODY_SECONDS,
-    CHUNK_BYTES,
-    IDLE_SECONDS,
-    MAX_REQUESTS,
-    SEND_SECONDS,
-)
+from convlens.web.settings import BODY_SECONDS, CHUNK_BYTES, IDLE_SECONDS, MAX_REQUESTS, SEND_SECONDS
 
 log = logging.getLogger(__name__)
 

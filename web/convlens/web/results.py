@@ -35,12 +35,12 @@ class Picture(BaseModel):
     array: str = Query("", description="name of the array; by default the first")
     target: int = Query(0, description="position on the target axis, if there is one")
     kind: Kind = Query("blended_heat_map", description="the map over the photo, or alone, or the photo by the map")
-    opacity: float = Query(0.75, ge=0, le=1)
+    opacity: float = Query(0.75, ge=0, le=1, description="of the strongest parts of a blended heat map")
     percentile: float = Query(99.5, gt=0, le=100, description="magnitudes above are clipped")
-    sign: Sign = Query("both", description="of signed maps")
+    sign: Sign = Query("both", description="of signed maps: which values are drawn")
     cmap: str | None = Query(None, description="colour map of matplotlib")
-    scale: Scale = Query("panel")
-    background: Background = Query("color")
+    scale: Scale = Query("panel", description="the range of the colours: the map's own, or that of all its targets")
+    background: Background = Query("color", description="the photo under the map")
 
 
 PictureOptions = Annotated[Picture, Query()]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 
 from convlens.client import ModelCard
 from convlens.client.json_values import to_json_value
@@ -29,7 +29,7 @@ async def list_models(client: Client) -> Any:
 
 
 @router.get("/models/{name}", responses=returns("ModelCard"))
-async def show_model(client: Client, name: str) -> Any:
+async def show_model(client: Client, name: Annotated[str, Path(description="the model's name")]) -> Any:
     """A model: its input, labels, layers and methods."""
     return _to_json(await client.model(name))
 
