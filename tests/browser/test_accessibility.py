@@ -41,9 +41,9 @@ def violations(axe_source):
     return find
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_core_finds_no_violation(open_page, url, photo, violations, theme):
-    page = open_page(url, color_scheme=theme)
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("dark", 400)])
+def test_axe_core_finds_no_violation(open_page, url, photo, violations, theme, width):
+    page = open_page(url, color_scheme=theme, width=width)
     assert page.tab.get_attribute("html", "data-theme") == theme
     assert violations(page) == {}
     page.add(photo)

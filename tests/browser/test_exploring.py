@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 from explore_page import photo_file
+from gateways import gateway
+from processes import until
+
+from convlens.client import Client, JobState
+from convlens.client.testing import serve, vgg16
 
 DROP = """([name, data]) => {
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -143,14 +149,25 @@ def test_maps_of_two_models_can_be_compared(explored, fake):
     assert any(text.startswith("Grad-CAM") and text.endswith("birds") for text in earlier)
 
 
-def test_a_request_that_is_no_longer_needed_is_cancelled(page, tmp_path, fake):
+def test_a_request_that_is_no_longer_needed_is_cancelled(page, tmp_path, fake, target):
     fake.delay = 3600
     try:
-        page.tab.set_input_files("#files", str(photo_file(tmp_path, seed=7)))
-        page.tab.wait_for_selector("#pending:not([hidden])")
-        fake.delay = 0
-        with page.tab.expect_event("requestfailed", lambda request: request.url.endswith("/v1/visualize")):
+        with page.tab.expect_request("**/v1/visualize"):
+            page.tab.set_input_files("#files", str(photo_file(tmp_path, seed=7)))
+        with Client(target) as client:
+            (job_id,) = until(lambda: [job.id for job in client.jobs() if not job.state.is_final])
+            fake.delay = 0
             page.tab.check("#method-layer_cam")
-        page.wait_for_maps(4)
+            page.wait_for_maps(4)
+            assert until(lambda: client.job(job_id).status().state == JobState.CANCELLED)
     finally:
         fake.delay = 0
+
+
+def test_methods_that_a_model_cannot_have_are_listed_with_the_reason(open_page):
+    reason = "a taped step contains a ReLU"
+    card = replace(vgg16(), methods=("vanilla", "grad_cam"), unavailable_methods={"guided": reason})
+    with serve([card]) as target, gateway(target) as http:
+        page = open_page(str(http.base_url).rstrip("/"))
+        assert page.tab.inner_text("#unavailable").split("\n") == ["Guided backprop", reason]
+        assert page.tab.locator("#methods input").count() == 2

@@ -28,9 +28,8 @@ def explored(page, photo):
 
 def job_id_of(page):
     """The job of the address bar."""
-    path = page.tab.evaluate("location.pathname")
-    assert path.startswith("/jobs/")
-    return path.removeprefix("/jobs/")
+    page.tab.wait_for_url("**/jobs/*")
+    return page.tab.url.rpartition("/")[2]
 
 
 def test_a_method_of_many_passes_is_a_job_whose_result_is_shown(explored, target):

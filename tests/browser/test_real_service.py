@@ -90,7 +90,7 @@ def test_from_a_scene_to_pictures_jobs_and_channels(page, client, token_file, tm
 
     page.tab.click("#compute-occlusion")
     page.wait_for_text("#picture-title", "Occlusion")
-    job_id = page.tab.evaluate("location.pathname").removeprefix("/jobs/")
+    job_id = page.tab.url.rpartition("/")[2]
     occlusion = client.job(job_id).result()
     assert_close(page.pixels(), occlusion.overlay("occlusion", photo=photo))
     np.testing.assert_array_equal(
@@ -107,8 +107,8 @@ def test_a_real_job_is_cancelled(page, client, token_file, tmp_path):
     page.tab.wait_for_selector("#layers button")
     page.add(photo)
     page.tab.click("#compute-integrated_gradients")
-    page.tab.wait_for_selector("#jobs progress")
-    job = client.job(page.tab.evaluate("location.pathname").removeprefix("/jobs/"))
+    page.tab.wait_for_url("**/jobs/*")
+    job = client.job(page.tab.url.rpartition("/")[2])
     page.tab.click("[aria-label='Cancel Integrated gradients']")
     page.tab.wait_for_selector("#jobs progress", state="detached")
     assert job.status().state == JobState.CANCELLED

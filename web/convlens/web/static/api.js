@@ -55,7 +55,7 @@ export const models = () => json("/v1/models");
 export const model = (name) => json(`/v1/models/${encodeURIComponent(name)}`);
 
 /** Compute maps of one photo; an aborted `signal` cancels the computation. Returns the result as JSON. */
-export const visualize = (photo, request, signal) =>
+export const visualize = (photo, request, signal = null) =>
   json("/v1/visualize", { method: "POST", body: form(photo, request), signal });
 
 /** Compute maps of one photo and return all arrays as the bytes of an NPZ file. */

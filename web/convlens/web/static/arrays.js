@@ -69,7 +69,7 @@ export function channelsOf(array, channels) {
     padded.set(values);
     return [{ channel: null, values: padded, height: padded.length / width, width, isSigned: array.signed }];
   }
-  const [, height, width] = array.shape;
+  const [, height, width] = array.shape.length === 4 ? array.shape : [1, array.shape[1], 1]; // positions in a row
   return channels.map((channel, at) => {
     const plane = new Float32Array(height * width);
     for (let i = 0; i < plane.length; i++) plane[i] = values[i * channels.length + at];

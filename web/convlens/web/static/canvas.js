@@ -195,5 +195,9 @@ function listenForKeys() {
 export function start() {
   listenForPointer();
   listenForKeys();
+  on(["photoId"], () => {
+    probe = null;
+    byId("readout").textContent = "Point at the picture to read values.";
+  });
   on(["photos", "photoId", "maps", "shownKey", "comparedKey", "divider", "look", "view", "wall", "model"], schedule);
 }

@@ -53,13 +53,12 @@ export async function refresh() {
     visualizations.push({ type: "saliency" }); // for the predictions that come with any map
   }
   running = new AbortController();
-  const model = state.model.name;
+  const { signal } = running;
+  const place = { photoId: photo.id, model: state.model.name, target: targetKey(state.target) };
   await underWay(async () => {
-    const key = targetKey(state.target);
-    const result = await api.visualize(photo, requestFor(visualizations), running.signal);
-    addResult(result, { photoId: photo.id, model, target: key });
+    addResult(await api.visualize(photo, requestFor(visualizations), signal), place);
     clearError();
-  }, running.signal);
+  }, signal);
 }
 
 /** Return the request for visualizations of the chosen photo. */
@@ -128,8 +127,10 @@ export async function startJob(method) {
   const visualizations = [visualizationOf(method, state.camLayer, state.isSigned)];
   // float32: the result at the job's address is what its NPZ file has, too
   const request = { ...requestFor(visualizations, "float32"), timeout: JOB_TIMEOUT };
+  setJob(key, { id: null, state: "queued", progress: 0 });
   const job = await underWay(() => api.submit(photo, request));
-  if (job) await follow(job, key, (result) => addResult(result, { ...place, jobId: job.id }));
+  if (!job) setJob(key, null);
+  else await follow(job, key, (result) => addResult(result, { ...place, jobId: job.id }));
 }
 
 /** Follow a job to its end, and call `onResult` with its result. */
@@ -166,7 +167,7 @@ function setJob(key, job) {
 
 export const cancelJob = (job) => underWay(() => api.cancel(job.id));
 
-/** Show a job by its id: its progress, then its maps, without the photo, which the server does not give away. */
+/** Show a job by its id: its progress, then its maps, without the photo, which a result does not contain. */
 export async function openJob(id) {
   await underWay(async () => {
     const job = await api.job(id);
@@ -198,9 +199,9 @@ export async function showWall(layer, first = 0) {
   update({ view: "channels", wall: { layer, first, total: isDense ? 1 : shape.at(-1), maps: [] } });
   const requested = state.wall;
   const model = state.model.name;
-  await underWay(async () => {
+  const isDone = await underWay(async () => {
     const visualization = { type: "activations", layers: [layer], ...(!isDense && { channels }) };
-    const result = await api.visualize(photo, { ...requestFor([visualization]), target: null, predictions: 0 }, null);
+    const result = await api.visualize(photo, { ...requestFor([visualization]), target: null, predictions: 0 });
     const maps = channelsOf(result.arrays[0], channels).map((map) => ({
       ...map,
       layer,
@@ -212,5 +213,7 @@ export async function showWall(layer, first = 0) {
       key: `${photo.id} ${model} ${layer} channel ${map.channel}`,
     }));
     if (state.wall === requested) update({ wall: { ...requested, maps } });
+    return true;
   });
+  if (!isDone && state.wall === requested) update({ view: "map", wall: null });
 }

@@ -2,7 +2,7 @@
 
 import { byId, element, replaceChildren } from "./dom.js";
 import { cancelJob, isFinal, keyStart, startJob } from "./explorer.js";
-import { costOf, isSinglePass, methodsOf } from "./methods.js";
+import { costOf, isSinglePass, methodsOf, unavailableMethodsOf } from "./methods.js";
 import { currentPhoto, isWithoutPhoto, on, state, update } from "./state.js";
 
 const lines = (title, hint) =>
@@ -68,7 +68,7 @@ function progressOf(job, method) {
         id: `compute-${method.id}`,
         type: "button",
         className: "quiet",
-        disabled: isFinal(job),
+        disabled: isFinal(job) || job.id === null,
         "aria-label": `Cancel ${method.title}`,
         onclick: () => cancelJob(job),
       },
@@ -77,12 +77,17 @@ function progressOf(job, method) {
   ];
 }
 
+const unavailable = (method) => element("li", { className: "unavailable" }, lines(method.title, method.reason));
+
 function show() {
   if (!state.model) return;
   byId("signed").disabled = isWithoutPhoto();
   const methods = methodsOf(state.model);
   replaceChildren(byId("methods"), ...methods.filter(isSinglePass).map(singlePass));
   replaceChildren(byId("jobs"), ...methods.filter((method) => !isSinglePass(method)).map(manyPasses));
+  const others = unavailableMethodsOf(state.model);
+  byId("unavailable-title").hidden = others.length === 0;
+  replaceChildren(byId("unavailable"), ...others.map(unavailable));
 }
 
 /** Set up this part of the page. */

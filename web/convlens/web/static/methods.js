@@ -35,6 +35,13 @@ const NEVER_SIGNED = new Set(["smooth_grad_squared", "var_grad", "xrai", "score_
 export const methodById = (id) => METHODS.find((method) => method.id === id) ?? null;
 export const isSinglePass = (method) => method.passes === 1;
 
+/** Return the methods that a model cannot have, with the reason. */
+export const unavailableMethodsOf = (model) =>
+  METHODS.filter(({ id }) => id in model.unavailable_methods).map((method) => ({
+    ...method,
+    reason: model.unavailable_methods[method.id],
+  }));
+
 /** Return the methods that a model has, in the order of METHODS. */
 export const methodsOf = (model) => METHODS.filter(({ id }) => model.methods.includes(id));
 

@@ -117,8 +117,17 @@ function showHint() {
 }
 
 function showScenes() {
-  byId("scenes").hidden = state.model?.name !== "shapes";
+  const hasScenes = state.model?.name === "shapes";
+  byId("scenes").hidden = !hasScenes;
+  byId("more-scenes").hidden = !hasScenes || state.photos.length === 0;
 }
+
+const sceneButtons = () =>
+  Object.entries(SCENES).map(([name, label]) => {
+    const picture = element("img", { src: `/static/scenes/${name}.png`, alt: label });
+    const button = { type: "button", className: "thumbnail", title: label, onclick: () => addScene(name) };
+    return element("li", {}, element("button", button, picture));
+  });
 
 async function addScene(name) {
   const response = await fetch(`/static/scenes/${name}.png`);
@@ -157,22 +166,9 @@ export function start() {
     event.target.value = "";
   });
   listenForDrops();
-  byId("scenes")
-    .querySelector("ul")
-    .append(
-      ...Object.entries(SCENES).map(([name, label]) =>
-        element(
-          "li",
-          {},
-          element(
-            "button",
-            { type: "button", className: "thumbnail", title: label, onclick: () => addScene(name) },
-            element("img", { src: `/static/scenes/${name}.png`, alt: label }),
-          ),
-        ),
-      ),
-    );
+  byId("first-scenes").append(...sceneButtons());
+  byId("more-scenes").append(...sceneButtons());
   on(["photos", "photoId"], showStrip);
   on(["photos", "photoId"], showHint);
-  on(["model"], showScenes);
+  on(["model", "photos"], showScenes);
 }
