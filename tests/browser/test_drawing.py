@@ -129,6 +129,7 @@ def test_the_divider_has_one_map_on_its_left_and_another_on_its_right(explored):
 
 def test_the_photo_is_compared_with(explored, photo):
     explored.tab.select_option("#compare", "photo")
+    explored.drawn()
     explored.tab.focus("#divider")
     explored.tab.keyboard.press("Home")
     np.testing.assert_array_equal(explored.pixels(), np.asarray(Image.open(photo)))

@@ -9,6 +9,7 @@ const MAX_PIXELS = 3e6;
 const SCENES = { "star-and-disc": "A star and a disc", arrow: "An arrow", ring: "A ring", cross: "A cross" };
 
 let lastId = 0;
+let lastChoice = null;
 
 /** Add image files to the strip and choose the first of them. */
 export async function addPhotos(files) {
@@ -27,10 +28,12 @@ export async function addPhotos(files) {
   await choosePhoto(photos[0].id);
 }
 
-/** Make a photo the one that is explained. Pixels are kept of this one alone. */
+/** Make a photo the one that is explained, unless another is chosen meanwhile. Pixels are kept of this one alone. */
 export async function choosePhoto(id) {
+  lastChoice = id;
   const photo = state.photos.find((candidate) => candidate.id === id);
   const pixels = photo?.blob ? await decode(photo.blob, MAX_PIXELS) : null;
+  if (lastChoice !== id) return;
   const photos = state.photos.map((other) => ({ ...other, pixels: other.id === id ? pixels : null }));
   update({ photos, photoId: id, view: "map" });
 }
@@ -46,7 +49,7 @@ async function removePhoto(id) {
   (byId("photos").querySelector("button") ?? byId("files")).focus();
 }
 
-/** Give the image of a job, which the server does not give away, its photo. */
+/** Give the image of a job, which a result does not contain, its photo. */
 async function attachPhoto(id, blob) {
   const url = URL.createObjectURL(blob);
   update({ photos: state.photos.map((photo) => (photo.id === id ? { ...photo, blob, url } : photo)) });
