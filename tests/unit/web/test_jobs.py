@@ -86,7 +86,7 @@ def test_a_client_that_leaves_ends_the_watch():
         with http.stream("GET", f"{address}/events") as response:
             next(response.iter_text())
             (job,) = server._services.jobs.newest_first()
-            assert job.waiters
+            until(lambda: job.waiters)
         until(lambda: not job.waiters)  # the calls that watch it
         assert not sdk.job(job.message.id).status().state.is_final
 
