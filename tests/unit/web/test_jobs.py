@@ -10,9 +10,10 @@ import pytest
 from gateways import arrays, gateway, png
 from processes import until
 
-from convlens.client import Client
+from convlens.client import Client, JobState, JobStatus, NotFound
 from convlens.client.json_values import to_json_value
 from convlens.client.testing import serve
+from convlens.web import events as job_events
 
 PHOTO = png()
 
@@ -85,9 +86,34 @@ def test_a_client_that_leaves_ends_the_watch():
         with http.stream("GET", f"{address}/events") as response:
             next(response.iter_text())
             (job,) = server._services.jobs.newest_first()
-            assert job.waiters
+            until(lambda: job.waiters)
         until(lambda: not job.waiters)  # the calls that watch it
         assert not sdk.job(job.message.id).status().state.is_final
+
+
+def test_a_stream_is_kept_alive_while_the_job_does_not_change(monkeypatch):
+    monkeypatch.setattr(job_events, "KEEP_ALIVE_SECONDS", 0.05)
+    with serve(delay=math.inf) as target, gateway(target) as http:
+        address = submit(http).headers["location"]
+        with http.stream("GET", f"{address}/events") as response:
+            lines = (line for line in response.iter_lines() if line)
+            assert next(lines) == "event: job"
+            assert next(lines).startswith("data: ")
+            assert next(lines).startswith(":")
+
+
+async def test_a_watch_that_fails_ends_the_stream_with_its_problem():
+    job = JobStatus(id="1", state=JobState.QUEUED)
+
+    async def changes():
+        yield job
+        raise NotFound("the job is gone", reason="JOB_UNKNOWN", job_id="1")
+
+    *events, last = [event async for event in job_events.job_events(job, changes())]
+    assert all(event.startswith("event: job\n") for event in events)
+    name, data = last.strip().split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: "))["reason"] == "JOB_UNKNOWN"
 
 
 def test_a_cancelled_job_stays_until_it_is_deleted():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 
 from convlens.web.job_input import JobInput, parse_job_input
@@ -54,6 +55,13 @@ async def read_form(request: Request) -> JobForm:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
         message = f"the body is to be {MEDIA_TYPE}, with image files as parts {IMAGE!r}, and {REQUEST!r} as JSON"
         raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    try:
+        return await _read_parts(request)
+    except FormParserError as error:  # which older versions of Starlette let pass
+        raise Problem(400, "BAD_REQUEST", f"the form is malformed: {error}") from None
+
+
+async def _read_parts(request: Request) -> JobForm:
     images: list[bytes] = []
     described: list[str | bytes] = []
     async with request.form(max_files=MAX_IMAGES, max_fields=8, max_part_size=MAX_FIELD_BYTES) as form:

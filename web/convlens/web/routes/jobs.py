@@ -77,7 +77,7 @@ async def cancel_job(client: Client, job_id: JobId) -> Any:
     return to_json_value(await client.job(job_id).cancel())
 
 
-@router.delete("/{job_id}", status_code=204)
+@router.delete("/{job_id}", status_code=204, response_model=None)
 async def delete_job(client: Client, job_id: JobId) -> None:
     """Delete a job that has ended, and its result."""
     await client.job(job_id).delete()
