@@ -32,7 +32,7 @@ def violations(axe_source):
     """A function that returns what axe-core objects to on a page, by rule."""
 
     def find(page):
-        page.drawn()
+        page.wait_until_drawn()
         page.tab.evaluate(axe_source)
         options = {"runOnly": AXE_RULES}
         objections = page.tab.evaluate("async (options) => (await axe.run(document, options)).violations", options)
@@ -86,7 +86,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(page, photo):
     page.add(photo)
     page.wait_for_maps(3)
     page.tab.select_option("#compare", "photo")
-    page.drawn()
+    page.wait_until_drawn()
     page.tab.evaluate("document.activeElement.blur()")
     reached = []
     for _ in range(150):
@@ -112,7 +112,7 @@ def test_nothing_is_wider_than_the_screen(open_page, url, photo, width, height):
     page = open_page(url, width=width, height=height)
     page.add(photo)
     page.wait_for_maps(3)
-    page.drawn()
+    page.wait_until_drawn()
     assert page.tab.evaluate("document.documentElement.scrollWidth") == width
     box = page.tab.locator("#canvas").bounding_box()
     assert box["width"] > 0.3 * min(width, height)

@@ -71,7 +71,7 @@ def overlay(target, photo):
 def test_the_picture_is_the_overlay_of_the_sdk(explored, overlay, name):
     controls, options = LOOKS[name]
     set_look(explored, controls)
-    assert_equal_pictures(explored.pixels(), overlay(GradCAM(), **options))
+    assert_equal_pictures(explored.read_pixels(), overlay(GradCAM(), **options))
 
 
 @pytest.mark.parametrize("sign", ["both", "positive", "negative", "absolute"])
@@ -79,46 +79,46 @@ def test_each_sign_of_a_signed_map_is_the_overlay_of_the_sdk(explored, overlay, 
     explored.tab.check("#signed")
     explored.wait_for_text("#range-low", "−")
     explored.tab.select_option("#sign", sign)
-    assert_equal_pictures(explored.pixels(), overlay(GradCAM(signed=True), sign=sign))
+    assert_equal_pictures(explored.read_pixels(), overlay(GradCAM(signed=True), sign=sign))
 
 
 def test_a_map_as_large_as_the_input_is_reduced_as_by_the_sdk(explored, overlay):
     explored.tab.click("#maps [aria-label*=Guided]")
-    assert_equal_pictures(explored.pixels(), overlay(Saliency("guided")))
+    assert_equal_pictures(explored.read_pixels(), overlay(Saliency("guided")))
 
 
 def test_no_control_of_the_drawing_sends_a_request(explored):
     before = list(explored.requests)
-    pictures = [explored.pixels()]
+    pictures = [explored.read_pixels()]
     for look in ({"opacity": 0.2}, {"percentile": 85}, {"threshold": 0.6}, {"colors": "magma"}, {"kind": "alone"}):
         set_look(explored, look)
-        pictures.append(explored.pixels())
+        pictures.append(explored.read_pixels())
         assert (pictures[-1] != pictures[-2]).any(), look
     explored.tab.click("#look-reset")
-    np.testing.assert_array_equal(explored.pixels(), pictures[0])
+    np.testing.assert_array_equal(explored.read_pixels(), pictures[0])
     assert explored.requests == before
 
 
 def test_values_below_the_threshold_leave_the_photo_as_it_is(explored, photo):
     explored.set_slider("threshold", 1)
     pixels = np.asarray(Image.open(photo))
-    unchanged = (explored.pixels() == pixels).all(axis=2)
+    unchanged = (explored.read_pixels() == pixels).all(axis=2)
     assert unchanged.mean() > 0.9
 
 
 def test_the_divider_has_one_map_on_its_left_and_another_on_its_right(explored):
-    grad_cam = explored.pixels()
+    grad_cam = explored.read_pixels()
     explored.tab.click("#maps [aria-label*=Guided]")
-    guided = explored.pixels()
+    guided = explored.read_pixels()
     key = explored.tab.locator("#compare option", has_text="Grad-CAM").first.get_attribute("value")
     explored.tab.select_option("#compare", key)
     middle = grad_cam.shape[1] // 2
-    both = explored.pixels()
+    both = explored.read_pixels()
     np.testing.assert_array_equal(both[:, :middle], guided[:, :middle])
     np.testing.assert_array_equal(both[:, middle:], grad_cam[:, middle:])
     explored.tab.focus("#divider")
     explored.tab.keyboard.press("Home")
-    np.testing.assert_array_equal(explored.pixels(), grad_cam)
+    np.testing.assert_array_equal(explored.read_pixels(), grad_cam)
     box = explored.tab.locator("#canvas").bounding_box()
     explored.tab.mouse.move(box["x"] + 5, box["y"] + 50)
     explored.tab.mouse.down()
@@ -129,10 +129,10 @@ def test_the_divider_has_one_map_on_its_left_and_another_on_its_right(explored):
 
 def test_the_photo_is_compared_with(explored, photo):
     explored.tab.select_option("#compare", "photo")
-    explored.drawn()
+    explored.wait_until_drawn()
     explored.tab.focus("#divider")
     explored.tab.keyboard.press("Home")
-    np.testing.assert_array_equal(explored.pixels(), np.asarray(Image.open(photo)))
+    np.testing.assert_array_equal(explored.read_pixels(), np.asarray(Image.open(photo)))
 
 
 def test_the_value_under_the_pointer_is_the_maps(explored, target, photo):
@@ -155,7 +155,7 @@ def test_the_picture_is_downloaded_at_the_photos_size(explored):
         explored.tab.click("#download-png")
     assert download.value.suggested_filename == "photo-grad_cam.png"
     saved = np.asarray(Image.open(download.value.path()).convert("RGB"))
-    np.testing.assert_array_equal(saved, explored.pixels())
+    np.testing.assert_array_equal(saved, explored.read_pixels())
 
 
 def test_the_arrays_are_downloaded_as_the_sdk_computes_them(explored, target, photo):
@@ -173,19 +173,19 @@ def test_the_same_in_python_runs_and_gives_the_same_maps(explored, photo, monkey
     explored.tab.check("#explain-2")
     explored.wait_for_maps(6)
     explored.set_slider("opacity", 0.5)
-    explored.drawn()
+    explored.wait_until_drawn()
     program = photo.parent / "program.py"
     program.write_text(explored.tab.inner_text("#python"))
     monkeypatch.chdir(photo.parent)
     result = runpy.run_path(str(program))["result"]
     assert list(result) == ["grad_cam", "saliency", "saliency/guided"]
     assert result["grad_cam"].shape == (1, 2, 14, 14)
-    assert_equal_pictures(explored.pixels(), Image.open("map.png"))
+    assert_equal_pictures(explored.read_pixels(), Image.open("map.png"))
 
 
 def test_a_large_photo_is_drawn_smaller_and_downloaded_whole(page, tmp_path):
     page.add(photo_file(tmp_path, "large.png", height=2000, width=3000))
-    drawn = page.pixels()
+    drawn = page.read_pixels()
     assert drawn.shape == (1414, 2121, 3)  # 3 million pixels
     with page.tab.expect_download() as download:
         page.tab.click("#download-png")
@@ -198,7 +198,7 @@ def test_a_photo_that_the_browser_cannot_decode_is_explained_without_it(page, tm
     with Client(target) as client:
         result = client.grad_cam(tmp_path / "photo.tiff", model="birds")
         alone = client.job(result.job_id).result().overlay("grad_cam", kind="heat_map")
-    assert_equal_pictures(page.pixels(), alone)
+    assert_equal_pictures(page.read_pixels(), alone)
 
 
 def test_a_photo_is_drawn_upright_and_over_white_as_the_service_reads_it(page, tmp_path):
@@ -208,10 +208,10 @@ def test_a_photo_is_drawn_upright_and_over_white_as_the_service_reads_it(page, t
     photo.save(tmp_path / "turned.png", exif=turned)
     page.add(tmp_path / "turned.png")
     page.set_slider("opacity", 0)
-    np.testing.assert_array_equal(page.pixels(), np.asarray(photo.rotate(-90, expand=True)))
+    np.testing.assert_array_equal(page.read_pixels(), np.asarray(photo.rotate(-90, expand=True)))
     transparent = photo.convert("RGBA")
     transparent.putalpha(0)
     transparent.save(tmp_path / "transparent.png")
     page.add(tmp_path / "transparent.png")
     page.tab.wait_for_selector("[aria-label='transparent.png'][aria-pressed=true]")
-    assert page.pixels().min() == 255
+    assert page.read_pixels().min() == 255

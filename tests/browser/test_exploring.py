@@ -37,7 +37,7 @@ def test_a_dropped_photo_and_a_pasted_one_are_explained(page, photo):
     drop = page.tab.evaluate_handle(DROP, ["dropped.png", content])
     page.tab.dispatch_event("body", "drop", {"dataTransfer": drop})
     page.wait_for_maps(3)
-    assert [title for title, _ in page.titles()] == ["Grad-CAM", "Saliency", "Guided backprop"]
+    assert [title for title, _ in page.read_titles()] == ["Grad-CAM", "Saliency", "Guided backprop"]
     page.tab.evaluate(f"""([name, data]) => {{
         const clipboardData = ({DROP})([name, data]);
         window.dispatchEvent(new ClipboardEvent("paste", {{ clipboardData }}));
@@ -71,7 +71,7 @@ def test_a_click_on_a_class_explains_it(explored, fake):
     second.click()
     explored.wait_for_text("#picture-class", f"for {label},")
     assert last_spec(fake).targets[0].index == int(second.get_attribute("id").removeprefix("class-"))
-    assert {shown for _, shown in explored.titles()} == {label}
+    assert {shown for _, shown in explored.read_titles()} == {label}
 
 
 def test_a_class_is_found_by_a_part_of_its_label(explored, fake):
@@ -87,7 +87,7 @@ def test_the_best_classes_are_explained_side_by_side(explored):
     explored.tab.check("#explain-3")
     explored.wait_for_maps(9)
     best = [name.split("\n")[0] for name in explored.tab.locator("#predictions button").all_inner_texts()][:3]
-    assert [shown for title, shown in explored.titles() if title == "Grad-CAM"] == best
+    assert [shown for title, shown in explored.read_titles() if title == "Grad-CAM"] == best
 
 
 def test_only_a_method_that_is_missing_is_requested(explored, fake):

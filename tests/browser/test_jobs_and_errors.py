@@ -77,12 +77,12 @@ def test_a_job_is_shown_by_its_address(open_page, url, target, submitted):
     page.wait_for_maps(4)
     assert page.tab.locator("#photos li").count() == 2
     best = [prediction.label for prediction in result.predictions[0][:2]]
-    assert page.titles() == [[title, label] for title in ("Grad-CAM", "Saliency") for label in best]
+    assert page.read_titles() == [[title, label] for title in ("Grad-CAM", "Saliency") for label in best]
     assert page.tab.is_disabled("#method-guided")
     assert f'client.job("{job.id}")' in page.tab.inner_text("#python")
     with Client(target) as client:
         alone = client.job(job.id).result().overlay("grad_cam", kind="heat_map")
-    assert np.abs(page.pixels().astype(int) - np.asarray(alone).astype(int)).max() <= 6
+    assert np.abs(page.read_pixels().astype(int) - np.asarray(alone).astype(int)).max() <= 6
 
 
 def test_the_photo_of_a_job_can_be_added(open_page, url, submitted):
@@ -95,7 +95,7 @@ def test_the_photo_of_a_job_can_be_added(open_page, url, submitted):
     page.tab.click("#maps button >> nth=1")
     overlay = np.asarray(result.overlay("grad_cam", target=1))
     assert overlay.shape == np.asarray(Image.open(photos[0])).shape
-    assert np.abs(page.pixels().astype(int) - overlay.astype(int)).max() <= 6
+    assert np.abs(page.read_pixels().astype(int) - overlay.astype(int)).max() <= 6
 
 
 def test_a_job_under_way_is_followed_at_its_address(open_page, url, slow, target, photo):

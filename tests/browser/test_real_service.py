@@ -70,11 +70,11 @@ def test_from_a_scene_to_pictures_jobs_and_channels(page, client, token_file, tm
 
     assert page.tab.inner_text("#predictions button >> nth=0").split("\n")[0] == "star"
     result = client.grad_cam(photo)
-    assert_close(page.pixels(), result.overlay("grad_cam"))
+    assert_close(page.read_pixels(), result.overlay("grad_cam"))
     before = list(page.requests)
     page.set_slider("opacity", 0.4)
     page.set_slider("percentile", 90)
-    assert_close(page.pixels(), result.overlay("grad_cam", opacity=0.4, percentile=90))
+    assert_close(page.read_pixels(), result.overlay("grad_cam", opacity=0.4, percentile=90))
     assert page.requests == before
 
     page.tab.fill("#class-search", "heart")
@@ -86,13 +86,13 @@ def test_from_a_scene_to_pictures_jobs_and_channels(page, client, token_file, tm
     page.wait_for_text("#range-low", "−")
     page.tab.click("#look-reset")
     heart = client.visualize(photo, [GradCAM("block4_conv3", signed=True)], target="heart")
-    assert_close(page.pixels(), heart.overlay("grad_cam"))
+    assert_close(page.read_pixels(), heart.overlay("grad_cam"))
 
     page.tab.click("#compute-occlusion")
     page.wait_for_text("#picture-title", "Occlusion")
     job_id = page.tab.url.rpartition("/")[2]
     occlusion = client.job(job_id).result()
-    assert_close(page.pixels(), occlusion.overlay("occlusion", photo=photo))
+    assert_close(page.read_pixels(), occlusion.overlay("occlusion", photo=photo))
     np.testing.assert_array_equal(
         occlusion["occlusion"], client.visualize(photo, [Occlusion()], target="heart")["occlusion"]
     )

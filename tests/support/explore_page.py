@@ -57,13 +57,13 @@ class ExplorePage:
             "([selector, part]) => document.querySelector(selector).textContent.includes(part)", arg=[selector, part]
         )
 
-    def drawn(self) -> None:
+    def wait_until_drawn(self) -> None:
         """Wait until changes are drawn, which the page does in the next frame."""
         self.tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def pixels(self):
+    def read_pixels(self):
         """Return the large picture as uint8 (H,W,3)."""
-        self.drawn()
+        self.wait_until_drawn()
         url = self.tab.evaluate("document.querySelector('#canvas').toDataURL('image/png')")
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
 
@@ -71,7 +71,7 @@ class ExplorePage:
         """Move a slider as dragging it does."""
         self.tab.locator(f"#{name}").fill(str(value))
 
-    def titles(self):
+    def read_titles(self):
         """Return method and class of each small map."""
         return [text.split("\n") for text in self.tab.locator("#maps button").all_inner_texts()]
 

@@ -56,14 +56,14 @@ export const model = (name) => json(`/v1/models/${encodeURIComponent(name)}`);
 
 /** Compute maps of one photo; an aborted `signal` cancels the computation. Returns the result as JSON. */
 export const visualize = (photo, request, signal = null) =>
-  json("/v1/visualize", { method: "POST", body: form(photo, request), signal });
+  json("/v1/visualize", { method: "POST", body: makeForm(photo, request), signal });
 
 /** Compute maps of one photo and return all arrays as the bytes of an NPZ file. */
 export const visualizeAsNpz = async (photo, request) =>
-  (await send("/v1/visualize", { method: "POST", body: form(photo, request), accept: "application/x-npz" })).blob();
+  (await send("/v1/visualize", { method: "POST", body: makeForm(photo, request), accept: "application/x-npz" })).blob();
 
 /** Submit a job, which runs whether this page stays or not. Returns the job. */
-export const submit = (photo, request) => json("/v1/jobs", { method: "POST", body: form(photo, request) });
+export const submit = (photo, request) => json("/v1/jobs", { method: "POST", body: makeForm(photo, request) });
 
 export const job = (id) => json(`/v1/jobs/${encodeURIComponent(id)}`);
 export const cancel = (id) => json(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" });
@@ -95,7 +95,7 @@ export async function* watch(id) {
   }
 }
 
-function form(photo, request) {
+function makeForm(photo, request) {
   const parts = new FormData();
   parts.append("image", photo.blob, photo.name);
   parts.append("request", new Blob([JSON.stringify(request)], { type: "application/json" }));

@@ -7,7 +7,7 @@ import { requestFor } from "./explorer.js";
 import { say, showError } from "./messages.js";
 import { isSinglePass, visualizationOf } from "./methods.js";
 import { decode } from "./photos.js";
-import { program, shownMethods } from "./program.js";
+import { shownMethods, writeProgram } from "./program.js";
 import { currentPhoto, mapByKey, on, state } from "./state.js";
 
 function save(blob, name) {
@@ -54,7 +54,7 @@ function show() {
   const map = mapByKey(state.shownKey);
   byId("download-png").disabled = !map;
   byId("download-npz").disabled = !map;
-  byId("python").textContent = state.model ? program() : "";
+  byId("python").textContent = state.model ? writeProgram() : "";
 }
 
 async function copy() {

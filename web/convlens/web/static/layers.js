@@ -23,7 +23,7 @@ const familyOf = (kind) => {
 /** Return the name of a layer's block, block3 of block3_conv1, where it has one. */
 const blockOf = ({ name }) => /^(.*?\d+)_/.exec(name)?.[1] ?? "";
 
-function column(layer, model) {
+function makeColumn(layer, model) {
   const largest = Math.max(...model.layers.map(({ shape }) => (shape.length === 3 ? shape[0] : 1)));
   const side = isSpatial(layer) ? layer.shape[0] : 1;
   const isEnabled = !isWithoutPhoto() && (state.layerClick === "channels" || hasCam(layer, model));
@@ -78,7 +78,7 @@ function showDiagram() {
     return element(
       "div",
       { className: "block" },
-      element("div", { className: "columns" }, ...layers.map((layer) => column(layer, model))),
+      element("div", { className: "columns" }, ...layers.map((layer) => makeColumn(layer, model))),
       element(
         "span",
         { className: "hint" },

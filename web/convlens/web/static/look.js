@@ -33,7 +33,7 @@ const MENUS = [
 
 const change = (id, value) => update({ look: { ...state.look, [id]: value } });
 
-function slider({ id, label, min, max, step }) {
+function makeSlider({ id, label, min, max, step }) {
   return element(
     "div",
     { className: "control" },
@@ -43,7 +43,7 @@ function slider({ id, label, min, max, step }) {
   );
 }
 
-function menu({ id, label, options }) {
+function makeMenu({ id, label, options }) {
   return element(
     "div",
     { className: "control menu" },
@@ -72,8 +72,8 @@ function show() {
 /** Set up this part of the page. */
 export function start() {
   byId("look").append(
-    ...SLIDERS.map(slider),
-    ...MENUS.map(menu),
+    ...SLIDERS.map(makeSlider),
+    ...MENUS.map(makeMenu),
     element(
       "label",
       { className: "check" },

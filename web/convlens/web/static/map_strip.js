@@ -14,7 +14,7 @@ const SIDE = 192;
 let reduced = { pixels: null, small: null };
 
 /** Return the photo's pixels, reduced to the size of a small picture. */
-function smallPhoto(pixels) {
+function reducePhoto(pixels) {
   if (reduced.pixels === pixels) return reduced.small;
   const scale = Math.min(1, SIDE / Math.max(pixels.width, pixels.height));
   const source = new OffscreenCanvas(pixels.width, pixels.height);
@@ -29,9 +29,9 @@ function smallPhoto(pixels) {
 }
 
 /** Return a small canvas with a map over the chosen photo. */
-function smallPicture(map) {
+function drawSmall(map) {
   const photo = currentPhoto();
-  const picture = compose(map, photo?.pixels ? smallPhoto(photo.pixels) : null, state.look);
+  const picture = compose(map, photo?.pixels ? reducePhoto(photo.pixels) : null, state.look);
   const canvas = element("canvas", { width: picture.width, height: picture.height, "aria-hidden": "true" });
   canvas.getContext("2d").putImageData(picture, 0, 0);
   return canvas;
@@ -52,7 +52,7 @@ function showStrip() {
           "aria-pressed": String(map.key === state.shownKey && state.view === "map"),
           onclick: () => update({ shownKey: map.key, view: "map" }),
         },
-        smallPicture(map),
+        drawSmall(map),
         element("span", { className: "name" }, titleOf(map)),
         element("span", { className: "hint" }, classOf(map)),
       ),

@@ -5,10 +5,10 @@ import { cancelJob, isFinal, keyStart, startJob } from "./explorer.js";
 import { costOf, isSinglePass, methodsOf, unavailableMethodsOf } from "./methods.js";
 import { currentPhoto, isWithoutPhoto, on, state, update } from "./state.js";
 
-const lines = (title, hint) =>
+const makeText = (title, hint) =>
   element("span", { className: "method" }, element("span", {}, title), element("span", { className: "hint" }, hint));
 
-function singlePass(method) {
+function makeSwitch(method) {
   const toggle = () => {
     const methods = new Set(state.methods);
     if (!methods.delete(method.id)) methods.add(method.id);
@@ -27,17 +27,17 @@ function singlePass(method) {
         onchange: toggle,
         disabled: isWithoutPhoto(),
       }),
-      lines(method.title, method.shows),
+      makeText(method.title, method.shows),
     ),
   );
 }
 
-function manyPasses(method) {
+function makeJobRow(method) {
   const key = state.photoId ? keyStart(method) : "";
   const job = state.jobs.get(key);
   const isComputed = state.maps.some((map) => map.key.startsWith(key)) && key !== "";
   const controls = job
-    ? progressOf(job, method)
+    ? makeProgress(job, method)
     : [
         element(
           "button",
@@ -53,10 +53,10 @@ function manyPasses(method) {
         ),
       ];
   const hint = `${costOf(method, state.model)} · ${method.shows}`;
-  return element("li", { className: "job" }, lines(method.title, hint), ...controls);
+  return element("li", { className: "job" }, makeText(method.title, hint), ...controls);
 }
 
-function progressOf(job, method) {
+function makeProgress(job, method) {
   const place = job.queue_position ? `, ${job.queue_position} before it` : "";
   const text = job.state === "queued" ? `Waiting${place}` : `${Math.round(100 * job.progress)}%`;
   return [
@@ -77,17 +77,18 @@ function progressOf(job, method) {
   ];
 }
 
-const unavailable = (method) => element("li", { className: "unavailable" }, lines(method.title, method.reason));
+const makeUnavailableRow = (method) =>
+  element("li", { className: "unavailable" }, makeText(method.title, method.reason));
 
 function show() {
   if (!state.model) return;
   byId("signed").disabled = isWithoutPhoto();
   const methods = methodsOf(state.model);
-  replaceChildren(byId("methods"), ...methods.filter(isSinglePass).map(singlePass));
-  replaceChildren(byId("jobs"), ...methods.filter((method) => !isSinglePass(method)).map(manyPasses));
+  replaceChildren(byId("methods"), ...methods.filter(isSinglePass).map(makeSwitch));
+  replaceChildren(byId("jobs"), ...methods.filter((method) => !isSinglePass(method)).map(makeJobRow));
   const others = unavailableMethodsOf(state.model);
   byId("unavailable-title").hidden = others.length === 0;
-  replaceChildren(byId("unavailable"), ...others.map(unavailable));
+  replaceChildren(byId("unavailable"), ...others.map(makeUnavailableRow));
 }
 
 /** Set up this part of the page. */

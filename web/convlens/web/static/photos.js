@@ -125,7 +125,7 @@ function showScenes() {
   byId("more-scenes").hidden = !hasScenes || state.photos.length === 0;
 }
 
-const sceneButtons = () =>
+const makeSceneButtons = () =>
   Object.entries(SCENES).map(([name, label]) => {
     const picture = element("img", { src: `/static/scenes/${name}.png`, alt: label });
     const button = { type: "button", className: "thumbnail", title: label, onclick: () => addScene(name) };
@@ -169,8 +169,8 @@ export function start() {
     event.target.value = "";
   });
   listenForDrops();
-  byId("first-scenes").append(...sceneButtons());
-  byId("more-scenes").append(...sceneButtons());
+  byId("first-scenes").append(...makeSceneButtons());
+  byId("more-scenes").append(...makeSceneButtons());
   on(["photos", "photoId"], showStrip);
   on(["photos", "photoId"], showHint);
   on(["model", "photos"], showScenes);

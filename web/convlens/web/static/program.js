@@ -14,7 +14,7 @@ export function shownMethods() {
 }
 
 /** Return a program that computes the arrays that the page shows. */
-export function program() {
+export function writeProgram() {
   const map = mapByKey(state.shownKey);
   const options = `"${state.server?.address || "localhost:50051"}"${api.token() ? ', token=os.environ["CONVLENS_TOKEN"]' : ""}`;
   if (map?.jobId && !currentPhoto()?.blob) {

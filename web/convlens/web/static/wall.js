@@ -10,7 +10,7 @@ const WALL_LOOK = { ...DEFAULT_LOOK, kind: "alone", colors: "viridis" };
 /** Pixels of the longer side of a channel on the wall. */
 const SIDE = 160;
 
-function picture(map) {
+function drawChannel(map) {
   const scale = SIDE / Math.max(map.width, map.height);
   const size = { width: Math.round(map.width * scale), height: Math.round(map.height * scale) };
   const pixels = compose(map, new ImageData(Math.max(1, size.width), Math.max(1, size.height)), WALL_LOOK);
@@ -43,7 +43,7 @@ function show() {
             "aria-label": map.channel === null ? "All units" : `Channel ${map.channel}`,
             onclick: () => update({ shownKey: map.key, view: "map" }),
           },
-          picture(map),
+          drawChannel(map),
           element("span", { className: "hint" }, map.channel ?? "all units"),
         ),
       ),
