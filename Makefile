@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PARTS := proto jobs server worker client local
+PARTS := proto jobs server worker client web local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test unit test-compose coverage format lint check sync audit docs docs-pictures notebooks proto \
@@ -21,6 +21,7 @@ install: .venv/installed ## install everything into .venv
 
 demo: install ## explain the example photos end to end and write the pictures to out/
 	$(BIN)/python -m convlens.local.demo out examples/photos/*.png examples/photos/*.jpg
+	@echo "To explore photos of your own in a browser: $(BIN)/convlens up --web, then open http://127.0.0.1:8080"
 
 check: format lint unit ## what to run before each commit
 
@@ -28,7 +29,7 @@ test: install ## all tests: unit, property, integration, conformance, abuse and 
 	$(BIN)/python -m pytest $(if $(N),-n $(N) --dist loadfile)
 
 # The folders of tests/unit that neither build networks (engine, worker) nor draw scenes (shapes).
-UNIT := client jobs local proto scripts server
+UNIT := client jobs local proto scripts server web
 
 unit: install ## the unit tests that compile no network, in less than a minute
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(UNIT:%=tests/unit/%)
@@ -82,6 +83,7 @@ notebooks: install ## run the example notebooks, whose outputs are committed
 
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/explore_picture.py
 
 proto: .venv-proto/installed ## generate the stubs from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
 	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)

@@ -14,6 +14,7 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 
@@ -22,7 +23,7 @@ import convlens.local
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(1500)]
 TOP = Path(__file__).parents[2]
 TOOLS = TOP / ".venv-packages/bin"
-PARTS = ("proto", "jobs", "server", "worker", "client", "local")
+PARTS = ("proto", "jobs", "server", "worker", "client", "web", "local")
 PROJECTS = {part: tomllib.loads((TOP / part / "pyproject.toml").read_text())["project"] for part in PARTS}
 OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 CALL = """
@@ -42,7 +43,7 @@ with Client(sys.argv[1]) as client:
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory):
-    """The folder of the wheels and sdists of all six."""
+    """The folder of the wheels and sdists of all seven."""
     folder = tmp_path_factory.mktemp("dist")
     for part in PARTS:
         command = [TOOLS / "python", "-m", "build", "-q", "--no-isolation", "--outdir", folder, TOP / part]
@@ -119,6 +120,16 @@ def test_the_command_line_extra_brings_the_commands_of_the_client(install):
     assert "grad-cam" in run(programs / "convlens", "--help").stdout
     missing = run(programs / "convlens", "server")
     assert missing.stderr.strip() == "`convlens server` is not installed here: pip install convlens-server"
+
+
+def test_the_gateway_serves_the_page_from_wheels_alone(install):
+    programs = install("convlens-web")
+    command = [programs / "convlens", "web", "--port", "0"]
+    with subprocess.Popen(command, cwd="/", env=OUTSIDE, stdout=subprocess.PIPE, text=True) as web:
+        url = f"http://{web.stdout.readline().split()[-1]}"
+        assert httpx.get(url).headers["content-type"].startswith("text/html")
+        assert httpx.get(f"{url}/static/main.js").is_success
+        web.terminate()
 
 
 def test_the_server_brings_its_commands_without_the_client(install):

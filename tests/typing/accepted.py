@@ -40,6 +40,7 @@ from convlens.client import (
 array: npt.NDArray[np.float32] = np.zeros((8, 8, 3), np.float32)
 batch: npt.NDArray[np.uint8] = np.zeros((2, 8, 8, 3), np.uint8)
 client = Client("localhost:50051", token="t", tls=TLS("ca.pem"), timeout=None, connect_timeout=3)
+assert_type(client.with_token("other"), Client)
 
 for image in ("dog.jpg", Path("dog.jpg"), b"", bytearray(), memoryview(b""), io.BytesIO(), Image.new("RGB", (2, 2))):
     client.saliency(image)

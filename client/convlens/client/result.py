@@ -122,11 +122,12 @@ class Result(Mapping[str, Array]):
         request_id: str = "",
     ) -> None:
         self._arrays = dict(arrays)
-        self._quantization = {
+        self.quantization = {
             spec.name: (np.array(spec.scale, np.float32), np.array(spec.offset, np.float32))
             for spec in header.tensors
             if spec.scale
         }
+        """Of arrays of uint8, by name: scale and offset of each map, float32, in the order of the leading axes."""
         self.job_id = header.job_id
         self.request_id = request_id
         self.model = header.model
@@ -174,7 +175,7 @@ class Result(Mapping[str, Array]):
         array = self[name]
         if array.dtype != np.uint8:
             return array.astype(np.float32)
-        scale, offset = self._quantization[self.full_name(name)]
+        scale, offset = self.quantization[self.full_name(name)]
         rows: Array = array.reshape(len(scale), -1).astype(np.float32) * scale[:, None] + offset[:, None]
         return rows.reshape(array.shape)
 
@@ -199,10 +200,10 @@ class Result(Mapping[str, Array]):
         part = Result.__new__(Result)
         part.__dict__.update(shared)
         part._arrays = {name: array[i : i + 1] for name, array in self._arrays.items()}
-        part._quantization = {}
-        for name, (scale, offset) in self._quantization.items():
+        part.quantization = {}
+        for name, (scale, offset) in self.quantization.items():
             maps = slice(i * len(scale) // len(self._reports), (i + 1) * len(scale) // len(self._reports))
-            part._quantization[name] = (scale[maps], offset[maps])
+            part.quantization[name] = (scale[maps], offset[maps])
         part.images = self.images[i : i + 1]
         part._reports = self._reports[i : i + 1]
         if copy:

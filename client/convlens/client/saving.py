@@ -32,9 +32,13 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
             write(f"maps{tail}.png", encoded(map_figure(result, image, style, limits)))
         if layer_names(result):
             write(f"layerwise_output{tail}.jpg", encoded(layer_figure(result, image, style), "jpg"))
-    arrays: dict[str, Any] = {name.replace("/", "."): array for name, array in result.items()}
-    write("arrays.npz", lambda file: np.savez(file, **arrays))
+    write("arrays.npz", lambda file: np.savez(file, **arrays_by_file_name(result)))
     return written
+
+
+def arrays_by_file_name(result: Result) -> dict[str, Any]:
+    """Return the arrays by the names that they have in an .npz file, which are names of files themselves."""
+    return {name.replace("/", "."): array for name, array in result.items()}
 
 
 def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from convlens.client.async_transport import AsyncCallGroup, AsyncSession, AsyncTransport
-from convlens.client.connection import Connection
+from convlens.client.connection import Connection, token_metadata
 from convlens.client.errors import PermissionDenied, from_rpc
 from convlens.client.job_status import JobState, JobStatus
 from convlens.client.progress import Progress, ProgressCallback
@@ -66,6 +67,16 @@ class AsyncCalls:
         self.timeout = timeout
         """Seconds for each call, unless the caller gives another number."""
         self.transport = AsyncTransport(connection)
+        self.token = connection.metadata
+        """The metadata that every call has."""
+        self._longest_job: float | None = None
+        """Seconds that the server lets a job take; None until it is known."""
+
+    def with_token(self, token: str | None) -> AsyncCalls:
+        """Return these calls with another token, over the same connection. InvalidArgument as of token_metadata()."""
+        calls = copy(self)
+        calls.token, calls._longest_job = token_metadata(token), None
+        return calls
 
     async def unary(self, method: Callable[[Stubs], Any], request: Any, request_id: str = "") -> Any:
         """Make a unary call and return its response."""
@@ -73,7 +84,7 @@ class AsyncCalls:
         policy = RetryPolicy(self.connection, self.timeout, request_id)
         async for attempt in AsyncAttempts(session, session.calls, policy):
             with attempt as seconds:
-                response = await session.calls.unary(method(session.stubs), request, seconds)
+                response = await session.calls.unary(method(session.stubs), request, seconds, self.token)
         return response
 
     async def visualize(
@@ -100,7 +111,7 @@ class AsyncCalls:
                 if is_unary:
                     method = session.stubs.visualizations.VisualizeUnary
                     try:
-                        reader.add_header((await calls.unary(method, request.serialized, seconds)).header)
+                        reader.add_header((await calls.unary(method, request.serialized, seconds, self.token)).header)
                         continue
                     except grpc.RpcError as error:
                         if not self._needs_stream(error):
@@ -144,7 +155,7 @@ class AsyncCalls:
         if request is None or reader.has_header:
             method = session.stubs.jobs.ReadJobResult
             message = job_pb2.ReadJobResultRequest(id=reader.job_id, offset=reader.offset)
-        async with calls.stream(method, message, seconds) as parts:
+        async with calls.stream(method, message, seconds, self.token) as parts:
             async for part in parts:
                 self.connection.mark_reached()
                 reader.feed(part)
@@ -179,11 +190,10 @@ class AsyncCalls:
 
     async def job_time_limit(self, seconds: float) -> float | None:
         """Return the time limit to send with a job whose caller waits `seconds`; None for the server's default."""
-        connection = self.connection
-        if seconds > DEFAULT_TIMEOUT and connection.longest_job is None:
+        if seconds > DEFAULT_TIMEOUT and self._longest_job is None:
             try:
                 info = await self.unary(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
-                connection.longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
+                self._longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
             except PermissionDenied:
-                connection.longest_job = 0.0  # a token that may not read leaves it at the server's default
-        return job_time_limit(seconds, connection.longest_job or 0.0)
+                self._longest_job = 0.0  # a token that may not read leaves it at the server's default
+        return job_time_limit(seconds, self._longest_job or 0.0)

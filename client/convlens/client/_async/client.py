@@ -75,6 +75,16 @@ class AsyncClient(AsyncShortcuts):
         """
         await self._calls.transport.close()
 
+    def with_token(self, token: str | None) -> Self:
+        """Return a client that makes its calls with another token, over the connection of this one.
+
+        For programs that call on behalf of several users. Closing either client closes both. InvalidArgument for a
+        token that cannot be sent.
+        """
+        client = type(self).__new__(type(self))
+        client._calls = self._calls.with_token(token)
+        return client
+
     # --- models ---
 
     async def models(self) -> list[ModelCard]:

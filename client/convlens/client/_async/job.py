@@ -60,7 +60,9 @@ class AsyncJob:
                 await session.calls.pause(FIRST_DELAY)
             async for attempt in AsyncAttempts(session, session.calls, policy):
                 with attempt as seconds:
-                    async with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:
+                    async with session.calls.stream(
+                        session.stubs.jobs.WatchJob, request, seconds, self._calls.token
+                    ) as changes:
                         async for change in changes:
                             connection.mark_reached()
                             status = JobStatus.from_message(change.job)

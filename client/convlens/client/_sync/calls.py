@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from convlens.client.connection import Connection
+from convlens.client.connection import Connection, token_metadata
 from convlens.client.errors import PermissionDenied, from_rpc
 from convlens.client.job_status import JobState, JobStatus
 from convlens.client.progress import Progress, ProgressCallback
@@ -67,6 +68,16 @@ class Calls:
         self.timeout = timeout
         """Seconds for each call, unless the caller gives another number."""
         self.transport = Transport(connection)
+        self.token = connection.metadata
+        """The metadata that every call has."""
+        self._longest_job: float | None = None
+        """Seconds that the server lets a job take; None until it is known."""
+
+    def with_token(self, token: str | None) -> Calls:
+        """Return these calls with another token, over the same connection. InvalidArgument as of token_metadata()."""
+        calls = copy(self)
+        calls.token, calls._longest_job = token_metadata(token), None
+        return calls
 
     def unary(self, method: Callable[[Stubs], Any], request: Any, request_id: str = "") -> Any:
         """Make a unary call and return its response."""
@@ -74,7 +85,7 @@ class Calls:
         policy = RetryPolicy(self.connection, self.timeout, request_id)
         for attempt in Attempts(session, session.calls, policy):
             with attempt as seconds:
-                response = session.calls.unary(method(session.stubs), request, seconds)
+                response = session.calls.unary(method(session.stubs), request, seconds, self.token)
         return response
 
     def visualize(
@@ -101,7 +112,7 @@ class Calls:
                 if is_unary:
                     method = session.stubs.visualizations.VisualizeUnary
                     try:
-                        reader.add_header((calls.unary(method, request.serialized, seconds)).header)
+                        reader.add_header((calls.unary(method, request.serialized, seconds, self.token)).header)
                         continue
                     except grpc.RpcError as error:
                         if not self._needs_stream(error):
@@ -145,7 +156,7 @@ class Calls:
         if request is None or reader.has_header:
             method = session.stubs.jobs.ReadJobResult
             message = job_pb2.ReadJobResultRequest(id=reader.job_id, offset=reader.offset)
-        with calls.stream(method, message, seconds) as parts:
+        with calls.stream(method, message, seconds, self.token) as parts:
             for part in parts:
                 self.connection.mark_reached()
                 reader.feed(part)
@@ -180,11 +191,10 @@ class Calls:
 
     def job_time_limit(self, seconds: float) -> float | None:
         """Return the time limit to send with a job whose caller waits `seconds`; None for the server's default."""
-        connection = self.connection
-        if seconds > DEFAULT_TIMEOUT and connection.longest_job is None:
+        if seconds > DEFAULT_TIMEOUT and self._longest_job is None:
             try:
                 info = self.unary(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
-                connection.longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
+                self._longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
             except PermissionDenied:
-                connection.longest_job = 0.0  # a token that may not read leaves it at the server's default
-        return job_time_limit(seconds, connection.longest_job or 0.0)
+                self._longest_job = 0.0  # a token that may not read leaves it at the server's default
+        return job_time_limit(seconds, self._longest_job or 0.0)

@@ -74,6 +74,16 @@ class Client(Shortcuts):
         """
         self._calls.transport.close()
 
+    def with_token(self, token: str | None) -> Self:
+        """Return a client that makes its calls with another token, over the connection of this one.
+
+        For programs that call on behalf of several users. Closing either client closes both. InvalidArgument for a
+        token that cannot be sent.
+        """
+        client = type(self).__new__(type(self))
+        client._calls = self._calls.with_token(token)
+        return client
+
     # --- models ---
 
     def models(self) -> list[ModelCard]:

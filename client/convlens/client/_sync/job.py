@@ -61,7 +61,9 @@ class Job:
                 session.calls.pause(FIRST_DELAY)
             for attempt in Attempts(session, session.calls, policy):
                 with attempt as seconds:
-                    with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:
+                    with session.calls.stream(
+                        session.stubs.jobs.WatchJob, request, seconds, self._calls.token
+                    ) as changes:
                         for change in changes:
                             connection.mark_reached()
                             status = JobStatus.from_message(change.job)
