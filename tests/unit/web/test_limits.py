@@ -89,6 +89,17 @@ def test_the_bytes_of_all_bodies_together_are_bounded(target, monkeypatch):
         until(lambda: http.post("/v1/visualize", files=refused).status_code == 200)
 
 
+def test_a_result_larger_than_all_that_may_be_held_is_refused(target, monkeypatch):
+    monkeypatch.setattr("convlens.web.app.MAX_HELD_BYTES", 0)
+    described = {"request": '{"visualizations": [{"type": "activations", "layers": ["block1_conv1"]}]}'}
+    with gateway(target, max_body_bytes=LIMIT) as http:
+        files = {"image": ("a.png", png())}
+        address = http.post("/v1/jobs", files=files, data=described).headers["location"]
+        for refused in (http.post("/v1/visualize", files=files, data=described), http.get(f"{address}/result")):
+            assert (refused.status_code, refused.json()["reason"]) == (413, "RESULT_TOO_LARGE")
+        assert http.post("/v1/visualize", files=files).status_code == 200
+
+
 @pytest.mark.parametrize("name", ["IDLE_SECONDS", "BODY_SECONDS"])
 def test_a_slow_sender_is_ended(target, monkeypatch, name):
     monkeypatch.setattr(limits, name, 0.5)

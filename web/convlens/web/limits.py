@@ -17,6 +17,8 @@ from convlens.web.settings import BODY_SECONDS, CHUNK_BYTES, IDLE_SECONDS, MAX_R
 log = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = 1.0
+COPIES: Final = 3
+"""How many times the bytes of a result are held at once, at most: as arrays, as text, and as a response."""
 
 
 class SlowReader(Exception):
@@ -27,7 +29,7 @@ class ByteBudget:
     """The bytes that all requests together may hold."""
 
     def __init__(self, total: int) -> None:
-        self._remaining = total
+        self._total = self._remaining = total
 
     def reserve(self, count: int) -> None:
         """Reserve bytes. Raises Problem 503 if there are not as many left."""
@@ -42,8 +44,15 @@ class ByteBudget:
         self._remaining += count
 
     @contextmanager
-    def holding(self, count: int) -> Iterator[None]:
-        """Reserve bytes for the duration of a `with`."""
+    def holding_result(self, size: int) -> Iterator[None]:
+        """Reserve what a result of `size` bytes takes while a `with` lasts. Raises Problem if as much is not left."""
+        count = COPIES * size
+        if count > self._total:
+            message = (
+                f"the result has {size} bytes, and the gateway passes on {self._total // COPIES}; compute fewer layers "
+                "or channels, as uint8, or call the server by the SDK"
+            )
+            raise Problem(413, "RESULT_TOO_LARGE", message)
         self.reserve(count)
         try:
             yield

@@ -23,8 +23,6 @@ JSON: Final = "application/json"
 NPZ: Final = "application/x-npz"
 PNG: Final = "image/png"
 MEDIA_TYPES: Final = (JSON, NPZ, PNG)
-COPIES: Final = 3
-"""How many times the bytes of a result are held at once, at most: as arrays, as text, and as a response."""
 
 
 class Picture(BaseModel):

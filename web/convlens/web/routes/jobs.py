@@ -58,7 +58,7 @@ async def fetch_result(
     media_type = results.accepted_media_type(request)
     job = client.job(job_id)
     status = await while_connected(request, job.wait())
-    with gateway_of(request).budget.holding(results.COPIES * status.result_bytes):
+    with gateway_of(request).budget.holding_result(status.result_bytes):
         result = await while_connected(request, job.result())
         return await asyncio.to_thread(results.respond, result, media_type, picture)
 

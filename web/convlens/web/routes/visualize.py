@@ -23,6 +23,5 @@ async def visualize(request: Request, client: Client, picture: results.PictureOp
     media_type = results.accepted_media_type(request)
     form = await forms.read_form(request)
     result = await while_connected(request, client.visualize(form.images, **form.job.arguments()))
-    size = sum(array.nbytes for array in result.values())
-    with gateway_of(request).budget.holding(results.COPIES * size):
+    with gateway_of(request).budget.holding_result(sum(array.nbytes for array in result.values())):
         return await asyncio.to_thread(results.respond, result, media_type, picture)
