@@ -18,6 +18,8 @@ PICTURE: Final = Path(__file__).parent / "pictures" / "explore.png"
 SIZE: Final = {"width": 1440, "height": 900}
 STEP: Final = 6
 """Of 256 levels of a colour."""
+SURFACE: Final = (21, 25, 28)
+"""RGB of the page's surface, one of the steps."""
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -50,12 +52,13 @@ def ready_address(gateway: subprocess.Popen[str]) -> str:
 
 
 def explore(page: Any) -> None:
-    """Explain the two classes of the first scene, by methods of one pass and by occlusion."""
+    """Explain the two classes of the first scene, by methods of one pass and by occlusion, and compare them."""
     page.click("#scenes button >> nth=0")
     page.check("#explain-2")
     page.click("#compute-occlusion")
     page.wait_for_selector("#maps [aria-label*=Occlusion]", timeout=120_000)
     page.click("#maps button >> nth=0")
+    page.select_option("#compare", index=3)  # the second class, after nothing, the photo and the first
     page.locator("#inputs").evaluate("side => side.scrollTo(0, 0)")
     page.hover("#canvas", position={"x": 300, "y": 180})
     page.wait_for_function("() => document.querySelectorAll('#maps canvas').length === 8")
@@ -64,7 +67,8 @@ def explore(page: Any) -> None:
 def save(screenshot: bytes) -> None:
     """Save a screenshot with colours in steps, which the photo's noise hides, in half the bytes."""
     with Image.open(io.BytesIO(screenshot)) as picture:
-        picture.convert("RGB").point(lambda value: round(value / STEP) * STEP).save(PICTURE, optimize=True)
+        levels = [round((value - kept) / STEP) * STEP + kept for kept in SURFACE for value in range(256)]
+        picture.convert("RGB").point([min(max(level, 0), 255) for level in levels]).save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":
