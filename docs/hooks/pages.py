@@ -29,7 +29,7 @@ GENERATED: Final = {
     "python-api.md": python_reference.render,
 }
 GUIDES: Final = (
-    "first-picture", "own-model", "many-images", "several-machines", "securing", "gpu", "testing", "troubleshooting",
+    "first-picture", "own-model", "many-images", "several-machines", "securing", "gpu", "testing", "troubleshooting", "web",
     "client", "choosing-a-method", "coming-from-captum", "coming-from-keras-vis", "coming-from-tf-keras-vis",
     "coming-from-torch-cam",
 )  # fmt: skip

@@ -50,8 +50,8 @@ class Model:
 
     @cached_property
     def card(self) -> ModelCard:
-        """The model's card."""
-        return self.client.model(self.name)
+        """The card of the model."""
+        return self.client.model(self.name or self.client.server_info().default_model)
 
     def layer(self, layer_idx: int) -> int:
         """Return the position in the card of the layer at an index of keras-vis, which counts the input as 0."""
@@ -133,7 +133,7 @@ def _summed(
 ) -> Floats:
     """Compute one map of one image, summed over several units."""
     scored = model.card.layers[model.layer(layer_idx)].name
-    result = model.client.visualize([image], [visualization], model=model.name, target=target, scored_layer=scored)
+    result = model.client.visualize([image], [visualization], model=model.card.name, target=target, scored_layer=scored)
     (name,) = result
     maps: Floats = result[name][0].astype(np.float32)
     return maps.sum(0) if isinstance(target, list) else maps

@@ -96,7 +96,8 @@ for _name, _entry in sorted(ENTRIES.items(), key=lambda item: (*HELP, item[0]).i
 
 
 def _explain_missing(context: typer.Context) -> None:
-    sys.exit(command.explain_missing(str(context.info_name)))
+    typer.echo(command.explain_missing(str(context.info_name)), err=True)
+    raise typer.Exit(2)
 
 
 for _name in command.PARTS.keys() - ENTRIES.keys():
