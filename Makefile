@@ -2,11 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PARTS := proto jobs server worker client local
+PARTS := proto jobs server worker client web local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs-pictures proto proto-released \
-    bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
+.PHONY: help install demo test unit test-compose coverage format lint check sync audit docs docs-pictures notebooks proto \
+    proto-released bench bench-engine bench-plane clean packages chaos soak soak-rate fuzz abuse
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,7 @@ install: .venv/installed ## install everything into .venv
 
 demo: install ## explain the example photos end to end and write the pictures to out/
 	$(BIN)/python -m convlens.local.demo out examples/photos/*.png examples/photos/*.jpg
+	@echo "To explore photos of your own in a browser: $(BIN)/convlens up --web, then open http://127.0.0.1:8080"
 
 check: format lint unit ## what to run before each commit
 
@@ -28,7 +29,7 @@ test: install ## all tests: unit, property, integration, conformance, abuse and 
 	$(BIN)/python -m pytest $(if $(N),-n $(N) --dist loadfile)
 
 # The folders of tests/unit that neither build networks (engine, worker) nor draw scenes (shapes).
-UNIT := client jobs local proto scripts server
+UNIT := client jobs local proto scripts server web
 
 unit: install ## the unit tests that compile no network, in less than a minute
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(UNIT:%=tests/unit/%)
@@ -73,8 +74,16 @@ audit: .venv-audit/installed ## look up known vulnerabilities of the versions in
 	.venv-audit/bin/pip install -q -r scripts/audit.txt
 	touch $@
 
+docs: install ## build the documentation as a site in site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "the site is in site/; to read it: $(BIN)/python -m http.server -d site"
+
+notebooks: install ## run the example notebooks, whose outputs are committed
+	$(BIN)/python scripts/run_notebooks.py
+
 docs-pictures: install ## draw the pictures in docs/pictures
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/explore_picture.py
 
 proto: .venv-proto/installed ## generate the stubs from proto/convlens/v1/*.proto (OUT=folder: elsewhere)
 	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python proto/generate.py $(OUT)
@@ -96,7 +105,7 @@ bench-plane: install ## images per second through the whole service, beside peer
 	$(BIN)/python -m bench.plane $(if $(ROWS),--rows $(ROWS))
 
 clean: ## remove .venv and everything that was generated
-	rm -rf .venv .venv-audit .venv-fuzz .venv-packages .venv-peers .venv-proto out .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-audit .venv-fuzz .venv-packages .venv-peers .venv-proto out site .coverage* .mypy_cache .ruff_cache .pytest_cache
 
 chaos: install ## inject every fault under load, 10,000 jobs in all (JOBS=n)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos --jobs $(or $(JOBS),10000)

@@ -42,14 +42,16 @@ class Up:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A data folder that is open to all users, as earlier versions left it, and a folder for temporary files."""
+    """A data folder that was used before and is open to all users, and a folder for temporary files."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "temporary").mkdir()
     files = folder / "data" / "appendonlydir"
     files.mkdir(parents=True)
     (files / "appendonly.aof.1.incr.aof").write_bytes(b"")
     (files / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
-    for path in (*files.iterdir(), files, files.parent):
+    lock = folder / "data" / "up.lock"
+    lock.touch()
+    for path in (*files.iterdir(), files, lock, files.parent):
         path.chmod(0o777)
     return folder
 
@@ -131,10 +133,8 @@ def test_a_folder_with_foreign_files_is_refused_and_left_unchanged(tmp_path, con
     assert snapshot() == before
 
 
-@pytest.mark.parametrize(
-    "names", [[], ["lost+found"], ["appendonlydir", "payloads"], ["appendonlydir", "temp-rewriteaof-1.aof"]], ids=str
-)
-def test_a_folder_that_is_empty_or_of_an_earlier_version_is_used(tmp_path, names):
+@pytest.mark.parametrize("names", [[], ["lost+found"]], ids=str)
+def test_a_folder_that_is_empty_is_used(tmp_path, names):
     for name in names:
         (tmp_path / "data" / name).mkdir(parents=True)
     settings = UpSettings.from_command_line("up", ["--data-dir", str(tmp_path / "data")])

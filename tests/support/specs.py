@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
-from convlens.jobs.request.resolve import resolve
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.request.plan import resolve
 
 LAYERS = {
     "c1": ("Conv2D", (32, 48, 6)),

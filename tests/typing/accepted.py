@@ -29,6 +29,7 @@ from convlens.client import (
     Occlusion,
     Output,
     Prediction,
+    Progress,
     Result,
     Saliency,
     ServerInfo,
@@ -39,6 +40,7 @@ from convlens.client import (
 array: npt.NDArray[np.float32] = np.zeros((8, 8, 3), np.float32)
 batch: npt.NDArray[np.uint8] = np.zeros((2, 8, 8, 3), np.uint8)
 client = Client("localhost:50051", token="t", tls=TLS("ca.pem"), timeout=None, connect_timeout=3)
+assert_type(client.with_token("other"), Client)
 
 for image in ("dog.jpg", Path("dog.jpg"), b"", bytearray(), memoryview(b""), io.BytesIO(), Image.new("RGB", (2, 2))):
     client.saliency(image)
@@ -59,12 +61,22 @@ targets: list[Explanation] = list(result.explained[0]["saliency"])
 maps: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = result["saliency"]
 paths: list[Path] = result.save("out", opacity=0.5, sign="both", scale="shared")
 assert_type(result.overlay("grad_cam", 0, 2, photo="dog.jpg", kind="masked_image", background="gray"), Image.Image)
-assert_type(result.figure(name="grad_cam", target=1, ax=Figure().subplots()), Figure)
+assert_type(result.figure(name="grad_cam", target=1), Figure)
+result.figure(name="grad_cam", target=1, ax=Figure().subplots(), kind="heat_map")
 
 assert_type(client.map(["a.jpg"], [GradCAM()]), Iterator[Result])
 for outcome in client.map((path for path in paths), [GradCAM()], errors="return", target=(n for n in [1, 2])):
     if not isinstance(outcome, ConvlensError | OSError):
         assert_type(outcome, Result)
+
+
+def show(progress: Progress) -> None:
+    print(progress.done, progress.total, progress.state)
+
+
+assert_type(client.map(["a.jpg"], [GradCAM()], progress=show), Iterator[Result])
+client.occlusion("dog.jpg", progress=True)
+client.visualize("dog.jpg", [GradCAM()], progress=lambda progress: print(progress.fraction))
 
 assert_type(client.models(), list[ModelCard])
 assert_type(client.model("vgg16").layers[0].shape, tuple[int, ...])
@@ -75,6 +87,7 @@ job = client.submit(array, [GradCAM()], target=ALL_UNITS, timeout=30.0)
 assert_type(job, Job)
 assert_type(job.status().state, JobState)
 assert_type(job.wait(5).end_time, datetime | None)
+assert_type(job.result(progress=show), Result)
 is_done: bool = job.cancel().state.is_final
 statuses: list[JobStatus] = [*client.jobs("running"), *job.watch()]
 

@@ -24,6 +24,9 @@ client.visualize("dog.jpg", GradCAM())  # rejected
 client.visualize("dog.jpg", [GradCAM])  # rejected
 client.visualize("dog.jpg", ["grad_cam"])  # rejected
 client.map(["a.jpg"], [GradCAM()], errors="skip")  # rejected
+client.map(["a.jpg"], [GradCAM()], progress=5)  # rejected
+client.occlusion("dog.jpg", progress="bar")  # rejected
+client.job("ab").result(5, True)  # rejected
 client.jobs("done")  # rejected
 client.job(5)  # rejected
 print(client.job("ab").status().stat)  # rejected

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import grpc
 
-from convlens.client.connection import Connection
+from convlens.client.connection import Connection, Metadata, call_metadata
 from convlens.client.errors import ClientClosed, ConvlensError, DataCorrupted
 from convlens.client.images import may_block
 from convlens.client.stubs import Stubs
@@ -109,9 +109,9 @@ class AsyncCallGroup:
                 await self._closed.wait()
         self.check()
 
-    async def unary(self, method: Any, request: Any, timeout: float | None) -> Any:
+    async def unary(self, method: Any, request: Any, timeout: float | None, token: Metadata) -> Any:
         """Make a unary call and return its response. Raises grpc.RpcError, or ClientClosed once cancelled."""
-        metadata = self._connection.metadata_of(request)
+        metadata = call_metadata(token, request)
         with self._running(lambda: method(request, timeout=timeout, metadata=metadata)) as call:
             response = await call
             if response is None:  # what grpc.aio makes of a message that cannot be parsed
@@ -120,9 +120,9 @@ class AsyncCallGroup:
             return response
 
     @asynccontextmanager
-    async def stream(self, method: Any, request: Any, timeout: float | None) -> AsyncIterator[Any]:
+    async def stream(self, method: Any, request: Any, timeout: float | None, token: Metadata) -> AsyncIterator[Any]:
         """Make a streaming call, which ends with the `with`, and give its responses. Errors as of unary()."""
-        metadata = self._connection.metadata_of(request)
+        metadata = call_metadata(token, request)
         with self._running(lambda: method(request, timeout=timeout, metadata=metadata)) as call:
             yield call
             self._connection.read_trailers(await call.trailing_metadata())

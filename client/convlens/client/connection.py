@@ -71,6 +71,25 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
         raise InvalidArgument(f"tls.{name}: cannot read {path}: {error.strerror}", field=f"tls.{name}") from None
 
 
+Metadata = tuple[tuple[str, str], ...]
+"""The metadata of a call."""
+
+
+def token_metadata(token: str | None) -> Metadata:
+    """Return the metadata that a token is sent as. InvalidArgument for one that cannot be sent."""
+    if token is not None and not (isinstance(token, str) and re.fullmatch("[!-~]*", token)):
+        message = "the token has other characters than visible ASCII, such as a line's end; give it alone"
+        raise InvalidArgument(message, field="token")
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def call_metadata(metadata: Metadata, request: Any) -> Metadata:
+    """Add the size of a large request to the metadata of its call, so that the server may refuse it early."""
+    if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
+        return metadata
+    return (*metadata, (REQUEST_BYTES_KEY, str(len(request))))
+
+
 class Connection:
     """Settings and state of a client's connection, independent of processes and event loops."""
 
@@ -83,22 +102,17 @@ class Connection:
     ) -> None:
         """Check the settings. InvalidArgument names the one that is invalid: target, token or tls."""
         address = parse_address(target)
-        if token is not None and not (isinstance(token, str) and re.fullmatch("[!-~]*", token)):
-            message = "the token has other characters than visible ASCII, such as a line's end; give it alone"
-            raise InvalidArgument(message, field="token")
+        self.metadata = token_metadata(token)
         if not isinstance(tls, TLS | bool | None):
             raise InvalidArgument(f"tls is {tls!r}; allowed: TLS(…), True, False, None", field="tls")
         self._tls = TLS() if tls is True else tls or None
         self.target = target
         self.caller = Caller(address, self._tls is not None, bool(self._tls and self._tls.certificate))
         self.connect_timeout = connect_timeout
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.is_reached = False
         """True once the server has answered anything."""
         self.trouble = ""
         """Why calls are being retried, as a sentence for people; empty if they are not."""
-        self.longest_job: float | None = None
-        """Seconds that the server lets a job take; None until it is known."""
         if token and not tls and not address.is_local:
             log.warning("the token for %s travels in the clear: anyone on the way can read it; see TLS", target)
         connect_ms = int(1000 * min(connect_timeout, MAX_CONNECT_ATTEMPT))
@@ -131,12 +145,6 @@ class Connection:
         if credentials:
             return module.secure_channel(self.target, credentials, options)
         return module.insecure_channel(self.target, options)
-
-    def metadata_of(self, request: Any) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call, with the size of a large request, which the server may then refuse early."""
-        if not isinstance(request, bytes) or len(request) <= ANNOUNCED_FROM:
-            return self.metadata
-        return (*self.metadata, (REQUEST_BYTES_KEY, str(len(request))))
 
     def mark_reached(self) -> None:
         """Record that the server answers."""

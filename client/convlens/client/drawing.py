@@ -64,8 +64,6 @@ class Style:
     """The photo under a map in its colours, or in gray, where they compete with the map's."""
     columns: int = 5
     """Channels drawn of each layer of activations."""
-    overlay: bool = True
-    """False: kind heat_map."""
 
     def __post_init__(self) -> None:
         for field, allowed in (("kind", Kind), ("sign", Sign), ("scale", Scale), ("background", Background)):
@@ -76,8 +74,6 @@ class Style:
             raise InvalidArgument("opacity must be in 0…1 and percentile above 0, up to 100", field="opacity")
         if self.columns < 1:
             raise InvalidArgument(f"columns must be 1 or more, not {self.columns}", field="columns")
-        if not self.overlay and self.kind == "blended_heat_map":
-            object.__setattr__(self, "kind", "heat_map")
         if self.cmap is not None:
             from matplotlib import colormaps
 
@@ -146,6 +142,12 @@ def compose(heat: Heat, photo: RGB | None, style: Style) -> RGB:
         weight, top = 1 - np.maximum(values, 0), np.full_like(base, 255 if style.kind == "alpha_scaling" else 0)
     blended: RGB = np.rint(base + weight[..., None] * (top - base)).astype(np.uint8)
     return blended
+
+
+def color_ramp(heat: Heat, style: Style, width: int = 256) -> RGB:
+    """Return the colours of a map's range, low to high, as they come out over white (alpha scaling: black): (1,W,3)."""
+    ramp = Heat(np.linspace(heat.low, heat.limit, width, dtype=np.float32)[None], heat.diverging, heat.limit)
+    return compose(ramp, np.full((1, width, 3), 0 if style.kind == "alpha_scaling" else 255, np.uint8), style)
 
 
 def colored(values: Floats, heat: Heat, style: Style) -> RGB:

@@ -7,10 +7,11 @@ from typing import Final, Literal
 
 from convlens.client.errors import MissingExtra
 
-Extra = Literal["figures", "keras-vis"]
+Extra = Literal["figures", "keras-vis", "progress"]
 PACKAGES: Final[dict[Extra, dict[str, str]]] = {
     "figures": {"matplotlib": "matplotlib", "PIL": "Pillow"},
     "keras-vis": {"scipy": "SciPy"},
+    "progress": {"tqdm": "tqdm"},
 }
 """Of each extra: modules, and the packages that they are part of."""
 

@@ -6,11 +6,11 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from convlens.client.drawing import RGB, Floats, Heat, Style, compose, strongest, to_heat
+from convlens.client.drawing import RGB, Floats, Heat, Style, color_ramp, compose, strongest, to_heat
 from convlens.client.errors import InvalidArgument
 from convlens.client.images import SentImage, picture
 from convlens.client.options import is_signed
@@ -44,15 +44,16 @@ class Panel:
     explained: Explanation | None
 
 
-def result_figure(
-    result: Result, image: int, style: Style, name: str | None, target: int | None, ax: Axes | None
-) -> Figure:
-    """Draw an image: all its maps, those of one array or target alone, or one of them on `ax`. See Result.figure()."""
-    if name is None and target is None and ax is None:
+def result_figure(result: Result, image: int, style: Style, name: str | None, target: int | None) -> Figure:
+    """Draw an image: all its maps, or those of one array or target alone. See Result.figure()."""
+    if name is None and target is None:
         return map_figure(result, image, style)
+    return _grid(list(panels_of(result, image, style, name, target)), result, image, style)
+
+
+def draw_on(ax: Axes, result: Result, image: int, style: Style, name: str | None, target: int | None) -> None:
+    """Draw one map of an image on `ax`. InvalidArgument unless `name` and `target` choose one. See Result.figure()."""
     panels = list(panels_of(result, image, style, name, target))
-    if ax is None:
-        return _grid(panels, result, image, style)
     if len(panels) != 1:
         names = ", ".join(map_names(result))
         raise InvalidArgument(
@@ -60,7 +61,6 @@ def result_figure(
         )
     width = ax.get_window_extent().width / ax.figure.dpi
     draw_panel(ax, panels[0], photo_of(result, image), style, width)
-    return cast("Figure", ax.get_figure(root=True))
 
 
 def overlay(result: Result, name: str, image: int, target: int, photo: SentImage | None, style: Style) -> PillowImage:
@@ -117,7 +117,7 @@ def draw_panel(at: Axes, panel: Panel, photo: RGB | None, style: Style, width: f
     if photo is None:
         style = replace(style, kind="heat_map")
     at.imshow(compose(panel.heat, photo, style))
-    _title(at, panel.name, _caption(panel.explained), width)
+    _title(at, panel.name, caption_of(panel.explained), width)
     if style.kind != "original_image":
         _color_bar(at, panel.heat, style)
 
@@ -220,14 +220,12 @@ def encoded(figure: Figure, kind: str = "png") -> bytes:
 
 
 def _color_bar(at: Axes, heat: Heat, style: Style) -> None:
-    """Draw the colours below a panel as they come out over white (alpha scaling: black), with their range."""
+    """Draw the colours below a panel, with their range."""
     if not heat.limit:
         at.text(0.5, -0.02, "zero everywhere", transform=at.transAxes, fontsize=7, color=_QUIET, ha="center", va="top")
         return
-    ramp = Heat(np.linspace(heat.low, heat.limit, 256, dtype=np.float32)[None], heat.diverging, heat.limit)
-    under = np.full((1, 256, 3), 0 if style.kind == "alpha_scaling" else 255, np.uint8)
     bar = at.inset_axes((0, -0.05, 1, 0.025))
-    bar.imshow(compose(ramp, under, style), aspect="auto", extent=(heat.low, heat.limit, 0, 1))
+    bar.imshow(color_ramp(heat, style), aspect="auto", extent=(heat.low, heat.limit, 0, 1))
     ticks = [heat.low, 0, heat.limit] if heat.diverging else [0, heat.limit]
     bar.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize=7, color=_QUIET)
     bar.set_yticks([])
@@ -261,7 +259,8 @@ def _best(result: Result, image: int) -> str:
     return f"predicted: {predictions[0]}" if predictions else ""
 
 
-def _caption(explained: Explanation | None) -> str:
+def caption_of(explained: Explanation | None) -> str:
+    """Return what a map explains: the class and its score."""
     if explained is None:
         return ""
     label = "all units" if explained.index < 0 else explained.label or f"unit {explained.index}"
@@ -269,9 +268,9 @@ def _caption(explained: Explanation | None) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
+    from convlens.client.notebook_figure import NotebookFigure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
 def _title(at: Axes, name: str, caption: str, width: float) -> None:

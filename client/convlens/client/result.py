@@ -6,11 +6,10 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 
-from convlens.client.errors import InvalidArgument
 from convlens.client.extras import is_installed, require_extra
 from convlens.client.images import SentImage, pack_one
 from convlens.v1 import result_pb2, tensors
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from convlens.client.images import ImageLike
 
 Array = tensors.Array
+_SHOWN_ARRAYS: Final = 4
+"""Arrays that the repr of a result names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,11 @@ class Prediction:
 
     def __str__(self) -> str:
         """For people: the class and its probability, or its logit where it has none."""
-        return f"{self.label or self.index} {self._certainty()}"
+        return f"{self.label or self.index} {self.certainty}"
 
-    def _certainty(self) -> str:
+    @property
+    def certainty(self) -> str:
+        """For people: the probability, never rounded to 0 or 1, or the logit where there is none."""
         if self.probability is None:
             return f"logit {self.logit:.2f}"
         if self.probability < 0.0005:
@@ -119,11 +122,12 @@ class Result(Mapping[str, Array]):
         request_id: str = "",
     ) -> None:
         self._arrays = dict(arrays)
-        self._quantization = {
+        self.quantization = {
             spec.name: (np.array(spec.scale, np.float32), np.array(spec.offset, np.float32))
             for spec in header.tensors
             if spec.scale
         }
+        """Of arrays of uint8, by name: scale and offset of each map, float32, in the order of the leading axes."""
         self.job_id = header.job_id
         self.request_id = request_id
         self.model = header.model
@@ -171,7 +175,7 @@ class Result(Mapping[str, Array]):
         array = self[name]
         if array.dtype != np.uint8:
             return array.astype(np.float32)
-        scale, offset = self._quantization[self.full_name(name)]
+        scale, offset = self.quantization[self.full_name(name)]
         rows: Array = array.reshape(len(scale), -1).astype(np.float32) * scale[:, None] + offset[:, None]
         return rows.reshape(array.shape)
 
@@ -182,8 +186,9 @@ class Result(Mapping[str, Array]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        arrays = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in self._arrays.items())
-        return f"<Result of job {self.job_id} by {self.model}: {arrays}>"
+        shown = [f"{name} {'×'.join(map(str, self[name].shape))}" for name in list(self)[:_SHOWN_ARRAYS]]
+        more = [f"and {len(self) - _SHOWN_ARRAYS} more"] if len(self) > _SHOWN_ARRAYS else []
+        return f"<Result by {self.model}: {', '.join(shown + more)}>"
 
     def split(self, *, copy: bool = False) -> list[Result]:
         """Return one result per image, its arrays views of this one's, or copies that do not keep this one alive."""
@@ -195,10 +200,10 @@ class Result(Mapping[str, Array]):
         part = Result.__new__(Result)
         part.__dict__.update(shared)
         part._arrays = {name: array[i : i + 1] for name, array in self._arrays.items()}
-        part._quantization = {}
-        for name, (scale, offset) in self._quantization.items():
+        part.quantization = {}
+        for name, (scale, offset) in self.quantization.items():
             maps = slice(i * len(scale) // len(self._reports), (i + 1) * len(scale) // len(self._reports))
-            part._quantization[name] = (scale[maps], offset[maps])
+            part.quantization[name] = (scale[maps], offset[maps])
         part.images = self.images[i : i + 1]
         part._reports = self._reports[i : i + 1]
         if copy:
@@ -206,24 +211,39 @@ class Result(Mapping[str, Array]):
             part._reports = [result_pb2.ImageReport.FromString(self._reports[i].SerializeToString())]
         return part
 
+    @overload
+    def figure(
+        self, image: int = 0, *, name: str | None = None, target: int | None = None, ax: None = None,
+        kind: Kind = ..., opacity: float = ..., percentile: float = ..., sign: Sign = ..., cmap: str | None = ...,
+        scale: Scale = ..., background: Background = ..., columns: int = ...,
+    ) -> Figure: ...  # fmt: skip
+    @overload
+    def figure(
+        self, image: int = 0, *, name: str | None = None, target: int | None = None, ax: Axes,
+        kind: Kind = ..., opacity: float = ..., percentile: float = ..., sign: Sign = ..., cmap: str | None = ...,
+        scale: Scale = ..., background: Background = ..., columns: int = ...,
+    ) -> None: ...  # fmt: skip
     def figure(
         self, image: int = 0, *, name: str | None = None, target: int | None = None, ax: Axes | None = None,
         kind: Kind = "blended_heat_map", opacity: float = 0.75, percentile: float = 99.5, sign: Sign = "both",
         cmap: str | None = None, scale: Scale = "panel", background: Background = "color", columns: int = 5,
-        overlay: bool = True,
-    ) -> Figure:  # fmt: skip
+    ) -> Figure | None:  # fmt: skip
         """Draw an image and its maps side by side, as a matplotlib figure; a grid of layers if there are no maps.
 
-        With `ax`, one map is drawn on it, and its figure is returned: the map called `name`, of several targets the
-        one at position `target`. drawing.Style documents the other options. InvalidArgument for values that are not
-        allowed, KeyError for a name that is not there, MissingExtra without convlens-client[figures].
+        A notebook shows the figure where this is the last line of a cell. With `ax`, one map is drawn on it, and None
+        is returned, since its figure is yours to show: the map called `name`, of several targets the one at position
+        `target`. drawing.Style documents the other options. InvalidArgument for values that are not allowed, KeyError
+        for a name that is not there, MissingExtra without convlens-client[figures].
         """
         require_extra("figures", "figure()")
         from convlens.client import figures
         from convlens.client.drawing import Style
 
-        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns, overlay)
-        return figures.result_figure(self, image, style, name, target, ax)
+        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns)
+        if ax is None:
+            return figures.result_figure(self, image, style, name, target)
+        figures.draw_on(ax, self, image, style, name, target)
+        return None
 
     def overlay(
         self, name: str, index: int = 0, target: int = 0, *, photo: ImageLike | None = None,
@@ -247,21 +267,18 @@ class Result(Mapping[str, Array]):
         packed = None if photo is None else pack_one(photo, value_range)
         return figures.overlay(self, name, index, target, packed, style)
 
-    def _repr_png_(self) -> bytes | None:
-        """Return the PNG that a notebook shows; None without convlens-client[figures] or if nothing can be drawn."""
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows: images, maps and predictions; None without convlens-client[figures]."""
         if not is_installed("figures"):
             return None
-        from convlens.client import figures
+        from convlens.client import notebook
 
-        try:
-            return figures.encoded(self.figure())
-        except InvalidArgument:
-            return None
+        return notebook.to_html(self)
 
     def save(
         self, folder: str | Path, *, kind: Kind = "blended_heat_map", opacity: float = 0.75, percentile: float = 99.5,
         sign: Sign = "both", cmap: str | None = None, scale: Scale = "panel", background: Background = "color",
-        columns: int = 5, overlay: bool = True,
+        columns: int = 5,
     ) -> list[Path]:  # fmt: skip
         """Write pictures and arrays into `folder` and return their paths; each file is complete or not there.
 
@@ -272,7 +289,7 @@ class Result(Mapping[str, Array]):
         from convlens.client import saving
         from convlens.client.drawing import Style
 
-        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns, overlay)
+        style = Style(kind, opacity, percentile, sign, cmap, scale, background, columns)
         return saving.save(self, Path(folder), style)
 
 

@@ -22,7 +22,7 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
 
     def write(name: str, content: bytes | Callable[[IO[bytes]], object]) -> None:
         written.append(folder / name)
-        _write(written[-1], content)
+        write_whole(written[-1], content)
 
     limits = shared_limits(result, style) if style.scale == "shared" else None
     count = len(result.explained)
@@ -32,12 +32,16 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
             write(f"maps{tail}.png", encoded(map_figure(result, image, style, limits)))
         if layer_names(result):
             write(f"layerwise_output{tail}.jpg", encoded(layer_figure(result, image, style), "jpg"))
-    arrays: dict[str, Any] = {name.replace("/", "."): array for name, array in result.items()}
-    write("arrays.npz", lambda file: np.savez(file, **arrays))
+    write("arrays.npz", lambda file: np.savez(file, **arrays_by_file_name(result)))
     return written
 
 
-def _write(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+def arrays_by_file_name(result: Result) -> dict[str, Any]:
+    """Return the arrays by the names that they have in an .npz file, which are names of files themselves."""
+    return {name.replace("/", "."): array for name, array in result.items()}
+
+
+def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write a file under another name, and give it its own when it is complete."""
     part = path.with_name(f"{path.name}.part")
     try:

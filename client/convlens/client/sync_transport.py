@@ -21,7 +21,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import grpc
 
-from convlens.client.connection import Connection
+from convlens.client.connection import Connection, Metadata, call_metadata
 from convlens.client.errors import ClientClosed
 from convlens.client.stubs import Cancellable, Stubs
 
@@ -145,16 +145,16 @@ class CallGroup:
             self._cancelled.wait(min(remaining, POLL_INTERVAL))
             self.check()
 
-    def unary(self, method: Any, request: Any, timeout: float | None) -> Any:
+    def unary(self, method: Any, request: Any, timeout: float | None, token: Metadata) -> Any:
         """Make a unary call and return its response. Raises grpc.RpcError, or ClientClosed once cancelled."""
-        with self.stream(method, request, timeout) as responses:
+        with self.stream(method, request, timeout, token) as responses:
             (response,) = responses  # see Cancellable
             return response
 
     @contextmanager
-    def stream(self, method: Any, request: Any, timeout: float | None) -> Iterator[Any]:
+    def stream(self, method: Any, request: Any, timeout: float | None, token: Metadata) -> Iterator[Any]:
         """Make a streaming call, which ends with the `with`, and give its responses. Errors as of unary()."""
-        metadata = self._connection.metadata_of(request)
+        metadata = call_metadata(token, request)
         with self.running(partial(method, request, timeout=timeout, metadata=metadata)) as call:
             yield call
             self._connection.read_trailers(call.trailing_metadata())

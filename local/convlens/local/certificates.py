@@ -178,13 +178,14 @@ def main(argv: list[str]) -> int:
     except (NoAuthority, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"server: {pairs.server.certificate} {pairs.server.key}\nclient: {client_flags(pairs)}")
+    print(f"server: {pairs.server.certificate} {pairs.server.key}\nclient: {' '.join(client_flags(pairs))}")
     return 0
 
 
-def client_flags(pairs: Certificates) -> str:
+def client_flags(pairs: Certificates) -> list[str]:
     """Return the flags with which `convlens` calls a server that has these certificates."""
-    return f"--ca {pairs.ca.certificate} --cert {pairs.client.certificate} --key {pairs.client.key}"
+    paths = {"--ca": pairs.ca.certificate, "--cert": pairs.client.certificate, "--key": pairs.client.key}
+    return [text for flag, path in paths.items() for text in (flag, str(path))]
 
 
 if __name__ == "__main__":

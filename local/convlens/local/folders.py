@@ -21,7 +21,7 @@ from typing import Final
 from convlens.jobs.payloads.own_folder import OwnFolder, UnusableFolder
 from convlens.jobs.runtime.temporary import locked_folder
 from convlens.local.settings import UpSettings
-from convlens.local.valkey import CONFIG, FILES, is_file_name, is_own_config
+from convlens.local.valkey import CONFIG, FILES, is_own_config
 
 SHM: Final = Path("/dev/shm")  # noqa: S108 - payloads in memory, in a private folder
 LOCK: Final = "up.lock"
@@ -88,15 +88,11 @@ def _locked(data: Path) -> Iterator[int]:
 
 
 def _check_own(folder: OwnFolder) -> None:
-    """Raise UnusableFolder for a folder that is not empty and was not used by `convlens up`; change nothing.
-
-    Earlier versions left no lock, only Valkey's files and payloads.
-    """
+    """Raise UnusableFolder for a folder that is not empty and was not used by `convlens up`; change nothing."""
     with folder.entries() as entries:
         names = sorted(entry.name for entry in entries if entry.name != "lost+found")
-    others = [name for name in names if not is_file_name(name) and name not in {LOCK, PAYLOADS}]
-    if others and LOCK not in names:
-        some = ", ".join(map(repr, others[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    if names and LOCK not in names:
+        some = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise UnusableFolder(
             f"{folder.path} holds files that are not of convlens up ({some}); give a --data-dir that is empty or "
             "does not exist yet"

@@ -26,7 +26,7 @@ class UpSettings(WorkerSettings, ServerSettings):
 
     SECTIONS: ClassVar[Sequence[str]] = ("server", "worker", "up")
     PANELS: ClassVar[dict[str, Sequence[str]]] = {
-        "This machine": ("data_dir", "log", "tls_dir", "servers", "workers"),
+        "This machine": ("data_dir", "log", "tls_dir", "servers", "workers", "web", "web_port"),
     }
 
     redis_url: str = Field("", description="URL of a Redis or Valkey to use; none: a private Valkey is started")
@@ -43,6 +43,8 @@ class UpSettings(WorkerSettings, ServerSettings):
     )
     servers: int = Field(1, ge=1, description="server processes on the port; the kernel spreads connections over them")
     workers: int = Field(1, ge=1, description="worker processes; each loads all models")
+    web: bool = Field(False, description="serve a page to explore maps in a browser, and HTTP, on web_port, too")
+    web_port: int = Field(8080, ge=0, le=65535, description="port of the page and of HTTP; 0 picks a free one")
 
     def environment(self, **changes: object) -> dict[str, str]:
         """Return this process' environment with the settings that servers and workers read."""

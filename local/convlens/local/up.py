@@ -1,4 +1,4 @@
-"""`convlens up`: start and supervise Valkey, workers and servers on this machine; drain them at SIGTERM or SIGINT."""
+"""`convlens up`: start and supervise Valkey, workers, servers and the gateway; drain them at SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from convlens.jobs.payloads.own_folder import UnusableFolder
-from convlens.jobs.runtime import descriptors
+from convlens.jobs.runtime import process
 from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.local import valkey
-from convlens.local.certificates import NoAuthority, client_flags, ensure_certificates
+from convlens.local.certificates import Certificates, NoAuthority, client_flags, ensure_certificates
 from convlens.local.children import Child, ChildFailed
 from convlens.local.folders import Folders, open_folders
 from convlens.local.output import LOG, Output
 from convlens.local.settings import STDERR, UpSettings
 
+WEB_GRACE: Final = 10.0
 WORKER_GRACE: Final = 30.0
 VALKEY_GRACE: Final = 10.0
 
@@ -37,8 +38,8 @@ class UnusableLog(RuntimeError):
 
 SUMMARY: Final = """Run everything on this machine: Valkey, workers and servers. Ctrl-C or SIGTERM ends it.
 
-Prints `ready: grpc HOST:PORT` to stdout once it serves. Without --model it serves the bundled model shapes; what models
-there are: `convlens worker --help`.
+Prints `ready: grpc HOST:PORT` to stdout once it serves, and with --web then `ready: http HOST:PORT`, the address of the
+page. Without --model it serves the bundled model shapes; what models there are: `convlens worker --help`.
 
 Examples:
 
@@ -46,13 +47,15 @@ Examples:
 
   convlens up --model vgg16=imagenet --data-dir data
 
+  convlens up --web
+
   convlens up --model scan=scan.keras,preprocess=unit --tls-dir tls
 """
 
 
 def run(settings: UpSettings) -> int:
     """Run everything until a signal; return the exit status."""
-    descriptors.raise_limit()
+    process.raise_descriptor_limit()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
     try:
         return asyncio.run(up(settings))
@@ -85,7 +88,7 @@ async def up(settings: UpSettings) -> int:
         reason = ""
         try:
             if starting.done():
-                print(f"ready: grpc {settings.host}:{starting.result()}", flush=True)
+                print(*starting.result(), sep="\n", flush=True)
                 await stopped
         except (ChildFailed, valkey.NoValkey, NoRedis, NoAuthority) as error:
             reason = str(error)  # the last line of stderr, after those of the children that end now
@@ -112,9 +115,12 @@ def _open_output(settings: UpSettings, folders: Folders) -> Iterator[Output]:
         yield output
 
 
-async def _start(settings: UpSettings, folders: Folders, health: str, children: list[Child], output: Output) -> int:
-    """Start the children in the order of their dependencies and return the port."""
-    tls = _tls_settings(settings)
+async def _start(
+    settings: UpSettings, folders: Folders, health: str, children: list[Child], output: Output
+) -> list[str]:
+    """Start the children in the order of their dependencies and return the lines that say what is ready."""
+    pairs = _certificates(settings)
+    tls = _tls_settings(pairs) if pairs else {}
     url = settings.redis_url or await _start_valkey(folders, children, output)
     if settings.redis_url:
         await asyncio.to_thread(_check_redis, url)
@@ -150,7 +156,21 @@ async def _start(settings: UpSettings, folders: Folders, health: str, children: 
         server.command += ["--port", str(port)]  # the same port after a restart
     await asyncio.gather(*(server.start() for server in others))
     await asyncio.gather(*map(_wait_until_serving, probes))
-    return port
+    lines = [f"ready: grpc {settings.host}:{port}"]
+    if settings.web:
+        gateway = child("web", "convlens.web", "ready: http", {})
+        gateway.command += ["--server", f"{_reachable(settings.host)}:{port}", *(client_flags(pairs) if pairs else ())]
+        gateway.command += ["--port", str(settings.web_port)]
+        children.append(gateway)
+        lines.append(await gateway.start())
+        gateway.command[-1] = lines[-1].rpartition(":")[2]  # the same port after a restart
+        print(f"explore in a browser: http://{lines[-1].split()[-1]}", file=sys.stderr, flush=True)
+    return lines
+
+
+def _reachable(host: str) -> str:
+    """Return the address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - to call, not to listen on
 
 
 def metrics_addresses(address: str, count: int) -> Sequence[str]:
@@ -162,12 +182,18 @@ def metrics_addresses(address: str, count: int) -> Sequence[str]:
     return [f"{host}:{int(port) + i if int(port) else 0}" if address else "" for i in range(count)]
 
 
-def _tls_settings(settings: UpSettings) -> dict[str, Path]:
-    """Return the server's settings for mutual TLS with the certificates in `tls_dir`, if given."""
+def _certificates(settings: UpSettings) -> Certificates | None:
+    """Return the certificates in `tls_dir`, if given, and say how clients use theirs."""
     if settings.tls_dir is None:
-        return {}
+        return None
     pairs = ensure_certificates(settings.tls_dir.expanduser().resolve(), [settings.host])
-    print(f"only clients with a certificate are served: convlens {client_flags(pairs)} …", file=sys.stderr, flush=True)
+    flags = " ".join(client_flags(pairs))
+    print(f"only clients with a certificate are served: convlens {flags} …", file=sys.stderr, flush=True)
+    return pairs
+
+
+def _tls_settings(pairs: Certificates) -> dict[str, Path]:
+    """Return the server's settings for mutual TLS."""
     return {
         "tls_cert": pairs.server.certificate,
         "tls_key": pairs.server.key,
@@ -216,12 +242,17 @@ async def _wait_until_serving(health: str) -> None:
 
 
 async def _stop(settings: UpSettings, children: list[Child]) -> None:
-    """Drain servers first, whose callers wait for workers, then workers, whose jobs are in Valkey, then Valkey."""
-    servers, workers = (
-        [child for child in children if f"convlens.{kind}" in child.command] for kind in ("server", "worker")
+    """Drain the gateway, which calls servers, these, whose callers wait for workers, these, and Valkey, their store."""
+    gateways, servers, workers = (
+        [child for child in children if f"convlens.{kind}" in child.command] for kind in ("web", "server", "worker")
     )
-    stores = [child for child in children if child not in (*servers, *workers)]
-    for group, grace in ((servers, settings.drain_grace + 5), (workers, WORKER_GRACE), (stores, VALKEY_GRACE)):
+    stores = [child for child in children if child not in (*gateways, *servers, *workers)]
+    for group, grace in (
+        (gateways, WEB_GRACE),
+        (servers, settings.drain_grace + 5),
+        (workers, WORKER_GRACE),
+        (stores, VALKEY_GRACE),
+    ):
         await asyncio.gather(*(child.stop(grace) for child in group))
 
 

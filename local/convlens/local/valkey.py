@@ -28,11 +28,6 @@ class NoValkey(RuntimeError):
     """No Valkey binary was located; the message says what was tried and what to do."""
 
 
-def is_file_name(name: str) -> bool:
-    """Return whether a Valkey started here may have left a file or folder of this name."""
-    return name in FILES or bool(_UNFINISHED.fullmatch(name))
-
-
 def is_own_config(folder: int) -> bool:
     """Return whether the configuration in an open folder is missing or was written here. Raises OSError for a link."""
     try:

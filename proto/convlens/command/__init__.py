@@ -21,6 +21,7 @@ PARTS: Final = {
     "token": "convlens-server",
     "worker": "convlens-worker",
     "model": "convlens-worker",
+    "web": "convlens-web",
     "up": "convlens",
 }
 """The distributions of the subcommands outside the client."""

@@ -27,7 +27,7 @@ from convlens.v1 import result_pb2 as convlens_dot_v1_dot_result__pb2
 from convlens.v1 import spec_pb2 as convlens_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63onvlens/v1/visualization.proto\x12\x0b\x63onvlens.v1\x1a\x15\x63onvlens/v1/job.proto\x1a\x18\x63onvlens/v1/result.proto\x1a\x16\x63onvlens/v1/spec.proto\"_\n\x10VisualizeRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04R\rshared_memory\"\x94\x01\n\x11VisualizeResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.JobH\x00\x12+\n\x06header\x18\x02 \x01(\x0b\x32\x19.convlens.v1.ResultHeaderH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.convlens.v1.ResultChunkH\x00\x42\x06\n\x04part\"d\n\x15VisualizeUnaryRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04R\rshared_memory\"C\n\x16VisualizeUnaryResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.convlens.v1.ResultHeader\"t\n\x16VisualizeStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08in_order\x18\x04 \x01(\x08\"\xd7\x01\n\x17VisualizeStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x10.convlens.v1.JobH\x00\x12+\n\x06header\x18\x03 \x01(\x0b\x32\x19.convlens.v1.ResultHeaderH\x00\x12)\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x18.convlens.v1.ResultChunkH\x00\x12)\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x18.convlens.v1.StreamErrorH\x00\x42\x06\n\x04part\"<\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\x0c\x32\xa1\x02\n\x14VisualizationService\x12L\n\tVisualize\x12\x1d.convlens.v1.VisualizeRequest\x1a\x1e.convlens.v1.VisualizeResponse0\x01\x12Y\n\x0eVisualizeUnary\x12\".convlens.v1.VisualizeUnaryRequest\x1a#.convlens.v1.VisualizeUnaryResponse\x12`\n\x0fVisualizeStream\x12#.convlens.v1.VisualizeStreamRequest\x1a$.convlens.v1.VisualizeStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63onvlens/v1/visualization.proto\x12\x0b\x63onvlens.v1\x1a\x15\x63onvlens/v1/job.proto\x1a\x18\x63onvlens/v1/result.proto\x1a\x16\x63onvlens/v1/spec.proto\"_\n\x10VisualizeRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04R\rshared_memory\"\x94\x01\n\x11VisualizeResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x10.convlens.v1.JobH\x00\x12+\n\x06header\x18\x02 \x01(\x0b\x32\x19.convlens.v1.ResultHeaderH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.convlens.v1.ResultChunkH\x00\x42\x06\n\x04part\"d\n\x15VisualizeUnaryRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.convlens.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04R\rshared_memory\"C\n\x16VisualizeUnaryResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.convlens.v1.ResultHeader2\xbf\x01\n\x14VisualizationService\x12L\n\tVisualize\x12\x1d.convlens.v1.VisualizeRequest\x1a\x1e.convlens.v1.VisualizeResponse0\x01\x12Y\n\x0eVisualizeUnary\x12\".convlens.v1.VisualizeUnaryRequest\x1a#.convlens.v1.VisualizeUnaryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +42,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VISUALIZEUNARYREQUEST']._serialized_end=469
   _globals['_VISUALIZEUNARYRESPONSE']._serialized_start=471
   _globals['_VISUALIZEUNARYRESPONSE']._serialized_end=538
-  _globals['_VISUALIZESTREAMREQUEST']._serialized_start=540
-  _globals['_VISUALIZESTREAMREQUEST']._serialized_end=656
-  _globals['_VISUALIZESTREAMRESPONSE']._serialized_start=659
-  _globals['_VISUALIZESTREAMRESPONSE']._serialized_end=874
-  _globals['_STREAMERROR']._serialized_start=876
-  _globals['_STREAMERROR']._serialized_end=936
-  _globals['_VISUALIZATIONSERVICE']._serialized_start=939
-  _globals['_VISUALIZATIONSERVICE']._serialized_end=1228
+  _globals['_VISUALIZATIONSERVICE']._serialized_start=541
+  _globals['_VISUALIZATIONSERVICE']._serialized_end=732
 # @@protoc_insertion_point(module_scope)

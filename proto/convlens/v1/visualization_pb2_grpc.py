@@ -45,11 +45,6 @@ class VisualizationServiceStub(object):
                 request_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.SerializeToString,
                 response_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.FromString,
                 _registered_method=True)
-        self.VisualizeStream = channel.stream_stream(
-                '/convlens.v1.VisualizationService/VisualizeStream',
-                request_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeStreamRequest.SerializeToString,
-                response_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeStreamResponse.FromString,
-                _registered_method=True)
 
 
 class VisualizationServiceServicer(object):
@@ -72,16 +67,6 @@ class VisualizationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def VisualizeStream(self, request_iterator, context):
-        """Runs many jobs on one stream. Results are sent in the order in which jobs end, or in the order of the requests where
-        these set in_order; each part carries the sequence of its request. Requests are read no faster than results. Between a
-        header and its last chunk there is no other header or chunk, but there may be other jobs and errors. A refused request
-        gives an error, and the stream goes on.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_VisualizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,11 +79,6 @@ def add_VisualizationServiceServicer_to_server(servicer, server):
                     servicer.VisualizeUnary,
                     request_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.FromString,
                     response_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.SerializeToString,
-            ),
-            'VisualizeStream': grpc.stream_stream_rpc_method_handler(
-                    servicer.VisualizeStream,
-                    request_deserializer=convlens_dot_v1_dot_visualization__pb2.VisualizeStreamRequest.FromString,
-                    response_serializer=convlens_dot_v1_dot_visualization__pb2.VisualizeStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -156,33 +136,6 @@ class VisualizationService(object):
             '/convlens.v1.VisualizationService/VisualizeUnary',
             convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryRequest.SerializeToString,
             convlens_dot_v1_dot_visualization__pb2.VisualizeUnaryResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def VisualizeStream(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/convlens.v1.VisualizationService/VisualizeStream',
-            convlens_dot_v1_dot_visualization__pb2.VisualizeStreamRequest.SerializeToString,
-            convlens_dot_v1_dot_visualization__pb2.VisualizeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,16 +37,6 @@ class VisualizationServiceStub:
     result would be larger than a chunk is refused at once, reason RESULT_TOO_LARGE: use Visualize.
     """
 
-    VisualizeStream: grpc.StreamStreamMultiCallable[
-        convlens.v1.visualization_pb2.VisualizeStreamRequest,
-        convlens.v1.visualization_pb2.VisualizeStreamResponse,
-    ]
-    """Runs many jobs on one stream. Results are sent in the order in which jobs end, or in the order of the requests where
-    these set in_order; each part carries the sequence of its request. Requests are read no faster than results. Between a
-    header and its last chunk there is no other header or chunk, but there may be other jobs and errors. A refused request
-    gives an error, and the stream goes on.
-    """
-
 class VisualizationServiceAsyncStub:
     """Computes maps and returns them in the same call."""
 
@@ -64,16 +54,6 @@ class VisualizationServiceAsyncStub:
     ]
     """Runs one job and returns its whole result in one message, which costs both sides less than a stream. A request whose
     result would be larger than a chunk is refused at once, reason RESULT_TOO_LARGE: use Visualize.
-    """
-
-    VisualizeStream: grpc.aio.StreamStreamMultiCallable[
-        convlens.v1.visualization_pb2.VisualizeStreamRequest,
-        convlens.v1.visualization_pb2.VisualizeStreamResponse,
-    ]
-    """Runs many jobs on one stream. Results are sent in the order in which jobs end, or in the order of the requests where
-    these set in_order; each part carries the sequence of its request. Requests are read no faster than results. Between a
-    header and its last chunk there is no other header or chunk, but there may be other jobs and errors. A refused request
-    gives an error, and the stream goes on.
     """
 
 class VisualizationServiceServicer(metaclass=abc.ABCMeta):
@@ -97,18 +77,6 @@ class VisualizationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[convlens.v1.visualization_pb2.VisualizeUnaryResponse, collections.abc.Awaitable[convlens.v1.visualization_pb2.VisualizeUnaryResponse]]:
         """Runs one job and returns its whole result in one message, which costs both sides less than a stream. A request whose
         result would be larger than a chunk is refused at once, reason RESULT_TOO_LARGE: use Visualize.
-        """
-
-    @abc.abstractmethod
-    def VisualizeStream(
-        self,
-        request_iterator: _MaybeAsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamRequest],
-        context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[convlens.v1.visualization_pb2.VisualizeStreamResponse], collections.abc.AsyncIterator[convlens.v1.visualization_pb2.VisualizeStreamResponse]]:
-        """Runs many jobs on one stream. Results are sent in the order in which jobs end, or in the order of the requests where
-        these set in_order; each part carries the sequence of its request. Requests are read no faster than results. Between a
-        header and its last chunk there is no other header or chunk, but there may be other jobs and errors. A refused request
-        gives an error, and the stream goes on.
         """
 
 def add_VisualizationServiceServicer_to_server(servicer: VisualizationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from convlens.jobs.runtime import descriptors, logs, memory, scheduling
+from convlens.jobs.runtime import logs, process
 from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.server.settings import ServerSettings
 
@@ -33,9 +33,7 @@ def run(settings: ServerSettings) -> int:
 
     logs.configure(settings.log_level)
     ignore_warnings()
-    descriptors.raise_limit()
-    memory.keep_freed_blocks(arenas=1)
-    scheduling.use_batch_policy()
+    process.prepare(arenas=1)
     status: int = run_loop(serve(settings))
     return status
 

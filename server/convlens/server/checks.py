@@ -47,22 +47,14 @@ def memory(deployed: ServerDeployment) -> Iterator[tuple[Level, str]]:
     folder = settings.payload_dir
     if folder and folder.is_dir():
         total = shutil.disk_usage(folder).total
-        if total < payloads:
-            yield Level.ERROR, f"{admitted}, the file system of payload_dir has {total // MIB:,} MiB; lower them"
-        else:
-            yield Level.OK, f"{admitted}, the file system of payload_dir has {total // MIB:,} MiB"
+        message = f"{admitted}, the file system of payload_dir has {total // MIB:,} MiB"
+        yield (Level.ERROR, f"{message}; lower them") if total < payloads else (Level.OK, message)
     in_redis = records + (0 if folder else payloads)
     needed = f"Redis may have to hold {in_redis // MIB:,} MiB ({'' if folder else f'{admitted}, and '}max_jobs records)"
     most, machine = int(deployed.info["maxmemory"]), int(deployed.info.get("total_system_memory", 0))
-    if 0 < most < in_redis:
-        yield Level.ERROR, f"{needed}, its maxmemory is {most // MIB:,} MiB; raise it or lower the bounds"
-    elif machine and max(most, in_redis) > machine:
-        yield (
-            Level.ERROR,
-            f"{needed}, its maxmemory is {most // MIB:,} MiB (0: any), its machine has {machine // MIB:,}",
-        )
-    else:
-        yield Level.OK, f"{needed}, its maxmemory is {most // MIB:,} MiB (0: any), its machine has {machine // MIB:,}"
+    message = f"{needed}, its maxmemory is {most // MIB:,} MiB (0: any), its machine has {machine // MIB:,}"
+    is_short = 0 < most < in_redis or 0 < machine < max(most, in_redis)
+    yield (Level.ERROR, f"{message}; give it more or lower the bounds") if is_short else (Level.OK, message)
 
 
 def certificates(deployed: ServerDeployment) -> Iterator[tuple[Level, str]]:

@@ -11,20 +11,19 @@ import dataclasses
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, cast
+from typing import Final, Generic, TypeVar, cast
 
 from convlens.jobs.model_registry import LiveModels
 from convlens.jobs.queue.admission import AdmissionRejected
 from convlens.jobs.queue.new_job import NewJob, NotSubmitted
 from convlens.jobs.queue.producer import Producer, Waiting
 from convlens.jobs.queue.record import Record, State
+from convlens.jobs.runtime.background import WorkQueue
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.server import metrics, responses
 from convlens.server.auth.principal import Caller
-from convlens.server.coalescer import Coalescer
-from convlens.server.io_threads import IoThreads
 from convlens.server.model_cache import ModelCache
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
@@ -43,6 +42,60 @@ MAX_LEAVING: Final = 64
 STORE_THREADS: Final = 4
 """Threads per coalescer where the payload store blocks."""
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Coalescer(Generic[T, R]):
+    """Runs a blocking function over batches of the items that wait at the same time, and resolves one future per item.
+
+    The function returns one result per item, in order. An exception among the results fails the future of its item; an
+    exception that the function raises fails the futures of the whole batch.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        function: Callable[[Sequence[T]], Sequence[R | Exception]],
+        *,
+        max_batch: int = 16,
+        threads: int = 1,
+    ) -> None:
+        """Start the threads. One is best where the function hardly waits: more of them make smaller batches."""
+        self._loop = loop
+        self._function = function
+        self._queue = WorkQueue(name, self._run_batch, threads=threads, batch=max_batch)
+        self._queue.start()
+
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Queue `item` and return the future of its result. For the event loop's thread alone."""
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._queue.put((item, future))
+        return future
+
+    def close(self) -> None:
+        """Run what is pending, then stop the threads."""
+        self._queue.close()
+
+    def _run_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+        results: Sequence[R | Exception]
+        try:
+            results = self._function([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - raised by the futures
+            results = [error] * len(batch)
+        self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], results)
+
+
+def _resolve(futures: Sequence[asyncio.Future[R]], results: Sequence[R | Exception]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.cancelled():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PendingSubmission:
@@ -56,17 +109,10 @@ class PendingSubmission:
 class JobGateway:
     """Access to the job queue for the event loop."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        producer: Producer,
-        models: ModelCache,
-        threads: IoThreads,
-    ) -> None:
+    def __init__(self, settings: ServerSettings, producer: Producer, models: ModelCache) -> None:
         self._settings = settings
         self._producer = producer
         self._models = models
-        self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
         """Listings are slow; one at a time, they delay no submission."""
@@ -79,12 +125,12 @@ class JobGateway:
 
     async def close(self) -> None:
         """Finish all submissions, send the calls that have left, stop all threads."""
-        await self._threads.run(self._large.close)
+        await self._loop.run_in_executor(None, self._large.close)
         if self._leave_timer:
             self._leave_timer.cancel()
         for _ in range(0, len(self._leaving), MAX_LEAVING):
             self._small.submit(None)
-        await self._threads.run(self._small.close)
+        await self._loop.run_in_executor(None, self._small.close)
         self._list_thread.shutdown(cancel_futures=True)
 
     # --- submitting ---
@@ -139,26 +185,19 @@ class JobGateway:
     async def joined(self, joining: asyncio.Future[Record]) -> AsyncIterator[Record]:
         """Wait for a job as one of its waiters; leave it at the end of the `with`.
 
-        A call that is cancelled while it joins leaves as soon as it has joined, and at once: its job may still run, and
-        ends with its last waiter.
+        A call that is cancelled while it joins leaves as soon as it has joined.
         """
         try:
             yield await asyncio.shield(joining)
-        except BaseException:
-            joining.add_done_callback(self._leave_now)
-            raise
-        joining.add_done_callback(self._leave_later)
+        finally:
+            joining.add_done_callback(self._leave)
 
-    def _leave_later(self, joining: asyncio.Future[Record]) -> None:
+    def _leave(self, joining: asyncio.Future[Record]) -> None:
         if joining.cancelled() or joining.exception():
             return
         record = joining.result()
         self._leaving.append((record.id, record.waiter))
         self._leave_timer = self._leave_timer or self._loop.call_later(LEAVE_SECONDS, self._flush_leaving)
-
-    def _leave_now(self, joining: asyncio.Future[Record]) -> None:
-        self._leave_later(joining)
-        self._flush_leaving()
 
     def _flush_leaving(self) -> None:
         """Send the calls that have left with the next script, and the rest a little later."""
@@ -180,7 +219,7 @@ class JobGateway:
     async def join(self, job_id: str, caller: Caller) -> Record:
         """Become a waiter of an existing job. StatusError when there is none that the caller may see."""
         record = await self.get(job_id, caller)
-        joined: Record | None = await self._threads.run(self._producer.join, record)
+        joined = await self._loop.run_in_executor(None, self._producer.join, record)
         if joined is None:
             raise unknown_job(job_id)
         return joined
@@ -196,7 +235,7 @@ class JobGateway:
 
     async def read(self, job_id: str) -> Record:
         """Return the record of any tenant's job. StatusError when there is none."""
-        record: Record | None = await self._threads.run(self._producer.get, job_id)
+        record = await self._loop.run_in_executor(None, self._producer.get, job_id)
         if record is None:
             raise unknown_job(job_id)
         return record
@@ -215,9 +254,9 @@ class JobGateway:
     async def cancel(self, job_id: str, caller: Caller) -> Record:
         """End a job; return its record."""
         record = await self.get(job_id, caller)
-        ended: Record | None = await self._threads.run(self._producer.cancel, record.id)
+        ended = await self._loop.run_in_executor(None, self._producer.cancel, record.id)
         return ended or record
 
     async def delete(self, job_id: str, caller: Caller) -> None:
         """Delete an ended job and its result. JobNotFinished when it has not ended."""
-        await self._threads.run(self._producer.delete, await self.get(job_id, caller))
+        await self._loop.run_in_executor(None, self._producer.delete, await self.get(job_id, caller))

@@ -9,7 +9,6 @@ from typing import Final
 
 from convlens.jobs import model_registry
 from convlens.jobs.queue.producer import Producer
-from convlens.server.io_threads import IoThreads
 
 TTL_SECONDS: Final = 1.0
 EMPTY_TTL_SECONDS: Final = 0.05
@@ -19,9 +18,8 @@ EMPTY_TTL_SECONDS: Final = 0.05
 class ModelCache:
     """The models that live workers serve, at most TTL_SECONDS old. Concurrent readers share one read of Redis."""
 
-    def __init__(self, producer: Producer, threads: IoThreads) -> None:
+    def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._threads = threads
         self._live = model_registry.LiveModels({}, {}, ())
         self._expires = 0.0
         self._refresh: asyncio.Task[model_registry.LiveModels] | None = None
@@ -38,7 +36,9 @@ class ModelCache:
         return await asyncio.shield(self._refresh)
 
     async def _read(self) -> model_registry.LiveModels:
-        live = await self._threads.run(model_registry.read_live_models, self._producer.redis)
+        live = await asyncio.get_running_loop().run_in_executor(
+            None, model_registry.read_live_models, self._producer.redis
+        )
         cached = self._live.models  # an unchanged card stays the same object, by which plans are cached
         models = {name: cached[name] if cached.get(name) == card else card for name, card in live.models.items()}
         self._live = dataclasses.replace(live, models=models)

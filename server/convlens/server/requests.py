@@ -14,9 +14,8 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from convlens.server.status import StatusError, invalid_field
-from convlens.server.wire_scan import scan_fields
 from convlens.v1 import spec_pb2, tensor_pb2
+from convlens.v1.status_error import SpecError, StatusError
 
 PARSE_IN_THREAD_BYTES: Final = 1 << 20
 """A request from this size on is not parsed in the event loop."""
@@ -31,6 +30,9 @@ _IMAGES: Final = spec_pb2.JobSpec.DESCRIPTOR.fields_by_name["images"].number
 _ENCODED, _PIXELS = (spec_pb2.Image.DESCRIPTOR.fields_by_name[name].number for name in ("encoded", "pixels"))
 _DATA: Final = tensor_pb2.Tensor.DESCRIPTOR.fields_by_name["data"].number
 _IMAGE: Final[_Tree] = {_ENCODED: {}, _PIXELS: {_DATA: {}}}
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED_SIZES: Final = {1: 8, 5: 4}
+"""Bytes by wire type."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -66,7 +68,7 @@ def make_parser(message: type[Message]) -> Callable[[bytes], Any]:
         request = _extract_images(parsed) if spec else None
         if _discard_unknown_fields(request.message if request else parsed):
             path, number = next(_unknown_fields(message.FromString(data)))
-            raise invalid_field(
+            raise SpecError(
                 path or "request", f"has a field {number}, which this server does not know; is its client newer?"
             )
         return request or parsed
@@ -76,7 +78,7 @@ def make_parser(message: type[Message]) -> Callable[[bytes], Any]:
 
 def malformed_request(data: bytes) -> StatusError:
     """Describe bytes that are no message of the expected type."""
-    return invalid_field("request", f"its {len(data)} bytes are no message of the type that this method takes")
+    return SpecError("request", f"its {len(data)} bytes are no message of the type that this method takes")
 
 
 def _extract_images(message: Any) -> JobRequest:
@@ -105,14 +107,14 @@ def _check_size(data: bytes, tree: _Tree) -> None:
     for own_bytes in _own_bytes(memoryview(data), tree):
         fields, size = fields + 1, size + own_bytes
         if fields > MAX_FIELDS:
-            raise invalid_field("request", f"has more than {MAX_FIELDS} fields, those of its images included")
+            raise SpecError("request", f"has more than {MAX_FIELDS} fields, those of its images included")
         if size > MAX_BYTES:
-            raise invalid_field("request", f"has more than {MAX_BYTES} bytes that are not its images'")
+            raise SpecError("request", f"has more than {MAX_BYTES} bytes that are not its images'")
 
 
 def _own_bytes(data: memoryview, tree: _Tree) -> Iterator[int]:
     """Yield the bytes of each field, without an image's bytes and without those of fields that `tree` descends into."""
-    for number, value, size in scan_fields(data):
+    for number, value, size in _scan_fields(data):
         inner = tree.get(number)
         if value is None or inner is None:
             yield size
@@ -120,6 +122,43 @@ def _own_bytes(data: memoryview, tree: _Tree) -> Iterator[int]:
             yield size - len(value)
             if inner:
                 yield from _own_bytes(value, inner)
+
+
+def _scan_fields(data: memoryview) -> Iterator[tuple[int, memoryview | None, int]]:
+    """Yield number, value (of length-delimited fields, else None) and serialized size of each field.
+
+    ValueError for what is no message; groups are none.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        start = position
+        key, position = _read_varint(data, position)
+        value = None
+        wire_type = key & 7
+        if wire_type == _VARINT:
+            _, position = _read_varint(data, position)
+        elif wire_type == _LENGTH_DELIMITED:
+            length, position = _read_varint(data, position)
+            value = data[position : position + length]
+            position += length
+        else:
+            position += _FIXED_SIZES.get(wire_type, end + 1)
+        if position > end:
+            raise ValueError(f"the field at byte {start} is truncated or of unknown wire type {wire_type}")
+        yield key >> 3, value, position - start
+
+
+def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Return the number at `position`, and the position behind it."""
+    value = shift = 0
+    while position < len(data) and shift < 64:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ValueError("a varint is truncated or too long")
 
 
 def _discard_unknown_fields(message: Message) -> bool:

@@ -33,7 +33,7 @@ class ServerSettings(JobsSettings):
             "max_targets", "max_passes", "max_working_bytes", "max_result_bytes", "default_timeout", "max_timeout",
         ),
         "Bounds of the server": (
-            "max_connections", "max_calls", "stream_jobs", "max_receiving_bytes", "max_sending_bytes", "chunk_bytes",
+            "max_connections", "max_calls", "max_receiving_bytes", "max_sending_bytes", "chunk_bytes",
             "io_threads", "drain_grace",
         ),
         "Jobs": ("max_jobs", "max_queued_bytes", "max_queued_pixels", "max_stored_bytes", "max_known_jobs"),
@@ -88,7 +88,6 @@ class ServerSettings(JobsSettings):
     default_timeout: float = Field(DEFAULT_TIMEOUT, gt=0, description="timeout of a job that gives none, in seconds")
     drain_grace: float = Field(20.0, ge=0, description="seconds that running calls have to finish after SIGTERM")
     chunk_bytes: int = Field(1 << 20, ge=1024, le=3 << 20, description="bytes of one chunk of a result")
-    stream_jobs: int = Field(64, ge=1, description="jobs in flight on one VisualizeStream")
     io_threads: int = Field(16, ge=1, description="threads that talk to Redis and the payload store")
     tls_cert: NamedPath | None = Field(None, description="the server's certificate chain, PEM; none: plaintext")
     tls_key: NamedPath | None = Field(None, description="the key of tls_cert, PEM, without a password")

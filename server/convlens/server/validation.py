@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
+import functools
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import simplejpeg
 from blake3 import blake3
+from PIL.Image import DecompressionBombError
 
 from convlens.jobs.model_registry import LiveModels
+from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.new_job import NewJob
 from convlens.jobs.queue.record import Priority
-from convlens.jobs.request.plan import JobPlan
-from convlens.jobs.request.plan_cache import PlanCache
-from convlens.server.image_validation import count_pixels
-from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
 from convlens.server.settings import ServerSettings
-from convlens.server.status import RETRY_SECONDS, StatusError, invalid_field
+from convlens.server.status import RETRY_SECONDS
 from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1.image_formats import (
+    LARGE_PIXELS,
+    PictureError,
+    check_scans,
+    decoding_pixels,
+    needs_own_process,
+    open_picture,
+)
+from convlens.v1.pictures import check_mode
+from convlens.v1.reasons import Reason
+from convlens.v1.request.fields import (
+    check_counts,
+    check_pixels,
+    check_timeout,
+    check_value_range,
+    enum_name,
+)
+from convlens.v1.request.plan import JobPlan, resolve_serialized
+from convlens.v1.status_error import SpecError, StatusError
 
 RECORD_BYTES: Final = 2500
 """Size in Redis of a live job's record and its index entries, without its spec and images."""
 IMAGE_RECORD_BYTES: Final = 330
 """Size of the index entries of each of its images."""
-_PLANS: Final = PlanCache()
-_PRIORITIES: Final = frozenset(spec_pb2.Priority.values())
 _START: Final = "; start one with `convlens worker`"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
     """What a call says of the job beside its spec."""
 
-    job_id: str
     request_id: str
+    """A canonical UUID, or empty."""
     tenant: str
     keep: bool = False
     """True for a job that runs whether anybody waits for it or not."""
@@ -45,19 +62,12 @@ class Submission:
     is_unary: bool = False
     """True where the result must fit into one message."""
 
-    @classmethod
-    def of(
-        cls,
-        request: JobRequest,
-        tenant: str,
-        *,
-        keep: bool = False,
-        time_remaining: float | None = None,
-        is_unary: bool = False,
-    ) -> Submission:
-        """Derive the job's id from the request's `request_id`. StatusError where that is no UUID."""
-        request_id = canonical_request_id(request.message.request_id)
-        return cls(make_job_id(request_id, tenant), request_id, tenant, keep, time_remaining, is_unary)
+    @functools.cached_property
+    def job_id(self) -> str:
+        """The job's id: derived from the request's, so that a repeated call finds its job; drawn without one."""
+        if not self.request_id:
+            return uuid.uuid4().hex
+        return blake3(f"{self.tenant}/{uuid.UUID(self.request_id).hex}".encode()).hexdigest(16)
 
 
 def validate(
@@ -71,22 +81,20 @@ def validate(
     spec: spec_pb2.JobSpec = request.message.spec
     card = find_model(spec.model, live, "spec.model", known_names)
     spec.model = card.name
-    _check_count("spec.images", len(spec.images), settings.max_images)
-    _check_count("spec.visualizations", len(spec.visualizations), settings.max_visualizations)
+    check_counts(spec, settings.max_images, settings.max_visualizations)
     tenant_key = blake3(submission.tenant.encode()).digest()  # equal images of two tenants have different digests
     pixels = count_pixels(spec.images, request.images, settings)
     images = [(blake3(data, key=tenant_key).hexdigest(), data) for data in request.images]
-    if spec.priority not in _PRIORITIES:
-        raise invalid_field("spec.priority", f"is {spec.priority}; allowed: {', '.join(p.name for p in Priority)}")
+    enum_name(spec_pb2.Priority, spec.priority, "spec.priority")
     priority = Priority(spec.priority or Priority.NORMAL)
-    timeout = _timeout(spec, settings)
+    timeout = check_timeout(spec, settings.default_timeout, settings.max_timeout)
     if submission.time_remaining is not None:
         timeout = max(0.001, min(timeout, submission.time_remaining))
     fresh = spec.fresh
     for name in ("priority", "timeout", "fresh"):  # which do not change the result, so are no part of the fingerprint
         spec.ClearField(name)
     spec_bytes = spec.SerializeToString(deterministic=True)
-    plan = _PLANS.resolve(spec_bytes, card)
+    plan = resolve_serialized(spec_bytes, card)
     _check_bounds(plan, settings)
     result_bytes = plan.result_bytes + plan.header_bytes
     if submission.is_unary and result_bytes > settings.chunk_bytes:
@@ -116,24 +124,79 @@ def validate(
     )
 
 
+def count_pixels(images: Sequence[spec_pb2.Image], contents: Sequence[Data], settings: ServerSettings) -> int:
+    """Check the images of a job; return their pixels, weighted by decoding time.
+
+    They are at least LARGE_PIXELS where an image is slow enough to be decoded apart.
+    """
+    pairs = list(zip(images, contents, strict=True))
+    pixels = sum(
+        _check_image(image, content, f"spec.images[{place}]", settings) for place, (image, content) in enumerate(pairs)
+    )
+    if pixels > settings.max_job_pixels:
+        raise SpecError(
+            "spec.images",
+            f"the images take as long to decode as {pixels} pixels; allowed: {settings.max_job_pixels}. Send fewer a "
+            "job, or shrink them",
+        )
+    has_slow = any(image.HasField("encoded") and needs_own_process(content) for image, content in pairs)
+    return max(pixels, LARGE_PIXELS) if has_slow else pixels
+
+
+def _check_image(image: spec_pb2.Image, data: Data, field: str, settings: ServerSettings) -> int:
+    """Return the pixels of an image, weighted by decoding time.
+
+    Reads headers alone; damage inside a file is found by the worker, which decodes it.
+    """
+    check_value_range(image, field)
+    match image.WhichOneof("source"):
+        case "encoded":
+            width, height = _encoded_size(data, f"{field}.encoded")
+        case "pixels":
+            height, width = check_pixels(image, data, f"{field}.pixels")
+        case _:
+            raise SpecError(field, "is empty; allowed: encoded, pixels")
+    if width * height > settings.max_image_pixels:
+        raise SpecError(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
+    return decoding_pixels(data, width, height) if image.HasField("encoded") else width * height
+
+
+def _encoded_size(data: Data, field: str) -> tuple[int, int]:
+    """Return width and height from the file's header."""
+    try:
+        check_scans(data)
+        with contextlib.suppress(ValueError):  # Pillow reads what libjpeg-turbo cannot
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return width, height
+        with open_picture(data) as header:
+            check_mode(header)
+            return header.size
+    except PictureError as error:
+        raise SpecError(field, str(error)) from None
+    except DecompressionBombError:
+        raise SpecError(field, f"too many pixels ({len(data)} bytes)") from None
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise SpecError(field, f"no image that can be read ({len(data)} bytes): {error}") from error
+
+
 def _check_bounds(plan: JobPlan, settings: ServerSettings) -> None:
     """Check targets, bytes and passes of a plan against the limits."""
     if len(plan.targets[0]) > settings.max_targets:
-        raise invalid_field("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
+        raise SpecError("spec.targets", f"has {len(plan.targets[0])} an image; allowed: {settings.max_targets}")
     if plan.result_bytes > settings.max_result_bytes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the result would take {plan.result_bytes} bytes; allowed: {settings.max_result_bytes}. Ask for fewer "
             "images, layers, channels or targets a job",
         )
     if plan.working_bytes > settings.max_working_bytes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the result would be made of {plan.working_bytes} working bytes; allowed: {settings.max_working_bytes}. "
             "Ask for fewer images, layers, channels or targets a job",
         )
     if plan.passes > settings.max_passes:
-        raise invalid_field(
+        raise SpecError(
             "spec.visualizations",
             f"the job would take {plan.passes} passes; allowed: {settings.max_passes}. Ask for fewer images, samples, "
             "steps or squares a job",
@@ -167,48 +230,3 @@ def find_model(name: str, live: LiveModels, field: str, known_names: Collection[
 def default_model(cards: Mapping[str, model_pb2.Model]) -> str:
     """Return the name of the model used when none is named: the first by name, real ones before synthetic ones."""
     return min(cards, key=lambda name: (cards[name].synthetic, name), default="")
-
-
-def make_job_id(request_id: str, tenant: str) -> str:
-    """Derive a job's id from a canonical request id, so that a repeated call finds its job; without one, draw it."""
-    if not request_id:
-        return uuid.uuid4().hex
-    return blake3(f"{tenant}/{uuid.UUID(request_id).hex}".encode()).hexdigest(16)
-
-
-def canonical_request_id(text: str) -> str:
-    """Return a UUID, with or without hyphens, in lower case and with them; empty for an empty `text`."""
-    if not text:
-        return ""
-    if not re.fullmatch("[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise invalid_field("request_id", f"{text[:80]!r} is no UUID; one such as {uuid.uuid4()} is needed")
-    return str(uuid.UUID(text))
-
-
-def check_job_id(text: str) -> str:
-    """Return `text` if it has the form of a job id."""
-    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
-        raise invalid_field("id", f"{text[:80]!r} is no job id; one has 32 lower-case hex digits")
-    return text
-
-
-def check_offset(offset: int, total: int) -> int:
-    """Return `offset` if it lies within a result of `total` bytes."""
-    if not 0 <= offset <= total:
-        raise invalid_field("offset", f"is {offset}; allowed: 0…{total}")
-    return offset
-
-
-def _check_count(field: str, number: int, limit: int) -> None:
-    if not 1 <= number <= limit:
-        raise invalid_field(field, f"has {number}; allowed: 1…{limit}")
-
-
-def _timeout(spec: spec_pb2.JobSpec, settings: ServerSettings) -> float:
-    """Return the timeout in seconds."""
-    if not spec.HasField("timeout"):
-        return settings.default_timeout
-    seconds = spec.timeout.seconds + spec.timeout.nanos / 1e9
-    if not 0 < seconds <= settings.max_timeout:
-        raise invalid_field("spec.timeout", f"is {seconds:g} s; allowed: above 0, up to {settings.max_timeout:g} s")
-    return seconds

@@ -88,14 +88,14 @@ class Jobs:
 class RepeatedScripts(Scripts):
     """Runs each script twice, as when the first reply is lost and the client library repeats the command.
 
-    Scripts that are not idempotent run once: `reconcile`, whose next run makes up for a lost reply, and `evict_cached`,
-    which would drop more results. Payload names in the first reply are kept, because tests look for payloads that
+    Scripts that are not idempotent run once: `reconcile`, whose next run makes up for a lost reply, and `evict`, which
+    would drop more. Payload names in the first reply are kept, because tests look for payloads that
     are left; in production such payloads expire.
     """
 
     def __call__(self, name, *data, **options):
         first = super().__call__(name, *data, **options)
-        if name in {"reconcile", "evict_cached"}:
+        if name in {"reconcile", "evict"}:
             return first
         second = super().__call__(name, *data, **options)
         match name:

@@ -24,7 +24,7 @@ def suspects(jobs):
 def claim(jobs, *, is_idle):
     """Claim jobs and return their ids, and whether a suspect waits for an idle worker."""
     result = jobs.queue.claim("m", "w1", 1000, is_idle=is_idle)
-    return [claimed.record.id for claimed in result.jobs], result.suspect_waits
+    return [claimed.record.id for claimed in result.jobs], result.is_blocked
 
 
 def test_an_idle_worker_claims_one_suspect_alone(jobs, suspects):

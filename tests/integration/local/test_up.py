@@ -12,6 +12,7 @@ import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import redis
@@ -30,9 +31,10 @@ IMAGE = np.zeros((224, 224, 3), np.uint8)
 def children(pid) -> dict[str, int]:
     """The process ids of the children of `pid`, by kind."""
     pids = {}
+    kinds = (*KINDS, "convlens.web")
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         command = Path(f"/proc/{child}/cmdline").read_text()  # empty or the parent's in a process just forked
-        pids |= {name: int(child) for name in KINDS if name in command and "convlens.local.up" not in command}
+        pids |= {name: int(child) for name in kinds if name in command and "convlens.local.up" not in command}
     return pids
 
 
@@ -262,3 +264,25 @@ def test_a_failure_ends_with_its_reason():
     gone = failed_start("--log", "/gone/up.log", *NULL).splitlines()
     assert gone == ["convlens up: --log /gone/up.log cannot be written: No such file or directory"]
     assert "no Redis or Valkey answers" in failed_start("--redis-url", "redis://127.0.0.1:1/0", *NULL).splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_up_serves_the_page_and_http_as_well(tmp_path, is_secured):
+    flags = ["--tls-dir", str(tmp_path / "tls")] if is_secured else []
+    with up(*NULL, "--web", "--web-port", "0", *flags, log=tmp_path / "log") as (process, _):
+        ready = process.stdout.readline()
+        assert ready.startswith("ready: http 127.0.0.1:")
+        url = f"http://{ready.split()[-1]}"
+        assert [model["name"] for model in httpx.get(f"{url}/v1/models").json()["models"]] == ["null"]
+        assert f"explore in a browser: {url}\n" in (tmp_path / "log").read_text()
+        killed = children(process.pid)["convlens.web"]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: children(process.pid).get("convlens.web", killed) != killed)
+        until(lambda: is_answering(url))
+
+
+def is_answering(url) -> bool:
+    """True if a gateway serves there."""
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{url}/healthz").is_success
+    return False

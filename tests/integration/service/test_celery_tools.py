@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from processes import running, until
 
-from convlens.client import Client, ConvlensError, Saliency
+from convlens.client import Client, ConvlensError, JobState, Saliency
+from convlens.jobs.queue.celery import celery_app
 
 APP = "convlens.jobs.queue.celery"
 BATCH = np.zeros((4, 64, 64, 3), np.uint8)
@@ -70,6 +71,20 @@ def test_models_are_listed_with_their_celery_lists(service, client):
         ("null", "null", "convlens.null"),
         ("slow", "null", "convlens.slow"),
     ]
+
+
+def test_heartbeats_count_the_jobs_that_are_computed(service, client):
+    jobs = [client.submit(BATCH, [Saliency()], model="slow", fresh=True) for _ in range(6)]
+    app, counts = celery_app(service.url), []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, {"worker-heartbeat": lambda event: counts.append(event["active"])})
+        for _ in receiver.itercapture(timeout=30, wakeup=False):
+            computed = [job for job in jobs if job.status().state is JobState.RUNNING]
+            if computed and counts[-1:] == [len(computed)]:
+                break
+            assert len(counts) < 8, f"{counts} jobs counted, {len(computed)} running"
+    for job in jobs:
+        job.cancel()
 
 
 def truncated_jpeg():

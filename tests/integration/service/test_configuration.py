@@ -37,7 +37,7 @@ def test_up_has_the_settings_of_all_parts():
 
 @pytest.mark.parametrize("settings", [ServerSettings, WorkerSettings, UpSettings])
 def test_every_setting_has_a_panel_of_help(settings):
-    names = [name for names in settings._panels().values() for name in names]
+    names = [name for names in settings.panels().values() for name in names]
     assert sorted(set(names)) == sorted(settings.model_fields)
 
 

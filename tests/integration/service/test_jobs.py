@@ -71,6 +71,15 @@ def test_a_multi_pass_job_reports_progress_and_can_be_cancelled_while_it_runs(sl
     assert slow_client.grad_cam(IMAGE, timeout=10)["grad_cam"].shape == (1, 14, 14)
 
 
+def test_a_call_reports_the_passes_of_its_job_that_are_done(slow_client):
+    steps = []
+    slow_client.occlusion(IMAGE[:, ::-1].copy(), patch=112, stride=56, progress=steps.append)
+    shares = [step.fraction for step in steps]
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert len({share for share in shares if 0 < share < 1}) >= 2
+    assert {step.total for step in steps} == {1}
+
+
 def test_watching_a_coalesced_job_shows_the_progress_of_the_equal_one(slow_client):
     primary, coalesced = (slow_client.submit(IMAGE[::-1].copy(), [Occlusion(112, 112)]) for _ in range(2))
     statuses = list(coalesced.watch())
@@ -217,42 +226,3 @@ def test_a_result_can_be_read_from_any_offset(client, stubs):
     with pytest.raises(grpc.RpcError) as refused:
         read(total + 1)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-def _stream(**fields):
-    """Twenty requests with small and large results in turn; numbers 3 and 11 are invalid."""
-    bad, large = spec_pb2.JobSpec(), spec_pb2.JobSpec()
-    bad.CopyFrom(SPEC)
-    bad.visualizations[0].saliency.method = 99
-    large.CopyFrom(SPEC)
-    large.visualizations.add().activations.layers.append("block3_conv1")
-    specs = [bad if i in {3, 11} else (SPEC, large)[i % 2] for i in range(20)]
-    return (visualization_pb2.VisualizeStreamRequest(sequence=i, spec=s, **fields) for i, s in enumerate(specs))
-
-
-def test_a_stream_with_in_order_answers_in_the_order_of_its_requests(stubs):
-    responses = stubs.visualizations.VisualizeStream(_stream(in_order=True))
-    first_parts = [response for response in responses if response.WhichOneof("part") in {"header", "error"}]
-    assert [response.sequence for response in first_parts] == list(range(20))
-
-
-def test_a_stream_answers_every_request_without_mixing_parts(stubs):
-    current, outcomes, missing_bytes = None, {}, {}
-    for response in stubs.visualizations.VisualizeStream(_stream()):
-        part = response.WhichOneof("part")
-        if part == "header":
-            assert current is None
-            if response.header.data:
-                assert len(response.header.data) == response.header.total_bytes
-                outcomes[response.sequence] = "result"
-            else:
-                current, missing_bytes[response.sequence] = response.sequence, response.header.total_bytes
-        elif part == "chunk":
-            assert current == response.sequence
-            missing_bytes[response.sequence] -= len(response.chunk.data)
-            if not missing_bytes[response.sequence]:
-                current, outcomes[response.sequence] = None, "result"
-        elif part == "error":
-            assert response.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            outcomes[response.sequence] = "error"
-    assert outcomes == {i: "error" if i in {3, 11} else "result" for i in range(20)}

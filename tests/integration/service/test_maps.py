@@ -204,7 +204,7 @@ def test_arrays_have_the_requested_size_dtype_and_normalization(target):
             assert half[name].dtype == np.float16
             np.testing.assert_allclose(half[name], values, rtol=1e-3, atol=1e-6)
             assert bytes_[name].dtype == unit[name].dtype == np.uint8
-            assert len(bytes_._quantization[name][0]) == len(PHOTOS)  # one for each map
+            assert len(bytes_.quantization[name][0]) == len(PHOTOS)  # one for each map
             for i, part in enumerate(bytes_.split()):
                 step = np.ptp(values[i]) / 255
                 np.testing.assert_allclose(bytes_.restored(name)[i], values[i], atol=0.51 * step)

@@ -50,7 +50,7 @@ def test_help_lists_every_command(run):
     assert "What did this VGG16 look at?" in result.stdout
     for name in COMMANDS:
         assert name in result.stdout
-    maps = {"saliency", "grad-cam", "occlusion", "activations", "visualize"}
+    maps = {"saliency", "grad-cam", "occlusion", "activations", "visualize", "report"}
     assert maps | {"models", "model", "info", "jobs", "config"} == set(OURS)
 
 

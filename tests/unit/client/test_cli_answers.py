@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from convlens.client import Client, JobStatus, ModelCard, Prediction, cli
-from convlens.client.cli import job_progress, server
+from convlens.client import JobStatus, ModelCard, Prediction, cli
+from convlens.client.cli import explain
 from convlens.v1 import (
     job_pb2,
     job_pb2_grpc,
@@ -51,15 +51,15 @@ class Service(model_pb2_grpc.ModelServiceServicer, visualization_pb2_grpc.Visual
             for visualization in request.spec.visualizations
             if visualization.HasField("activations")
         ]
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is computed here")
-
-    def VisualizeUnary(self, request, context):
+        if self.activations:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is computed here")
+        yield visualization_pb2.VisualizeResponse(job=Jobs.jobs[1])
         header = result_pb2.ResultHeader()
         header.CopyFrom(self.header)
         array = np.zeros((1, 4, 4), np.float32)
         header.tensors.append(tensors.describe(array, "saliency"))
         header.data = bytes(tensors.buffer_of(array))
-        return visualization_pb2.VisualizeUnaryResponse(header=header)
+        yield visualization_pb2.VisualizeResponse(header=header)
 
 
 @pytest.fixture
@@ -192,7 +192,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     """Has one job of each state, newest first."""
 
     jobs = tuple(
-        job_pb2.Job(id=f"{number:032x}", state=number, model="scan", priority=2, progress=0.25 if number == 2 else 0)
+        job_pb2.Job(
+            id=f"{number:032x}", state=number, model="scan", images=1, priority=2, progress=0.25 if number == 2 else 0
+        )
         for number in range(1, 7)
     )
 
@@ -306,12 +308,19 @@ def test_tables_fit_80_columns(run, service, command):
     assert max(map(len, map(str.rstrip, run(*command).stdout.splitlines()))) <= 80
 
 
-def test_the_progress_of_running_jobs_of_the_command_is_reported(run, monkeypatch):
-    monkeypatch.setattr(job_progress, "INTERVAL", 0.01)
-    run("jobs", "list")
-    reported = queue.Queue()
-    Jobs.jobs[1].request_id = "mine"
-    with Client(server._server.target) as client:
-        client.server_info()
-        with job_progress.reported_progress(client, {"mine"}, reported.put):
-            assert reported.get(timeout=30) == 0.25
+def test_the_bar_shows_the_progress_that_the_server_reports(run, service, photos, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(explain, "image_bar", lambda total: contextlib.nullcontext(shown.append))
+    service.header = header()
+    assert run("saliency", *photos, "-o", tmp_path / "out").exit_code == 0
+    assert max(shown) == len(photos)
+    assert 0.25 in {done % 1 for done in shown}
+
+
+def test_a_server_without_models_is_named_with_the_remedy(run, service):
+    service.models = model_pb2.ListModelsResponse()
+    result = run("models")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        "no worker serves a model: start one by convlens up, or by convlens worker --model NAME=SOURCE\n"
+    )

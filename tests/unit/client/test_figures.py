@@ -56,22 +56,22 @@ def test_every_target_of_a_target_axis_is_drawn(make_result):
 
 
 @pytest.mark.parametrize("images", [PHOTOS, ()], ids=["photo", "no photo"])
-@pytest.mark.parametrize("overlay", [True, False])
+@pytest.mark.parametrize("kind", ["blended_heat_map", "heat_map"])
 @pytest.mark.parametrize("sign", SIGNS)
-def test_a_panel_is_the_overlay_and_its_bar_has_the_range(make_result, sign, overlay, images):
+def test_a_panel_is_the_overlay_and_its_bar_has_the_range(make_result, sign, kind, images):
     signed = RNG.normal(size=(2, 16, 16, 3))
     result = make_result({"saliency/signed": signed}, 7, images)
-    kind = "blended_heat_map" if overlay and images else "heat_map"
-    figure = result.figure(1, sign=sign, overlay=overlay)
+    figure = result.figure(1, sign=sign, kind=kind)
     drawn = drawn_arrays(figure)[-1]
-    np.testing.assert_array_equal(drawn, np.asarray(result.overlay("saliency", 1, sign=sign, kind=kind)))
+    overlay = result.overlay("saliency", 1, sign=sign, kind=kind if images else "heat_map")
+    np.testing.assert_array_equal(drawn, np.asarray(overlay))
     (bar,) = figure.axes[-1].child_axes
     ticks = [float(label.get_text()) for label in bar.get_xticklabels()]
     assert ticks == ([-ticks[-1], 0, ticks[-1]] if sign == "both" else [0, ticks[-1]])
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 5.0])
-@pytest.mark.parametrize("style", [{}, {"overlay": False}, {"sign": "both"}, {"cmap": "jet"}, {"percentile": 0.1}])
+@pytest.mark.parametrize("style", [{}, {"kind": "heat_map"}, {"sign": "both"}, {"cmap": "jet"}, {"percentile": 0.1}])
 def test_a_flat_map_gives_no_nan(make_result, value, style):
     result = make_result(
         {"grad_cam": np.full((1, 4, 4), value), "saliency/signed": np.full((1, 4, 4, 3), value)}, 7, PHOTOS[:1]
@@ -115,7 +115,6 @@ def test_outputs_without_an_extent_in_space_are_saved_as_arrays_and_are_no_figur
     assert [path.name for path in result.save(tmp_path)] == ["arrays.npz"]
     with pytest.raises(InvalidArgument, match="neither maps nor layers with an extent in space"):
         result.figure()
-    assert result._repr_png_() is None
 
 
 def test_channels_of_a_layer_share_a_range_on_request_and_signed_layers_have_zero_in_the_middle(make_result):
@@ -133,7 +132,7 @@ def test_one_map_is_drawn_on_the_callers_axes(make_result):
     result = make_result(maps, [1, 2], PHOTOS)
     own = Figure()
     left, right = own.subplots(1, 2)
-    assert result.figure(1, name="grad_cam", target=1, ax=right) is own
+    assert result.figure(1, name="grad_cam", target=1, ax=right) is None
     assert titles(own) == ["", "grad_cam"]
     assert not left.get_images()
     with pytest.raises(InvalidArgument, match=r"the image has 4; choose by name \(saliency, grad_cam\) and target"):
@@ -160,7 +159,7 @@ def test_a_missing_package_is_named_with_its_command_before_anything_is_written(
     arguments = {"figure": (), "save": (tmp_path / "out",), "overlay": ("grad_cam",)}[call]
     with pytest.raises(MissingExtra, match=rf'{call}\(\) needs {package}: pip install "convlens-client\[figures\]"'):
         getattr(result, call)(*arguments)
-    assert result._repr_png_() is None
+    assert result._repr_html_() is None
     assert not list(tmp_path.iterdir())
 
 
@@ -177,10 +176,6 @@ def test_a_file_is_complete_or_not_there(make_result, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         result.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["maps_000.png", "maps_001.png"]
-
-
-def test_a_notebook_shows_the_figure(make_result):
-    assert make_result(MAPS, 7, PHOTOS)._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,7 @@ def test_a_result_has_its_explanations_predictions_and_timing(make_result):
     assert result.channels == {"activations/c1": (5, 0)}
     assert (result.model, result.job_id, result.request_id) == ("net", "ab" * 16, "r-1")
     assert (result.timing.compute, result.timing.batch_size, result.timing.precision) == (0.25, 2, "float32")
-    assert repr(result) == (
-        f"<Result of job {'ab' * 16} by net: saliency float32[2, 4, 4], activations/c1 float32[2, 4, 4, 2]>"
-    )
+    assert repr(result) == ("<Result by net: saliency 2×4×4, activations/c1 2×4×4×2>")
 
 
 def test_with_a_target_axis_there_is_an_explanation_for_each_target(make_result):

@@ -15,7 +15,7 @@ from convlens.client._async.job import AsyncJob
 from convlens.client._sync.job import Job
 
 FORBIDDEN = ("tensorflow", "keras", "celery", "kombu", "redis", "convlens.jobs", "convlens.server", "convlens.worker")
-LAZY = ("PIL", "matplotlib", "rich", "typer", "h5py", "scipy")
+LAZY = ("PIL", "matplotlib", "rich", "typer", "h5py", "scipy", "tqdm")
 
 
 def surface(kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from convlens.client import JobState, JobStatus, Limits, ModelCard, RefusedModel, ServerInfo
 from convlens.client.drawing import SIGNS, Sign
 from convlens.client.job_status import StateName
+from convlens.client.json_values import to_json_value
 from convlens.client.options import (
     CAM_METHODS,
     COLORS,
@@ -105,3 +107,11 @@ def test_limits_are_in_seconds_and_none_where_unset():
     message.limits.max_timeout.FromMilliseconds(1500)
     limits = ServerInfo.from_message(message).limits
     assert (limits.max_timeout, limits.tenant_rate, limits.max_jobs) == (1.5, None, 0)
+
+
+def test_json_has_null_for_numbers_that_it_does_not_have():
+    limits = Limits(max_timeout=float("inf"), tenant_burst=float("nan"), result_ttl=3.5)
+    value = to_json_value({"limits": limits, "state": JobState.RUNNING, "time": datetime(2026, 1, 2, tzinfo=UTC)})
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+    assert (value["limits"]["max_timeout"], value["limits"]["tenant_burst"]) == (None, None)
+    assert (value["limits"]["result_ttl"], value["state"], value["time"]) == (3.5, "running", "2026-01-02T00:00:00Z")

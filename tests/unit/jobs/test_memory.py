@@ -11,7 +11,7 @@ import pytest
 ROUNDS, BLOCKS, BLOCK = 30, 8, 4 << 20
 PROGRAM = f"""
 import resource
-from convlens.jobs.runtime import memory
+from convlens.jobs.runtime import process
 {{first}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({ROUNDS}):
@@ -28,7 +28,7 @@ def page_faults(first):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 def test_kept_blocks_take_no_new_page_faults():
     once = BLOCKS * BLOCK // 4096
-    assert page_faults("memory.keep_freed_blocks()") < 3 * once
+    assert page_faults("process.keep_freed_blocks()") < 3 * once
     assert page_faults("") > ROUNDS * once // 2
 
 
@@ -37,18 +37,18 @@ def test_an_idle_process_returns_freed_memory():
     """Freed blocks between others that are still in use stay in the process until it is trimmed."""
     program = """
 import time
-from convlens.jobs.runtime import memory
-memory.keep_freed_blocks(arenas=1)
-before = memory.resident_bytes()
+from convlens.jobs.runtime import process
+process.keep_freed_blocks(arenas=1)
+before = process.resident_bytes()
 blocks = [bytes(size << 10) for _ in range(2000) for size in (64, 1)]
 blocks = blocks[1::2]
-held = memory.resident_bytes() - before
-trimmer = memory.Trimmer()
+held = process.resident_bytes() - before
+trimmer = process.Trimmer()
 trimmer.start()
 end = time.monotonic() + 10
-while memory.resident_bytes() - before > 32 << 20 and time.monotonic() < end:
+while process.resident_bytes() - before > 32 << 20 and time.monotonic() < end:
     time.sleep(0.1)
-print(held, memory.resident_bytes() - before)
+print(held, process.resident_bytes() - before)
 trimmer.stop()
 """
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

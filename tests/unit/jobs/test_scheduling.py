@@ -11,9 +11,9 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such policy")
 PROGRAM = """
 import os, threading
-from convlens.jobs.runtime import scheduling
+from convlens.jobs.runtime import process
 os.sched_setscheduler(0, {before}, os.sched_param(0))
-scheduling.use_batch_policy()
+process.use_batch_policy()
 thread = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))
 thread.start()
 thread.join()

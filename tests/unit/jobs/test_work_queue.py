@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from convlens.jobs.runtime import background
-from convlens.jobs.runtime.work_queue import WorkQueue
+from convlens.jobs.runtime.background import WorkQueue
 
 SECONDS = 20
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from convlens.server.coalescer import Coalescer
+from convlens.server.job_gateway import Coalescer
 
 
 class SlowFunction:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from convlens.server.status import StatusError
 from convlens.server.transport.receive_budget import INTERVAL_SECONDS, PLAIN_BYTES, ReceiveBudget
+from convlens.v1.status_error import StatusError
 
 MIB = 1 << 20
 

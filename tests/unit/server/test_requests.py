@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 
 from convlens.server.requests import MAX_BYTES, MAX_FIELDS, JobRequest, make_parser
-from convlens.server.status import StatusError
 from convlens.v1 import job_pb2, spec_pb2, tensor_pb2
-from convlens.v1.visualization_pb2 import VisualizeRequest, VisualizeStreamRequest
+from convlens.v1.status_error import StatusError
+from convlens.v1.visualization_pb2 import VisualizeRequest
 
 PARSE = make_parser(VisualizeRequest)
 MIB = 1 << 20
@@ -49,13 +49,6 @@ def test_the_bytes_of_images_are_extracted_from_the_message():
     assert request.message.spec.images[1].pixels == tensor()  # without the name, which nobody reads
     assert request.message.spec.images[1].value_range == spec_pb2.VALUE_RANGE_0_1
     assert not request.message.spec.images[0].encoded
-
-
-def test_requests_of_a_stream_are_parsed_alike():
-    spec = spec_pb2.JobSpec(images=[spec_pb2.Image(encoded=b"jpeg")])
-    request = make_parser(VisualizeStreamRequest)(VisualizeStreamRequest(sequence=7, spec=spec).SerializeToString())
-    assert list(request.images) == [b"jpeg"]
-    assert request.message.sequence == 7
 
 
 def test_concatenated_requests_are_merged_as_protobuf_merges_them():

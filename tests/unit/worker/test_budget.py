@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from processes import until
 
-from convlens.worker.pipeline.memory_budget import Budget
+from convlens.worker.pipeline.limits import Budget
 
 
 def test_concurrent_reservations_never_exceed_the_budget():

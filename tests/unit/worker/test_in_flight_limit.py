@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from convlens.worker.pipeline.in_flight_limit import InFlightLimit
+from convlens.worker.pipeline.limits import InFlightLimit
 
 
 def test_unused_images_are_free_again_and_used_ones_are_not():

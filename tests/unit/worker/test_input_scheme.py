@@ -118,6 +118,6 @@ def test_the_file_of_imagenets_weights_is_known_by_its_checksum(tmp_path, monkey
     assert not file._is_imagenet(path)
     monkeypatch.setattr(file, "IMAGENET_MD5", hashlib.md5(b"as published").hexdigest())
     assert file._is_imagenet(path)
-    loaded = file.LoadedModel(model(), "weights", Estimate(0, 0, 0, ""), stock_weights=True)
+    loaded = file.FileModel(model(), "weights", Estimate(0, 0, 0, ""), stock_weights=True)
     card = file.serve(Source("m", "file", str(path)), loaded).card
     assert (card.preprocess, card.preprocess_assumed) == ("caffe", False)

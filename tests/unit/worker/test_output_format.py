@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 import pytest
 
-from convlens.jobs.request.methods import LayerOutput
-from convlens.jobs.request.plan import OutputFormat, PlannedTensor
 from convlens.v1 import tensor_pb2, tensors
+from convlens.v1.request.methods import LayerOutput
+from convlens.v1.request.plan import OutputFormat, PlannedTensor
 from convlens.worker.engine.resize import RowResizer, resize
 from convlens.worker.results import output_format
 

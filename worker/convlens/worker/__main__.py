@@ -17,7 +17,7 @@ from convlens.jobs.pools import pool_of
 from convlens.jobs.queue.celery import run_worker, worker_app
 from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import JobConsumer
-from convlens.jobs.runtime import checks, descriptors, logs, memory, metrics_endpoint, scheduling
+from convlens.jobs.runtime import checks, logs, metrics_endpoint, process
 from convlens.jobs.runtime.command_line import SettingsCommand
 from convlens.jobs.runtime.redis_client import connect
 from convlens.jobs.runtime.temporary import temporary_files
@@ -27,8 +27,8 @@ from convlens.worker.models.loaders import load
 from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 from convlens.worker.pipeline.batcher import Batcher
-from convlens.worker.pipeline.in_flight import Inspection, LoadedModel
-from convlens.worker.pipeline.in_flight_limit import BATCHES_IN_FLIGHT, InFlightLimit
+from convlens.worker.pipeline.in_flight import LoadedModel
+from convlens.worker.pipeline.limits import BATCHES_IN_FLIGHT, InFlightLimit
 from convlens.worker.pipeline.pipeline import Pipeline
 from convlens.worker.settings import WorkerSettings
 
@@ -58,9 +58,7 @@ def run(settings: WorkerSettings) -> int:
     """Run a worker until it is stopped; return the exit status."""
     logs.configure(settings.log_level)
     ignore_warnings()
-    descriptors.raise_limit()
-    memory.keep_freed_blocks()
-    scheduling.use_batch_policy()
+    process.prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's start-up messages
     with temporary_files("worker"):
         return _run(settings)
@@ -86,8 +84,8 @@ def _run(settings: WorkerSettings) -> int:
     except OSError as error:
         log.error("metrics_address %s: %s", settings.metrics_address, error)  # noqa: TRY400 - the message says it all
         return 1
-    cards = [model.card for model in models]
-    heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards, settings.lease, refused)
+    cards = {model.pool: model.card for model in models}
+    heartbeat = model_registry.RegistrationHeartbeat(queue.redis, name, cards.values(), settings.lease, refused)
     app = worker_app(settings.redis_url, remote_control=settings.celery_control)
     events = JobEvents(app, name, is_on=settings.celery_control)
     pipeline = Pipeline(queue, events, name, models, settings)
@@ -96,7 +94,7 @@ def _run(settings: WorkerSettings) -> int:
 
     def ready() -> None:
         heartbeat.start()
-        memory.freeze_objects()
+        process.freeze_objects()
         print(f"ready: worker {name} models={','.join(model.card.name for model in models)}", flush=True)
 
     def stop() -> None:
@@ -104,10 +102,8 @@ def _run(settings: WorkerSettings) -> int:
         pipeline.consumers.stop()
 
     try:
-        inspection = Inspection(pipeline.leases, models)
-        pools = [model.pool for model in models]
         threads = settings.consumers * len(models)
-        return run_worker(app, inspection, name, pools, pipeline.consumers, threads, ready, stop)
+        return run_worker(app, name, cards, pipeline.leases, pipeline.consumers, threads, ready, stop)
     finally:
         heartbeat.stop()
         pipeline.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from convlens.jobs.request.methods import Baseline, Method
+from convlens.v1.request.methods import Baseline
 from convlens.worker.engine.methods import xrai
 from convlens.worker.engine.methods.integrated_gradients import Blur, IntegratedGradients, StraightPath
 from convlens.worker.engine.methods.occlusion import Occlusion, SlidingPatch
@@ -31,9 +31,4 @@ METHODS: Final[dict[str, Callable[[Any], RequestedArray]]] = {
     "occlusion": lambda m: Occlusion(SlidingPatch(m.patch, m.stride, m.color)),
     "activations": lambda m: Activation(m.layer, m.channels, m.reduction),
 }
-"""By the method's name on the wire: the methods of this worker, which its model cards list."""
-
-
-def to_requested_array(method: Method) -> RequestedArray:
-    """Convert a method of a job to the engine's value. Raises KeyError for one that this worker lacks."""
-    return METHODS[method.method](method)
+"""By the method's name on the wire, what makes the engine's value of it. Model cards list these methods."""

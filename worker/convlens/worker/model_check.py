@@ -22,7 +22,7 @@ from convlens.worker.models.model_protocol import ModelUnavailable
 from convlens.worker.models.source import Source, parse
 
 if TYPE_CHECKING:
-    from convlens.worker.models.file import LoadedModel
+    from convlens.worker.models.file import FileModel
 
 SERVABLE: Final = 0
 REFUSED: Final = 1
@@ -35,7 +35,7 @@ SHOWN_LABELS: Final = 8
 class CheckedModel:
     """A model that can be served."""
 
-    loaded: LoadedModel
+    loaded: FileModel
     card: model_pb2.Model
     available: int
     """Bytes of memory that were available before it was loaded."""

@@ -17,10 +17,7 @@ DEFAULT_BATCH_SIZE: Final = 8
 class WorkerSettings(JobsSettings):
     """A worker's settings: flags, CONVLENS_* variables, or lines of the TOML file that CONVLENS_CONFIG names.
 
-    A model is NAME=SOURCE[,option=value…], SOURCE one of shapes, imagenet, random:SEED, null, a .keras, .h5 or .hdf5
-    model file, a SavedModel folder, a .weights.h5 or .h5 weights file of the stock VGG16; options:
-    preprocess=caffe|tf|torch|unit|none, or mean=R:G:B and std=R:G:B; size=HxW, output=LAYER, labels=FILE,
-    precision=float32|bfloat16|tf32|float16, and for null device_ms=A+B. A path with commas is in double quotes.
+    models/source.py parses the models.
     """
 
     SECTIONS: ClassVar[Sequence[str]] = ("worker",)

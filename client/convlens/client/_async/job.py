@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from convlens.client._async.calls import AsyncAttempts, AsyncCalls
 from convlens.client.errors import check_process, wait_timeout_error
 from convlens.client.job_status import JobStatus
+from convlens.client.progress import Progress, ProgressCallback, progress_reporter
 from convlens.client.request import JobRequest
 from convlens.client.result import Result
 from convlens.client.retry import FIRST_DELAY, RetryPolicy
@@ -59,7 +60,9 @@ class AsyncJob:
                 await session.calls.pause(FIRST_DELAY)
             async for attempt in AsyncAttempts(session, session.calls, policy):
                 with attempt as seconds:
-                    async with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:
+                    async with session.calls.stream(
+                        session.stubs.jobs.WatchJob, request, seconds, self._calls.token
+                    ) as changes:
                         async for change in changes:
                             connection.mark_reached()
                             status = JobStatus.from_message(change.job)
@@ -68,20 +71,26 @@ class AsyncJob:
                                 yield status
                                 check_process(process, "watch")
 
-    async def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait until the job has ended, in whatever state, and return its status; `timeout` as in watch()."""
-        async for status in self.watch(timeout):
-            last = status
+    async def wait(self, timeout: float | None = None, *, progress: bool | ProgressCallback = False) -> JobStatus:
+        """Wait until the job has ended, in whatever state, and return its status.
+
+        `timeout` as in watch(), `progress` as in visualize().
+        """
+        with progress_reporter(progress) as report:
+            async for status in self.watch(timeout):
+                last = status
+                if report:
+                    report(Progress.from_status(status))
         return last
 
-    async def result(self, timeout: float | None = None) -> Result:
-        """Wait for the job, `timeout` as in wait(), and return its result.
+    async def result(self, timeout: float | None = None, *, progress: bool | ProgressCallback = False) -> Result:
+        """Wait for the job, `timeout` and `progress` as in wait(), and return its result.
 
         Raises what the job ended with if it has no result: JobFailed, Cancelled, DeadlineExceeded, or NotFound
         (RESULT_EXPIRED) once it was deleted.
         """
         seconds = checked_timeout(timeout, self._calls.timeout, or_zero=True)
-        await self.wait(seconds)
+        await self.wait(seconds, progress=progress)
         return await self._calls.read_result(self.id, self._request, seconds or self._calls.timeout)
 
     async def cancel(self) -> JobStatus:

@@ -22,20 +22,21 @@ from convlens.client.options import (
     SaliencyMethod,
     Visualization,
 )
+from convlens.client.progress import ProgressCallback
 from convlens.client.request import Priority
 from convlens.client.result import Result
 from convlens.client.targets import Targets
 
 
 class AsyncShortcuts(ABC):
-    """The methods that compute one kind of map; their last ten parameters are those of visualize()."""
+    """The methods that compute one kind of map; their last eleven parameters are those of visualize()."""
 
     @abstractmethod
     async def visualize(
         self, images: Images, visualizations: Iterable[Visualization], *, model: str = "", target: Targets = None,
         scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute the visualizations on every image."""
 
@@ -45,13 +46,14 @@ class AsyncShortcuts(ABC):
         steps: int | None = None, baselines: Sequence[Color | Blur] = (), output: Output = RAW, model: str = "",
         target: Targets = None, scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute a saliency map, float32 (N,H,W). See Saliency for its parameters, visualize() for the others."""
         saliency = Saliency(method, signed, reduction, samples, noise, steps, baselines, output)
         return await self.visualize(
             images, [saliency], model=model, target=target, scored_layer=scored_layer, predictions=predictions,
             request_id=request_id, priority=priority, fresh=fresh, timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     async def grad_cam(
@@ -59,7 +61,7 @@ class AsyncShortcuts(ABC):
         method: CamMethod = "grad_cam", signed: bool = False, output: Output = RAW, model: str = "",
         target: Targets = None, scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute a class activation map of each layer, float32 (N,h,w).
 
@@ -70,6 +72,7 @@ class AsyncShortcuts(ABC):
             images, [GradCAM(name, upsampled, method, signed, output) for name in layers], model=model, target=target,
             scored_layer=scored_layer, predictions=predictions, request_id=request_id, priority=priority, fresh=fresh,
             timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     async def activations(
@@ -77,13 +80,14 @@ class AsyncShortcuts(ABC):
         reduction: ChannelReduction = "none", output: Output = RAW, model: str = "", target: Targets = None,
         scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Return the layers' outputs, float32 (N,…). See Activations for its parameters, visualize() for the others."""
         return await self.visualize(
             images, [Activations(layers, channels, reduction, output)], model=model, target=target,
             scored_layer=scored_layer, predictions=predictions, request_id=request_id, priority=priority, fresh=fresh,
             timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     async def occlusion(
@@ -91,10 +95,12 @@ class AsyncShortcuts(ABC):
         output: Output = RAW, model: str = "", target: Targets = None, scored_layer: str = "",
         predictions: int | None = None, request_id: str | None = None, priority: Priority = "normal",
         fresh: bool = False, timeout: float | None = None, value_range: ValueRange | None = None,
+        progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute an occlusion map, float32 (N,H,W). See Occlusion for its parameters, visualize() for the others."""
         return await self.visualize(
             images, [Occlusion(patch, stride, color, output)], model=model, target=target, scored_layer=scored_layer,
             predictions=predictions, request_id=request_id, priority=priority, fresh=fresh, timeout=timeout,
             value_range=value_range,
+            progress=progress,
         )  # fmt: skip

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from convlens.client.connection import Connection
+from convlens.client.connection import Connection, token_metadata
 from convlens.client.errors import PermissionDenied, from_rpc
+from convlens.client.job_status import JobState, JobStatus
+from convlens.client.progress import Progress, ProgressCallback
 from convlens.client.request import JobRequest, job_time_limit
 from convlens.client.response import ResponseReader
 from convlens.client.result import Result
@@ -64,6 +68,16 @@ class Calls:
         self.timeout = timeout
         """Seconds for each call, unless the caller gives another number."""
         self.transport = Transport(connection)
+        self.token = connection.metadata
+        """The metadata that every call has."""
+        self._longest_job: float | None = None
+        """Seconds that the server lets a job take; None until it is known."""
+
+    def with_token(self, token: str | None) -> Calls:
+        """Return these calls with another token, over the same connection. InvalidArgument as of token_metadata()."""
+        calls = copy(self)
+        calls.token, calls._longest_job = token_metadata(token), None
+        return calls
 
     def unary(self, method: Callable[[Stubs], Any], request: Any, request_id: str = "") -> Any:
         """Make a unary call and return its response."""
@@ -71,39 +85,50 @@ class Calls:
         policy = RetryPolicy(self.connection, self.timeout, request_id)
         for attempt in Attempts(session, session.calls, policy):
             with attempt as seconds:
-                response = session.calls.unary(method(session.stubs), request, seconds)
+                response = session.calls.unary(method(session.stubs), request, seconds, self.token)
         return response
 
-    def visualize(self, request: JobRequest, timeout: float, calls: CallGroup | None = None) -> Result:
-        """Run a job and return its result, as one of `calls`.
+    def visualize(
+        self,
+        request: JobRequest,
+        timeout: float,
+        calls: CallGroup | None = None,
+        report: ProgressCallback | None = None,
+    ) -> Result:
+        """Run a job and return its result, as one of `calls`; call `report` at each step.
 
-        A result of one image comes in one message if it fits; all others, and those that a server refuses to send so,
-        come as a stream.
+        A result of one image comes in one message if it fits; all others, those that a server refuses to send so, and
+        those of a job whose progress is reported, come as a stream.
         """
         session = self.transport.session()
         calls = calls or session.calls
         reader = ResponseReader(request.images, request.request_id)
         policy = RetryPolicy(self.connection, timeout, request.request_id)
-        is_unary = len(request.images) == 1 and not request.is_result_large
+        is_unary = len(request.images) == 1 and not request.is_result_large and report is None
+        if report:
+            report(Progress(0, len(request.images)))
         for attempt in Attempts(session, calls, policy):
             with attempt as seconds:
                 if is_unary:
                     method = session.stubs.visualizations.VisualizeUnary
                     try:
-                        reader.add_header((calls.unary(method, request.serialized, seconds)).header)
+                        reader.add_header((calls.unary(method, request.serialized, seconds, self.token)).header)
                         continue
                     except grpc.RpcError as error:
                         if not self._needs_stream(error):
                             raise
                         is_unary = False
                 try:
-                    self._read(session, calls, reader, request, policy.remaining())
+                    self._read(session, calls, reader, request, policy.remaining(), report)
                 except grpc.RpcError as error:
                     if not (reader.has_header and self._is_gone(error)):
                         raise
                     reader = ResponseReader(request.images, request.request_id)
-                    self._read(session, calls, reader, request, policy.remaining())
-        return reader.result()
+                    self._read(session, calls, reader, request, policy.remaining(), report)
+        result = reader.result()
+        if report:
+            report(Progress(len(request.images), len(request.images), JobState.SUCCEEDED))
+        return result
 
     def read_result(self, job_id: str, request: JobRequest | None, timeout: float) -> Result:
         """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
@@ -123,6 +148,7 @@ class Calls:
         reader: ResponseReader,
         request: JobRequest | None,
         seconds: float | None,
+        report: ProgressCallback | None = None,
     ) -> None:
         """Read the response to `request`, or, once the job is known to be done, the rest of its result."""
         method: Any = session.stubs.visualizations.Visualize
@@ -130,10 +156,29 @@ class Calls:
         if request is None or reader.has_header:
             method = session.stubs.jobs.ReadJobResult
             message = job_pb2.ReadJobResultRequest(id=reader.job_id, offset=reader.offset)
-        with calls.stream(method, message, seconds) as parts:
+        with calls.stream(method, message, seconds, self.token) as parts:
             for part in parts:
                 self.connection.mark_reached()
                 reader.feed(part)
+                if report and part.WhichOneof("part") == "job":
+                    self._report(session, calls, part.job.id, seconds, report)
+
+    def _report(
+        self,
+        session: Session,
+        calls: CallGroup,
+        job_id: str,
+        seconds: float | None,
+        report: ProgressCallback,
+    ) -> None:
+        """Report the progress of a job until it has ended, or until the server ends the call for it."""
+        watch, request = session.stubs.jobs.WatchJob, job_pb2.WatchJobRequest(id=job_id)
+        with contextlib.suppress(grpc.RpcError):  # the call for the result meets the same error if it matters
+            with calls.stream(watch, request, seconds, self.token) as changes:
+                for change in changes:
+                    status = JobStatus.from_message(change.job)
+                    if not status.state.is_final:
+                        report(Progress.from_status(status))
 
     def _needs_stream(self, error: grpc.RpcError) -> bool:
         """Return True if the result does not fit one message, or the server is too old for VisualizeUnary."""
@@ -146,11 +191,10 @@ class Calls:
 
     def job_time_limit(self, seconds: float) -> float | None:
         """Return the time limit to send with a job whose caller waits `seconds`; None for the server's default."""
-        connection = self.connection
-        if seconds > DEFAULT_TIMEOUT and connection.longest_job is None:
+        if seconds > DEFAULT_TIMEOUT and self._longest_job is None:
             try:
                 info = self.unary(lambda stubs: stubs.models.GetServerInfo, model_pb2.GetServerInfoRequest())
-                connection.longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
+                self._longest_job = info.limits.max_timeout.ToNanoseconds() / 1e9
             except PermissionDenied:
-                connection.longest_job = 0.0  # a token that may not read leaves it at the server's default
-        return job_time_limit(seconds, connection.longest_job or 0.0)
+                self._longest_job = 0.0  # a token that may not read leaves it at the server's default
+        return job_time_limit(seconds, self._longest_job or 0.0)

@@ -19,6 +19,7 @@ from convlens.client.images import Images, MapImages, one_by_one, pack
 from convlens.client.job_status import JobStatus, StateName, state_number
 from convlens.client.model_card import ModelCard, RefusedModel, ServerInfo
 from convlens.client.options import Visualization
+from convlens.client.progress import ProgressCallback, count_of, image_counter, progress_reporter
 from convlens.client.request import Priority, new_request, new_spec
 from convlens.client.result import Result
 from convlens.client.sync_transport import run_blocking
@@ -59,6 +60,9 @@ class Client(Shortcuts):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._calls.connection.target}>"
+
     def __reduce__(self) -> str:
         raise TypeError(f"{type(self).__name__} cannot be pickled; make one in each process (results can be pickled)")
 
@@ -69,6 +73,16 @@ class Client(Shortcuts):
         server cancels the jobs that nobody waits for any more. A later call makes a new connection.
         """
         self._calls.transport.close()
+
+    def with_token(self, token: str | None) -> Self:
+        """Return a client that makes its calls with another token, over the connection of this one.
+
+        For programs that call on behalf of several users. Closing either client closes both. InvalidArgument for a
+        token that cannot be sent.
+        """
+        client = type(self).__new__(type(self))
+        client._calls = self._calls.with_token(token)
+        return client
 
     # --- models ---
 
@@ -108,6 +122,7 @@ class Client(Shortcuts):
         fresh: bool = False,
         timeout: float | None = None,
         value_range: ValueRange | None = None,
+        progress: bool | ProgressCallback = False,
     ) -> Result:
         """Compute the visualizations on every image and return the arrays, verified.
 
@@ -122,29 +137,31 @@ class Client(Shortcuts):
         `timeout`: seconds, by default the client's. An unreachable or overloaded server is tried again until then;
         math.inf is as long as the server lets a job take.
         `value_range`: what is black and what white in float arrays: (0, 255), (0, 1) or (-1, 1).
+        `progress`: True for a bar (needs convlens-client[progress]), or a function that gets a Progress at each step.
         """
-        seconds = checked_timeout(timeout, self._calls.timeout)
+        seconds, reporter = checked_timeout(timeout, self._calls.timeout), progress_reporter(progress)
         spec = new_spec(
             visualizations, model=model, scored_layer=scored_layer, predictions=predictions, priority=priority,
             fresh=fresh,
         )  # fmt: skip
         packed = run_blocking(pack, images, value_range)
         request = new_request(spec, packed, target, request_id, self._calls.job_time_limit(seconds))
-        return self._calls.visualize(request, seconds)
+        with reporter as report:
+            return self._calls.visualize(request, seconds, report=report)
 
     @overload
     def map(
         self, images: MapImages, visualizations: Iterable[Visualization], *, errors: Literal["raise"] = ...,
         in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: Priority = ..., fresh: bool = ..., timeout: float | None = ...,
-        value_range: ValueRange | None = ...,
+        value_range: ValueRange | None = ..., progress: bool | ProgressCallback = ...,
     ) -> Iterator[Result]: ...  # fmt: skip
     @overload
     def map(
         self, images: MapImages, visualizations: Iterable[Visualization], *, errors: Literal["return"],
         in_flight: int = ..., model: str = ..., target: MapTargets = ..., scored_layer: str = ...,
         predictions: int | None = ..., priority: Priority = ..., fresh: bool = ..., timeout: float | None = ...,
-        value_range: ValueRange | None = ...,
+        value_range: ValueRange | None = ..., progress: bool | ProgressCallback = ...,
     ) -> Iterator[Result | ItemError]: ...  # fmt: skip
     def map(
         self,
@@ -161,15 +178,17 @@ class Client(Shortcuts):
         fresh: bool = False,
         timeout: float | None = None,
         value_range: ValueRange | None = None,
+        progress: bool | ProgressCallback = False,
     ) -> Iterator[Result] | Iterator[Result | ItemError]:
         """Yield a result for each of very many images, in order, in bounded memory.
 
         Images are sent 8 to 64 per job, depending on how long jobs take, and `in_flight` jobs at once. `errors` says
         what becomes of an image that has no result: "raise" ends the iteration when its turn comes, "return" yields the
         error in the result's place. `target` is one for all images, or an iterable with one for each (an inner list has
-        several units); InvalidArgument if one of the two ends before the other. `timeout` is that of each job; the
-        other parameters are those of visualize(). Leaving the iteration, by break, an error, or closing the client,
-        cancels the jobs under way. A result owns its memory: keeping one does not keep its neighbours.
+        several units); InvalidArgument if one of the two ends before the other. `timeout` is that of each job,
+        `progress` counts the images yielded; the other parameters are those of visualize(). Leaving the iteration, by
+        break, an error, or closing the client, cancels the jobs under way. A result owns its memory: keeping one does
+        not keep its neighbours.
         """
         check_map_options(errors, in_flight)
         spec = new_spec(
@@ -178,8 +197,9 @@ class Client(Shortcuts):
         )  # fmt: skip
         seconds = checked_timeout(timeout, self._calls.timeout)
         targets = one_an_image(target, images)
+        counter = image_counter(progress_reporter(progress), count_of(images))
         mapping = Mapping(self._calls, spec, target, seconds, Batcher(value_range))
-        return mapping.run(one_by_one(images, value_range), targets, in_flight, errors)
+        return mapping.run(one_by_one(images, value_range), targets, in_flight, errors, counter)
 
     # --- jobs ---
 

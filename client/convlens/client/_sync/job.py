@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from convlens.client._sync.calls import Attempts, Calls
 from convlens.client.errors import check_process, wait_timeout_error
 from convlens.client.job_status import JobStatus
+from convlens.client.progress import Progress, ProgressCallback, progress_reporter
 from convlens.client.request import JobRequest
 from convlens.client.result import Result
 from convlens.client.retry import FIRST_DELAY, RetryPolicy
@@ -60,7 +61,9 @@ class Job:
                 session.calls.pause(FIRST_DELAY)
             for attempt in Attempts(session, session.calls, policy):
                 with attempt as seconds:
-                    with session.calls.stream(session.stubs.jobs.WatchJob, request, seconds) as changes:
+                    with session.calls.stream(
+                        session.stubs.jobs.WatchJob, request, seconds, self._calls.token
+                    ) as changes:
                         for change in changes:
                             connection.mark_reached()
                             status = JobStatus.from_message(change.job)
@@ -69,20 +72,26 @@ class Job:
                                 yield status
                                 check_process(process, "watch")
 
-    def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait until the job has ended, in whatever state, and return its status; `timeout` as in watch()."""
-        for status in self.watch(timeout):
-            last = status
+    def wait(self, timeout: float | None = None, *, progress: bool | ProgressCallback = False) -> JobStatus:
+        """Wait until the job has ended, in whatever state, and return its status.
+
+        `timeout` as in watch(), `progress` as in visualize().
+        """
+        with progress_reporter(progress) as report:
+            for status in self.watch(timeout):
+                last = status
+                if report:
+                    report(Progress.from_status(status))
         return last
 
-    def result(self, timeout: float | None = None) -> Result:
-        """Wait for the job, `timeout` as in wait(), and return its result.
+    def result(self, timeout: float | None = None, *, progress: bool | ProgressCallback = False) -> Result:
+        """Wait for the job, `timeout` and `progress` as in wait(), and return its result.
 
         Raises what the job ended with if it has no result: JobFailed, Cancelled, DeadlineExceeded, or NotFound
         (RESULT_EXPIRED) once it was deleted.
         """
         seconds = checked_timeout(timeout, self._calls.timeout, or_zero=True)
-        self.wait(seconds)
+        self.wait(seconds, progress=progress)
         return self._calls.read_result(self.id, self._request, seconds or self._calls.timeout)
 
     def cancel(self) -> JobStatus:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -41,23 +42,28 @@ class Mapping:
         targets: Any,
         in_flight: int,
         errors: Literal["raise", "return"],
+        counter: AbstractContextManager[Callable[[], None]],
     ) -> Iterator[Any]:
-        """Yield the outcome of each image in order, with at most `in_flight` jobs under way."""
+        """Yield the outcome of each image in order, counted before, with at most `in_flight` jobs under way."""
         batches = self._batches(images, targets)
         running: deque[Any] = deque()
         process = os.getpid()
-        session = self.calls.transport.session()
-        with session.calls.subgroup() as calls:
-            while True:
-                while len(running) < in_flight and (batch := next(batches, None)):
-                    running.append(calls.start(self._run_batch, batch, calls))
-                if not running:
-                    return
-                for outcome in calls.outcome(running.popleft()):
-                    if errors == "raise" and isinstance(outcome, Exception):
-                        raise outcome
-                    yield outcome
-                    check_process(process, "map")
+        with counter as count_one:
+            session = self.calls.transport.session()
+            with session.calls.subgroup() as calls:
+                while True:
+                    while len(running) < in_flight and (batch := next(batches, None)):
+                        running.append(calls.start(self._run_batch, batch, calls))
+                        if running[0].done():
+                            break  # images that come slowly do not delay the results of earlier ones
+                    if not running:
+                        return
+                    for outcome in calls.outcome(running.popleft()):
+                        if errors == "raise" and isinstance(outcome, Exception):
+                            raise outcome
+                        count_one()
+                        yield outcome
+                        check_process(process, "map")
 
     def _batches(self, images: MapImages, targets: Any) -> Iterator[Batch]:
         for image, target in paired(images, targets):

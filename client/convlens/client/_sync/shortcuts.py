@@ -23,20 +23,21 @@ from convlens.client.options import (
     SaliencyMethod,
     Visualization,
 )
+from convlens.client.progress import ProgressCallback
 from convlens.client.request import Priority
 from convlens.client.result import Result
 from convlens.client.targets import Targets
 
 
 class Shortcuts(ABC):
-    """The methods that compute one kind of map; their last ten parameters are those of visualize()."""
+    """The methods that compute one kind of map; their last eleven parameters are those of visualize()."""
 
     @abstractmethod
     def visualize(
         self, images: Images, visualizations: Iterable[Visualization], *, model: str = "", target: Targets = None,
         scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute the visualizations on every image."""
 
@@ -46,13 +47,14 @@ class Shortcuts(ABC):
         steps: int | None = None, baselines: Sequence[Color | Blur] = (), output: Output = RAW, model: str = "",
         target: Targets = None, scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute a saliency map, float32 (N,H,W). See Saliency for its parameters, visualize() for the others."""
         saliency = Saliency(method, signed, reduction, samples, noise, steps, baselines, output)
         return self.visualize(
             images, [saliency], model=model, target=target, scored_layer=scored_layer, predictions=predictions,
             request_id=request_id, priority=priority, fresh=fresh, timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     def grad_cam(
@@ -60,7 +62,7 @@ class Shortcuts(ABC):
         method: CamMethod = "grad_cam", signed: bool = False, output: Output = RAW, model: str = "",
         target: Targets = None, scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute a class activation map of each layer, float32 (N,h,w).
 
@@ -71,6 +73,7 @@ class Shortcuts(ABC):
             images, [GradCAM(name, upsampled, method, signed, output) for name in layers], model=model, target=target,
             scored_layer=scored_layer, predictions=predictions, request_id=request_id, priority=priority, fresh=fresh,
             timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     def activations(
@@ -78,13 +81,14 @@ class Shortcuts(ABC):
         reduction: ChannelReduction = "none", output: Output = RAW, model: str = "", target: Targets = None,
         scored_layer: str = "", predictions: int | None = None, request_id: str | None = None,
         priority: Priority = "normal", fresh: bool = False, timeout: float | None = None,
-        value_range: ValueRange | None = None,
+        value_range: ValueRange | None = None, progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Return the layers' outputs, float32 (N,…). See Activations for its parameters, visualize() for the others."""
         return self.visualize(
             images, [Activations(layers, channels, reduction, output)], model=model, target=target,
             scored_layer=scored_layer, predictions=predictions, request_id=request_id, priority=priority, fresh=fresh,
             timeout=timeout, value_range=value_range,
+            progress=progress,
         )  # fmt: skip
 
     def occlusion(
@@ -92,10 +96,12 @@ class Shortcuts(ABC):
         output: Output = RAW, model: str = "", target: Targets = None, scored_layer: str = "",
         predictions: int | None = None, request_id: str | None = None, priority: Priority = "normal",
         fresh: bool = False, timeout: float | None = None, value_range: ValueRange | None = None,
+        progress: bool | ProgressCallback = False,
     ) -> Result:  # fmt: skip
         """Compute an occlusion map, float32 (N,H,W). See Occlusion for its parameters, visualize() for the others."""
         return self.visualize(
             images, [Occlusion(patch, stride, color, output)], model=model, target=target, scored_layer=scored_layer,
             predictions=predictions, request_id=request_id, priority=priority, fresh=fresh, timeout=timeout,
             value_range=value_range,
+            progress=progress,
         )  # fmt: skip

@@ -26,9 +26,12 @@ HELP: Final = {
     "up": "Run everything on this machine: Valkey, a worker, a server.",
     "server": "Run a server, which takes calls and queues jobs.",
     "worker": "Run a worker, which holds models and computes maps.",
+    "web": "Serve maps over HTTP, and a page to explore them in a browser.",
     "doctor": "Say what is set up wrongly, and what to do.",
     "token": "Make tokens for a server's callers.",
 }
+CONNECTION: Final = ("server", "tls", "ca", "cert", "key", "connect_timeout")
+"""The options before the subcommand that `web` has, too."""
 ENTRIES: Final = {entry.name: entry for entry in metadata.entry_points(group="convlens.commands")}
 
 
@@ -52,7 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.callback()(server.configure)
-for _command in (maps.saliency, maps.grad_cam, maps.occlusion, maps.activations, maps.visualize):
+for _command in (maps.saliency, maps.grad_cam, maps.occlusion, maps.activations, maps.visualize, maps.report):
     app.command()(_command)
 app.command("models")(models.list_models)
 app.add_typer(models.app, name="model")
@@ -64,9 +67,22 @@ def _run_entry(entry: metadata.EntryPoint, first: Sequence[str] = ()) -> Callabl
     """Return a subcommand of another distribution, which is loaded when it is called and parses its own arguments."""
 
     def run(context: typer.Context) -> None:
-        sys.exit(entry.load()([*first, *context.args]))
+        connection = _connection_flags(context) if entry.name == "web" else []
+        sys.exit(entry.load()([*first, *connection, *context.args]))
 
     return run
+
+
+def _connection_flags(context: typer.Context) -> list[str]:
+    """Return those of the options before the subcommand that say how to reach a server."""
+    root = context.find_root()
+    given = {name: root.params[name] for name in CONNECTION if _is_given(root, name)}
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in given.items()]
+
+
+def _is_given(context: Any, name: str) -> bool:
+    """Return True for an option of the command line, rather than of a variable or the default."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 for _name, _entry in sorted(ENTRIES.items(), key=lambda item: (*HELP, item[0]).index(item[0])):

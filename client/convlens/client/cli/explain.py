@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from convlens.client import Client, ConvlensError, DeadlineExceeded, InvalidArgument, Result
+from convlens.client import Client, ConvlensError, DeadlineExceeded, InvalidArgument, Progress, Result
 from convlens.client.cli.as_json import print_json
-from convlens.client.cli.job_progress import reported_progress
 from convlens.client.cli.options import MapOptions, TargetOptions
 from convlens.client.cli.parsing import parse_target, parse_value_range
+from convlens.client.cli.progress_bar import image_bar
 from convlens.client.cli.server import connected
 from convlens.client.cli.terminal import err, line, note, out, visible
 from convlens.client.drawing import Style
@@ -43,68 +41,75 @@ def explain_files(
     `visualizations` may be a function of the model's card.
     """
     failed = 0
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=err, transient=True)
     target = parse_target(options.target if isinstance(options, TargetOptions) else None)
     value_range = parse_value_range(options.value_range)
     models_with_note = set[str]()
-    request_ids = [str(uuid.uuid4()) for _ in paths]
-    task = bar.add_task("images", total=len(paths))
-    done = 0
+    shares = [0.0] * len(paths)
+    """Of each image, how much of its job is done."""
+    with connected() as client, image_bar(len(paths)) as set_done, _threads(client) as pool:
 
-    def update(running: float) -> None:
-        bar.update(task, completed=done + min(running, len(paths) - done))
+        def update(position: int, share: float) -> None:
+            shares[position] = share
+            set_done(sum(shares))
 
-    with (
-        connected() as client,
-        bar,
-        reported_progress(client, frozenset(request_ids), update),
-        _threads(client) as pool,
-    ):
         supported = functools.cache(
-            lambda: visualizations(_card(client, options.model)) if callable(visualizations) else visualizations
+            lambda: visualizations(served_card(client, options.model)) if callable(visualizations) else visualizations
         )
 
-        def explain(path: Path, request_id: str) -> Result:
-            images = pack([path], value_range)  # refuses what is no image before the server is called
-            return client.visualize(images, supported(), model=options.model, target=target, request_id=request_id)
+        def explain(position: int, path: Path) -> Result:
+            def report(progress: Progress) -> None:
+                update(position, progress.done)
 
-        futures = [pool.submit(explain, *each) for each in zip(paths, request_ids, strict=True)]
+            images = pack([path], value_range)  # refuses what is no image before the server is called
+            return client.visualize(images, supported(), model=options.model, target=target, progress=report)
+
+        futures = [pool.submit(explain, *each) for each in enumerate(paths)]
         outcomes = zip(paths, folder_names(paths), futures, strict=True)
-        for done, (path, folder, future) in enumerate(outcomes):  # noqa: B007 - update() reads it
-            update(0.0)
+        for position, (path, folder, future) in enumerate(outcomes):
             try:
                 result = wait_for(future)
                 written = result.save(options.out / folder, **asdict(style))
             except (ConvlensError, OSError) as error:
-                if isinstance(error, ConvlensError) and not isinstance(error, InvalidArgument | DeadlineExceeded):
-                    raise  # the other images would fail, too
+                if not is_of_one_image(error):
+                    raise
                 failed += 1
+                update(position, 1.0)
                 line(err, str(error).removeprefix(f"{path}: "), f"{path}:")
                 if options.as_json:
                     print_json({"image": path, "error": str(error)})
                 continue
             if result.preprocess_assumed and result.model not in models_with_note:
                 models_with_note.add(result.model)
-                note(
-                    f"note: model {result.model!r} does not say what its input means; {result.preprocess!r} is assumed "
-                    "(see convlens models)"
-                )
-            if options.as_json:
-                predictions = [asdict(prediction) for prediction in result.predictions[0]]
-                print_json({
-                    "image": path, "job_id": result.job_id, "model": result.model, "predictions": predictions,
-                    "files": written,
-                })  # fmt: skip
-                continue
-            classes = ", ".join(map(str, result.predictions[0][:3]))
-            files = ", ".join(map(str, written))
-            line(out, visible(f"{path}: {classes} → {files}" if classes else f"{path}: → {files}"))
+                note(assumption(result.model, result.preprocess))
+            _print_result(path, result, written, as_json=options.as_json)
     if failed:
         raise typer.Exit(1)
 
 
-def _card(client: Client, model: str) -> ModelCard:
+def _print_result(path: Path, result: Result, written: Sequence[Path], *, as_json: bool) -> None:
+    """Print the classes of an image and the files written for it."""
+    if as_json:
+        predictions = [asdict(prediction) for prediction in result.predictions[0]]
+        print_json({
+            "image": path, "job_id": result.job_id, "model": result.model, "predictions": predictions, "files": written,
+        })  # fmt: skip
+        return
+    classes = ", ".join(map(str, result.predictions[0][:3]))
+    files = ", ".join(map(str, written))
+    line(out, visible(f"{path}: {classes} → {files}" if classes else f"{path}: → {files}"))
+
+
+def assumption(model: str, preprocess: str) -> str:
+    """Return the note on a model whose file does not say what its input means."""
+    return f"note: model {model!r} does not say what its input means; {preprocess!r} is assumed (see convlens models)"
+
+
+def is_of_one_image(error: Exception) -> bool:
+    """Return False for an error that the other images would meet, too."""
+    return not isinstance(error, ConvlensError) or isinstance(error, InvalidArgument | DeadlineExceeded)
+
+
+def served_card(client: Client, model: str) -> ModelCard:
     """Return the card of the model, by default the server's; an empty one if none is served: the call will say so."""
     name = model or client.server_info().default_model
     return client.model(name) if name else ModelCard(name="")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn
+from rich import progress as bars
 
+from convlens.client import Progress
 from convlens.client.cli.as_json import Json, print_json
 from convlens.client.cli.server import connected
 from convlens.client.cli.terminal import err, line, out, row, table
@@ -85,13 +86,14 @@ def result(
 
     JSON: `job_id`, `model`, `predictions`, `files`.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
-    with connected() as client, Progress(*columns, console=err, transient=True) as bar:
-        job = client.job(job_id)
+    columns = bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.percentage:.0f}%")
+    with connected() as client, bars.Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("queued", total=1.0)
-        for status in job.watch():
-            bar.update(task, description=str(status.state), completed=status.progress)
-        fetched = job.result()
+
+        def report(progress: Progress) -> None:
+            bar.update(task, description=str(progress.state), completed=progress.fraction)
+
+        fetched = client.job(job_id).result(progress=report)
         written = fetched.save(folder)
     if as_json:
         predictions = [[asdict(prediction) for prediction in image] for image in fetched.predictions]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from convlens.client.cli.explain import explain_files
 from convlens.client.cli.options import (
+    Channels,
     ColorMap,
     Drawing,
     Images,
     Layers,
     MapOptions,
     RegionDrawing,
+    ReportOptions,
     TargetOptions,
     with_option_groups,
 )
 from convlens.client.cli.parsing import one_of, parse_baseline, parse_channels
+from convlens.client.cli.report import write_report
 from convlens.client.cli.terminal import note
 from convlens.client.drawing import Sign, Style
 from convlens.client.model_card import ModelCard
@@ -40,8 +46,7 @@ Method = Any
 
 def _style(drawing: Drawing, sign: Sign = "both") -> Style:
     return Style(
-        drawing.kind, drawing.opacity, drawing.percentile, sign, drawing.cmap, drawing.scale, drawing.background,
-        overlay=drawing.overlay,
+        drawing.kind, drawing.opacity, drawing.percentile, sign, drawing.cmap, drawing.scale, drawing.background
     )  # fmt: skip
 
 
@@ -138,27 +143,43 @@ def visualize(
     options: TargetOptions,
     drawing: Drawing,
     layers: Layers = [],  # noqa: B006 - typer's way
-    channels: Annotated[
-        str, typer.Option("--channels", help="Channels of each --layer, such as 0-4,17; by default the first five.")
-    ] = "",
+    channels: Channels = "",
 ) -> None:
     """Saliency plain and guided, Grad-CAM, and the outputs of each --layer, in one pass.
 
     Guided saliency is left out, with the reason, where the model hides activations from it.
     """
     picked = parse_channels(channels)
+    explain_files(images, lambda card: _supported(card, layers, picked), options, _style(drawing))
 
-    def supported(card: ModelCard) -> list[Visualization]:
-        """Return the visualizations that the model supports."""
-        visualizations: list[Visualization] = [Saliency(), GradCAM()]
-        if reason := card.unavailable_methods.get("guided"):
-            note(f"note: guided is left out: {reason}")
-        else:
-            visualizations.insert(1, Saliency("guided"))
-        channel_counts = {layer.name: layer.shape[-1] for layer in card.layers}
-        for layer in layers:
-            first = range(min(DRAWN_CHANNELS, channel_counts.get(layer, DRAWN_CHANNELS)))
-            visualizations.append(Activations(layer, picked or first))
-        return visualizations
 
-    explain_files(images, supported, options, _style(drawing))
+@with_option_groups
+def report(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.", show_default=False)],
+    options: ReportOptions,
+    drawing: Drawing,
+    layers: Layers = [],  # noqa: B006 - typer's way
+    channels: Channels = "",
+) -> None:
+    """One HTML page of many photos and their maps, by predicted class.
+
+    Maps and flags are those of `visualize`. The page needs nothing else, on a disk or in a mail. A folder stands for
+    the image files in it and below.
+    """
+    picked = parse_channels(channels)
+    style = dataclasses.replace(_style(drawing), columns=len(picked or range(DRAWN_CHANNELS)))
+    write_report(images, lambda card: _supported(card, layers, picked), options, style)
+
+
+def _supported(card: ModelCard, layers: Sequence[str], channels: Sequence[int] | None) -> list[Visualization]:
+    """Return the visualizations of `visualize` that the model supports."""
+    visualizations: list[Visualization] = [Saliency(), GradCAM()]
+    if reason := card.unavailable_methods.get("guided"):
+        note(f"note: guided is left out: {reason}")
+    else:
+        visualizations.insert(1, Saliency("guided"))
+    channel_counts = {layer.name: layer.shape[-1] for layer in card.layers}
+    for layer in layers:
+        first = range(min(DRAWN_CHANNELS, channel_counts.get(layer, DRAWN_CHANNELS)))
+        visualizations.append(Activations(layer, channels or first))
+    return visualizations

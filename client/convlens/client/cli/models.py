@@ -10,7 +10,7 @@ import typer
 
 from convlens.client.cli.as_json import Json, print_json
 from convlens.client.cli.server import connected
-from convlens.client.cli.terminal import out, row, table
+from convlens.client.cli.terminal import note, out, row, table
 from convlens.client.model_card import ModelCard
 
 _DURATIONS = ("max_timeout", "default_timeout", "result_ttl", "tenant_burst")
@@ -29,11 +29,14 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print_json({"models": cards, "refused": refused_models})
         return
+    if not cards:
+        note("no worker serves a model: start one by convlens up, or by convlens worker --model NAME=SOURCE")
     served = table("name", "input", "preprocess", "classes", "labels", "layers", "precision")
     for card in cards:
         row(served, card.name, _joined(card.input_shape), _preprocess(card), _classes(card),
             "yes" if card.labels else "none", len(card.layers), card.precision)  # fmt: skip
-    out.print(served)
+    if cards:
+        out.print(served)
     if refused_models:
         refused = table("refused", "source", "why")
         for model in refused_models:
@@ -55,9 +58,20 @@ def show_model(
         print_json(card)
         return
     facts = table("what", "value")
+    for what, value in card_facts(card).items():
+        row(facts, what, value)
+    out.print(facts)
+    layers = table("layer", "kind", "output", "gradient")
+    for layer in card.layers:
+        row(layers, layer.name, layer.kind, _joined(layer.shape), "TensorFlow's" if layer.taped else "written rule")
+    out.print(layers)
+
+
+def card_facts(card: ModelCard) -> dict[str, object]:
+    """Return what is known of a model, without its layers, by the names that people read."""
     labels = ", ".join(card.labels[:SHOWN_LABELS])
     more = len(card.labels) - SHOWN_LABELS
-    for what, value in {
+    facts = {
         "name": card.name,
         "source": f"{card.source} (synthetic)" if card.synthetic and card.source != "null" else card.source,
         "weights": card.digest[:16],
@@ -73,14 +87,8 @@ def show_model(
         **{f"not {method}": reason for method, reason in sorted(card.unavailable_methods.items())},
         "largest batch": card.max_batch_size,
         "workers": f"{card.workers}, version {card.worker_version}",
-    }.items():
-        if value:
-            row(facts, what, value)
-    out.print(facts)
-    layers = table("layer", "kind", "output", "gradient")
-    for layer in card.layers:
-        row(layers, layer.name, layer.kind, _joined(layer.shape), "TensorFlow's" if layer.taped else "written rule")
-    out.print(layers)
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def show_server(as_json: Json = False) -> None:

@@ -16,6 +16,9 @@ from convlens.client.cli.parsing import check_colormap
 from convlens.client.drawing import Background, Kind, Scale
 
 Images = Annotated[list[Path], typer.Argument(help="Image files, or arrays as .npy files.", show_default=False)]
+Channels = Annotated[
+    str, typer.Option("--channels", help="Channels of each --layer, such as 0-4,17; by default the first five.")
+]
 Layers = Annotated[list[str], typer.Option("--layer", help="A layer; may be given several times.", show_default=False)]
 ColorMap = Annotated[
     str | None,
@@ -49,6 +52,14 @@ class TargetOptions(MapOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions(TargetOptions):
+    """What `report` has."""
+
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page, one HTML file.")] = Path("report.html")
+    side: Annotated[int, typer.Option(min=64, max=2048, help="Pixels of the longer side of the page's pictures.")] = 240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
     """How maps over a photo are drawn."""
 
@@ -58,7 +69,6 @@ class Drawing:
     cmap: ColorMap = None
     scale: Annotated[Scale, typer.Option(help="The colours' range: of each map, or of a method's.")] = "panel"
     background: Annotated[Background, typer.Option(help="The photo under a map.")] = "color"
-    overlay: Annotated[bool, typer.Option(help="Draw maps over the photo, or by themselves.")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,7 @@ ones. Their values are noise that depends on the image's bytes, the array's name
 equal arrays. Requests are checked as by the real server, except for:
 
 - damage inside an image file, and its size: the first bytes are looked at, nothing is decoded;
-- the ranges of `samples`, `noise`, `steps`, `baselines`, `patch`, `stride` and `color`;
-- the limits on passes, on working memory, and on all jobs together (`fail_next` simulates these);
+- the limits on working memory, and on all jobs together (`fail_next` simulates these);
 - tokens and TLS: there are none.
 """
 

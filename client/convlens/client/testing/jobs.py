@@ -12,8 +12,8 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from convlens.client.testing.cards import LIMITS
-from convlens.client.testing.status import StatusError
 from convlens.v1 import job_pb2, result_pb2
+from convlens.v1.status_error import StatusError
 
 _LIVE: Final = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING}
 
@@ -56,7 +56,9 @@ class JobTable:
         with self._changed:
             earlier = self._jobs.get(job.message.id)
             if earlier and earlier.content != job.content:
-                raise StatusError("REQUEST_ID_REUSED", "request_id: was used before for another request", "request_id")
+                raise StatusError(
+                    "REQUEST_ID_REUSED", "request_id: was used before for another request", field="request_id"
+                )
             repeatable = {"ABANDONED", "MODEL_CHANGED", "DEADLINE_EXCEEDED"}
             if earlier and self._advance(earlier).message.error.reason not in repeatable:
                 earlier.is_kept = earlier.is_kept or job.is_kept
@@ -70,7 +72,7 @@ class JobTable:
         with self._changed:
             if job := self._jobs.get(job_id):
                 return self._advance(job)
-        raise StatusError("JOB_UNKNOWN", f"there is no job {job_id!r}", job=job_pb2.Job(id=job_id))
+        raise StatusError("JOB_UNKNOWN", f"there is no job {job_id!r}", metadata={"job_id": job_id})
 
     def equal(self, content: bytes) -> FakeJob | None:
         """Return the latest equal job that has a result, or is to have one."""

@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from convlens.client.testing.plan import ALL_UNITS, PREDICTED, Plan, PlannedArray
-from convlens.v1 import result_pb2, spec_pb2, tensor_pb2, tensors
+from convlens.client.options import is_signed
+from convlens.v1 import model_pb2, result_pb2, spec_pb2, tensor_pb2, tensors
+from convlens.v1.request.plan import JobPlan, PlannedTensor
+from convlens.v1.request.targets import ALL_UNITS, PREDICTED
 
 Floats = npt.NDArray[np.float32]
 
 
-def compute(plan: Plan, images: Sequence[spec_pb2.Image]) -> tuple[result_pb2.ResultHeader, bytes]:
+def compute(
+    plan: JobPlan, card: model_pb2.Model, images: Sequence[spec_pb2.Image]
+) -> tuple[result_pb2.ResultHeader, bytes]:
     """Return the header of a job's result, without what is the job's own, and the bytes of its arrays."""
-    card = plan.card
     header = result_pb2.ResultHeader(
         model=card.name, model_digest=card.digest, precision=card.precision, preprocess=card.preprocess,
-        preprocess_assumed=card.preprocess_assumed, target_axis=plan.has_target_axis, total_bytes=plan.result_bytes,
+        preprocess_assumed=card.preprocess_assumed, target_axis=plan.target_axis, total_bytes=plan.result_bytes,
         timing=result_pb2.Timing(
             batch_size=len(images), worker="fake", batch_cause=result_pb2.BATCH_CAUSE_NOTHING_WAITED
         ),
     )  # fmt: skip
+    units_of = {layer.name: layer.shape[-1] for layer in card.layers}
     seeds = [image.SerializeToString(deterministic=True) for image in images]
     units = []
     for seed, codes in zip(seeds, plan.targets, strict=True):
         report = header.images.add()
-        logits = _scores(seed, card.score_layer, card.classes)
+        scores = logits = _scores(seed, card.score_layer, card.classes)
         for unit in _best(logits)[: plan.predictions]:
-            report.predictions.add(index=unit, **_described(plan, logits, unit))
-        scores = _scores(seed, plan.scored_layer, plan.units) if plan.is_inner_layer else logits
+            report.predictions.add(index=unit, **_described(card, logits, unit))
+        if plan.scored_layer:
+            scores = _scores(seed, plan.scored_layer, units_of[plan.scored_layer])
         best = _best(scores)
         units.append([code if code >= ALL_UNITS else best[PREDICTED - code] for code in codes])
-        _add_explanations(report, plan, scores, units[-1])
+        _add_explanations(report, plan, card, scores, units[-1])
     arrays = []
-    for planned in plan.arrays.values():
-        spec, array = _array(plan, planned, seeds, units)
+    for planned in plan.tensors:
+        spec, array = _array(planned, seeds, units)
         header.tensors.append(spec)
         arrays.append(bytes(tensors.buffer_of(array)))
     return header, b"".join(arrays)
@@ -57,26 +63,28 @@ def _best(scores: Floats) -> list[int]:
     return [int(unit) for unit in np.argsort(-scores, kind="stable")]
 
 
-def _described(plan: Plan, logits: Floats, unit: int) -> dict[str, Any]:
+def _described(card: model_pb2.Model, logits: Floats, unit: int) -> dict[str, Any]:
     """Return the label, logit and probability of a class."""
     described: dict[str, Any] = {"logit": logits[unit]}
-    if unit < len(plan.card.labels):
-        described["label"] = plan.card.labels[unit]
-    if plan.card.has_probability:
+    if unit < len(card.labels):
+        described["label"] = card.labels[unit]
+    if card.has_probability:
         described["probability"] = 1 / np.exp(logits - logits[unit]).sum()
     return described
 
 
-def _add_explanations(report: result_pb2.ImageReport, plan: Plan, scores: Floats, units: Sequence[int]) -> None:
-    for name in (array.name for array in plan.arrays.values() if array.has_target):
+def _add_explanations(
+    report: result_pb2.ImageReport, plan: JobPlan, card: model_pb2.Model, scores: Floats, units: Sequence[int]
+) -> None:
+    for name in (array.name for array in plan.tensors if array.targeted):
         for unit in units:
             explanation = report.explanations.add(tensor=name, index=unit)
             explanation.score = scores.mean() if unit == ALL_UNITS else scores[unit]
             explanation.score_kind = result_pb2.SCORE_KIND_LOGIT
-            if plan.is_inner_layer:
+            if plan.scored_layer:
                 explanation.score_kind = result_pb2.SCORE_KIND_ACTIVATION
             elif unit != ALL_UNITS:
-                described = _described(plan, scores, unit)
+                described = _described(card, scores, unit)
                 explanation.label = described.get("label", "")
                 if "probability" in described:
                     explanation.probability = described["probability"]
@@ -86,31 +94,32 @@ def _add_explanations(report: result_pb2.ImageReport, plan: Plan, scores: Floats
 
 
 def _array(
-    plan: Plan, planned: PlannedArray, seeds: Sequence[bytes], units: Sequence[Sequence[int]]
+    planned: PlannedTensor, seeds: Sequence[bytes], units: Sequence[Sequence[int]]
 ) -> tuple[tensor_pb2.TensorSpec, tensors.Array]:
     """Return an array in its output format, and the description that precedes its bytes."""
     maps = [
-        _noise(seed, planned.name, unit).random(planned.shape, np.float32)
+        (seed, planned.name, unit)
         for seed, of_image in zip(seeds, units, strict=True)
-        for unit in (of_image if planned.has_target else [None])
+        for unit in (of_image if planned.targeted else [None])
     ]
-    rows = np.stack(maps).reshape(len(maps), -1)
-    if planned.is_signed:
+    size = math.prod(planned.shape) // len(maps)
+    rows = np.stack([_noise(*map_).random(size, np.float32) for map_ in maps])
+    if is_signed(planned.name):
         rows = 2 * rows - 1
     low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
-    match planned.normalization:
-        case spec_pb2.NORMALIZATION_MIN_MAX:
+    match planned.format.normalization:
+        case "min_max":
             rows = (rows - low) / np.where(high > low, high - low, 1)
-        case spec_pb2.NORMALIZATION_MAX_ABS:
+        case "max_abs":
             rows = rows / np.maximum(np.maximum(-low, high), np.finfo(np.float32).tiny)
     scales: list[float] = []
     offsets: list[float] = []
     array: tensors.Array
-    if planned.datatype == tensor_pb2.DATA_TYPE_UINT8:
+    if planned.format.datatype == tensor_pb2.DATA_TYPE_UINT8:
         array, scales, offsets = tensors.quantize_maps(rows, 1)
     else:
-        array = rows.astype(tensors.dtype_of(planned.datatype), copy=False)
-    array = array.reshape(*plan.leading_axes(planned), *planned.shape)
+        array = rows.astype(tensors.dtype_of(planned.format.datatype), copy=False)
+    array = array.reshape(planned.shape)
     spec = tensors.describe(array, planned.name)
     spec.channels.extend(planned.channels)
     spec.scale.extend(scales)

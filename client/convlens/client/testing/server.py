@@ -17,19 +17,22 @@ from grpc_status import rpc_status
 from convlens.client.model_card import ModelCard
 from convlens.client.testing.cards import vgg16
 from convlens.client.testing.services import VERSION, Services
-from convlens.client.testing.status import RETRIED, StatusError, check_reason
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 from convlens.v1.conventions import VERSION_KEY
+from convlens.v1.reasons import Reason
+from convlens.v1.status_error import StatusError
 
 MAX_CALLS: Final = 256
 """Concurrent calls; each takes a thread while it waits for a job."""
-_SUBMITTING: Final = {"Visualize", "VisualizeUnary", "VisualizeStream", "SubmitJob"}
+_SUBMITTING: Final = {"Visualize", "VisualizeUnary", "SubmitJob"}
 _SERVICES: Final = {
     service.full_name: service
     for file in (model_pb2, job_pb2, visualization_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 }
 _MESSAGE: Final = "the test made this error"
+_RETRIED: Final = {"QUEUE_FULL", "RATE_EXCEEDED", "SERVER_FULL", "STORE_FULL", "NO_WORKERS"}
+"""Reasons that the real server sends with the delay of a retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +93,17 @@ class FakeServer:
         itself after QUEUE_FULL, NO_WORKERS and their like: after `retry_after` seconds, by default 1, unless the call's
         timeout is shorter.
         """
-        check_reason(reason)
-        delay = 1.0 if retry_after is None and reason in RETRIED else retry_after
+        _check_reason(reason)
+        delay = 1.0 if retry_after is None and reason in _RETRIED else retry_after
         with self._lock:
-            self._call_errors.extend([(method, StatusError(reason, message, field, delay))] * times)
+            self._call_errors.extend([(method, StatusError(reason, message, field=field, retry_after=delay))] * times)
 
     def fail_next_job(self, reason: str, message: str = _MESSAGE, *, times: int = 1, field: str = "") -> None:
         """Accept the next `times` jobs and let them end FAILED. ValueError for an unknown reason.
 
         IMAGE_UNREADABLE with field="spec.images[0]" is a file damaged inside, ATTEMPTS_EXHAUSTED a worker that died.
         """
-        check_reason(reason)
+        _check_reason(reason)
         self._services.job_errors.extend([job_pb2.JobError(reason=reason, message=message, field=field)] * times)
 
     def expire_result(self, job_id: str) -> None:
@@ -124,15 +127,13 @@ class FakeServer:
         def call(request: Any, context: Any) -> Iterator[Message]:
             context.set_trailing_metadata(((VERSION_KEY, VERSION),))
             try:
-                if not method.client_streaming:
-                    self._receive(method.name, request)
+                self._receive(method.name, request)
                 yield from behavior(request, context)
             except StatusError as error:
-                context.abort_with_status(rpc_status.to_status(error.status))
+                context.abort_with_status(rpc_status.to_status(error.to_status()))
 
-        kind = "stream_stream" if method.client_streaming else "unary_stream"
         parse = message_factory.GetMessageClass(method.input_type).FromString
-        return getattr(grpc, f"{kind}_rpc_method_handler")(call, parse, lambda response: response.SerializeToString())
+        return grpc.unary_stream_rpc_method_handler(call, parse, lambda response: response.SerializeToString())
 
     def _receive(self, method: str, request: Message) -> None:
         """Record a request, and raise the error that the test made for it."""
@@ -142,6 +143,12 @@ class FakeServer:
                 if failing == method or (not failing and method in _SUBMITTING):
                     del self._call_errors[i]
                     raise error
+
+
+def _check_reason(reason: str) -> None:
+    """Raise ValueError for a reason that the real server does not have."""
+    if reason not in Reason.__members__:
+        raise ValueError(f"no reason {reason!r}; allowed: {', '.join(Reason)}")
 
 
 def serve(models: Sequence[ModelCard] | None = None, *, delay: float = 0.0) -> FakeServer:

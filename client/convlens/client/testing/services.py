@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
@@ -16,18 +17,24 @@ from grpc import StatusCode
 from convlens.client.model_card import ModelCard
 from convlens.client.testing.cards import LIMITS, to_message
 from convlens.client.testing.jobs import FakeJob, JobTable, timestamp
-from convlens.client.testing.plan import Plan
 from convlens.client.testing.result import compute
-from convlens.client.testing.status import StatusError, refuse
-from convlens.client.testing.validation import check_job_id, check_spec, job_id_of
 from convlens.v1 import job_pb2, model_pb2, result_pb2, spec_pb2
-from convlens.v1.visualization_pb2 import (
-    StreamError,
-    VisualizeResponse,
-    VisualizeStreamResponse,
-    VisualizeUnaryRequest,
-    VisualizeUnaryResponse,
+from convlens.v1.file_signatures import FORMATS, HEAD_BYTES, explain_unsupported, format_of
+from convlens.v1.request.fields import (
+    DEFAULT_PAGE_SIZE,
+    canonical_request_id,
+    check_counts,
+    check_job_id,
+    check_offset,
+    check_page,
+    check_pixels,
+    check_timeout,
+    check_value_range,
+    enum_name,
 )
+from convlens.v1.request.plan import JobPlan, resolve
+from convlens.v1.status_error import SpecError, StatusError
+from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryRequest, VisualizeUnaryResponse
 
 VERSION: Final = metadata.version("convlens-client")
 CHUNK_BYTES: Final = 1 << 20
@@ -51,7 +58,7 @@ class Services:
         if card := self.cards.get(name or self._default_model()):
             return card
         served = ", ".join(self.cards)
-        raise StatusError("MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {served}", field)
+        raise StatusError("MODEL_UNKNOWN", f"{field}: no model {name!r}; served are: {served}", field=field)
 
     def _default_model(self) -> str:
         return min(self.cards, key=lambda name: (self.cards[name].synthetic, name), default="")
@@ -59,10 +66,11 @@ class Services:
     def _submit(self, request: Any, seconds: float | None = None, *, is_kept: bool = False) -> FakeJob:
         """Validate a request and add its job, which is to end within `seconds`."""
         spec: spec_pb2.JobSpec = request.spec
-        job_id = job_id_of(request.request_id)
+        request_id = canonical_request_id(request.request_id)
+        job_id = (uuid.UUID(request_id) if request_id else uuid.uuid4()).hex
         card = self._find_card(spec.model, "spec.model")
-        check_spec(spec)
-        header, data = compute(Plan(spec, card), spec.images)
+        limit = check_timeout(spec, LIMITS.default_timeout.seconds, LIMITS.max_timeout.seconds)
+        header, data = compute(_checked_plan(spec, card), card, spec.images)
         if isinstance(request, VisualizeUnaryRequest) and _is_large(header, data):
             raise StatusError("RESULT_TOO_LARGE", f"the result of {len(data)} bytes is too large for one message")
         failure = None
@@ -71,12 +79,11 @@ class Services:
         content = _content(spec, card.name)
         equal = None if spec.fresh or failure else self.jobs.equal(content)
         now = time.time()
-        limit = spec.timeout.ToNanoseconds() / 1e9 if spec.HasField("timeout") else LIMITS.default_timeout.seconds
         deadline = now + min(limit, math.inf if seconds is None else seconds)
         message = job_pb2.Job(
             id=job_id, state=job_pb2.JOB_STATE_QUEUED, model=card.name, images=len(spec.images),
             priority=spec.priority or spec_pb2.PRIORITY_NORMAL, create_time=timestamp(now),
-            deadline=timestamp(deadline), request_id=request.request_id, queue_position=None if equal else 0,
+            deadline=timestamp(deadline), request_id=request_id, queue_position=None if equal else 0,
         )  # fmt: skip
         starts, ends = (math.inf, max(now, equal.ends)) if equal else (now + self.delay / 2, now + self.delay)
         is_cached = equal is not None
@@ -93,7 +100,7 @@ class Services:
     def GetModel(self, request: model_pb2.GetModelRequest, _context: Any) -> Iterator[Message]:  # noqa: N802
         """Yield one card."""
         if not request.name:
-            refuse("name", "is empty; a model's name is needed")
+            raise SpecError("name", "is empty; a model's name is needed")
         yield model_pb2.GetModelResponse(model=self._find_card(request.name, "name"))
 
     def GetServerInfo(self, _request: Any, _context: Any) -> Iterator[Message]:  # noqa: N802
@@ -109,19 +116,6 @@ class Services:
     def VisualizeUnary(self, request: Any, context: Any) -> Iterator[Message]:  # noqa: N802
         """Yield a result in one message."""
         return self._answer(request, context, VisualizeUnaryResponse)
-
-    def VisualizeStream(self, requests: Iterator[Any], context: Any) -> Iterator[Message]:  # noqa: N802
-        """Answer requests one after another."""
-        for request in requests:
-            try:
-                self._receive("VisualizeStream", request)
-                for response in self._answer(request, context, VisualizeStreamResponse):
-                    response.sequence = request.sequence
-                    yield response
-            except StatusError as error:
-                status = error.status
-                failed = StreamError(code=status.code, message=status.message, status=status.SerializeToString())
-                yield VisualizeStreamResponse(sequence=request.sequence, error=failed)
 
     def _answer(self, request: Any, context: Any, response: Any) -> Iterator[Any]:
         """Run a job and yield its result, before that the job unless it ends at once or the call is unary."""
@@ -155,15 +149,10 @@ class Services:
 
     def ListJobs(self, request: job_pb2.ListJobsRequest, _context: Any) -> Iterator[Message]:  # noqa: N802
         """Yield a page of jobs, newest first; the page token is the place in the list."""
-        if not 0 <= request.page_size <= 1000:
-            refuse("page_size", f"is {request.page_size}; allowed: 0 (100) and 1…1000")
-        if not (request.page_token or "0").isdecimal():
-            refuse("page_token", "is not one that this server gave")
-        if request.state not in job_pb2.JobState.values():
-            refuse("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
+        check_page(request)
         jobs = [job.message for job in self.jobs.newest_first() if request.state in {0, job.message.state}]
         start = int(request.page_token or 0)
-        end = start + (request.page_size or 100)
+        end = start + (request.page_size or DEFAULT_PAGE_SIZE)
         yield job_pb2.ListJobsResponse(jobs=jobs[start:end], next_page_token=str(end) if end < len(jobs) else "")
 
     def CancelJob(self, request: Any, _context: Any) -> Iterator[Message]:  # noqa: N802
@@ -182,9 +171,42 @@ class Services:
         job = self._job(request)
         if not job.has_ended:
             raise StatusError("JOB_NOT_ENDED", f"job {request.id} has not ended; wait for it")
-        if not 0 <= request.offset <= job.message.result_bytes:
-            refuse("offset", f"is {request.offset}; allowed: 0…{job.message.result_bytes}")
-        yield from _result(job, job_pb2.ReadJobResultResponse, request.offset)
+        offset = check_offset(request.offset, job.message.result_bytes)
+        yield from _result(job, job_pb2.ReadJobResultResponse, offset)
+
+
+def _checked_plan(spec: spec_pb2.JobSpec, card: model_pb2.Model) -> JobPlan:
+    """Return what a request computes. SpecError for the first field that is not allowed."""
+    check_counts(spec, LIMITS.max_images, LIMITS.max_visualizations)
+    for i, image in enumerate(spec.images):
+        _check_image(image, f"spec.images[{i}]")
+    enum_name(spec_pb2.Priority, spec.priority, "spec.priority")
+    plan = resolve(spec, card)
+    for field, number, limit in (
+        ("spec.targets", len(plan.targets[0]), LIMITS.max_targets),
+        ("spec.visualizations", plan.result_bytes, LIMITS.max_result_bytes),
+        ("spec.visualizations", plan.passes, LIMITS.max_passes),
+    ):
+        if number > limit:
+            raise SpecError(field, f"takes {number}; allowed: {limit}")
+    return plan
+
+
+def _check_image(image: spec_pb2.Image, field: str) -> None:
+    """Check what can be known of an image without decoding it."""
+    check_value_range(image, field)
+    match image.WhichOneof("source"):
+        case "encoded":
+            head = image.encoded[:HEAD_BYTES]
+            if not format_of(head):
+                why = explain_unsupported(head) or f"the bytes are no image of the formats {', '.join(FORMATS)}"
+                raise SpecError(f"{field}.encoded", why)
+        case "pixels":
+            height, width = check_pixels(image, image.pixels.data, f"{field}.pixels")
+            if height * width > LIMITS.max_image_pixels:
+                raise SpecError(field, f"has {width}×{height} pixels; allowed: {LIMITS.max_image_pixels} in all")
+        case _:
+            raise SpecError(field, "is empty; allowed: encoded, pixels")
 
 
 def _content(spec: spec_pb2.JobSpec, model: str) -> bytes:
@@ -208,9 +230,12 @@ def _result(job: FakeJob, response: Any, offset: int = 0, *, is_retried: bool = 
     if message.HasField("error"):
         code = StatusCode.DEADLINE_EXCEEDED if message.state == job_pb2.JOB_STATE_EXPIRED else None
         code = StatusCode.UNAVAILABLE if is_retried else code
-        raise StatusError(error.reason, error.message, error.field, job=message, code=code)
+        metadata = {"job_id": message.id, "job_state": job_pb2.JobState.Name(message.state).removeprefix("JOB_STATE_")}
+        raise StatusError(error.reason, error.message, code=code, field=error.field, metadata=metadata)
     if message.result_expired:
-        raise StatusError("RESULT_EXPIRED", f"the result of job {message.id} has expired", job=message)
+        raise StatusError(
+            "RESULT_EXPIRED", f"the result of job {message.id} has expired", metadata={"job_id": message.id}
+        )
     header = result_pb2.ResultHeader(job_id=message.id, cached=message.cached)
     header.MergeFrom(job.header)
     if not offset and not _is_large(job.header, job.data):

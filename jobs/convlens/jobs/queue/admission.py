@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 WAIT_SECONDS: Final = (0.1, 30.0)
@@ -14,7 +15,7 @@ CACHE: Final = 1 / 8
 """The share of `result_bytes` that cached results may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bounds:
     """The bounds that new jobs are held to."""
 
@@ -40,14 +41,11 @@ class Bounds:
         """Of cached results, which no job refers to; few, so that Redis and its files stay small."""
         return int(self.result_bytes * CACHE)
 
+    @functools.cached_property
     def script_args(self) -> dict[str, float]:
         """The option `bounds` of the scripts."""
-        return {
-            "jobs": self.jobs, "image_bytes": self.image_bytes, "result_bytes": self.result_bytes,
-            "cached_bytes": self.cached_bytes, "known_jobs": self.known_jobs, "pixels": self.pixels,
-            "tenant_share": self.tenant_share, "tenant_rate": self.tenant_rate or 0,
-            "tenant_burst": self.tenant_burst * 1000,
-        }  # fmt: skip
+        rate = {"tenant_rate": self.tenant_rate or 0, "tenant_burst": self.tenant_burst * 1000}
+        return {**asdict(self), **rate, "cached_bytes": self.cached_bytes}
 
 
 _NAMES: Final = {

@@ -10,17 +10,19 @@ kombu's own bookkeeping of unacknowledged messages is off.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from celery import Celery, signals
+from celery.events import EventDispatcher
 from celery.exceptions import SecurityWarning
 from celery.worker.control import inspect_command
 
 from convlens.jobs.queue import keys
-from convlens.jobs.queue.consumer import Claim
 from convlens.jobs.queue.kombu_transport import TASK
+from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.runtime.settings import JobsSettings
+from convlens.v1 import model_pb2
 
 
 def __getattr__(name: str) -> Celery:
@@ -73,16 +75,6 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
-class Inspected(Protocol):
-    """What Celery's inspect commands report of a worker."""
-
-    def held(self) -> list[Claim]:
-        """The jobs that it computes."""
-
-    def models(self) -> list[dict[str, str]]:
-        """The models that it serves."""
-
-
 @inspect_command(name="active", alias="dump_active")  # type: ignore[untyped-decorator,unused-ignore]
 def active(state: Any, **_: Any) -> list[dict[str, Any]]:
     """List the jobs that are being computed, as Celery lists tasks."""
@@ -92,14 +84,14 @@ def active(state: Any, **_: Any) -> list[dict[str, Any]]:
             "hostname": state.hostname, "time_start": claim.record.started, "acknowledged": True,
             "delivery_info": {"exchange": "", "routing_key": keys.messages(claim.record.pool)}, "worker_pid": None,
         }
-        for claim in state.app.inspected.held()
+        for claim in state.app.leases.held()
     ]  # fmt: skip
 
 
 @inspect_command(name="jobs")  # type: ignore[untyped-decorator,unused-ignore]
 def jobs(state: Any, **_: Any) -> list[dict[str, Any]]:
     """List the jobs that are being computed: model, priority, tenant, images, attempt."""
-    records = [claim.record for claim in state.app.inspected.held()]
+    records = [claim.record for claim in state.app.leases.held()]
     return [
         {
             "id": record.id, "model": record.model, "priority": record.priority.name.lower(), "tenant": record.tenant,
@@ -112,27 +104,40 @@ def jobs(state: Any, **_: Any) -> list[dict[str, Any]]:
 @inspect_command(name="models")  # type: ignore[untyped-decorator,unused-ignore]
 def models(state: Any, **_: Any) -> list[dict[str, str]]:
     """List the models that are served, and the lists that their jobs wait in."""
-    return list(state.app.inspected.models())
+    return [
+        {"name": card.name, "source": card.source, "pool": pool, "list": keys.messages(pool)}
+        for pool, card in state.app.cards.items()
+    ]
+
+
+class _Events(EventDispatcher):  # type: ignore[misc,unused-ignore]
+    """Events of the worker itself. Its heartbeats count jobs as active, where Celery would count consumers."""
+
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's name
+        if "active" in fields:
+            fields["active"] = len(self.app.leases.held())
+        return super().send(type, *args, **fields)
 
 
 def run_worker(
     app: Celery,
-    inspected: Inspected,
     name: str,
-    pools: Iterable[str],
+    cards: Mapping[str, model_pb2.Model],
+    leases: LeaseRenewer,
     consume: Callable[[str, str], None],
     concurrency: int,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> int:
-    """Consume the pools' queues in `concurrency` threads, until SIGTERM or SIGINT; then wait for them.
+    """Consume the queues of the pools of `cards` in `concurrency` threads, until SIGTERM or SIGINT; then wait for them.
 
     `consume(pool, kind)` is called in a thread for each message, with the pool and kind of the list that it was in;
     `on_stop` when no more are taken. Returns the exit status. Main thread only.
     """
-    lists = {keys.messages(pool, kind): (pool, kind) for pool in pools for kind in keys.KINDS}
+    lists = {keys.messages(pool, kind): (pool, kind) for pool in cards for kind in keys.KINDS}
 
-    app.inspected = inspected
+    app.cards, app.leases = cards, leases  # for the inspect commands
+    app.events.dispatcher_cls = _Events
 
     @app.task(name=TASK, bind=True, send_events=False)  # type: ignore[untyped-decorator,unused-ignore]
     def visualize(task: Any, _job_id: str) -> None:

@@ -42,11 +42,12 @@ class QueueClient:
 
     def evict_cached(self, size: int) -> list[str]:
         """Delete cached results of about `size` bytes, the oldest first; return the payloads that may be deleted."""
-        return [name.decode(errors="replace") for name in self._run("evict_cached", bytes=size)]
+        _, unused = self._run("evict", tombstones=0, results=0, bytes=size)
+        return [name.decode(errors="replace") for name in unused]
 
     def _evict(self) -> bool:
         """Delete some cached results and tombstones; False when there are no more of them."""
-        evicted, unused = self._run("evict", limit=_EVICTED)
+        evicted, unused = self._run("evict", tombstones=_EVICTED, results=_EVICTED, bytes=0)
         self._dispose([name.decode(errors="replace") for name in unused])
         return bool(evicted)
 

@@ -35,8 +35,8 @@ class ClaimReply(NamedTuple):
     """What a consumer was given."""
 
     jobs: list[Claim]
-    suspect_waits: bool
-    """True where the next job in turn is one for an idle worker alone."""
+    is_blocked: bool
+    """True where jobs wait that this worker may not take until others have ended, such as one for an idle worker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ What the scripts quarantine waits in an inbox until the reconciler reports it; t
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from typing import Final
 
 import redis
@@ -21,24 +19,15 @@ MOST: Final = 100
 """Entries that are kept, and that wait to be reported; lua/lib/poison.lua has the same number."""
 SHOWN: Final = 200
 """Characters of an entry that are kept."""
-LOG_SECONDS: Final = 1.0
-"""No more than one line of a kind in this time."""
 
 _KINDS: Final = {b"job", b"record", b"images", b"key"}
 """What scripts quarantine."""
 _POISONED: Final = Counter("convlens_poisoned", "Entries of Redis and messages that nobody could read.", ["kind"])
-_logged: dict[str, float] = {}
-_lock = threading.Lock()
 
 
 def report(kind: str, entry: bytes | str, why: str) -> None:
-    """Count an entry, and log it unless one of its kind was logged just now."""
+    """Count an entry and log it; logs.RateLimit bounds how often."""
     _POISONED.labels(kind).inc()
-    now = time.monotonic()
-    with _lock:
-        if now - _logged.get(kind, -LOG_SECONDS) < LOG_SECONDS:
-            return
-        _logged[kind] = now
     log.error("poisoned=%s entry=%r is quarantined: %s", kind, entry[:SHOWN], why)
 
 

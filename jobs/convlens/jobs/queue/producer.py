@@ -120,13 +120,13 @@ class Producer(QueueClient):
         if not pending:
             self.leave(leaving)
             return []
-        specs, args, bounds = [jobs[i].spec for i in pending], list(pending.values()), self.bounds.script_args()
+        specs, args, bounds = [jobs[i].spec for i in pending], list(pending.values()), self.bounds.script_args
         return self._run("submit", *specs, jobs=args, leaving=leaving, bounds=bounds, **self._ttls)
 
     def get(self, job_id: str) -> Record | None:
         """The record, or None for an id that is not known (any more)."""
         now, row = self._run("read", id=job_id)
-        return _record(job_id, hash_fields(row), int(now) / 1000)
+        return _record(job_id, row, int(now) / 1000)
 
     def page(
         self, size: int, before: int | None, state: State | None, tenant: str | None = None
@@ -146,7 +146,7 @@ class Producer(QueueClient):
             )  # fmt: skip
             below = last.decode()
             for name, row in zip(rows[::2], rows[1::2], strict=True):
-                record = _record(name.decode(errors="replace"), hash_fields(row), int(now) / 1000)
+                record = _record(name.decode(errors="replace"), row, int(now) / 1000)
                 records += [record] if record else []
             if len(records) == size:
                 break
@@ -166,7 +166,7 @@ class Producer(QueueClient):
 
     def cancel(self, job_id: str) -> Record | None:
         """End a live job as CANCELLED. Return the record as it then is; None for an unknown id."""
-        return _record(job_id, hash_fields(self._run("cancel", id=job_id, **self._ttls)))
+        return _record(job_id, self._run("cancel", id=job_id, **self._ttls))
 
     def join(self, record: Record) -> Record | None:
         """Add a waiter to a job. Return its record with the waiter's name; None for an unknown id."""
@@ -176,7 +176,7 @@ class Producer(QueueClient):
     def leave(self, waiting: Collection[Waiting]) -> None:
         """Remove waiters from their jobs. After the last one a job not kept is cancelled, or its result cached."""
         if waiting:
-            unused = self._run("leave", waiters=list(waiting), bounds=self.bounds.script_args(), **self._ttls)
+            unused = self._run("leave", waiters=list(waiting), bounds=self.bounds.script_args, **self._ttls)
             self._dispose([name.decode(errors="replace") for name in unused])
 
     def delete(self, record: Record) -> None:
@@ -191,11 +191,9 @@ class Producer(QueueClient):
         return self.payloads.read(record.result, offset, length)
 
 
-def _record(job_id: str, fields: Mapping[bytes, bytes] | redis.ResponseError, now: float = 0.0) -> Record | None:
-    """The record of a hash; None where there is none, or none that can be read."""
-    if isinstance(fields, redis.ResponseError):  # another kind of key
-        poison.report("record", job_id, str(fields))
-        return None
+def _record(job_id: str, flat: Sequence[bytes], now: float = 0.0) -> Record | None:
+    """The record of a hash as a script gives it; None where there is none, or none that can be read."""
+    fields = hash_fields(flat)
     if b"state" not in fields:
         return None
     try:

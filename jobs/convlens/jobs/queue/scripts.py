@@ -13,7 +13,7 @@ import redis
 
 from convlens.jobs.runtime.redis_client import is_unavailable
 
-_BASE: Final = "-- include: options keys values poison clock usage throughput"
+_BASE: Final = "-- include: script keys poison counters"
 """What every script includes."""
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -37,7 +37,7 @@ def _source(name: str) -> str:
 
     include(f"{_BASE}\n{script}")
     run = f"local function run()\n{script}\nend\nlocal reply = run()"
-    return "\n".join([flags, *library.values(), run, "write_usage()", "write_throughput()", "return reply"])
+    return "\n".join([flags, *library.values(), run, "write_counters()", "return reply"])
 
 
 class Scripts:

@@ -1,4 +1,4 @@
-"""Background threads, all of one guarded kind.
+"""Background threads, all of one guarded kind: loops, and queues of work.
 
 A loop survives whatever one of its rounds raises, logs and counts it, and records when it last succeeded, so that
 health checks detect a dead or late one.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import Counter
 
 from convlens.jobs.runtime.redis_client import is_unavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEADLINE: Final = 60.0
 """Seconds without a successful round after which a loop is late: longer than Redis' time limits with all retries."""
@@ -143,6 +146,72 @@ class Loop:
         if self._at_end:
             with self._rounds.guard():
                 self._at_end()
+
+
+class WorkQueue(Generic[T]):
+    """A bounded queue whose threads take items in the order of arrival, several at once where several wait."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[T]], object],
+        *,
+        threads: int = 1,
+        capacity: int = 0,
+        batch: int = 1,
+        deadline: float = DEADLINE,
+    ) -> None:
+        """Call `work` with up to `batch` items. `capacity` bounds the queue; 0 does not.
+
+        A thread that works on a batch for longer than `deadline` seconds counts as late.
+        """
+        self._work = work
+        self._batch = batch
+        self._items: queue.Queue[T | None] = queue.Queue(capacity)
+        """None is its end."""
+        self._loops = [
+            Loop(f"{name}-{number}", self._run_batch, at_end=self._run_rest, deadline=deadline)
+            for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for loop in self._loops:
+            loop.start()
+
+    def put(self, item: T) -> None:
+        """Add an item; waits while the queue is full."""
+        self._items.put(item)
+
+    def close(self) -> None:
+        """Work on what is queued, then end the threads. Nothing may be put any more."""
+        for loop in self._loops:
+            loop.request_stop()
+        self._items.put(None)
+        for loop in self._loops:
+            loop.stop()
+
+    def _run_batch(self) -> None:
+        """Work on the next batch, for which it waits a second."""
+        if items := self._take(1.0):
+            self._work(items)
+
+    def _run_rest(self) -> None:
+        while items := self._take(0.001):
+            with self._loops[0].guard():
+                self._work(items)
+
+    def _take(self, seconds: float) -> list[T]:
+        """Return the next items; none where none came in time, or the queue is closed."""
+        items: list[T] = []
+        with contextlib.suppress(queue.Empty):
+            while len(items) < self._batch:
+                item = self._items.get_nowait() if items else self._items.get(timeout=seconds)
+                if item is None:
+                    self._items.put(None)  # for the other threads
+                    break
+                items.append(item)
+        return items
 
 
 _started: list[Loop] = []

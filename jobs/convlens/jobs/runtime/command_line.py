@@ -102,8 +102,9 @@ def flags_command(
         *extra,
         *_configuration_parameters(),
         *(
-            _parameter(name, field, settings.panel_of(name))
-            for name, field in sorted(settings.model_fields.items(), key=lambda item: settings.place_of(item[0]))
+            _parameter(name, settings.model_fields[name], panel)
+            for panel, names in settings.panels().items()
+            for name in names
         ),
     ]
     callback.__dict__["__signature__"] = inspect.Signature(parameters)  # what Typer reads

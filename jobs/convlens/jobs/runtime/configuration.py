@@ -1,6 +1,7 @@
-"""The TOML file and the CONVLENS_* variables: the names that they may have. Any other name is an error.
+"""The TOML file and the CONVLENS_* variables: the names that they may have, and what is in force.
 
-A mistyped name must not leave a setting at its default: a server whose `tokens` is misspelt would admit everybody.
+Any other name is an error: a mistyped one must not leave a setting at its default, since a server whose `tokens` is
+misspelt would admit everybody.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from convlens.jobs.runtime.settings import JobsSettings
 
 PREFIX: Final = "CONVLENS_"
 FILE_VARIABLE: Final = PREFIX + "CONFIG"
@@ -27,20 +32,22 @@ SERVER: Final = SHARED | {
     "max_connections", "max_image_pixels", "max_images", "max_job_pixels", "max_jobs", "max_known_jobs", "max_passes",
     "max_queued_bytes", "max_queued_pixels", "max_receiving_bytes", "max_request_bytes", "max_result_bytes",
     "max_sending_bytes", "max_stored_bytes", "max_targets", "max_timeout", "max_visualizations", "max_working_bytes",
-    "port", "publish", "reflection", "reuse_port", "stream_jobs", "tenant_burst", "tenant_rate", "tenant_share",
+    "port", "publish", "reflection", "reuse_port", "tenant_burst", "tenant_rate", "tenant_share",
     "tls_cert", "tls_client_ca", "tls_key", "tokens",
 }  # fmt: skip
 WORKER: Final = SHARED | {
     "celery_control", "consumers", "decoders", "delivery_timeout", "device_timeout", "max_batch_size",
     "max_image_pixels", "model", "name", "working_bytes",
 }  # fmt: skip
-SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "workers"}
+SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "web", "web_port", "workers"}
 """The settings of all parts. None of the three can import the others, so they are repeated here; a test compares."""
 SECTIONS: Final = {"server": SERVER, "worker": WORKER, "up": SETTINGS}
 """The sections of the file, and what each may set. At the top of the file is what several parts share."""
 
-_OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"})
-"""Other variables: the file's name, and those of the client's command line."""
+_OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"}) | {
+    "web_host", "web_max_body_bytes", "web_allowed_hosts",
+}  # fmt: skip
+"""Other variables: the file's name, those of the client's command line, and those of the HTTP gateway."""
 _COMPOSE_VARIABLES: Final = frozenset({"secrets"})
 """Variables of the compose files, which may be exported in a shell that starts other commands, too."""
 _SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")
@@ -151,3 +158,47 @@ def _suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     similar = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=1, cutoff=0.5)
     hint = f"did you mean {prefix}{similar[0].upper() if prefix else similar[0]}? " if similar else ""
     return hint + "--help lists all settings"
+
+
+def describe(settings: JobsSettings, flags: Iterable[str]) -> str:
+    """Return a table of the settings, a line each: name, value, source. Passwords are masked."""
+    rows = list(_rows(settings, set(flags)))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{name:{widths[0]}}  {value:{min(widths[1], 40)}}  {source}" for name, value, source in rows)
+
+
+def _rows(settings: JobsSettings, flags: set[str]) -> Iterator[tuple[str, str, str]]:
+    file = read_file(settings.SECTIONS, type(settings).model_fields)
+    variables = {name.upper(): name for name in os.environ}
+    for name in type(settings).model_fields:
+        variable = variables.get(f"{PREFIX}{name.upper()}")
+        source = "default"
+        if name in flags:
+            source = f"--{name.replace('_', '-')}"
+        elif variable:
+            source = variable
+        elif name in file:
+            source = file[name].source
+        yield name, _text(name, getattr(settings, name)), source
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return _mask_passwords(value) if name == "redis_url" else str(value)
+
+
+def _mask_passwords(url: str) -> str:
+    """Return a URL without its passwords."""
+    parts = urlsplit(url)
+    credentials, at, address = parts.netloc.rpartition("@")
+    if at and ":" in credentials:
+        credentials = f"{credentials.partition(':')[0]}:***"
+    query = re.sub(r"(?<=password=)[^&]*", "***", parts.query)
+    return parts._replace(netloc=f"{credentials}{at}{address}", query=query).geturl()

@@ -19,8 +19,13 @@ from pydantic_settings import (
 )
 from redis.connection import parse_url
 
-from convlens.jobs.runtime.configuration import FILE_VARIABLE, WrongConfiguration, check_variables, read_file
-from convlens.jobs.runtime.effective import describe, values_of
+from convlens.jobs.runtime.configuration import (
+    FILE_VARIABLE,
+    WrongConfiguration,
+    check_variables,
+    describe,
+    read_file,
+)
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """Options of a rediss:// URL that name files."""
@@ -121,23 +126,14 @@ class JobsSettings(BaseSettings):
         return url
 
     @classmethod
-    def _panels(cls) -> dict[str, list[str]]:
-        """Return the settings by panel, those of the class itself first."""
+    def panels(cls) -> dict[str, list[str]]:
+        """Return the settings by panel of --help, in their order; those of the class itself are first."""
         panels: dict[str, list[str]] = {}
         for base in cls.__mro__:
             for panel, names in base.__dict__.get("PANELS", {}).items():
-                panels.setdefault(panel, []).extend(names)
+                shown = {name for others in panels.values() for name in others}  # `convlens up` has some of two bases
+                panels.setdefault(panel, []).extend(name for name in names if name not in shown)
         return panels
-
-    @classmethod
-    def panel_of(cls, name: str) -> str:
-        """Return the panel of --help in which a setting is shown."""
-        return next(panel for panel, names in cls._panels().items() if name in names)
-
-    @classmethod
-    def place_of(cls, name: str) -> int:
-        """Return where in --help a setting is shown."""
-        return [each for names in cls._panels().values() for each in names].index(name)
 
     @classmethod
     def from_command_line(cls, program: str, argv: Sequence[str], summary: str = "") -> Self:
@@ -184,5 +180,6 @@ class JobsSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags and arguments, then CONVLENS_* variables, then the TOML file that CONVLENS_CONFIG names."""
-        file = values_of(read_file(cls.SECTIONS, settings_cls.model_fields))
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
+        entries = read_file(cls.SECTIONS, settings_cls.model_fields)
+        file = InitSettingsSource(settings_cls, {name: entry.value for name, entry in entries.items()})
+        return init_settings, env_settings, file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -14,16 +13,14 @@ from convlens.server import responses
 from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
 from convlens.server.requests import JobRequest
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import Context
-from convlens.server.status import invalid_field
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
-from convlens.server.validation import Submission, check_job_id, check_offset
+from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
 from convlens.v1 import job_pb2, job_pb2_grpc
+from convlens.v1.request.fields import DEFAULT_PAGE_SIZE, canonical_request_id, check_job_id, check_offset, check_page
 
-DEFAULT_PAGE_SIZE: Final = 100
-MAX_PAGE_SIZE: Final = 1000
 LISTED_JOB_BYTES: Final = 500
 """Approximate size of one job in a page."""
 
@@ -39,7 +36,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def SubmitJob(self, request: JobRequest, context: Context) -> job_pb2.SubmitJobResponse:  # type: ignore[override]  # noqa: N802, ARG002
         """Queue a job that runs whether anybody waits for it or not."""
-        submission = Submission.of(request, current_caller().tenant, keep=True)
+        submission = Submission(canonical_request_id(request.message.request_id), current_caller().tenant, keep=True)
         record = await (await self._gateway.submit(request, submission))
         return job_pb2.SubmitJobResponse(job=responses.job(record))
 
@@ -61,13 +58,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:  # noqa: N802
         """Return a page of jobs, newest first: those of the caller's tenant, or all to an admin."""
-        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
-            allowed = f"0 ({DEFAULT_PAGE_SIZE}) and 1…{MAX_PAGE_SIZE}"
-            raise invalid_field("page_size", f"is {request.page_size}; allowed: {allowed}")
-        if request.page_token and not re.fullmatch(r"[0-9]{1,18}", request.page_token):
-            raise invalid_field("page_token", "is not one that this server gave")
-        if request.state not in job_pb2.JobState.values():
-            raise invalid_field("state", f"is {request.state}; allowed: {', '.join(job_pb2.JobState.keys())}")
+        check_page(request)
         before = int(request.page_token) if request.page_token else None
         state = State(request.state) if request.state else None
         caller = current_caller()

@@ -6,9 +6,9 @@ from convlens.server import responses
 from convlens.server.model_cache import ModelCache
 from convlens.server.services import VERSION, Context
 from convlens.server.settings import ServerSettings
-from convlens.server.status import invalid_field
 from convlens.server.validation import default_model, find_model
 from convlens.v1 import model_pb2, model_pb2_grpc
+from convlens.v1.status_error import SpecError
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -27,7 +27,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:  # noqa: N802, ARG002
         """Return one model."""
         if not request.name:
-            raise invalid_field("name", "is empty; a model's name is needed")
+            raise SpecError("name", "is empty; a model's name is needed")
         return model_pb2.GetModelResponse(model=find_model(request.name, await self._models.get(), "name"))
 
     async def GetServerInfo(  # noqa: N802

@@ -11,16 +11,16 @@ import grpc
 from convlens.server import responses
 from convlens.server.auth.principal import current_caller
 from convlens.server.job_gateway import JobGateway
-from convlens.server.reasons import Reason
 from convlens.server.requests import JobRequest
-from convlens.server.results import ResultReader
+from convlens.server.responses import ResultReader
 from convlens.server.services import Context
 from convlens.server.status import ended_without_result
-from convlens.server.stream import RequestStream, WaitForTurn
 from convlens.server.transport.send_budget import CallSendBudget, SendBudget, UnarySendBudget
 from convlens.server.validation import Submission
 from convlens.server.waiters import Waiters
-from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeStreamResponse, VisualizeUnaryResponse
+from convlens.v1.reasons import Reason
+from convlens.v1.request.fields import canonical_request_id
+from convlens.v1.visualization_pb2 import VisualizeResponse, VisualizeUnaryResponse
 from convlens.v1.visualization_pb2_grpc import VisualizationServiceServicer
 
 FAST_SECONDS: Final = 0.2
@@ -38,13 +38,11 @@ class VisualizationService(VisualizationServiceServicer):
         waiters: Waiters,
         results: ResultReader,
         send_budget: SendBudget,
-        stream_jobs: int,
     ) -> None:
         self._gateway = gateway
         self._waiters = waiters
         self._results = results
         self._send_budget = send_budget
-        self._stream_jobs = stream_jobs
 
     async def Visualize(  # type: ignore[override]  # noqa: N802 - the wire's name
         self, request: JobRequest, context: Context
@@ -66,35 +64,19 @@ class VisualizationService(VisualizationServiceServicer):
             (response,) = [response async for response in parts]
         return response
 
-    async def VisualizeStream(  # type: ignore[override]  # noqa: N802
-        self, requests: AsyncIterator[JobRequest], context: Context
-    ) -> AsyncIterator[VisualizeStreamResponse]:
-        """Answer many requests on one stream."""
-        sending = CallSendBudget(self._send_budget, context)
-
-        def answer(request: JobRequest, wait_for_turn: WaitForTurn) -> AsyncGenerator[VisualizeStreamResponse]:
-            return self._answer(request, context, sending, VisualizeStreamResponse, wait_for_turn)
-
-        stream = RequestStream(answer, self._stream_jobs)
-        async with contextlib.aclosing(stream.responses(requests)) as parts:
-            async for response in parts:
-                yield response
-                del response  # as above
-
     async def _answer(
         self,
         request: JobRequest,
         context: Context,
         sending: CallSendBudget,
         new_response: Callable[..., R],
-        wait_for_turn: WaitForTurn | None = None,
         *,
         is_unary: bool = False,
     ) -> AsyncGenerator[R]:
-        """Submit a job, wait for it, yield the responses; those of its result after `wait_for_turn`."""
-        submission = Submission.of(
-            request, current_caller().tenant, time_remaining=context.time_remaining(), is_unary=is_unary
-        )
+        """Submit a job, wait for it, yield the responses."""
+        request_id = canonical_request_id(request.message.request_id)
+        tenant, seconds = current_caller().tenant, context.time_remaining()
+        submission = Submission(request_id, tenant, time_remaining=seconds, is_unary=is_unary)
         with self._waiters.subscribe(submission.job_id) as subscription:
             joining = await self._gateway.submit(request, submission)
             del request
@@ -104,8 +86,6 @@ class VisualizationService(VisualizationServiceServicer):
                 ended = await self._waiters.wait_until_final(record, subscription)
                 if ended.failure and ended.failure.reason == Reason.MODEL_CHANGED:
                     raise ended_without_result(ended, grpc.StatusCode.UNAVAILABLE)  # the same call succeeds if repeated
-                if wait_for_turn:
-                    await wait_for_turn()
                 parts: Any = self._results.responses(ended, sending, new_response)
                 async with contextlib.aclosing(parts):
                     async for response in parts:

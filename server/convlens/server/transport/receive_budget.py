@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from convlens.server import metrics
-from convlens.server.reasons import Reason
-from convlens.server.status import RETRY_SECONDS, StatusError
+from convlens.server.status import RETRY_SECONDS
 from convlens.server.transport.sockets import Sockets
+from convlens.v1.reasons import Reason
+from convlens.v1.status_error import StatusError
 
 INTERVAL_SECONDS: Final = 0.05
 """Interval at which pending reads are measured."""
@@ -123,10 +124,7 @@ class ReceiveBudget:
         self._connections: dict[str, Connection] = {}
         self._stored: Counter[str] = Counter()
         """By tenant."""
-        self._requests: dict[int, weakref.ref[Any]] = {}
-        """By id of the reference, since messages have no hash."""
         self._timer: asyncio.TimerHandle | None = None
-        self._released = asyncio.Event()
 
     # --- reads ---
 
@@ -169,63 +167,45 @@ class ReceiveBudget:
     @contextlib.contextmanager
     def parsing(self, read: Read, size: int) -> Iterator[None]:
         """Count the bytes of a message for the duration of a `with`."""
-        self._store(read, size)
+        self._store(read.connection, read.tenant, size)
         try:
             yield
         finally:
-            self._store(read, -size)
+            self._store(read.connection, read.tenant, -size)
 
     def hold(self, read: Read, size: int, request: object) -> None:
         """Count the bytes of a message until `request`, which holds them, is garbage."""
         if size <= PLAIN_BYTES:
             return
-        self._store(read, size)
+        connection, tenant = read.connection, read.tenant  # without the read itself, which has the message's bytes
+        self._store(connection, tenant, size)
 
-        def on_finalized(reference: weakref.ref[Any]) -> None:  # called in any thread
+        def release() -> None:  # called in any thread
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(release, reference)
+                self._loop.call_soon_threadsafe(self._store, connection, tenant, -size)
 
-        def release(reference: weakref.ref[Any]) -> None:
-            self._requests.pop(id(reference))
-            self._store(read, -size)
-
-        reference = weakref.ref(request, on_finalized)
-        self._requests[id(reference)] = reference
+        weakref.finalize(request, release).atexit = False
         self._enforce_within(INTERVAL_SECONDS)
 
-    def _store(self, read: Read, size: int) -> None:
+    def _store(self, connection: Connection, tenant: str, size: int) -> None:
         """Add `size` bytes, or free −`size`, of complete messages."""
-        connection = read.connection
         self._connections[connection.peer] = connection
         connection.stored += size
-        self._stored[read.tenant] += size
+        self._stored[tenant] += size
         if size < 0:
             self._remove_idle(connection)
-            self._released.set()
-
-    async def wait_for_capacity(self, peer: str, tenant: str) -> None:
-        """Wait until the next message of a stream may be read. HTTP/2 flow control holds its sender back meanwhile."""
-        while (connection := self._connections.get(peer)) and any(
-            held > limit // 2 for _, held, limit in self._own_bounds(connection, tenant)
-        ):
-            self._released.clear()
-            self._enforce_within(INTERVAL_SECONDS)
-            await self._released.wait()
 
     # --- bounds ---
-
-    def _own_bounds(self, connection: Connection, tenant: str) -> Iterator[tuple[str, int, int]]:
-        """Yield name, bytes held and limit of the bounds of a connection and a tenant."""
-        yield "max_receiving_bytes/connection", connection.held, self._connection
-        if tenant:
-            incomplete = sum(connection.incomplete for connection in self._connections_of(tenant))
-            yield f"max_receiving_bytes/{tenant}", self._stored[tenant] + incomplete, self._tenant
 
     def _rejection(self, connection: Connection, tenant: str, size: int) -> StatusError | None:
         """Return why a request of `size` bytes does not fit, or None."""
         total = self._total if size <= SMALL_BYTES else self._total * 3 // 4
-        everything = ("max_receiving_bytes", sum(connection.held for connection in self._connections.values()), total)
-        for name, held, limit in (*self._own_bounds(connection, tenant), everything):
+        bounds = [("max_receiving_bytes/connection", connection.held, self._connection)]
+        if tenant:
+            incomplete = sum(connection.incomplete for connection in self._connections_of(tenant))
+            bounds.append((f"max_receiving_bytes/{tenant}", self._stored[tenant] + incomplete, self._tenant))
+        bounds.append(("max_receiving_bytes", sum(each.held for each in self._connections.values()), total))
+        for name, held, limit in bounds:
             if held + size > limit:
                 return server_full(
                     name, f"{held} bytes of requests are held, and this one has {size}; allowed: {limit}"
@@ -266,7 +246,6 @@ class ReceiveBudget:
         for tenant in {connection.tenant for connection in self._connections.values()} - {""}:
             self._reject_beyond(f"max_receiving_bytes/{tenant}", self._tenant, self._connections_of(tenant))
         self._reject_beyond("max_receiving_bytes", self._total, list(self._connections.values()))
-        self._released.set()
         if self._connections:
             is_soon = is_burst or any(connection.has_small for connection in self._connections.values())
             self._enforce_within(SHORT_INTERVAL_SECONDS if is_soon else INTERVAL_SECONDS)

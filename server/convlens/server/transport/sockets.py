@@ -6,11 +6,13 @@ gRPC delivers complete messages and does not say how much it buffers of incomple
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import struct
 import sys
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,24 +34,23 @@ class Sockets:
         address = _address(peer)
         if address is None:
             return None
-        if (received := _received(self._descriptors.get(address), address)) is not None:
-            return received
-        self._descriptors = _connections()
-        return _received(self._descriptors.get(address), address)
+        received = _received(self._descriptors.get(address), address)
+        if received is None:
+            self._descriptors = _connections()
+            received = _received(self._descriptors.get(address), address)
+        return received
 
     def shut(self, peer: str) -> None:
         """Shut down the connection to `peer`, if there is one; gRPC notices and ends its calls."""
         address = _address(peer)
         if address is None or (descriptor := _connections().get(address)) is None:
             return
-        borrowed = socket.socket(fileno=descriptor)
         try:
-            if _peer_of(descriptor) == address:  # still
-                borrowed.shutdown(socket.SHUT_RDWR)
+            with _borrowed(descriptor) as connection:
+                if _peer_of(connection) == address:  # still
+                    connection.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             log.info("peer=%s is gone already: %s", peer, error)
-        finally:
-            borrowed.detach()
 
 
 def _address(peer: str) -> str | None:
@@ -61,45 +62,40 @@ def _address(peer: str) -> str | None:
     return f"{urllib.parse.unquote(host).strip('[]').removeprefix('::ffff:')} {port}"
 
 
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """Make a socket object of gRPC's socket for the duration of a `with`. OSError where the descriptor is no socket."""
+    borrowed = socket.socket(fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
 def _connections() -> dict[str, int]:
     """Return the descriptor of each connected TCP socket of this process, by its peer's address."""
     descriptors = {}
-    for entry in _DESCRIPTORS.iterdir():
-        descriptor = int(entry.name)
-        if address := _peer_of(descriptor):
-            descriptors[address] = descriptor
+    for descriptor in (int(entry.name) for entry in _DESCRIPTORS.iterdir()):
+        with contextlib.suppress(OSError), _borrowed(descriptor) as connection:
+            if address := _peer_of(connection):
+                descriptors[address] = descriptor
     return descriptors
 
 
-def _peer_of(descriptor: int) -> str | None:
-    """Return the peer's address; None where the descriptor is no connected TCP socket."""
-    try:
-        borrowed = socket.socket(fileno=descriptor)
-    except OSError:
+def _peer_of(connection: socket.socket) -> str | None:
+    """Return the peer's address; None for a socket that is not TCP. OSError where it is not connected."""
+    if connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return None
-    try:
-        if borrowed.family not in {socket.AF_INET, socket.AF_INET6}:
-            return None
-        host, port, *_ = borrowed.getpeername()
-    except OSError:
-        return None
-    finally:
-        borrowed.detach()
+    host, port, *_ = connection.getpeername()
     return f"{host.removeprefix('::ffff:')} {port}"
 
 
 def _received(descriptor: int | None, address: str) -> int | None:
     """Return the bytes received from `address`; None if `descriptor` is no longer its connection."""
-    if descriptor is None or _peer_of(descriptor) != address:
+    if descriptor is None:
         return None
-    try:
-        borrowed = socket.socket(fileno=descriptor)
-    except OSError:
-        return None
-    try:
-        info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
-    except OSError:
-        return None
-    finally:
-        borrowed.detach()
-    return int(_RECEIVED.unpack(info)[0]) if len(info) == _RECEIVED.size else None
+    with contextlib.suppress(OSError), _borrowed(descriptor) as connection:
+        if _peer_of(connection) == address:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+            return int(_RECEIVED.unpack(info)[0]) if len(info) == _RECEIVED.size else None
+    return None

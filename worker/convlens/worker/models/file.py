@@ -33,7 +33,7 @@ DESCRIPTIVE_ERRORS: Final = (ConfigRefused, formats.NoModel, hdf5.UnsafeFile, we
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class FileModel:
     """A model from a file, with its weights assigned."""
 
     model: Any
@@ -55,12 +55,12 @@ def load(source: Source) -> KerasModel:
     return serve(source, loaded)
 
 
-def serve(source: Source, loaded: LoadedModel) -> KerasModel:
+def serve(source: Source, loaded: FileModel) -> KerasModel:
     """Wrap the model for the engine. Raises ModelUnavailable when it, or an option of `source`, does not fit."""
     return KerasModel(source, loaded.model, Path(source.argument).name, known="caffe" if loaded.stock_weights else None)
 
 
-def read_model(path: Path, size: tuple[int, int] | None = None) -> LoadedModel:
+def read_model(path: Path, size: tuple[int, int] | None = None) -> FileModel:
     """Read the model of a file or folder.
 
     `size` is the input's (height, width) where the model takes any. Raises ModelUnavailable, which says in one sentence
@@ -87,7 +87,7 @@ def _recognize(path: Path) -> formats.Format:
         raise ModelUnavailable(f"{path} cannot be loaded: {error}") from error
 
 
-def _read_whole_model(path: Path, file_format: formats.Format, size: tuple[int, int] | None) -> LoadedModel:
+def _read_whole_model(path: Path, file_format: formats.Format, size: tuple[int, int] | None) -> FileModel:
     with contents.open_model(path, file_format) as opened:
         config = check(opened.config, opened.generation)
         estimate = memory_estimate.estimate(lambda: build(config, opened.generation), size)
@@ -95,10 +95,10 @@ def _read_whole_model(path: Path, file_format: formats.Format, size: tuple[int, 
         model = build(config, opened.generation)
         opened.assign(model, estimate.parameters)
         weights.check_finite(model)
-        return LoadedModel(model, opened.written_by, estimate)
+        return FileModel(model, opened.written_by, estimate)
 
 
-def _read_stock_weights(path: Path) -> LoadedModel:
+def _read_stock_weights(path: Path) -> FileModel:
     """Read weights of the stock VGG16, written by either Keras, for any number of classes."""
     with hdf5.open_safely(path) as file:
         classes = _count_classes(file)
@@ -113,7 +113,7 @@ def _read_stock_weights(path: Path) -> LoadedModel:
         weights.assign_by_path(model, path)
     if is_flipped:
         log.warning("%s: weights of Theano, kernels turned back; taken as of a model of channels_last", path)
-    return LoadedModel(model, "weights of the stock VGG16, HDF5", estimate, _is_imagenet(path))
+    return FileModel(model, "weights of the stock VGG16, HDF5", estimate, _is_imagenet(path))
 
 
 def _count_classes(file: h5py.File) -> int:

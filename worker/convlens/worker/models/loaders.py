@@ -33,9 +33,10 @@ def _file(source: Source) -> ServedModel:
 
 
 def _shapes(source: Source) -> ServedModel:
-    from convlens.worker.models import shapes
+    from convlens.worker.models.keras_model import KerasModel
+    from convlens.worker.shapes import LABELS, model
 
-    return shapes.load(source)
+    return KerasModel(source, model.load(), "shapes", model.PREPROCESS, list(LABELS))
 
 
 def _null(source: Source) -> ServedModel:

@@ -9,22 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from convlens.jobs.queue.celery_events import JobEvents
-from convlens.jobs.queue.consumer import Claim, JobConsumer
+from convlens.jobs.queue.consumer import Claim, ClaimReply, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 
 ALONE_SECONDS: Final = 5.0
 """The longest that other jobs wait, first for the worker to become idle, then for the suspect to end."""
-
-
-class ClaimResult(NamedTuple):
-    """What a consumer may compute."""
-
-    jobs: list[Claim]
-    is_blocked: bool
-    """True where jobs wait that this worker may not take until others have ended."""
 
 
 class Claimer:
@@ -40,7 +32,7 @@ class Claimer:
         """The pool in which a suspect waits for this worker to be idle."""
         self._since = 0.0
 
-    def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> ClaimResult:
+    def claim(self, pool: str, images: int, many: int, huge: int, permit: str | None = None) -> ClaimReply:
         """As JobConsumer.claim(); nothing while a suspect is computed, or is to be."""
         with self._lock:
             held = self._leases.held()
@@ -57,11 +49,11 @@ class Claimer:
             for claim in claims.jobs:
                 self._leases.hold(claim)
                 self._events.claimed(claim)
-            if claims.suspect_waits and self._suspect_pool is None:
+            if claims.is_blocked and self._suspect_pool is None:
                 self._suspect_pool, self._since = pool, now
-            elif not is_paused and self._suspect_pool == pool and not claims.suspect_waits:
+            elif not is_paused and self._suspect_pool == pool and not claims.is_blocked:
                 self._suspect_pool = None
-        return ClaimResult(claims.jobs, is_paused or claims.suspect_waits)
+        return ClaimReply(claims.jobs, is_paused or claims.is_blocked)
 
     def give_back(self, pool: str, permit: str | None) -> None:
         """Claim nothing, and give back the message that was popped."""

@@ -11,8 +11,7 @@ from typing import Final
 
 from convlens.jobs.payloads.store import Data
 from convlens.jobs.queue.consumer import Completion, JobConsumer
-from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.runtime.work_queue import WorkQueue
+from convlens.jobs.runtime.background import WorkQueue
 from convlens.worker.engine.outputs import Ints, Outputs
 from convlens.worker.engine.perturbation import Images, run_methods
 from convlens.worker.engine.plan import Plan
@@ -35,11 +34,8 @@ DEADLINE: Final = 600.0
 class Committer:
     """Ends jobs under way in `threads` threads; `worker` is the name that their results give."""
 
-    def __init__(
-        self, queue: JobConsumer, leases: LeaseRenewer, outcomes: Outcomes, worker: str, *, threads: int
-    ) -> None:
+    def __init__(self, queue: JobConsumer, outcomes: Outcomes, worker: str, *, threads: int) -> None:
         self._queue = queue
-        self._leases = leases
         self._outcomes = outcomes
         self._worker = worker
         self._computed = WorkQueue(
@@ -76,7 +72,6 @@ class Committer:
                 self._report(job, ended)
             else:
                 self._outcomes.record_dropped(job.claim)
-            self._leases.drop(job.claim)
 
     def _report(self, job: InFlightJob, ended: Completion) -> None:
         self._outcomes.record_success(job.claim, ended.result_bytes)
@@ -108,10 +103,7 @@ class Committer:
                 (tensor.spec, outputs.completeness.get(array))
                 for tensor, array in zip(tensors, job.arrays, strict=True)
             ]
-            yield result_header(
-                job.claim.record, job.model.card, job.plan, explained, outputs, job.passes, job.decode_seconds,
-                time.monotonic() - began, self._worker,
-            )  # fmt: skip
+            yield result_header(job, explained, outputs, time.monotonic() - began, self._worker)
 
         return self._queue.store(job.claim, draw_parts(), job.plan.result_bytes)
 

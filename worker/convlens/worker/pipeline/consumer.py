@@ -9,10 +9,9 @@ thread of a pool of their own, and what those of many passes or bytes hold of ar
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from typing import Final
@@ -21,11 +20,12 @@ from convlens.jobs.queue import keys
 from convlens.jobs.queue.consumer import Claim, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.redis_client import RedisUnavailable
+from convlens.v1.request.plan import resolve_serialized
 from convlens.worker.pipeline.claiming import Claimer
 from convlens.worker.pipeline.committer import Committer
-from convlens.worker.pipeline.decoder import Decoder, planned
+from convlens.worker.pipeline.decoder import Decoder
 from convlens.worker.pipeline.in_flight import LoadedModel
-from convlens.worker.pipeline.memory_budget import Budget
+from convlens.worker.pipeline.limits import Budget
 from convlens.worker.pipeline.outcome import Outcomes
 
 log = logging.getLogger(__name__)
@@ -108,24 +108,18 @@ class ConsumerPool:
 
     def next_message(self, model: LoadedModel, kinds: Sequence[str]) -> str | None:
         """Wait for a message of one of these kinds, one thread of a model at a time; its kind, or None without one."""
-        with self._turn_at_list(model.pool) as has_turn:
-            if not (has_turn and model.limit.wait(IDLE_SECONDS)):
-                return None
-            kind = self.queue.next_message(model.pool, kinds, IDLE_SECONDS)
+        turn = self._at_list[model.pool]
+        if not turn.acquire(timeout=IDLE_SECONDS):
+            return None
+        try:
+            may_claim = model.limit.wait(IDLE_SECONDS)
+            kind = self.queue.next_message(model.pool, kinds, IDLE_SECONDS) if may_claim else None
+        finally:
+            turn.release()
         if kind is not None:
             with self._lock:
                 self.messages += 1
         return kind
-
-    @contextlib.contextmanager
-    def _turn_at_list(self, pool: str) -> Iterator[bool]:
-        lock = self._at_list[pool]
-        has_turn = lock.acquire(timeout=IDLE_SECONDS)
-        try:
-            yield has_turn
-        finally:
-            if has_turn:
-                lock.release()
 
     def _on_new_flow(self, message: Sequence[str]) -> None:
         if model := self._models.get(message[0]):
@@ -213,14 +207,15 @@ class Consumer:
         A job that is large to decode alone is made of fewer than LARGE_BYTES, and waits for no other's.
         """
         outcomes = self._consumers.outcomes
-        plan = outcomes.guard(claim, lambda: planned(claim, self._model.card))
+        plan = outcomes.guard(claim, lambda: resolve_serialized(claim.spec, self._model.card))
         if plan is None:
             return
         is_many = claim.record.kind == "many"
         try:
             with self._consumers.working.reserve(plan.working_bytes) if is_many else nullcontext():
                 self._consumers.committer.commit([*self._consumers.decoder.submit(self._model, [claim])])
+        except RedisUnavailable:  # the decoder has left the job
+            raise
         except Exception as error:
-            if not isinstance(error, RedisUnavailable):
-                log.exception("job=%s", claim.record.id)
+            log.exception("job=%s", claim.record.id)
             outcomes.leave(claim, error)

@@ -5,33 +5,23 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 
 from convlens.jobs.payloads.store import Data, PayloadGone
 from convlens.jobs.queue.consumer import Claim, JobConsumer
-from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.request.plan import JobPlan
-from convlens.jobs.request.plan_cache import PlanCache
 from convlens.jobs.runtime.redis_client import RedisUnavailable
-from convlens.v1 import model_pb2, spec_pb2
+from convlens.v1 import spec_pb2
 from convlens.v1.image_formats import LARGE_PIXELS, SLOW_PIXELS
+from convlens.v1.request.plan import resolve_serialized
 from convlens.worker import metrics
 from convlens.worker.engine.perturbation import plan_passes
 from convlens.worker.engine.plan import Plan
 from convlens.worker.images import ImageDecoder, Pixels
-from convlens.worker.method_registry import to_requested_array
+from convlens.worker.method_registry import METHODS
 from convlens.worker.pipeline.decoder_processes import DecoderProcesses
 from convlens.worker.pipeline.in_flight import InFlightJob, LoadedModel
 from convlens.worker.pipeline.outcome import Outcomes
-
-_PLANS: Final = PlanCache()
-
-
-def planned(claim: Claim, card: model_pb2.Model) -> JobPlan:
-    """What a job asks of its model, resolved. SpecError."""
-    return _PLANS.resolve(claim.spec, card)
 
 
 class Decoder:
@@ -40,13 +30,11 @@ class Decoder:
     def __init__(
         self,
         queue: JobConsumer,
-        leases: LeaseRenewer,
         outcomes: Outcomes,
         reader: ImageDecoder,
         processes: DecoderProcesses,
     ) -> None:
         self._queue = queue
-        self._leases = leases
         self._outcomes = outcomes
         self._reader = reader
         self._processes = processes
@@ -55,10 +43,10 @@ class Decoder:
         """Fetch the images of all, then decode and yield job by job: the device starts with the first meanwhile."""
         try:
             fetched = self._fetch(claims)
-        except BaseException:  # whatever it is, these are left to their leases
+        except RedisUnavailable as error:
             for claim in claims:
                 model.release(claim, len(claim.images))
-                self._leases.drop(claim)
+                self._outcomes.leave(claim, error)
             raise
         for claim, data in zip(claims, fetched, strict=True):
             if job := self._outcomes.guard(claim, functools.partial(self._submit, model, claim, data)):
@@ -88,9 +76,9 @@ class Decoder:
                 raise PayloadGone(f"the images of job {claim.record.id} are gone")
             metrics.IMAGE_BYTES.labels(claim.record.model).inc(sum(image.size for image in claim.images))
             spec = spec_pb2.JobSpec.FromString(claim.spec)
-            plan = planned(claim, model.card)
+            plan = resolve_serialized(claim.spec, model.card)
             targets = np.array(plan.targets, np.int32)
-            arrays = tuple(to_requested_array(tensor.method) for tensor in plan.tensors)
+            arrays = tuple(METHODS[tensor.method.method](tensor.method) for tensor in plan.tensors)
             maps, sampled = plan_passes(arrays)
             first = Plan(maps, targets.shape[1], plan.scored_layer or None, plan.predictions)
             job = InFlightJob(claim, model, plan, arrays, sampled, first)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from convlens.jobs.queue import keys
 from convlens.jobs.queue.consumer import Claim
-from convlens.jobs.queue.lease_renewer import LeaseRenewer
-from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2
+from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray
 from convlens.worker.engine.plan import Plan
 from convlens.worker.pipeline.batcher import Batcher, BatchResult, Pass
-from convlens.worker.pipeline.in_flight_limit import InFlightLimit
+from convlens.worker.pipeline.limits import InFlightLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +67,3 @@ class InFlightJob:
 
         for piece in self.pieces:
             piece.add_done_callback(on_done)
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What Celery's inspect commands report of this worker."""
-
-    leases: LeaseRenewer
-    loaded: Sequence[LoadedModel]
-
-    def held(self) -> list[Claim]:
-        """The jobs that it computes."""
-        return self.leases.held()
-
-    def models(self) -> list[dict[str, str]]:
-        """Name, source, pool and list of each model."""
-        return [
-            {
-                "name": model.card.name,
-                "source": model.card.source,
-                "pool": model.pool,
-                "list": keys.messages(model.pool),
-            }
-            for model in self.loaded
-        ]

@@ -11,8 +11,8 @@ from convlens.jobs.queue.celery_events import JobEvents
 from convlens.jobs.queue.consumer import Claim, Completion, JobConsumer
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
 from convlens.jobs.queue.record import JobFailure
-from convlens.jobs.request.fields import SpecError
 from convlens.jobs.runtime.redis_client import RedisUnavailable
+from convlens.v1.status_error import SpecError
 from convlens.worker import metrics
 from convlens.worker.images import UnreadableAtError
 from convlens.worker.pipeline.batcher import Abandoned, Owner
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Outcomes:
-    """Runs the steps of jobs, and ends those whose steps fail."""
+    """Runs the steps of jobs, and ends those whose steps fail. A job that has ended, or is left, is renewed no more."""
 
     def __init__(self, queue: JobConsumer, leases: LeaseRenewer, events: JobEvents) -> None:
         self._queue = queue
@@ -44,7 +44,6 @@ class Outcomes:
             self.leave(claim, error)
         except Exception as error:  # noqa: BLE001 - reported to the caller, and logged where unforeseen
             self._fail(claim, error)
-        self._leases.drop(claim)
         return None
 
     def check_wanted(self, claim: Claim) -> None:
@@ -64,12 +63,14 @@ class Outcomes:
         metrics.JOBS.labels(claim.record.model, "SUCCEEDED").inc()
         metrics.RESULT_BYTES.labels(claim.record.model).inc(result_bytes)
         self._events.succeeded(claim)
+        self._leases.drop(claim)
 
     def record_dropped(self, claim: Claim) -> None:
         """Count a job that had ended before its result was there."""
         metrics.JOBS.labels(claim.record.model, "DROPPED").inc()
         self._events.revoked(claim)
         log.info("job=%s was dropped: it had ended meanwhile", claim.record.id)
+        self._leases.drop(claim)
 
     def leave(self, claim: Claim, error: Exception) -> None:
         """Leave a job to its lease: it comes again."""
@@ -89,6 +90,7 @@ class Outcomes:
             self._queue.finish([Completion(claim, failure)])
         except RedisUnavailable as unavailable:
             log.warning("job=%s is left to its lease: %s", claim.record.id, unavailable)
+        self._leases.drop(claim)
 
 
 def failure_of(error: Exception) -> JobFailure:

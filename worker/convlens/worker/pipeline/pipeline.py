@@ -15,7 +15,7 @@ from convlens.worker.pipeline.consumer import ConsumerPool
 from convlens.worker.pipeline.decoder import Decoder
 from convlens.worker.pipeline.decoder_processes import DecoderProcesses
 from convlens.worker.pipeline.in_flight import LoadedModel
-from convlens.worker.pipeline.memory_budget import Budget
+from convlens.worker.pipeline.limits import Budget
 from convlens.worker.pipeline.outcome import Outcomes
 from convlens.worker.pipeline.watchdog import Watchdog
 from convlens.worker.settings import WorkerSettings
@@ -31,10 +31,10 @@ class Pipeline:
         self._events = events
         outcomes = Outcomes(queue, self.leases, self._events)
         threads = settings.consumers
-        self._committer = Committer(queue, self.leases, outcomes, name, threads=threads)
+        self._committer = Committer(queue, outcomes, name, threads=threads)
         self._batchers = {model.pool: model.batcher for model in models}
         self._processes = DecoderProcesses(settings.decoders, settings.max_image_pixels)
-        decoder = Decoder(queue, self.leases, outcomes, ImageDecoder(settings.max_image_pixels), self._processes)
+        decoder = Decoder(queue, outcomes, ImageDecoder(settings.max_image_pixels), self._processes)
         claimer = Claimer(queue, self.leases, self._events, name)
         working = Budget(settings.working_bytes)
         self.consumers = ConsumerPool(queue, claimer, decoder, self._committer, outcomes, models, threads, working)

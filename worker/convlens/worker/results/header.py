@@ -9,25 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import duration_pb2
 
-from convlens.jobs.queue.record import Record
-from convlens.jobs.request.plan import JobPlan
 from convlens.v1 import model_pb2, result_pb2, tensor_pb2
+from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.outputs import Completeness, Outputs
-from convlens.worker.pipeline.batcher import Pass
+from convlens.worker.pipeline.in_flight import InFlightJob
 
 
 def result_header(
-    record: Record,
-    card: model_pb2.Model,
-    plan: JobPlan,
+    job: InFlightJob,
     tensors: Sequence[tuple[tensor_pb2.TensorSpec, Completeness | None]],
     outputs: Outputs,
-    passes: Sequence[Pass],
-    decoded: float,
     stored: float,
     worker: str,
 ) -> bytes:
-    """Return the serialized ResultHeader. `decoded` and `stored` are seconds."""
+    """Return the serialized ResultHeader of a job; `stored` are the seconds that storing its arrays took."""
+    record, card, plan, passes = job.claim.record, job.model.card, job.plan, job.passes
     specs = [spec for spec, _ in tensors]
     largest = max(passes, key=lambda pass_: pass_.batch_size)
     completeness = {spec.name: of_map for spec, of_map in tensors if of_map}
@@ -35,7 +31,7 @@ def result_header(
         tensors=specs,
         timing=result_pb2.Timing(
             queued=_duration((record.started or record.created) - record.created),
-            decode=_duration(decoded),
+            decode=_duration(job.decode_seconds),
             wait=_duration(sum(pass_.waited for pass_ in passes) / len(passes)),
             compute=_duration(sum(pass_.computed for pass_ in passes)),
             store=_duration(stored),

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from convlens.jobs.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
 from convlens.v1 import tensor_pb2, tensors
 from convlens.v1.checksum import crc32
+from convlens.v1.request.plan import FLOAT_BYTES, OutputFormat, PlannedTensor
 from convlens.worker.engine.outputs import Floats
 from convlens.worker.engine.resize import RowResizer, resize
 

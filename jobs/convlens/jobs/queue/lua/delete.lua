@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: records retention
+-- include: records results
 -- Deletes an ended job, and its result unless other records refer to it.
 -- KEYS: none. Options: id, created (ms; a job that was created anew under the id stays). Returns 0 while the job is live, else 1.
 local id = options.id

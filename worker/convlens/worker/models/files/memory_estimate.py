@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from convlens.jobs.request.plan import FLOAT_BYTES
+from convlens.v1.request.plan import FLOAT_BYTES
+from convlens.worker.engine.graph import is_model
 from convlens.worker.models.files.generations import iter_layers
 from convlens.worker.settings import DEFAULT_BATCH_SIZE
 
@@ -52,7 +53,7 @@ def estimate(build: Callable[[], Any], size: tuple[int, int] | None = None) -> E
     with tf.Graph().as_default() as graph, tf.name_scope("model"):  # the scope allows any layer's name
         model = build()
         shapes = {
-            layer.name: [tuple(w.shape) for w in layer.weights] for layer in iter_layers(model) if not _is_model(layer)
+            layer.name: [tuple(w.shape) for w in layer.weights] for layer in iter_layers(model) if not is_model(layer)
         }
         before = len(graph.get_operations())
         images = [
@@ -109,10 +110,6 @@ def format_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.3g} EiB"
-
-
-def _is_model(layer: Any) -> bool:
-    return hasattr(layer, "get_layer")
 
 
 def _batch_shape(shape: tuple[int | None, ...], size: tuple[int, int] | None) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
--- include: results retention
+-- include: results records
 -- Admission: whether a new job stays within the bounds, in total and of its tenant, and within its tenant's rate. Functions
 -- return nil for a job that does, else what AdmissionRejected.from_script reads.
 

@@ -1,4 +1,4 @@
--- include: images results retention coalescing
+-- include: images results records coalescing
 -- Ending jobs. Scripts that end jobs take the options result_ttl and answered_ttl: milliseconds that a result and its record are
 -- kept, and that a record is kept which nobody asked for.
 local ENDING = {'state', 'images', 'reserved', 'pixels', 'record_bytes', 'group', unpack(WITH_RESULT)}

@@ -12,7 +12,7 @@ local IMAGES, RESULTS, CACHED = 'convlens:images', 'convlens:results', 'convlens
 local POISONED, POISONED_INBOX = 'convlens:poisoned', 'convlens:poisoned-inbox'
 local STATE = {QUEUED = '1', RUNNING = '2', SUCCEEDED = '3', FAILED = '4', CANCELLED = '5', EXPIRED = '6'}
 local WEIGHTS = {['1'] = 16, ['2'] = 4, ['3'] = 1} -- the shares of the priorities high, normal and low
-local LIST_KINDS = {'', 'many', 'huge'} -- the message lists of a pool: see kinds.lua
+local LIST_KINDS = {'', 'many', 'huge'} -- the message lists of a pool: see messages.lua
 
 local function job_key(id) return 'convlens:job:' .. id end
 local function tenant_jobs_key(tenant) return 'convlens:jobs:' .. tenant end

@@ -1,4 +1,4 @@
--- Job records: states, notifications, and the record as callers read it.
+-- Job records: states, notifications, the record as callers read it, and how an ended one is kept and deleted.
 
 local function is_live(state) return state == STATE.QUEUED or state == STATE.RUNNING end
 
@@ -50,4 +50,34 @@ local function read_record(id)
   end
   for _, value in ipairs(computed) do record[#record + 1] = value end
   return record
+end
+
+-- The fields that an ended record keeps, and those that it has while its result is there. Live jobs alone need the others.
+local LASTING = {'fingerprint', 'keep', 'model', 'tenant', 'priority', 'count', 'request_id', 'created', 'deadline', 'attempts',
+                 'started', 'progress'}
+local WITH_RESULT = {'waiter', 'more_waiters', 'nonce', 'flow', 'token', unpack(LASTING)}
+
+-- Deletes the record of an ended job.
+local function forget(id)
+  local tenant = redis.call('HGET', job_key(id), 'tenant') or ''
+  redis.call('DEL', job_key(id), waiters_key(id))
+  for _, index in ipairs({JOBS, KEPT, TOMBSTONES, ANSWERED}) do redis.call('ZREM', index, id) end
+  if tenant ~= '' then
+    redis.call('ZREM', tenant_jobs_key(tenant), id)
+    redis.call('ZREM', evictable_key(tenant), id)
+  end
+end
+
+-- Removes a job that has no record from all indexes.
+local function discard(id)
+  for _, index in ipairs({JOBS, RUNNING, DEADLINES, KEPT, TOMBSTONES, ANSWERED}) do redis.call('ZREM', index, id) end
+  quarantine('job', id, 'has no record')
+end
+
+-- Makes an ended record evictable: it goes `ttl` milliseconds from now, or sooner where others need the space. `index` is
+-- TOMBSTONES or ANSWERED.
+local function make_evictable(id, index, tenant, ended_at, ttl)
+  redis.call('ZREM', KEPT, id)
+  redis.call('ZADD', index, text(clock() + ttl), id)
+  if tenant ~= '' then redis.call('ZADD', evictable_key(tenant), ended_at, id) end
 end

@@ -1,1 +1,0 @@
-"""A request's JobSpec, resolved against the model card it names: see resolve.py. Knows no Redis."""

@@ -1,1 +1,0 @@
-"""gRPC interceptors, each with one concern."""

@@ -1,0 +1,27 @@
+"""Maps of images, computed while the caller waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from convlens.web import forms, results
+from convlens.web.openapi import PROBLEMS, RESULT
+from convlens.web.state import Client, gateway_of, while_connected
+
+router = APIRouter(prefix="/v1", tags=["maps"], responses=PROBLEMS)
+
+
+@router.post("/visualize", openapi_extra=forms.OPENAPI, responses=RESULT)
+async def visualize(request: Request, client: Client, picture: results.PictureOptions) -> Response:
+    """Compute the visualizations on every image, and return the arrays, or a picture, by `Accept`.
+
+    A caller who disconnects cancels the job. The query parameters are those of the picture.
+    """
+    media_type = results.accepted_media_type(request)
+    form = await forms.read_form(request)
+    result = await while_connected(request, client.visualize(form.images, **form.job.arguments()))
+    with gateway_of(request).budget.holding_result(sum(array.nbytes for array in result.values())):
+        return await asyncio.to_thread(results.respond, result, media_type, picture)
