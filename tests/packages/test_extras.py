@@ -21,6 +21,7 @@ with serve() as target, Client(target) as client:
     model = keras_vis.Model(client)
     for name, call in {
         "figure": result.figure,
+        "progress": lambda: client.grad_cam(photo, progress=True),
         "overlay": lambda: result.overlay("grad_cam"),
         "save": lambda: result.save("out"),
         "visualize_cam": lambda: keras_vis.visualize_cam(model, -1, 3, photo),
@@ -47,11 +48,12 @@ def test_the_command_that_an_error_names_installs_what_is_missing(install):
     assert messages == {
         "figure": 'figure() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
         "overlay": 'overlay() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
+        "progress": 'progress=True needs tqdm: pip install "convlens-client[progress]"',
         "save": 'save() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
         "visualize_cam": 'visualize_cam() needs SciPy: pip install "convlens-client[keras-vis]"',
     }
     assert (has_picture, files) == (False, [])
-    for call in ("figure", "visualize_cam"):
+    for call in ("figure", "progress", "visualize_cam"):
         program, *arguments = shlex.split(messages[call].partition(": ")[2])
         environment.check(program, *arguments)
     assert call_everything(environment) == [{}, True, ["out"]]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+
 import pytest
 from distributions import PYTHONS, TENSORFLOW_PYTHONS, TOP, find_code_spans, read_table
+
+import convlens.local
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(1500)]
 ROWS = {
@@ -67,6 +72,19 @@ def test_server_worker_and_shell_explain_a_photo_each_in_its_own_environment(ins
         assert "no problems" in server.check("convlens", "doctor", "--server", target, CONVLENS_REDIS_URL=redis_url)
         assert_explains(shell, target, photo)
         shell.check("python", "-c", OVERLAY, target, photo)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_gateway_serves_its_page_and_the_models_of_a_server(install, python):
+    gateway = install("convlens-web", python=python)
+    with (
+        convlens.local.serving(models=["null=null"]) as target,
+        gateway.serving("web", "--server", target, "--port", "0") as address,
+        urllib.request.urlopen(f"http://{address}/v1/models", timeout=60) as models,
+        urllib.request.urlopen(f"http://{address}/", timeout=60) as page,
+    ):
+        assert [model["name"] for model in json.load(models)["models"]] == ["null"]
+        assert b"<!doctype html>" in page.read().lower()
 
 
 def test_a_command_of_another_distribution_says_what_to_install(install):
