@@ -173,7 +173,7 @@ class AsyncCalls:
         """Report the progress of a job until it has ended, or until the server ends the call for it."""
         watch, request = session.stubs.jobs.WatchJob, job_pb2.WatchJobRequest(id=job_id)
         with contextlib.suppress(grpc.RpcError):  # the call for the result meets the same error if it matters
-            async with calls.stream(watch, request, seconds) as changes:
+            async with calls.stream(watch, request, seconds, self.token) as changes:
                 async for change in changes:
                     status = JobStatus.from_message(change.job)
                     if not status.state.is_final:
