@@ -29,8 +29,8 @@ GENERATED: Final = {
     "python-api.md": python_reference.render,
 }
 GUIDES: Final = (
-    "first-picture", "own-model", "many-images", "several-machines", "securing", "gpu", "testing", "troubleshooting", "web",
-    "client", "choosing-a-method", "coming-from-captum", "coming-from-keras-vis", "coming-from-tf-keras-vis",
+    "first-picture", "own-model", "many-images", "several-machines", "securing", "gpu", "testing", "troubleshooting",
+    "web", "client", "choosing-a-method", "coming-from-captum", "coming-from-keras-vis", "coming-from-tf-keras-vis",
     "coming-from-torch-cam",
 )  # fmt: skip
 REFERENCE: Final = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -158,6 +160,20 @@ def test_map_yields_a_result_an_image_in_order(client):
     results = list(client.map(photos, [GradCAM()], target=range(40)))
     assert [result.explained[0]["grad_cam"].index for result in results] == list(range(40))
     assert all(result["grad_cam"].shape == (1, 14, 14) for result in results)
+
+
+def test_map_yields_results_while_its_images_come_slowly(client):
+    given = 0
+
+    def slow_photos():
+        nonlocal given
+        while True:
+            time.sleep(0.02)  # as from a camera
+            given += 1
+            yield np.full((8, 8, 3), given % 250, np.uint8)
+
+    next(client.map(slow_photos(), [GradCAM()]))
+    assert given < 64  # else it would wait for all the jobs that may be in flight
 
 
 async def test_the_asynchronous_client_gets_the_same(targets):

@@ -54,6 +54,8 @@ class Mapping:
                 while True:
                     while len(running) < in_flight and (batch := next(batches, None)):
                         running.append(calls.start(self._run_batch, batch, calls))
+                        if running[0].done():
+                            break  # images that come slowly do not delay the results of earlier ones
                     if not running:
                         return
                     for outcome in calls.outcome(running.popleft()):
