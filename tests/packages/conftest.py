@@ -23,7 +23,7 @@ class Environment:
         self._variables = OUTSIDE | {
             "PIP_FIND_LINKS": str(dist),
             "PIP_ONLY_BINARY": ":all:",
-            "PIP_NO_COMPILE": "0",  # this is how pip wants it; a test imports few of TensorFlow's 10,000 modules
+            "PIP_NO_COMPILE": "0",  # 0 sets it, as pip has it; few of TensorFlow's 10,000 modules are imported
             "COLUMNS": "100",
         }
         subprocess.run([python, "-m", "venv", folder], check=True)

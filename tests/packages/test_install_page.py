@@ -63,9 +63,11 @@ def test_the_page_lists_the_extras_of_each_distribution():
 
 def test_the_page_states_the_lowest_versions_that_the_distributions_admit():
     stated = dict(read_table(PAGE, "Versions that fit together"))
-    lowest = collect_lowest_versions()
+    sdk, everything = collect_lowest_versions("proto", "client"), collect_lowest_versions(*PROJECTS)
     for what, name in REQUIREMENTS.items():
-        assert lowest[name] == {re.match(r"[\d.]+", stated[what])[0]}
+        first, *higher = re.findall(r"[\d.]+(?= (?:or newer|to ))|^[\d.]+$", stated[what])
+        assert first == sdk.get(name, everything[name])
+        assert [everything[name]] == (higher or [first])
     first, last = re.findall(r"3\.\d+", stated["Python"])[:2]
     assert (first, last) == (PYTHONS[0], PYTHONS[-1])
     assert stated["Python"].endswith(f" to {TENSORFLOW_PYTHONS[-1]}")

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 TOP = Path(__file__).parents[2]
 PROJECTS = {
@@ -40,14 +41,14 @@ def needs_tensorflow(folder):
     return "tensorflow" in names or any(needs_tensorflow(FOLDERS[name]) for name in names if name in FOLDERS)
 
 
-def collect_lowest_versions():
-    """Return the lowest versions that the distributions and their extras admit, by the package's name."""
+def collect_lowest_versions(*folders):
+    """Return the lowest versions that distributions with their extras admit together, by the package's name."""
     lowest = {}
-    for folder in PROJECTS:
+    for folder in folders:
         for requirement in parse_requirements(folder) + parse_extras(folder):
             for bound in requirement.specifier:
                 if bound.operator == ">=":
-                    lowest.setdefault(requirement.name, set()).add(bound.version)
+                    lowest[requirement.name] = max(lowest.get(requirement.name, "0"), bound.version, key=Version)
     return lowest
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -144,7 +144,7 @@ def _plain_fields(kind: type[Any], message: Any) -> dict[str, Any]:
     values = {}
     for name in (attribute.name for attribute in fields(kind)):
         descriptor, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
-        if descriptor.is_repeated:
+        if isinstance(value, MutableSequence):  # protobuf 5 has no descriptor.is_repeated
             value = tuple(value)
         elif isinstance(value, Duration):
             value = value.ToNanoseconds() / 1e9

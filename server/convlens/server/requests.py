@@ -177,6 +177,7 @@ def _unknown_fields(message: Message, path: str = "") -> Iterator[tuple[str, int
         if field.message_type is None:
             continue
         name = f"{path}.{field.name}" if path else field.name
-        members = ((f"{name}[{i}]", member) for i, member in enumerate(value)) if field.is_repeated else [(name, value)]
+        is_single = isinstance(value, Message)  # protobuf 5 has no field.is_repeated
+        members = [(name, value)] if is_single else ((f"{name}[{i}]", member) for i, member in enumerate(value))
         for member_path, member in members:
             yield from _unknown_fields(member, member_path)
