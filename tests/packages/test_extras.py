@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.packages, pytest.mark.timeout(900)]
 CALLS = """
 import json, pathlib, sys
 import numpy as np
-from convlens.client import Client, MissingExtra, TopK, keras_vis
+from convlens.client import Client, GradCAM, MissingExtra, TopK, keras_vis
 from convlens.client.testing import serve
 
 photo = np.zeros((8, 8, 3), np.uint8)
@@ -24,6 +24,7 @@ with serve() as target, Client(target) as client:
         "progress": lambda: client.grad_cam(photo, progress=True),
         "overlay": lambda: result.overlay("grad_cam"),
         "save": lambda: result.save("out"),
+        "progress": lambda: list(client.map([photo], [GradCAM()], progress=True)),
         "visualize_cam": lambda: keras_vis.visualize_cam(model, -1, 3, photo),
         "visualize_saliency": lambda: keras_vis.visualize_saliency(model, -1, 3, photo),
     }.items():
@@ -31,7 +32,7 @@ with serve() as target, Client(target) as client:
             call()
         except MissingExtra as error:
             messages[name] = error.message
-    picture = result._repr_png_()
+    picture = result._repr_html_()
 files = sorted(str(path) for path in pathlib.Path().iterdir())
 print(json.dumps([messages, picture is not None, files]))
 """
@@ -50,6 +51,7 @@ def test_the_command_that_an_error_names_installs_what_is_missing(install):
         "overlay": 'overlay() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
         "progress": 'progress=True needs tqdm: pip install "convlens-client[progress]"',
         "save": 'save() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
+        "progress": 'progress=True needs tqdm: pip install "convlens-client[progress]"',
         "visualize_cam": 'visualize_cam() needs SciPy: pip install "convlens-client[keras-vis]"',
     }
     assert (has_picture, files) == (False, [])

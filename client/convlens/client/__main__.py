@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from importlib import metadata
 
 
 def main() -> None:
     """Run the command line."""
-    others = metadata.entry_points(group="convlens.commands").names - {"model"}
-    is_own = not others & set(sys.argv[1:])
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE" if is_own else "ERROR")  # the messages of errors say what it logs
     try:
         from convlens.client.cli import app
     except ModuleNotFoundError as error:

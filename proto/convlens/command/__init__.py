@@ -8,6 +8,7 @@ registered in `convlens.command_line`, has subcommands of its own and runs those
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -30,10 +31,13 @@ _CLIENT_NEEDS: Final = ("typer", "rich")
 
 def main() -> int:
     """Run the command line and return its exit status."""
+    commands = metadata.entry_points(group="convlens.commands")
+    is_service = not (commands.names - {"model"}).isdisjoint(sys.argv[1:])
+    # Read when gRPC is imported. A service's log has its errors; the messages of other commands say what it would log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR" if is_service else "NONE")
     if command_line := _client_command_line():
         command_line()
         return 0
-    commands = metadata.entry_points(group="convlens.commands")
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in commands.names:
         status: int = commands[name].load()(arguments)

@@ -8,7 +8,7 @@ from token_reader import token_reader
 
 from convlens import client as sdk
 from convlens.client.testing import serve
-from convlens.client.testing.status import CODES
+from convlens.v1.reasons import Reason
 from convlens.web.problems import STATUS_BY_REASON, STATUS_BY_TYPE, Problem
 
 STATUS_BY_CODE = {
@@ -20,14 +20,14 @@ STATUS_BY_CODE = {
 EXCEPTIONS = {"REQUEST_TOO_LARGE": 413, "NEVER_FITS": 413, "IMAGE_UNREADABLE": 422}
 
 
-@pytest.mark.parametrize("reason", CODES)
+@pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_its_status(http, fake, reason):
     fake.fail_next(reason, "why", field="spec.images[0]", retry_after=2, method="GetServerInfo", times=1)
     fake.fail_next(reason, "why", field="spec.images[0]", retry_after=1e4, method="ListJobs", times=1)
     response = http.get("/v1/jobs")
     problem = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.status_code == EXCEPTIONS.get(reason, STATUS_BY_CODE[CODES[reason].name])
+    assert response.status_code == EXCEPTIONS.get(reason, STATUS_BY_CODE[reason.code.name])
     assert problem.pop("title")
     assert problem == {
         "type": "about:blank", "status": response.status_code, "detail": "why", "reason": reason,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +79,6 @@ def serve(
 
     Prints `ready: http HOST:PORT` to stdout once it serves. Callers bring their own tokens, as `Authorization: Bearer`.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # not that a connection to a server that ends was closed
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is its sender's to know
     from convlens.web.http_server import HttpServer

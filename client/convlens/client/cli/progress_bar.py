@@ -14,6 +14,6 @@ from convlens.client.cli.terminal import err
 def image_bar(total: int) -> Iterator[Callable[[float], None]]:
     """Show a bar for the length of a `with`; give the function that sets how many of `total` images are done."""
     columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("images", total=total)
         yield lambda done: bar.update(task, completed=done)
