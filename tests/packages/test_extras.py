@@ -21,7 +21,6 @@ with serve() as target, Client(target) as client:
     model = keras_vis.Model(client)
     for name, call in {
         "figure": result.figure,
-        "progress": lambda: client.grad_cam(photo, progress=True),
         "overlay": lambda: result.overlay("grad_cam"),
         "save": lambda: result.save("out"),
         "progress": lambda: list(client.map([photo], [GradCAM()], progress=True)),
@@ -49,7 +48,6 @@ def test_the_command_that_an_error_names_installs_what_is_missing(install):
     assert messages == {
         "figure": 'figure() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
         "overlay": 'overlay() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
-        "progress": 'progress=True needs tqdm: pip install "convlens-client[progress]"',
         "save": 'save() needs matplotlib and Pillow: pip install "convlens-client[figures]"',
         "progress": 'progress=True needs tqdm: pip install "convlens-client[progress]"',
         "visualize_cam": 'visualize_cam() needs SciPy: pip install "convlens-client[keras-vis]"',
