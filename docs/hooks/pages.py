@@ -36,7 +36,7 @@ GUIDES: Final = (
 REFERENCE: Final = (
     "commands", "grpc-api", "python-api", "architecture", "changelog", "contributing", "glossary", "security",
 )  # fmt: skip
-SEARCH_BOOST: Final = dict.fromkeys(GUIDES, 2.0) | {"install": 0.75} | dict.fromkeys(REFERENCE, 0.3)
+SEARCH_BOOST: Final = dict.fromkeys(GUIDES, 2.0) | {"install": 0.75, "notebooks": 0.75} | dict.fromkeys(REFERENCE, 0.3)
 """Guides are found first. The search takes each word of a question for a word's beginning, so that without this "how do
 I …" would find Installing first, and "no …" Notebooks."""
 MARKER: Final = "<!-- generated: the tables of settings -->"
