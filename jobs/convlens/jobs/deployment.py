@@ -51,7 +51,7 @@ class Deployment:
     def redis(self) -> redis.Redis:
         """A client. Raises RedisUnavailable once Redis could not be reached."""
         if self.failure:
-            raise self.failure
+            raise redis.ConnectionError("see the finding about redis")
         return self._redis
 
     @cached_property

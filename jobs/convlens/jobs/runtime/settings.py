@@ -105,7 +105,7 @@ class JobsSettings(BaseSettings):
     reconcile_interval: float = Field(1.0, gt=0, description="seconds between searches for lost messages and workers")
     metrics_address: str = Field(
         "", pattern=r"^(.+:\d+)?$", description="a plaintext HOST:PORT that answers Prometheus and nothing else; port 0"
-        " picks a free one, which the log tells; none: no such"
+        " picks a free one and logs it; none: no metrics"
     )  # fmt: skip
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
