@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from convlens.client.errors import DataCorrupted
@@ -14,13 +14,21 @@ from convlens.v1 import result_pb2, tensors
 class ResponseReader:
     """Assemble a result from a header and chunks, in arrays that are allocated once the header is known."""
 
-    def __init__(self, images: Sequence[SentImage] = (), request_id: str = "", job_id: str = "") -> None:
+    def __init__(
+        self,
+        images: Sequence[SentImage] = (),
+        request_id: str = "",
+        job_id: str = "",
+        reserve: Callable[[int], object] | None = None,
+    ) -> None:
+        """`reserve` is called with the bytes of the arrays before they are allocated; what it raises is passed on."""
         self.job_id = job_id
         """Empty until the server has said it."""
         self.offset = 0
         """Bytes received so far: where an interrupted read continues."""
         self._images = images
         self._request_id = request_id
+        self._reserve = reserve
         self._header: result_pb2.ResultHeader | None = None
         self._arrays: list[Array] = []
         self._buffers: list[memoryview] = []
@@ -56,6 +64,8 @@ class ResponseReader:
             without_data.CopyFrom(header)
             header = without_data
         self._header = header
+        if self._reserve:
+            self._reserve(header.total_bytes)
         try:
             self._arrays = [tensors.allocate(spec) for spec in header.tensors]
         except tensors.TensorError as error:

@@ -47,7 +47,7 @@ class Reason(StrEnum):
         "The operation needs a job that has ended.",
         "Wait for the job (WatchJob) or cancel it.")
     MODEL_UNKNOWN = ("MODEL_UNKNOWN", StatusCode.NOT_FOUND,
-        "No worker has ever served a model of this name.",
+        "No worker has served a model of this name in the last 24 hours.",
         "Use a name that ListModels returns.")
     JOB_UNKNOWN = ("JOB_UNKNOWN", StatusCode.NOT_FOUND,
         "There is no job of this id, its record has expired, or it belongs to another tenant.",

@@ -8,7 +8,7 @@ from chaos import link_faults as link
 from chaos import process_faults as process
 from chaos import storage_faults as storage
 from chaos.fault import Fault
-from convlens.client import DeadlineExceeded, NotFound, Unavailable
+from convlens.client import DeadlineExceeded, Unavailable
 
 NOTHING = "nothing: the SDK tries again by itself"
 LATER = "nothing: the job takes longer, by a lease and a start at most"
@@ -35,8 +35,8 @@ LANES = (
             Fault(
                 "all workers killed",
                 process.all_workers_killed,
-                "`NotFound` (MODEL_UNKNOWN) of a new call once no worker has served its model for a lease",
-                errors=(NotFound,),
+                "`Unavailable` (NO_WORKERS), when its timeout ends before a worker is back",
+                errors=(Unavailable,),
             ),
             Fault("Valkey killed", process.valkey_killed, NOTHING),
             Fault(

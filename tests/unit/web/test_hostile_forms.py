@@ -38,3 +38,24 @@ def test_json_that_is_no_request_is_a_problem_of_its_sender(http, text):
     files = {"image": ("a.png", png()), "request": (None, text.encode("utf-8", "surrogatepass"))}
     response = http.post("/v1/visualize", files=files)
     assert response.status_code in {400, 422}, response.text
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "utf-7", '"utf-16"'])
+def test_a_form_in_another_charset_than_utf_8_is_refused(http, charset):
+    headers = {"Content-Type": f"multipart/form-data; boundary=form; charset={charset}"}
+    response = http.post("/v1/visualize", content=FORM, headers=headers)
+    assert (response.status_code, response.json()["reason"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"visualizations": [{"type": "activations", "layers": ["a"], "channels": 1000000000}]}',
+        '{"visualizations": [{"type": "activations", "layers": ["a"], "channels": 100000000000000000000}]}',
+        '{"target": [' + "[{}]," * 20_000 + "[{}]]}",
+        '{"target": [[' + "1," * 20_000 + "1]]}",
+    ],
+)
+def test_long_lists_and_large_counts_are_refused_before_anything_is_made_of_them(http, text):
+    response = http.post("/v1/visualize", files={"image": ("a.png", png())}, data={"request": text})
+    assert response.status_code == 422, response.text

@@ -79,7 +79,7 @@ def test_the_bytes_of_all_bodies_together_are_bounded(target, monkeypatch):
     monkeypatch.setattr("convlens.web.app.MAX_HELD_BYTES", 0)  # then it is twice max_body_bytes
     with gateway(target, max_body_bytes=LIMIT) as http, connect(http) as first, connect(http) as second:
         for connection in (first, second):
-            connection.sendall(head(f"Content-Length: {LIMIT}") + HEAD)
+            connection.sendall(head(f"Content-Length: {LIMIT}") + HEAD + bytes(LIMIT - len(HEAD) - 1))
         refused = {"image": ("a.png", png())}
         until(lambda: http.post("/v1/visualize", files=refused).status_code == 503)
         problem = http.post("/v1/visualize", files=refused)
@@ -87,6 +87,38 @@ def test_the_bytes_of_all_bodies_together_are_bounded(target, monkeypatch):
         assert http.get("/v1/server").status_code == 200
         first.close()
         until(lambda: http.post("/v1/visualize", files=refused).status_code == 200)
+
+
+def test_bytes_that_are_only_announced_count_for_nothing(target, monkeypatch):
+    monkeypatch.setattr("convlens.web.app.MAX_HELD_BYTES", 0)
+    with gateway(target, max_body_bytes=LIMIT) as http, ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connect(http)).sendall(head(f"Content-Length: {LIMIT}") + HEAD)
+        assert http.post("/v1/visualize", files={"image": ("a.png", png())}).status_code == 200
+
+
+def test_a_result_is_held_until_its_reader_has_it(target, monkeypatch):
+    """Two results of 12.8 MB fit into the bytes that may be held, as five copies each; a third does not."""
+    monkeypatch.setattr("convlens.web.app.MAX_HELD_BYTES", 190_000_000)
+    form = HEAD + png() + b'\r\n--form\r\nContent-Disposition: form-data; name="request"\r\n\r\n'
+    form += b'{"visualizations": [{"type": "activations", "layers": ["block1_conv1"]}]}\r\n--form--\r\n'
+    files = {"image": ("a.png", png())}
+    with gateway(target) as http, connect(http) as first, connect(http) as second:
+        for connection in (first, second):
+            connection.sendall(head(f"Content-Length: {len(form)}") + form)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        described = {"request": '{"visualizations": [{"type": "activations", "layers": ["block1_conv2"]}]}'}
+        refused = http.post("/v1/visualize", files=files, data=described)
+        assert (refused.status_code, refused.json()["reason"]) == (503, "SERVER_FULL")
+        first.close()
+        until(lambda: http.post("/v1/visualize", files=files, data=described).status_code == 200)
+
+
+def test_a_health_probe_is_answered_at_the_bound_of_requests(target, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 0)
+    with gateway(target) as http:
+        assert http.get("/v1/server").status_code == 503
+        assert http.get("/healthz").status_code == 200
 
 
 def test_a_result_larger_than_all_that_may_be_held_is_refused(target, monkeypatch):
@@ -211,7 +243,7 @@ def test_a_client_that_does_not_read_is_disconnected(target, monkeypatch, caplog
         connection.settimeout(30)
         connection.sendall(head(f"Content-Length: {len(form)}") + form)
         assert connection.recv(12) == b"HTTP/1.1 200"
-        until(lambda: "a client did not read its response" in caplog.text)
+        until(lambda: "a client does not read its response" in caplog.text)
         received = 0
         while data := connection.recv(1 << 20):
             received += len(data)

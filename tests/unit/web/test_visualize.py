@@ -264,3 +264,24 @@ def test_a_form_that_is_cut_off_is_refused(http):
     )  # fmt: skip
     assert response.status_code in {400, 422}
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_picture_of_a_large_photo_is_reduced(http):
+    response = post(http, png(2000, 3000), accept="image/png")
+    with Image.open(io.BytesIO(response.content)) as drawn:
+        assert 2_900_000 < drawn.width * drawn.height <= 3_000_000
+        assert abs(drawn.width / drawn.height - 1.5) < 0.01
+
+
+def test_no_picture_is_drawn_on_what_only_a_process_of_its_own_decodes(http):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "AVIF")
+    assert post(http, file.getvalue()).status_code == 200
+    refused = post(http, file.getvalue(), accept="image/png")
+    assert (refused.status_code, refused.json()["field"]) == (422, "image")
+
+
+def test_no_picture_is_drawn_on_a_photo_that_takes_too_much_memory(http, monkeypatch):
+    monkeypatch.setattr("convlens.web.drawing._DECODED_BYTES", 1 << 20)
+    refused = post(http, png(300, 300), accept="image/png")
+    assert (refused.status_code, refused.json()["reason"]) == (413, "REQUEST_TOO_LARGE")

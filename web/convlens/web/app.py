@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from convlens.client import AsyncClient
 from convlens.web import openapi
 from convlens.web.limits import ByteBudget, Limits
-from convlens.web.origins import SameOrigin
+from convlens.web.origins import HEADERS, SameOrigin
 from convlens.web.problems import add_handlers
 from convlens.web.routes import jobs, models, visualize
 from convlens.web.routes.page import add_page
@@ -28,7 +28,8 @@ def create_app(settings: WebSettings) -> FastAPI:
     if settings.tls:
         settings.tls.credentials()  # or each request would fail
     client = AsyncClient(settings.server, tls=settings.tls, connect_timeout=settings.connect_timeout)
-    gateway = Gateway(client, settings.server, ByteBudget(max(MAX_HELD_BYTES, 2 * settings.max_body_bytes)))
+    gateway = Gateway(client, settings.server)
+    budget = ByteBudget(max(MAX_HELD_BYTES, 2 * settings.max_body_bytes))
 
     @asynccontextmanager
     async def close_client_at_end(_: FastAPI) -> AsyncIterator[None]:
@@ -42,10 +43,10 @@ def create_app(settings: WebSettings) -> FastAPI:
     )  # fmt: skip
     app.openapi = functools.partial(openapi.describe, app)  # type: ignore[method-assign] # FastAPI's way to replace it
     app.state.gateway = gateway
-    add_handlers(app)
+    add_handlers(app, HEADERS)
     for router in (models.router, visualize.router, jobs.router):
         app.include_router(router)
     add_page(app)
-    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, budget=gateway.budget)
+    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, budget=budget)
     app.add_middleware(SameOrigin, allowed_hosts=(settings.host, *settings.allowed_hosts))
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from convlens.web.settings import MAX_FIELD_BYTES, MAX_IMAGES
 MEDIA_TYPE: Final = "multipart/form-data"
 IMAGE: Final = "image"
 REQUEST: Final = "request"
+_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^";\s]*)')
 OPENAPI: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -52,9 +54,12 @@ class JobForm:
 
 async def read_form(request: Request) -> JobForm:
     """Read a form. Raises Problem 400 for one that is malformed, 415 for another media type, 422 for a wrong field."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
+    media_type, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    if media_type.strip() != MEDIA_TYPE:
         message = f"the body is to be {MEDIA_TYPE}, with image files as parts {IMAGE!r}, and {REQUEST!r} as JSON"
         raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    if not set(_CHARSET.findall(parameters)) <= {"utf-8", "utf8"}:
+        raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "the form's charset is to be utf-8, the default")
     try:
         return await _read_parts(request)
     except FormParserError as error:  # which older versions of Starlette let pass

@@ -14,6 +14,11 @@ from convlens.client.targets import ALL_UNITS, TopK
 from convlens.web.problems import Problem
 from convlens.web.strict_models import Strict, model_of
 
+MAX_CHANNELS: Final = 8192
+MAX_ITEMS: Final = 1024
+"""Of the other lists in a request; the server's own limits are lower."""
+_BOUNDED: Final = Field(max_length=MAX_ITEMS)
+
 
 class BlurredImage(Strict):
     """A baseline: the image itself, blurred."""
@@ -31,8 +36,10 @@ _KINDS: Final[dict[str, type[Any]]] = {
 """The dataclass of each type of visualization."""
 _TYPES: Final[dict[str, Any]] = {
     "output": _OUTPUT,
-    "baselines": list[Color | BlurredImage],
-    "channels": list[int] | Annotated[int, Field(ge=1)] | None,
+    "baselines": Annotated[list[Color | BlurredImage], _BOUNDED],
+    "channels": Annotated[list[int], Field(max_length=MAX_CHANNELS)]
+    | Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+    | None,
 }
 _MODELS: Final = {tag: model_of(kind, _TYPES, base=Strict, tag=tag) for tag, kind in _KINDS.items()}
 
@@ -49,17 +56,18 @@ class BestClasses(Strict):
 
 
 OneTarget = int | str | BestClasses | None
+SeveralTargets = Annotated[list[int], _BOUNDED] | Annotated[list[str], _BOUNDED]
 
 
 class JobInput(Strict):
     """What to compute, and how. Every field may be left out."""
 
     model: str | None = Field(None, description="name of the model; null: the server's default")
-    visualizations: list[VisualizationModel] = Field(
+    visualizations: Annotated[list[VisualizationModel], _BOUNDED] = Field(
         default_factory=lambda: [_MODELS["grad_cam"](type="grad_cam")],
         description="what to compute on every image; by default Grad-CAM",
     )
-    target: OneTarget | list[OneTarget | list[int] | list[str]] = Field(
+    target: OneTarget | Annotated[list[OneTarget | SeveralTargets], _BOUNDED] = Field(
         None,
         description='the classes to explain: null for the predicted one, an index, a label, {"top_k": 3}, "all" for '
         "the mean of all; or a list with one of these, or a list of several classes, for each image",

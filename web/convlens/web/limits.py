@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convlens.web.problems import Problem
-from convlens.web.settings import BODY_SECONDS, CHUNK_BYTES, IDLE_SECONDS, MAX_REQUESTS, SEND_SECONDS
+from convlens.web.settings import (
+    BODY_SECONDS,
+    CHUNK_BYTES,
+    IDLE_SECONDS,
+    MAX_REQUESTS,
+    MIN_BYTES_PER_SECOND,
+    SEND_SECONDS,
+)
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = 1.0
-COPIES: Final = 3
+COPIES: Final = 5
 """How many times the bytes of a result are held at once, at most: as arrays, as text, and as a response."""
+_PROBE: Final = "/healthz"
 
 
 class SlowReader(Exception):
@@ -29,7 +35,7 @@ class ByteBudget:
     """The bytes that all requests together may hold."""
 
     def __init__(self, total: int) -> None:
-        self._total = self._remaining = total
+        self.total = self._remaining = total
 
     def reserve(self, count: int) -> None:
         """Reserve bytes. Raises Problem 503 if there are not as many left."""
@@ -43,39 +49,60 @@ class ByteBudget:
         """Return bytes that were reserved."""
         self._remaining += count
 
-    @contextmanager
-    def holding_result(self, size: int) -> Iterator[None]:
-        """Reserve what a result of `size` bytes takes while a `with` lasts. Raises Problem if as much is not left."""
+
+class Reservation:
+    """The bytes that one request holds of a budget, from its first byte until its response has been sent."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._held: dict[str, int] = {}
+
+    def hold(self, purpose: str, count: int) -> None:
+        """Hold at least `count` bytes for a purpose. Raises Problem 503 if as many are not left."""
+        if (more := count - self._held.get(purpose, 0)) > 0:
+            self._budget.reserve(more)
+            self._held[purpose] = count
+
+    def hold_result(self, size: int) -> None:
+        """Hold what a result of `size` bytes takes. Raises Problem 413 for one that never fits, 503 for now."""
         count = COPIES * size
-        if count > self._total:
+        if count > self._budget.total:
             message = (
-                f"the result has {size} bytes, and the gateway passes on {self._total // COPIES}; compute fewer layers "
-                "or channels, as uint8, or call the server by the SDK"
+                f"the result has {size} bytes, and the gateway passes on {self._budget.total // COPIES}; compute fewer "
+                "layers or channels, as uint8, or call the server by the SDK"
             )
             raise Problem(413, "RESULT_TOO_LARGE", message)
-        self.reserve(count)
-        try:
-            yield
-        finally:
-            self.release(count)
+        self.hold("result", count)
+
+    def hold_drawing(self, count: int) -> None:
+        """Hold the bytes that drawing takes. Raises Problem 413 for a photo that never fits, 503 for now."""
+        if count > self._budget.total:
+            raise Problem(
+                413, "REQUEST_TOO_LARGE", "image: has too many pixels to draw on; send it smaller", field="image"
+            )
+        self.hold("drawing", count)
+
+    def release(self) -> None:
+        """Return all bytes."""
+        self._budget.release(sum(self._held.values()))
+        self._held.clear()
 
 
 class Body:
     """The body of a request as it is received: bounded in bytes and time."""
 
-    def __init__(self, receive: Receive, limit: int, budget: ByteBudget) -> None:
+    def __init__(self, receive: Receive, limit: int, reservation: Reservation) -> None:
         self._receive = receive
         self._limit = limit
-        self._budget = budget
-        self._reserved = 0
+        self._reservation = reservation
         self._received = 0
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
         self._is_complete = False
 
     def announce(self, headers: Headers) -> None:
-        """Reserve the bytes that Content-Length announces. Raises Problem for too many."""
+        """Check the bytes that Content-Length announces. Raises Problem for too many."""
         length = headers.get("content-length", "0")
-        self._reserve(int(length) if length.isdecimal() else 0)
+        self._check(int(length) if length.isdecimal() else 0)
 
     async def receive(self) -> Message:
         """Receive the next message. Raises Problem for a body that is too large or too slow."""
@@ -89,22 +116,15 @@ class Body:
             raise Problem(408, "REQUEST_INCOMPLETE", "the request did not arrive completely in time") from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
-            self._reserve(self._received)
+            self._check(self._received)
+            self._reservation.hold("body", self._received)
             self._is_complete = not message.get("more_body", False)
         return message
 
-    def release(self) -> None:
-        """Return the bytes that were reserved."""
-        self._budget.release(self._reserved)
-        self._reserved = 0
-
-    def _reserve(self, count: int) -> None:
+    def _check(self, count: int) -> None:
         if count > self._limit:
             message = f"the request has more bytes than the {self._limit} allowed; send fewer or smaller images"
             raise Problem(413, "REQUEST_TOO_LARGE", message)
-        if count > self._reserved:
-            self._budget.reserve(count - self._reserved)
-            self._reserved = count
 
 
 class Limits:
@@ -121,12 +141,14 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._running >= MAX_REQUESTS:
+        if self._running >= MAX_REQUESTS and scope["path"] != _PROBE:
             message = f"{MAX_REQUESTS} requests are under way; try again"
             await Problem(503, "SERVER_FULL", message, retry_after=RETRY_AFTER).response()(scope, receive, send)
             return
         self._running += 1
-        body = Body(receive, self._max_body_bytes, self._budget)
+        reservation = Reservation(self._budget)
+        scope.setdefault("state", {})["reservation"] = reservation
+        body = Body(receive, self._max_body_bytes, reservation)
         try:
             body.announce(Headers(scope=scope))
         except Problem as problem:
@@ -135,28 +157,29 @@ class Limits:
             try:
                 await self._app(scope, body.receive, _in_chunks(send))
             except SlowReader:
-                log.warning("a client did not read its response within %g s and is disconnected", SEND_SECONDS)
+                log.warning("a client does not read its response, or too slowly, and is disconnected")
         finally:
-            body.release()
+            reservation.release()
             self._running -= 1
 
 
 def _in_chunks(send: Send) -> Send:
-    """Return a `send` that passes bodies on in chunks. It raises SlowReader if one waits longer than SEND_SECONDS."""
+    """Return a `send` that passes bodies on in chunks. It raises SlowReader for a reader that is too slow."""
 
     async def send_in_time(message: Message) -> None:
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(message)
-        except TimeoutError:
-            raise SlowReader from None
+        async with asyncio.timeout(SEND_SECONDS):
+            await send(message)
 
     async def send_chunks(message: Message) -> None:
         body = message.get("body", b"")
         *starts, last = range(0, max(len(body), 1), CHUNK_BYTES)
-        for start in starts:
-            chunk = body[start : start + CHUNK_BYTES]
-            await send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send_in_time({**message, "body": body[last:]} if starts else message)
+        try:
+            async with asyncio.timeout(SEND_SECONDS + len(body) / MIN_BYTES_PER_SECOND):
+                for start in starts:
+                    chunk = body[start : start + CHUNK_BYTES]
+                    await send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send_in_time({**message, "body": body[last:]} if starts else message)
+        except TimeoutError:
+            raise SlowReader from None
 
     return send_chunks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -50,8 +51,8 @@ class Problem(Exception):
         super().__init__(detail)
         self.status = status
         self.reason = reason
-        self.detail = detail
-        self.field = field
+        self.detail = _encodable(detail)
+        self.field = _encodable(field)
         self.job_id = job_id
         self.retry_after = retry_after
 
@@ -85,6 +86,11 @@ class Problem(Exception):
         return JSONResponse(self.content(), self.status, headers, MEDIA_TYPE)
 
 
+def _encodable(text: str) -> str:
+    """Return text without lone surrogates, which a request may contain and UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _title(status: int) -> str:
     return "Client Closed Request" if status == CLIENT_CLOSED else HTTPStatus(status).phrase
 
@@ -96,8 +102,11 @@ def _reason_of(error: sdk.ConvlensError) -> str:
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Make every error of the application a problem, those of FastAPI itself included."""
+def add_handlers(app: FastAPI, headers: Mapping[str, str]) -> None:
+    """Make every error of the application a problem, those of FastAPI itself included.
+
+    `headers` are those of an unexpected error, whose response no middleware passes.
+    """
 
     @app.exception_handler(Problem)
     async def handle_problem(_: Request, problem: Problem) -> JSONResponse:
@@ -121,4 +130,6 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def handle_unexpected(_: Request, __: Exception) -> JSONResponse:  # Starlette logs it
-        return Problem(500, "INTERNAL", "an unexpected error in the gateway; its log has the cause").response()
+        response = Problem(500, "INTERNAL", "an unexpected error in the gateway; its log has the cause").response()
+        response.headers.update(headers)
+        return response

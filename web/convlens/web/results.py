@@ -17,6 +17,7 @@ from convlens.client.json_values import to_json_value
 from convlens.client.options import is_signed
 from convlens.client.saving import arrays_by_file_name
 from convlens.v1 import tensors
+from convlens.web.drawing import photo_to_draw
 from convlens.web.problems import Problem
 
 JSON: Final = "application/json"
@@ -77,7 +78,9 @@ def _draw(result: Result, picture: Picture) -> bytes:
     if len(result.predictions) != 1:
         raise Problem(422, "INVALID_FIELD", "image: a picture is of one image; give one", field="image")
     options = picture.model_dump(exclude={"array", "target"})
-    if not result.images:  # of a job that another request submitted: the map alone
+    if result.images:
+        options["photo"] = photo_to_draw(result.images[0])
+    else:  # of a job that another request submitted: the map alone
         options["kind"] = "heat_map"
     name = picture.array or next(iter(result))
     try:

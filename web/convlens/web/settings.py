@@ -26,7 +26,11 @@ BODY_SECONDS: Final = 120.0
 """How long a body may take."""
 SEND_SECONDS: Final = 60.0
 """How long a chunk of a response may wait for a client that does not read."""
+MIN_BYTES_PER_SECOND: Final = 64 << 10
+"""How fast a client has to read a large response, on average."""
 CHUNK_BYTES: Final = 64 << 10
+MAX_DRAWN_PIXELS: Final = 3_000_000
+"""Width × height of the pictures that the gateway draws; larger photos are reduced."""
 DRAIN_SECONDS: Final = 2
 """How long responses under way may go on after SIGTERM."""
 

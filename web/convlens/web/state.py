@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, Request
 
 from convlens.client import AsyncClient
-from convlens.web.limits import ByteBudget
+from convlens.web.limits import Reservation
 from convlens.web.problems import CLIENT_CLOSED, Problem
 
 T = TypeVar("T")
@@ -23,7 +23,6 @@ class Gateway:
     client: AsyncClient
     address: str
     """HOST:PORT of the server that the client calls."""
-    budget: ByteBudget
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -31,12 +30,18 @@ def gateway_of(request: Request) -> Gateway:
     return cast("Gateway", request.app.state.gateway)
 
 
+def reservation_of(request: Request) -> Reservation:
+    """Return the bytes that a request holds."""
+    return cast("Reservation", request.state.reservation)
+
+
 def client_of(request: Request) -> AsyncClient:
-    """Return a client that calls the server with the request's own token."""
+    """Return a client that calls with the request's own token, and reserves results before it receives them."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme and scheme.lower() != "bearer":
         raise Problem(401, "TOKEN_MISSING", "the gateway takes tokens as `Authorization: Bearer TOKEN`")
-    return gateway_of(request).client.with_token(token.strip() or None)
+    client = gateway_of(request).client
+    return client.with_token(token.strip() or None, reserve=reservation_of(request).hold_result)
 
 
 Client = Annotated[AsyncClient, Depends(client_of)]
@@ -49,6 +54,7 @@ async def while_connected(request: Request, call: Awaitable[T]) -> T:
     try:
         await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            disconnected.result()  # raises what is wrong with a body that is not read to its end
             raise Problem(CLIENT_CLOSED, "CANCELLED", "the caller disconnected")
         return await task
     finally:

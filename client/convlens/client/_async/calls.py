@@ -69,12 +69,15 @@ class AsyncCalls:
         self.transport = AsyncTransport(connection)
         self.token = connection.metadata
         """The metadata that every call has."""
+        self.reserve: Callable[[int], object] | None = None
+        """Called with the bytes of each result before they are received."""
         self._longest_job: float | None = None
         """Seconds that the server lets a job take; None until it is known."""
 
-    def with_token(self, token: str | None) -> AsyncCalls:
+    def with_token(self, token: str | None, reserve: Callable[[int], object] | None) -> AsyncCalls:
         """Return these calls with another token, over the same connection. InvalidArgument as of token_metadata()."""
         calls = copy(self)
+        calls.reserve = reserve
         calls.token, calls._longest_job = token_metadata(token), None
         return calls
 
@@ -101,7 +104,7 @@ class AsyncCalls:
         """
         session = await self.transport.session()
         calls = calls or session.calls
-        reader = ResponseReader(request.images, request.request_id)
+        reader = ResponseReader(request.images, request.request_id, reserve=self.reserve)
         policy = RetryPolicy(self.connection, timeout, request.request_id)
         is_unary = len(request.images) == 1 and not request.is_result_large and report is None
         if report:
@@ -122,7 +125,7 @@ class AsyncCalls:
                 except grpc.RpcError as error:
                     if not (reader.has_header and self._is_gone(error)):
                         raise
-                    reader = ResponseReader(request.images, request.request_id)
+                    reader = ResponseReader(request.images, request.request_id, reserve=self.reserve)
                     await self._read(session, calls, reader, request, policy.remaining(), report)
         result = reader.result()
         if report:
@@ -133,7 +136,7 @@ class AsyncCalls:
         """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
         session = await self.transport.session()
         images, request_id = (request.images, request.request_id) if request else ((), "")
-        reader = ResponseReader(images, request_id, job_id)
+        reader = ResponseReader(images, request_id, job_id, self.reserve)
         policy = RetryPolicy(self.connection, timeout, request_id)
         async for attempt in AsyncAttempts(session, session.calls, policy):
             with attempt as seconds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Literal, Self, overload
 
@@ -75,14 +75,15 @@ class AsyncClient(AsyncShortcuts):
         """
         await self._calls.transport.close()
 
-    def with_token(self, token: str | None) -> Self:
+    def with_token(self, token: str | None, *, reserve: Callable[[int], object] | None = None) -> Self:
         """Return a client that makes its calls with another token, over the connection of this one.
 
-        For programs that call on behalf of several users. Closing either client closes both. InvalidArgument for a
+        For programs that call on behalf of several users. `reserve` is called with the bytes of each result before
+        they are received, and what it raises ends the call. Closing either client closes both. InvalidArgument for a
         token that cannot be sent.
         """
         client = type(self).__new__(type(self))
-        client._calls = self._calls.with_token(token)
+        client._calls = self._calls.with_token(token, reserve)
         return client
 
     # --- models ---

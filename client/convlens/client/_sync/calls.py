@@ -70,12 +70,15 @@ class Calls:
         self.transport = Transport(connection)
         self.token = connection.metadata
         """The metadata that every call has."""
+        self.reserve: Callable[[int], object] | None = None
+        """Called with the bytes of each result before they are received."""
         self._longest_job: float | None = None
         """Seconds that the server lets a job take; None until it is known."""
 
-    def with_token(self, token: str | None) -> Calls:
+    def with_token(self, token: str | None, reserve: Callable[[int], object] | None) -> Calls:
         """Return these calls with another token, over the same connection. InvalidArgument as of token_metadata()."""
         calls = copy(self)
+        calls.reserve = reserve
         calls.token, calls._longest_job = token_metadata(token), None
         return calls
 
@@ -102,7 +105,7 @@ class Calls:
         """
         session = self.transport.session()
         calls = calls or session.calls
-        reader = ResponseReader(request.images, request.request_id)
+        reader = ResponseReader(request.images, request.request_id, reserve=self.reserve)
         policy = RetryPolicy(self.connection, timeout, request.request_id)
         is_unary = len(request.images) == 1 and not request.is_result_large and report is None
         if report:
@@ -123,7 +126,7 @@ class Calls:
                 except grpc.RpcError as error:
                     if not (reader.has_header and self._is_gone(error)):
                         raise
-                    reader = ResponseReader(request.images, request.request_id)
+                    reader = ResponseReader(request.images, request.request_id, reserve=self.reserve)
                     self._read(session, calls, reader, request, policy.remaining(), report)
         result = reader.result()
         if report:
@@ -134,7 +137,7 @@ class Calls:
         """Return the result of a job that has ended; `request` is the one it was submitted by, if it is known."""
         session = self.transport.session()
         images, request_id = (request.images, request.request_id) if request else ((), "")
-        reader = ResponseReader(images, request_id, job_id)
+        reader = ResponseReader(images, request_id, job_id, self.reserve)
         policy = RetryPolicy(self.connection, timeout, request_id)
         for attempt in Attempts(session, session.calls, policy):
             with attempt as seconds:

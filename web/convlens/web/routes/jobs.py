@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from convlens.client.job_status import StateName
+from convlens.client.job_status import JobStatus, StateName
 from convlens.client.json_values import to_json_value
 from convlens.web import events, forms, results
 from convlens.web.openapi import EVENTS, PROBLEMS, RESULT, returns
-from convlens.web.state import Client, gateway_of, while_connected
+from convlens.web.state import Client, while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 JobId = Annotated[str, Path(description="the job's id", min_length=1)]
@@ -24,30 +24,35 @@ MAX_LISTED: Final = 1000
 async def submit_job(request: Request, client: Client) -> JSONResponse:
     """Queue a job, and return it at once. `Location` is its address."""
     form = await forms.read_form(request)
-    job = await client.submit(form.images, **form.job.arguments())
+    job = await while_connected(request, client.submit(form.images, **form.job.arguments()))
     location = f"{router.prefix}/{job.id}"
-    return JSONResponse(to_json_value(await job.status()), 202, {"Location": location})
+    return JSONResponse(to_json_value(await while_connected(request, job.status())), 202, {"Location": location})
 
 
 @router.get("", responses=returns("Jobs"))
 async def list_jobs(
+    request: Request,
     client: Client,
     state: Annotated[StateName | None, Query(description="only those in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="how many, newest first")] = 20,
 ) -> Any:
     """The jobs of the caller, newest first."""
-    listed: list[Any] = []
-    async for job in client.jobs(state):
-        listed.append(job)
-        if len(listed) == limit:
-            break
-    return to_json_value({"jobs": listed})
+
+    async def read() -> list[JobStatus]:
+        listed: list[JobStatus] = []
+        async for job in client.jobs(state):
+            listed.append(job)
+            if len(listed) == limit:
+                break
+        return listed
+
+    return to_json_value({"jobs": await while_connected(request, read())})
 
 
 @router.get("/{job_id}", responses=returns("JobStatus"))
-async def show_job(client: Client, job_id: JobId) -> Any:
+async def show_job(request: Request, client: Client, job_id: JobId) -> Any:
     """A job as it is now."""
-    return to_json_value(await client.job(job_id).status())
+    return to_json_value(await while_connected(request, client.job(job_id).status()))
 
 
 @router.get("/{job_id}/result", responses=RESULT)
@@ -57,10 +62,8 @@ async def fetch_result(
     """The result of a job, once it has ended: by `Accept` as of visualize. A picture shows the map alone."""
     media_type = results.accepted_media_type(request)
     job = client.job(job_id)
-    status = await while_connected(request, job.wait())
-    with gateway_of(request).budget.holding_result(status.result_bytes):
-        result = await while_connected(request, job.result())
-        return await asyncio.to_thread(results.respond, result, media_type, picture)
+    result = await while_connected(request, job.result())
+    return await asyncio.to_thread(results.respond, result, media_type, picture)
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
@@ -72,12 +75,12 @@ async def watch_job(request: Request, client: Client, job_id: JobId) -> Streamin
 
 
 @router.post("/{job_id}/cancel", responses=returns("JobStatus"))
-async def cancel_job(client: Client, job_id: JobId) -> Any:
+async def cancel_job(request: Request, client: Client, job_id: JobId) -> Any:
     """End a job; one that has ended stays as it is."""
-    return to_json_value(await client.job(job_id).cancel())
+    return to_json_value(await while_connected(request, client.job(job_id).cancel()))
 
 
 @router.delete("/{job_id}", status_code=204, response_model=None)
-async def delete_job(client: Client, job_id: JobId) -> None:
+async def delete_job(request: Request, client: Client, job_id: JobId) -> None:
     """Delete a job that has ended, and its result."""
-    await client.job(job_id).delete()
+    await while_connected(request, client.job(job_id).delete())

@@ -7,9 +7,9 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from convlens.web import forms, results
+from convlens.web import drawing, forms, results
 from convlens.web.openapi import PROBLEMS, RESULT
-from convlens.web.state import Client, gateway_of, while_connected
+from convlens.web.state import Client, reservation_of, while_connected
 
 router = APIRouter(prefix="/v1", tags=["maps"], responses=PROBLEMS)
 
@@ -22,6 +22,7 @@ async def visualize(request: Request, client: Client, picture: results.PictureOp
     """
     media_type = results.accepted_media_type(request)
     form = await forms.read_form(request)
+    if media_type == results.PNG:
+        reservation_of(request).hold_drawing(drawing.bytes_to_draw(form.images[0]))
     result = await while_connected(request, client.visualize(form.images, **form.job.arguments()))
-    with gateway_of(request).budget.holding_result(sum(array.nbytes for array in result.values())):
-        return await asyncio.to_thread(results.respond, result, media_type, picture)
+    return await asyncio.to_thread(results.respond, result, media_type, picture)

@@ -84,7 +84,7 @@ export function pythonOf(method, layer, isSigned) {
     return `Saliency(${options.filter(Boolean).join(", ")})`;
   }
   const options = [
-    layer ? `layer="${layer}"` : "",
+    layer ? `layer=${JSON.stringify(layer)}` : "",
     method.id === "grad_cam" ? "" : `method="${method.id}"`,
     signed ? "signed=True" : "",
   ];

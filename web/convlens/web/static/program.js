@@ -16,24 +16,24 @@ export function shownMethods() {
 /** Return a program that computes the arrays that the page shows. */
 export function writeProgram() {
   const map = mapByKey(state.shownKey);
-  const options = `"${state.server?.address || "localhost:50051"}"${api.token() ? ', token=os.environ["CONVLENS_TOKEN"]' : ""}`;
+  const options = `${JSON.stringify(state.server?.address || "localhost:50051")}${api.token() ? ', token=os.environ["CONVLENS_TOKEN"]' : ""}`;
   if (map?.jobId && !currentPhoto()?.blob) {
     return [
       ...imports(["Client"]),
       "",
       `with Client(${options}) as client:`,
-      `    result = client.job("${map.jobId}").result()`,
+      `    result = client.job(${JSON.stringify(map.jobId)}).result()`,
     ].join("\n");
   }
   const isChannel = map?.channel !== undefined;
   const calls = isChannel
-    ? [`Activations("${map.layer}"${map.channel === null ? "" : `, channels=[${map.channel}]`})`]
+    ? [`Activations(${JSON.stringify(map.layer)}${map.channel === null ? "" : `, channels=[${map.channel}]`})`]
     : shownMethods().map((method) => pythonOf(method, state.camLayer, state.isSigned));
   const { kind, index, k } = state.target;
   const target = isChannel ? null : kind === "index" ? String(index) : kind === "top" ? `TopK(${k})` : null;
   const names = new Set(calls.map((call) => call.split("(")[0]));
   if (target?.startsWith("TopK")) names.add("TopK");
-  const shown = map && !isChannel ? [`result.overlay("${map.array}"${overlayOptions(map)}).save("map.png")`] : [];
+  const shown = map && !isChannel ? [`result.overlay(${JSON.stringify(map.array)}${overlayOptions(map)}).save("map.png")`] : [];
   return [
     ...imports(["Client", ...[...names].sort()]),
     "",
@@ -43,7 +43,7 @@ export function writeProgram() {
     ...(calls.length > 1
       ? ["        [", ...calls.map((call) => `            ${call},`), "        ],"]
       : [`        [${calls.join("")}],`]),
-    `        model="${state.model.name}",`,
+    `        model=${JSON.stringify(state.model.name)},`,
     ...(target ? [`        target=${target},`] : []),
     "    )",
     ...shown,
