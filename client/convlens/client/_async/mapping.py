@@ -53,7 +53,7 @@ class AsyncMapping:
                 while True:
                     while len(running) < in_flight and (batch := await anext(batches, None)):
                         running.append(calls.start(self._run_batch, batch, calls))
-                        if running[0].done():
+                        if len(running) > 1 and running[0].done():
                             break  # images that come slowly do not delay the results of earlier ones
                     if not running:
                         return
