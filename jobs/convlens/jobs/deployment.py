@@ -42,15 +42,15 @@ class Deployment:
 
     def __init__(self, settings: JobsSettings) -> None:
         self.settings = settings
-        self.failure: redis.RedisError | None = None
-        """Why Redis is not called again."""
+        self.is_unreachable = False
+        """True once Redis could not be reached: it is not called again."""
         self._redis: redis.Redis = connect(settings.redis_url, 2.0)
         self._redis.set_retry(Retry(NoBackoff(), 1))  # so that a Redis that hangs is reported soon
 
     @property
     def redis(self) -> redis.Redis:
         """A client. Raises RedisUnavailable once Redis could not be reached."""
-        if self.failure:
+        if self.is_unreachable:
             raise redis.ConnectionError("see the finding about redis")
         return self._redis
 
@@ -74,7 +74,7 @@ def check_redis(deployment: Deployment) -> Iterator[tuple[Level, str]]:
     except redis.exceptions.NoPermissionError as error:
         yield Level.UNKNOWN, f"cannot be checked: INFO is not permitted: {error}"
     except redis.RedisError as error:
-        deployment.failure = error
+        deployment.is_unreachable = True
         problem = "refuses" if isinstance(error, redis.ResponseError) else "cannot be reached"
         yield Level.ERROR, f"{problem}: {error}; see redis_url"
         return

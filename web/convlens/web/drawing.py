@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image, UnidentifiedImageError
-
 from convlens.client.images import SentImage, picture
+from convlens.v1.image_formats import needs_own_process, open_picture
 from convlens.web.problems import Problem
 from convlens.web.settings import MAX_DRAWN_PIXELS
 
@@ -18,20 +16,21 @@ _DECODED_BYTES: Final = 8
 """Bytes that each pixel of a photo takes while it is decoded."""
 _DRAWN_BYTES: Final = 72
 """Bytes that each pixel of a picture takes while it is drawn."""
-_ISOLATED: Final = frozenset({"AVIF", "JPEG2000"})
-"""Formats that only processes of their own decode, since a file may need more memory than its header says."""
 
 
 def bytes_to_draw(photo: bytes) -> int:
     """Return the bytes of memory that drawing on a photo takes. Raises Problem 422 where it is not drawn on."""
-    try:
-        with Image.open(io.BytesIO(photo)) as file:
-            name, pixels = file.format, file.width * file.height
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0  # the server refuses it, and says why
-    if name in _ISOLATED:
-        message = f"image: the gateway does not draw on {name}; ask for application/json, or send JPEG, PNG or WebP"
+    if needs_own_process(photo):
+        message = (
+            "image: the gateway does not draw on AVIF, JPEG 2000 and run-length BMP; ask for application/json, or send "
+            "JPEG, PNG or WebP"
+        )
         raise Problem(422, "INVALID_FIELD", message, field="image")
+    try:
+        with open_picture(photo) as file:
+            pixels = file.width * file.height
+    except Exception:  # noqa: BLE001 - Pillow raises any type; the server refuses the file, and says why
+        return 0
     return _DECODED_BYTES * pixels + _DRAWN_BYTES * min(pixels, MAX_DRAWN_PIXELS)
 
 

@@ -16,6 +16,7 @@ from convlens.web.settings import (
     IDLE_SECONDS,
     MAX_REQUESTS,
     MIN_BYTES_PER_SECOND,
+    PROBE_PATH,
     SEND_SECONDS,
 )
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 RETRY_AFTER: Final = 1.0
 COPIES: Final = 5
 """How many times the bytes of a result are held at once, at most: as arrays, as text, and as a response."""
-_PROBE: Final = "/healthz"
 
 
 class SlowReader(Exception):
@@ -141,7 +141,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._running >= MAX_REQUESTS and scope["path"] != _PROBE:
+        if self._running >= MAX_REQUESTS and scope["path"] != PROBE_PATH:
             message = f"{MAX_REQUESTS} requests are under way; try again"
             await Problem(503, "SERVER_FULL", message, retry_after=RETRY_AFTER).response()(scope, receive, send)
             return

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convlens.web.problems import Problem
+from convlens.web.settings import PROBE_PATH
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -58,7 +59,7 @@ class SameOrigin:
     def _refusal(self, method: str, path: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "").lower()
         matched = _HOST.fullmatch(host)
-        if path != "/healthz" and (not matched or matched[1].rstrip(".") not in self._hosts):  # probes use addresses
+        if path != PROBE_PATH and (not matched or matched[1].rstrip(".") not in self._hosts):  # probes use addresses
             return Problem(
                 403, "HOST_REFUSED", f"the gateway does not go by the name {host!r}; --allowed-host NAME allows one"
             )

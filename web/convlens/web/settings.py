@@ -8,6 +8,8 @@ from typing import Final
 from convlens.client import TLS
 
 DEFAULT_PORT: Final = 8080
+PROBE_PATH: Final = "/healthz"
+"""Where probes ask whether the gateway runs: answered under any name, and however many requests are under way."""
 DEFAULT_MAX_BODY_BYTES: Final = 64 << 20
 MAX_REQUESTS: Final = 256
 """Requests under way at once, event streams included."""

@@ -9,6 +9,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
+from convlens.web.settings import PROBE_PATH
+
 STATIC: Final = Path(__file__).parents[1] / "static"
 router = APIRouter(include_in_schema=False)
 
@@ -20,7 +22,7 @@ async def show_page() -> FileResponse:
     return FileResponse(STATIC / "index.html")
 
 
-@router.get("/healthz")
+@router.get(PROBE_PATH)
 async def report_health() -> PlainTextResponse:
     """Say that the gateway runs; whether its server does is another question."""
     return PlainTextResponse("ok\n")
