@@ -20,6 +20,8 @@ from convlens.client.result import Result
 from convlens.client.targets import ItemTarget, checked_target, uneven
 from convlens.v1 import spec_pb2
 
+SLOW_SECONDS: Final = 0.1
+"""Where `in_flight` jobs take longer to begin, since images come slowly, results that are there are yielded between."""
 _END: Final = object()
 
 
@@ -51,10 +53,11 @@ class AsyncMapping:
             session = await self.calls.transport.session()
             async with session.calls.subgroup() as calls:
                 while True:
+                    filling_since = time.monotonic()
                     while len(running) < in_flight and (batch := await anext(batches, None)):
                         running.append(calls.start(self._run_batch, batch, calls))
-                        if len(running) > 1 and running[0].done():
-                            break  # images that come slowly do not delay the results of earlier ones
+                        if running[0].done() and time.monotonic() - filling_since > SLOW_SECONDS:
+                            break
                     if not running:
                         return
                     for outcome in await calls.outcome(running.popleft()):
