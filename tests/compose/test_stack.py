@@ -6,6 +6,7 @@ Needs root, docker and docker-compose: `make test-compose`.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from chaos.cases import null, slow
@@ -22,6 +24,7 @@ from chaos.fault import Fault
 from chaos.load import Load
 from chaos.process_faults import is_running
 from chaos.runner import run
+from PIL import Image
 from processes import until
 
 from convlens.client import Client, GradCAM, NotFound, Saliency, Unavailable
@@ -44,9 +47,14 @@ class Stack:
         self.project = f"convlens-test-{uuid.uuid4().hex[:8]}"
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            web_port = probe.getsockname()[1]
         self.target = f"127.0.0.1:{port}"
+        self.url = f"http://localhost:{web_port}"
         self._env = os.environ | {
             "CONVLENS_PORT": str(port),
+            "CONVLENS_WEB_PORT": str(web_port),
+            "COMPOSE_PROFILES": "web",
             "CONVLENS_LEASE": str(LEASE),
             "CONVLENS_MODEL": MODELS,
             "REDIS_PASSWORD": secrets.token_hex(16),
@@ -100,10 +108,10 @@ class Stack:
 def stack():
     subprocess.run(["docker", "info"], check=True, capture_output=True)
     stack = Stack()
-    stack.run("build", "-q", "server", "worker")
+    stack.run("build", "-q", "server", "worker", "web")
     try:
-        stack.run("up", "-d", "--no-build", "redis", "server", "worker")
-        stack.await_healthy("redis", "worker", "server")
+        stack.run("up", "-d", "--no-build", "redis", "server", "worker", "web")
+        stack.await_healthy("redis", "worker", "server", "web")
         yield stack
     finally:
         stack.run("down", "-v", "--remove-orphans", "-t", "45")
@@ -129,7 +137,18 @@ def test_maps_agree_with_the_engines(stack, expected):
         check(client.visualize(SCENES, [Saliency(), GradCAM()]), expected)
 
 
-@pytest.mark.parametrize("service", ["redis", "server", "worker"])
+def test_the_page_and_maps_come_by_http(stack, expected):
+    assert "<title>" in httpx.get(stack.url).text
+    file = io.BytesIO()
+    Image.fromarray(SCENES[0]).save(file, "PNG")
+    response = httpx.post(
+        f"{stack.url}/v1/visualize", files={"image": file.getvalue()}, headers={"Accept": "application/x-npz"}
+    )
+    cam = np.load(io.BytesIO(response.read()))["grad_cam"]
+    np.testing.assert_allclose(cam[0].squeeze(), list(expected.maps.values())[1][0, 0], atol=1e-4 * cam.max())
+
+
+@pytest.mark.parametrize("service", ["redis", "server", "worker", "web"])
 def test_no_container_runs_as_root_or_writes_to_its_image(stack, service):
     container = stack.inspect(service)
     status = Path(f"/proc/{container['State']['Pid']}/status").read_text()
@@ -139,9 +158,10 @@ def test_no_container_runs_as_root_or_writes_to_its_image(stack, service):
     assert container["HostConfig"]["CapDrop"] == ["ALL"]
 
 
-def test_the_port_is_published_on_loopback_only_and_redis_has_a_password(stack):
-    (published,) = stack.inspect("server")["NetworkSettings"]["Ports"]["50051/tcp"]
-    assert published["HostIp"] == "127.0.0.1"
+def test_ports_are_published_on_loopback_only_and_redis_has_a_password(stack):
+    for service, port in (("server", "50051/tcp"), ("web", "8080/tcp")):
+        (published,) = stack.inspect(service)["NetworkSettings"]["Ports"][port]
+        assert published["HostIp"] == "127.0.0.1"
     reply = stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "info")
     assert reply.startswith("NOAUTH")
     user = json.loads(subprocess.check_output(["docker", "inspect", stack.inspect("worker")["Image"]]))[0]

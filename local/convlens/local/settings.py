@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from convlens.jobs.runtime.settings import NamedPath
+from convlens.jobs.runtime.settings import NamedPath, Names
 from convlens.server.settings import ServerSettings
 from convlens.worker.settings import WorkerSettings
 
@@ -26,7 +26,8 @@ class UpSettings(WorkerSettings, ServerSettings):
 
     SECTIONS: ClassVar[Sequence[str]] = ("server", "worker", "up")
     PANELS: ClassVar[dict[str, Sequence[str]]] = {
-        "This machine": ("data_dir", "log", "tls_dir", "servers", "workers", "web", "web_port"),
+        "This machine": ("data_dir", "log", "tls_dir", "servers", "workers"),
+        "Page and HTTP": ("web", "web_port", "web_allowed_hosts"),
     }
 
     redis_url: str = Field("", description="URL of a Redis or Valkey to use; none: a private Valkey is started")
@@ -45,6 +46,10 @@ class UpSettings(WorkerSettings, ServerSettings):
     workers: int = Field(1, ge=1, description="worker processes; each loads all models")
     web: bool = Field(False, description="serve a page to explore maps in a browser, and HTTP, on web_port, too")
     web_port: int = Field(8080, ge=0, le=65535, description="port of the page and of HTTP; 0 picks a free one")
+    web_allowed_hosts: Names = Field(
+        [], description="a name by which browsers may call the page, beside those of this machine; may be given several"
+        " times"
+    )  # fmt: skip
 
     def environment(self, **changes: object) -> dict[str, str]:
         """Return this process' environment with the settings that servers and workers read."""

@@ -160,6 +160,7 @@ async def _start(
     if settings.web:
         gateway = child("web", "convlens.web", "ready: http", {})
         gateway.command += ["--server", f"{_reachable(settings.host)}:{port}", *(client_flags(pairs) if pairs else ())]
+        gateway.command += [flag for name in settings.web_allowed_hosts for flag in ("--allowed-host", name)]
         gateway.command += ["--port", str(settings.web_port)]
         children.append(gateway)
         lines.append(await gateway.start())

@@ -269,11 +269,15 @@ def test_a_failure_ends_with_its_reason():
 @pytest.mark.parametrize("is_secured", [False, True])
 def test_up_serves_the_page_and_http_as_well(tmp_path, is_secured):
     flags = ["--tls-dir", str(tmp_path / "tls")] if is_secured else []
+    flags += ["--web-allowed-hosts", "a.example", "--web-allowed-hosts", "b.example"]
     with up(*NULL, "--web", "--web-port", "0", *flags, log=tmp_path / "log") as (process, _):
         ready = process.stdout.readline()
         assert ready.startswith("ready: http 127.0.0.1:")
         url = f"http://{ready.split()[-1]}"
         assert [model["name"] for model in httpx.get(f"{url}/v1/models").json()["models"]] == ["null"]
+        hosts = ("a.example", "b.example", "c.example")
+        codes = [httpx.get(f"{url}/v1/models", headers={"Host": host}).status_code for host in hosts]
+        assert codes == [200, 200, 403]
         assert f"explore in a browser: {url}\n" in (tmp_path / "log").read_text()
         killed = children(process.pid)["convlens.web"]
         os.kill(killed, signal.SIGKILL)

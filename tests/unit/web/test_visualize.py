@@ -158,6 +158,11 @@ def test_a_picture_that_cannot_be_drawn_is_refused_by_field(http, query, photos,
     assert response.json()["field"] == field
 
 
+def test_a_picture_of_several_images_is_refused_before_anything_is_computed(http):
+    response = post(http, PHOTO, OTHER, accept="image/png", model="gone")  # the server would refuse the model
+    assert (response.status_code, response.json()["field"]) == (422, "image")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

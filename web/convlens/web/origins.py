@@ -60,9 +60,8 @@ class SameOrigin:
         host = headers.get("host", "").lower()
         matched = _HOST.fullmatch(host)
         if path != PROBE_PATH and (not matched or matched[1].rstrip(".") not in self._hosts):  # probes use addresses
-            return Problem(
-                403, "HOST_REFUSED", f"the gateway does not go by the name {host!r}; --allowed-host NAME allows one"
-            )
+            remedy = "CONVLENS_WEB_ALLOWED_HOSTS=NAME allows one"
+            return Problem(403, "HOST_REFUSED", f"the gateway does not go by the name {host!r}; {remedy}")
         origin = headers.get("origin")
         if method not in _SAFE and origin is not None and origin.lower().partition("://")[2] != host:
             return Problem(403, "ORIGIN_REFUSED", f"a page of {origin} may not use this gateway; only its own page may")

@@ -73,10 +73,15 @@ def respond(result: Result, media_type: str, picture: Picture) -> Response:
     return JSONResponse(_to_json(result))
 
 
+def check_one_image(count: int) -> None:
+    """Raise Problem 422 unless a picture is of `count` images."""
+    if count != 1:
+        raise Problem(422, "INVALID_FIELD", f"image: a picture is of one image, not of {count}", field="image")
+
+
 def _draw(result: Result, picture: Picture) -> bytes:
     """Return one map over its photo as PNG."""
-    if len(result.predictions) != 1:
-        raise Problem(422, "INVALID_FIELD", "image: a picture is of one image; give one", field="image")
+    check_one_image(len(result.predictions))
     options = picture.model_dump(exclude={"array", "target"})
     if result.images:
         options["photo"] = photo_to_draw(result.images[0])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Final
+from typing import ClassVar, Final
 
-from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field
 
-from convlens.jobs.runtime.settings import JobsSettings
+from convlens.jobs.runtime.settings import JobsSettings, Names
 
 DEFAULT_BATCH_SIZE: Final = 8
 
@@ -27,7 +25,7 @@ class WorkerSettings(JobsSettings):
         "Switches": ("celery_control",),
     }
 
-    model: Annotated[list[str], NoDecode] = Field(
+    model: Names = Field(
         ["shapes=shapes"], description="a model to serve, NAME=SOURCE[,option=value…]; may be given several times"
     )
     max_batch_size: int = Field(DEFAULT_BATCH_SIZE, ge=1, description="images that share a pass on the device")
@@ -52,9 +50,3 @@ class WorkerSettings(JobsSettings):
         True, description="answer `celery inspect` and `control`, and send the events that Flower and exporters show"
     )
     name: str = Field("", description="the worker's name in logs and results; by default host and process id")
-
-    @field_validator("model", mode="before")
-    @classmethod
-    def _split_models(cls, value: object) -> object:
-        """Split the models of a CONVLENS_MODEL variable at blanks, quoted as in a shell."""
-        return shlex.split(value) if isinstance(value, str) else value

@@ -39,15 +39,17 @@ WORKER: Final = SHARED | {
     "celery_control", "consumers", "decoders", "delivery_timeout", "device_timeout", "max_batch_size",
     "max_image_pixels", "model", "name", "working_bytes",
 }  # fmt: skip
-SETTINGS: Final = SERVER | WORKER | {"data_dir", "log", "servers", "tls_dir", "web", "web_port", "workers"}
+SETTINGS: Final = SERVER | WORKER | {
+    "data_dir", "log", "servers", "tls_dir", "web", "web_allowed_hosts", "web_port", "workers",
+}  # fmt: skip
 """The settings of all parts. None of the three can import the others, so they are repeated here; a test compares."""
 SECTIONS: Final = {"server": SERVER, "worker": WORKER, "up": SETTINGS}
 """The sections of the file, and what each may set. At the top of the file is what several parts share."""
 
 _OTHER_VARIABLES: Final = frozenset({"config", "server", "token", "tls", "ca", "cert", "key", "connect_timeout"}) | {
-    "web_host", "web_max_body_bytes", "web_allowed_hosts",
+    "web_host", "web_max_body_bytes",
 }  # fmt: skip
-"""Other variables: the file's name, those of the client's command line, and those of the HTTP gateway."""
+"""Other variables: the file's name, those of the client's command line, and those of the HTTP gateway alone."""
 _COMPOSE_VARIABLES: Final = frozenset({"secrets"})
 """Variables of the compose files, which may be exported in a shell that starts other commands, too."""
 _SERVICE_LINK: Final = re.compile(r"(^|_)(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -73,6 +75,10 @@ def _check_redis_url(url: str) -> None:
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 NamedPath = Annotated[Path, BeforeValidator(_refuse_empty)]
 """A path that is not empty."""
+Names = Annotated[
+    list[str], NoDecode, BeforeValidator(lambda names: shlex.split(names) if isinstance(names, str) else names)
+]
+"""Names; those of a variable are separated by blanks, and quoted as in a shell."""
 
 
 class JobsSettings(BaseSettings):

@@ -23,6 +23,7 @@ async def visualize(request: Request, client: Client, picture: results.PictureOp
     media_type = results.accepted_media_type(request)
     form = await forms.read_form(request)
     if media_type == results.PNG:
+        results.check_one_image(len(form.images))
         reservation_of(request).hold_drawing(drawing.bytes_to_draw(form.images[0]))
     result = await while_connected(request, client.visualize(form.images, **form.job.arguments()))
     return await asyncio.to_thread(results.respond, result, media_type, picture)
