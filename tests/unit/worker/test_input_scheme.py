@@ -83,10 +83,13 @@ def test_an_assumed_scheme_is_logged_with_the_remedy_and_a_known_one_is_not(capl
     assert "state another one by preprocess=" in warnings[0]
 
 
-def test_a_scheme_on_top_of_the_models_own_rescaling_is_logged():
-    card = serve(model(L.Rescaling(1 / 255, name="own")), preprocess="caffe").card
-    assert card.preprocess == "caffe"
+@pytest.mark.parametrize("stated", [{"preprocess": "caffe"}, {"mean": (0.5,)}])
+def test_a_scheme_on_top_of_the_models_own_rescaling_is_a_warning(caplog, stated):
+    card = serve(model(L.Rescaling(1 / 255, name="own")), **stated).card
+    assert card.preprocess == stated.get("preprocess", "custom")
     assert "on top of it the model's own layer 'own' rescales" in card.preprocess_reason
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert card.preprocess_reason in warning
 
 
 def test_a_model_that_rescales_its_own_input_predicts_what_keras_predicts_on_raw_pixels():

@@ -31,17 +31,18 @@ class InputScheme:
     is_assumed: bool
     reason: str
     """For the user."""
+    is_on_top: bool = False
+    """True for a stated one of a model that also rescales the pixels itself, which is rarely meant."""
 
 
 def choose_scheme(source: Source, model: Any, channels: int, known: str | None = None) -> InputScheme:
     """Choose by the settings, else by `known` of the loader, else by the model's own layers, else by an assumption."""
     rescaling = find_rescaling_layer(model, source.output)
     if source.mean is not None or source.std is not None:
-        stated = from_mean_and_std(source.mean or (0.0,), source.std or (1.0,))
-        return InputScheme(CUSTOM, stated, False, f"stated by the worker's settings{_on_top(rescaling)}")
+        return _stated(CUSTOM, from_mean_and_std(source.mean or (0.0,), source.std or (1.0,)), rescaling)
     if source.preprocess is not None:
-        on_top = _on_top(rescaling) if source.preprocess != "none" else ""
-        return _scheme(source.preprocess, False, f"stated by the worker's settings{on_top}")
+        name = source.preprocess
+        return _stated(name, PREPROCESS[name], rescaling if name != "none" else "")
     if known is not None:
         return _scheme(known, False, "known of these weights")
     if rescaling:
@@ -59,8 +60,9 @@ def _scheme(name: str, is_assumed: bool, reason: str) -> InputScheme:
     return InputScheme(name, PREPROCESS[name], is_assumed, reason)
 
 
-def _on_top(rescaling: str) -> str:
-    return f"; on top of it the model's own layer {rescaling!r} rescales the pixels" if rescaling else ""
+def _stated(name: str, preprocess: Preprocess, rescaling: str) -> InputScheme:
+    on_top = f"; on top of it the model's own layer {rescaling!r} rescales the pixels" if rescaling else ""
+    return InputScheme(name, preprocess, False, f"stated by the worker's settings{on_top}", bool(rescaling))
 
 
 def _names(model: Any) -> Iterator[str]:

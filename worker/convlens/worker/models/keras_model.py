@@ -58,7 +58,7 @@ class KerasModel:
         except UnsupportedLayer as error:
             raise ModelUnavailable(f"model {source.name!r}: {error}") from error
         log.log(
-            logging.WARNING if scheme.is_assumed else logging.INFO,
+            logging.WARNING if scheme.is_assumed or scheme.is_on_top else logging.INFO,
             "model=%s preprocess=%s (%s)%s", source.name, scheme.name, scheme.reason,
             "; state another one by preprocess= or mean= and std=" * scheme.is_assumed,
         )  # fmt: skip
