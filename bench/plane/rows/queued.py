@@ -33,7 +33,8 @@ BOUNDS: Final = {"CONVLENS_TENANT_SHARE": "1", "CONVLENS_MAX_QUEUED_BYTES": str(
 
 def queued(bench: Bench) -> None:
     """Measure single images, 32 in flight and one at a time, before and after the queue is filled."""
-    env = {"CONVLENS_MAX_JOBS": str(bench.queued + 1000), **BOUNDS}
+    most = str(bench.queued + 100_000)
+    env = {"CONVLENS_MAX_JOBS": most, "CONVLENS_MAX_KNOWN_JOBS": most, **BOUNDS}
     name = "Convlens, many queued"
     port = free_port()
     start = functools.partial(service.parts, name, workers=WORKERS, env=env, port=port)
