@@ -21,7 +21,7 @@ from convlens.client.targets import ItemTarget, checked_target, uneven
 from convlens.v1 import spec_pb2
 
 SLOW_SECONDS: Final = 0.1
-"""Where `in_flight` jobs take longer to begin, since images come slowly, results that are there are yielded between."""
+"""How long jobs are begun before a result that is there is yielded: images come slowly then. Quick ones go first."""
 _END: Final = object()
 
 

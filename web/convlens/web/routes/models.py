@@ -34,9 +34,7 @@ async def list_models(request: Request, client: Client) -> Any:
 
 
 @router.get("/models/{name}", responses=returns("ModelCard"))
-async def show_model(
-    request: Request, client: Client, name: Annotated[str, Path(description="the model's name")]
-) -> Any:
+async def show_model(request: Request, client: Client, name: ModelName) -> Any:
     """A model: its input, labels, layers and methods."""
     return _to_json(await while_connected(request, client.model(name)))
 
