@@ -80,8 +80,8 @@ def ignore_warnings() -> None:
 def open_picture(data: Data, more_reads: int = 0) -> ImageFile:
     """Open a file as a Pillow image without decoding it; decoding may read it `more_reads` times beyond MAX_READS.
 
-    Raises PictureError for a file of another format, one that is damaged at its beginning, and a TIFF that would take
-    much memory to open. Pillow raises further errors, of any type, for what is damaged behind that.
+    Raises PictureError for a file of another format, one that is damaged at its beginning, and one that would take much
+    time or memory. Pillow raises further errors, of any type, for what is damaged behind that.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -91,6 +91,9 @@ def open_picture(data: Data, more_reads: int = 0) -> ImageFile:
     kind = format_of(head)
     if kind == "TIFF" and (why := _refuse_tiff(data)):
         raise PictureError(why)
+    if kind == "JPEG":
+        _count_scans(data)
+        _check_exif(data)
     try:
         file = _BoundedFile(data)
         picture = Image.open(file, formats=decodable_formats())
@@ -101,18 +104,6 @@ def open_picture(data: Data, more_reads: int = 0) -> ImageFile:
         raise PictureError(f"the bytes are no image of the formats {', '.join(decodable_formats())}") from error
     file.reads_left += more_reads
     return picture
-
-
-def check_scans(data: Data) -> None:
-    """Raise PictureError for a JPEG of so many scans, or EXIF segments, that decoding it would take minutes."""
-    if data[:3] != JPEG_MAGIC:
-        return
-    if (scans := _count_markers(data, _SCAN)) > MAX_SCANS:
-        raise PictureError(f"the JPEG file has {scans} scans; allowed: {MAX_SCANS}")
-    if _count_markers(data, _APP1) > MAX_EXIF_SEGMENTS:
-        segments = bytes(data).count(b"Exif\0\0")  # XMP has the same marker
-        if segments > MAX_EXIF_SEGMENTS:
-            raise PictureError(f"the JPEG file has {segments} EXIF segments; allowed: {MAX_EXIF_SEGMENTS}")
 
 
 class _BoundedFile(io.BytesIO):
@@ -137,6 +128,21 @@ class _BoundedFile(io.BytesIO):
         return data
 
 
+def _count_scans(data: Data) -> int:
+    """Return the scans of a JPEG. Raises PictureError for so many that decoding it would take minutes."""
+    if (scans := _count_markers(data, _SCAN)) > MAX_SCANS:
+        raise PictureError(f"the JPEG file has {scans} scans; allowed: {MAX_SCANS}")
+    return scans
+
+
+def _check_exif(data: Data) -> None:
+    """Raise PictureError for a JPEG of so many EXIF segments that opening it would take minutes."""
+    if _count_markers(data, _APP1) > MAX_EXIF_SEGMENTS:
+        segments = bytes(data).count(b"Exif\0\0")  # XMP has the same marker
+        if segments > MAX_EXIF_SEGMENTS:
+            raise PictureError(f"the JPEG file has {segments} EXIF segments; allowed: {MAX_EXIF_SEGMENTS}")
+
+
 def _count_markers(data: Data, marker: int) -> int:
     """Return how often a marker is in a JPEG: by NumPy in a quarter of the time of bytes.count()."""
     octets = np.frombuffer(data, np.uint8)
@@ -144,12 +150,12 @@ def _count_markers(data: Data, marker: int) -> int:
     return sum(int(np.count_nonzero((block[:-1] == _MARKER) & (block[1:] == marker))) for block in blocks)
 
 
-def decoding_pixels(data: Data, width: int, height: int) -> int:
-    """Return the pixels of a file, times how much longer than others it takes to decode."""
+def decoding_factor(data: Data) -> int:
+    """Return how much longer than others a file takes to decode, per pixel. Raises PictureError for very many scans."""
     if data[:3] == JPEG_MAGIC:
-        return width * height * max(1, _count_markers(data, _SCAN) // NORMAL_SCANS)
+        return max(1, _count_scans(data) // NORMAL_SCANS)
     is_slow = format_of(bytes(data[:HEAD_BYTES])) == "JPEG2000" or _is_run_length_bmp(data)
-    return width * height * (SLOW_FACTOR if is_slow else 1)
+    return SLOW_FACTOR if is_slow else 1
 
 
 def needs_own_process(data: Data) -> bool:

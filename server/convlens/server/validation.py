@@ -24,8 +24,7 @@ from convlens.v1 import model_pb2, spec_pb2
 from convlens.v1.image_formats import (
     LARGE_PIXELS,
     PictureError,
-    check_scans,
-    decoding_pixels,
+    decoding_factor,
     needs_own_process,
     open_picture,
 )
@@ -151,26 +150,26 @@ def _check_image(image: spec_pb2.Image, data: Data, field: str, settings: Server
     check_value_range(image, field)
     match image.WhichOneof("source"):
         case "encoded":
-            width, height = _encoded_size(data, f"{field}.encoded")
+            width, height, factor = _read_header(data, f"{field}.encoded")
         case "pixels":
-            height, width = check_pixels(image, data, f"{field}.pixels")
+            (height, width), factor = check_pixels(image, data, f"{field}.pixels"), 1
         case _:
             raise SpecError(field, "is empty; allowed: encoded, pixels")
     if width * height > settings.max_image_pixels:
         raise SpecError(field, f"has {width}×{height} pixels; allowed: {settings.max_image_pixels} in all")
-    return decoding_pixels(data, width, height) if image.HasField("encoded") else width * height
+    return width * height * factor
 
 
-def _encoded_size(data: Data, field: str) -> tuple[int, int]:
-    """Return width and height from the file's header."""
+def _read_header(data: Data, field: str) -> tuple[int, int, int]:
+    """Return width and height of an image file, and how much longer than others it takes to decode."""
     try:
-        check_scans(data)
+        factor = decoding_factor(data)
         with contextlib.suppress(ValueError):  # Pillow reads what libjpeg-turbo cannot
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            return width, height
+            return width, height, factor
         with open_picture(data) as header:
             check_mode(header)
-            return header.size
+            return *header.size, factor
     except PictureError as error:
         raise SpecError(field, str(error)) from None
     except DecompressionBombError:

@@ -37,7 +37,7 @@ class NewJob:
     cost: int
     """In passes of an image: the passes, and what decoding and formatting take in addition."""
     pixels: int
-    """Of its images, as decoding them counts (see image_formats.decoding_pixels)."""
+    """Of its images, as decoding them counts (see image_formats.decoding_factor)."""
     reserved: int
     """Bytes kept free for its result."""
     timeout: float
