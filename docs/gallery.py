@@ -17,6 +17,7 @@ SOURCES: Final = (
     "docs/gallery.py",
     "client/convlens/client/drawing.py",
     "client/convlens/client/figures.py",
+    "client/convlens/client/notebook_figure.py",
     "worker/convlens/worker/shapes/weights.npz",
 )
 SCENE: Final = (2026, 4)
@@ -30,12 +31,11 @@ def digest(*names: str) -> str:
 
 def draw_kinds(result: Any) -> Any:
     """Return a figure of every kind of picture, of an unsigned map and of a signed one."""
-    from matplotlib.figure import Figure
-
     from convlens.client.drawing import Kind
+    from convlens.client.notebook_figure import NotebookFigure
 
     kinds = get_args(Kind)
-    figure = Figure(figsize=(len(kinds) * 2.4, 6.2), layout="constrained")
+    figure = NotebookFigure(figsize=(len(kinds) * 2.4, 6.2), layout="constrained")
     rows = figure.subplots(2, len(kinds))
     for row, name in zip(rows, ("grad_cam", "occlusion"), strict=True):
         for at, kind in zip(row, kinds, strict=True):
@@ -46,7 +46,7 @@ def draw_kinds(result: Any) -> Any:
 
 def main() -> None:
     """Compute the maps and draw the pictures."""
-    from convlens.client import Activations, Client, GradCAM, Occlusion, Saliency, figures
+    from convlens.client import Activations, Client, GradCAM, Occlusion, Saliency
     from convlens.client.options import CAM_METHODS, SALIENCY_METHODS
     from convlens.local import serving
     from convlens.worker.shapes import draw
@@ -66,7 +66,7 @@ def main() -> None:
     }
     shown = {}
     for name, (figure, names) in drawn.items():
-        (PICTURES / name).write_bytes(figures.encoded(figure, Path(name).suffix.strip(".")))
+        (PICTURES / name).write_bytes(figure.encoded(Path(name).suffix.strip(".")))
         shown[name] = {"sha256": digest(f"docs/pictures/{name}"), "shows": list(names)}
     RECORD.write_text(json.dumps({"sources": digest(*SOURCES), "pictures": shown}, indent=1) + "\n")
 

@@ -13,6 +13,7 @@ from processes import until
 
 from convlens.client import Client, GradCAM
 from convlens.jobs.payloads.own_folder import UnusableFolder
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.local.folders import open_folders
 from convlens.local.settings import UpSettings
 from convlens.local.valkey import prepare_command
@@ -126,7 +127,7 @@ def test_a_folder_with_foreign_files_is_refused_and_left_unchanged(tmp_path, con
     before = snapshot()
     with (
         pytest.raises(UnusableFolder, match="give a --data-dir that is empty") as caught,
-        open_folders(UpSettings.from_command_line("up", ["--data-dir", str(data)])),
+        open_folders(read_settings(UpSettings, "up", ["--data-dir", str(data)])),
     ):
         pass
     assert str(data) in str(caught.value)
@@ -137,7 +138,7 @@ def test_a_folder_with_foreign_files_is_refused_and_left_unchanged(tmp_path, con
 def test_a_folder_that_is_empty_is_used(tmp_path, names):
     for name in names:
         (tmp_path / "data" / name).mkdir(parents=True)
-    settings = UpSettings.from_command_line("up", ["--data-dir", str(tmp_path / "data")])
+    settings = read_settings(UpSettings, "up", ["--data-dir", str(tmp_path / "data")])
     for _ in range(2):
         with open_folders(settings) as folders:
             prepare_command(folders.data, 1, "ab12")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,14 +16,13 @@ from convlens.client.options import is_signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from PIL.Image import Image as PillowImage
 
-    from convlens.client.result import Explanation, Result
+    from convlens.client.notebook_figure import NotebookFigure
+    from convlens.client.result_data import Explanation, ResultData
 
 PANEL: Final = 2.9
 """Inches of one panel's longer side."""
-DPI: Final = 110
 MAX_PIXELS: Final = 1024
 """Of the longer side of a photo in a figure; larger ones are reduced."""
 _COLUMNS: Final = 5
@@ -44,14 +42,14 @@ class Panel:
     explained: Explanation | None
 
 
-def result_figure(result: Result, image: int, style: Style, name: str | None, target: int | None) -> Figure:
+def result_figure(result: ResultData, image: int, style: Style, name: str | None, target: int | None) -> NotebookFigure:
     """Draw an image: all its maps, or those of one array or target alone. See Result.figure()."""
     if name is None and target is None:
         return map_figure(result, image, style)
     return _grid(list(panels_of(result, image, style, name, target)), result, image, style)
 
 
-def draw_on(ax: Axes, result: Result, image: int, style: Style, name: str | None, target: int | None) -> None:
+def draw_on(ax: Axes, result: ResultData, image: int, style: Style, name: str | None, target: int | None) -> None:
     """Draw one map of an image on `ax`. InvalidArgument unless `name` and `target` choose one. See Result.figure()."""
     panels = list(panels_of(result, image, style, name, target))
     if len(panels) != 1:
@@ -63,7 +61,9 @@ def draw_on(ax: Axes, result: Result, image: int, style: Style, name: str | None
     draw_panel(ax, panels[0], photo_of(result, image), style, width)
 
 
-def overlay(result: Result, name: str, image: int, target: int, photo: SentImage | None, style: Style) -> PillowImage:
+def overlay(
+    result: ResultData, name: str, image: int, target: int, photo: SentImage | None, style: Style
+) -> PillowImage:
     """Draw one map over `photo`, by default the result's own. See Result.overlay()."""
     from PIL import Image
 
@@ -79,7 +79,7 @@ def overlay(result: Result, name: str, image: int, target: int, photo: SentImage
     return Image.fromarray(compose(panel.heat, None if photo is None else np.asarray(picture(photo)), style))
 
 
-def map_figure(result: Result, image: int, style: Style, limits: dict[str, float] | None = None) -> Figure:
+def map_figure(result: ResultData, image: int, style: Style, limits: dict[str, float] | None = None) -> NotebookFigure:
     """Draw one image: the photo, then each of its maps with what it explains; its layers if there are no maps.
 
     `limits` are those of shared_limits(), computed here unless the caller draws several images.
@@ -88,7 +88,7 @@ def map_figure(result: Result, image: int, style: Style, limits: dict[str, float
     return _grid(panels, result, image, style) if panels else layer_figure(result, image, style)
 
 
-def _grid(panels: list[Panel], result: Result, image: int, style: Style) -> Figure:
+def _grid(panels: list[Panel], result: ResultData, image: int, style: Style) -> NotebookFigure:
     """Draw the photo, then panels."""
     photo = photo_of(result, image)
     if style.kind == "original_image" and photo is not None:
@@ -123,7 +123,7 @@ def draw_panel(at: Axes, panel: Panel, photo: RGB | None, style: Style, width: f
 
 
 def panels_of(
-    result: Result, image: int, style: Style, name: str | None = None, target: int | None = None,
+    result: ResultData, image: int, style: Style, name: str | None = None, target: int | None = None,
     limits: dict[str, float] | None = None,
 ) -> Iterator[Panel]:  # fmt: skip
     """Yield the maps of an image, one per target; or those of one array, or of one target, alone.
@@ -147,7 +147,7 @@ def panels_of(
                 yield Panel(key, heat, explained[t] if t < len(explained) else None)
 
 
-def shared_limits(result: Result, style: Style) -> dict[str, float]:
+def shared_limits(result: ResultData, style: Style) -> dict[str, float]:
     """Return the range of each method's maps, over all images and targets."""
     limits: dict[str, float] = {}
     for part in result.split():
@@ -158,7 +158,7 @@ def shared_limits(result: Result, style: Style) -> dict[str, float]:
     return limits
 
 
-def layer_figure(result: Result, image: int, style: Style) -> Figure:
+def layer_figure(result: ResultData, image: int, style: Style) -> NotebookFigure:
     """Draw the outputs of layers as a grid: layers as rows, their first channels as columns."""
     _check_index(image, len(result.explained), "image")
     part = result.split()[image]
@@ -193,30 +193,23 @@ def _draw_channel(at: Axes, values: Floats, style: Style, limit: float | None, *
     return f"{low:.3g} … {high:.3g}"
 
 
-def map_names(result: Result) -> list[str]:
+def map_names(result: ResultData) -> list[str]:
     """Return the names of the arrays that are maps."""
     return [name for name in result if not name.startswith("activations/")]
 
 
-def layer_names(result: Result) -> list[str]:
+def layer_names(result: ResultData) -> list[str]:
     """Return the names of the layer outputs that have an extent in space."""
     return [name for name, array in result.items() if name.startswith("activations/") and array.ndim >= 3]
 
 
-def photo_of(result: Result, image: int) -> RGB | None:
+def photo_of(result: ResultData, image: int) -> RGB | None:
     """Return the photo as the network saw it, at its own size up to MAX_PIXELS; None for a job from another process."""
     if image >= len(result.images):
         return None
     photo = picture(result.images[image])
     photo.thumbnail((MAX_PIXELS, MAX_PIXELS))
     return np.asarray(photo)
-
-
-def encoded(figure: Figure, kind: str = "png") -> bytes:
-    """Return the figure as the bytes of a file; `kind` is any format that matplotlib writes."""
-    file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")
-    return file.getvalue()
 
 
 def _color_bar(at: Axes, heat: Heat, style: Style) -> None:
@@ -253,7 +246,7 @@ def _check_map(name: str, map_: Floats) -> None:
         )
 
 
-def _best(result: Result, image: int) -> str:
+def _best(result: ResultData, image: int) -> str:
     """Return the predicted class of an image."""
     predictions = result.predictions[image]
     return f"predicted: {predictions[0]}" if predictions else ""
@@ -267,7 +260,7 @@ def caption_of(explained: Explanation | None) -> str:
     return f"{label} · {explained.kind} {explained.score:.2f}"
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float) -> NotebookFigure:
     from convlens.client.notebook_figure import NotebookFigure
 
     return NotebookFigure(figsize=(width, height), layout="constrained")

@@ -8,10 +8,10 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from convlens.client.drawing import Style
-from convlens.client.figures import encoded, layer_names, map_figure, map_names
+from convlens.client.figures import layer_names, map_figure, map_names
 
 if TYPE_CHECKING:
-    from convlens.client.result import Result
+    from convlens.client.result_data import ResultData
 
 MAX_IMAGES: Final = 8
 """Images shown; notebooks keep what they show, some 50 kB an image."""
@@ -19,12 +19,12 @@ CLASSES: Final = 3
 """Predictions shown of each image."""
 
 
-def to_html(result: Result) -> str:
+def to_html(result: ResultData) -> str:
     """Return the first MAX_IMAGES images of a result as HTML that needs nothing else; says how many more there are."""
     return "".join(_parts(result))
 
 
-def _parts(result: Result) -> Iterator[str]:
+def _parts(result: ResultData) -> Iterator[str]:
     count = len(result.predictions)
     has_picture = bool(map_names(result) or layer_names(result))
     for image, predictions in enumerate(result.predictions[:MAX_IMAGES]):
@@ -32,7 +32,7 @@ def _parts(result: Result) -> Iterator[str]:
         number = f"{image}: " if count > 1 else ""
         yield "<figure style='margin: 0 0 1em'>"
         if has_picture:
-            picture = base64.b64encode(encoded(map_figure(result, image, Style()), "jpg")).decode()
+            picture = base64.b64encode(map_figure(result, image, Style()).encoded("jpg")).decode()
             alt = escape(f"image {number}{', '.join(result)}", quote=True)
             yield f"<img alt='{alt}' style='max-width: 100%' src='data:image/jpeg;base64,{picture}'>"
         yield f"<figcaption>{number}{classes}</figcaption></figure>"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from typing import Final
+
 from matplotlib.figure import Figure
+
+DPI: Final = 110
 
 
 class NotebookFigure(Figure):
@@ -12,6 +17,10 @@ class NotebookFigure(Figure):
     """
 
     def _repr_png_(self) -> bytes:
-        from convlens.client.figures import encoded
+        return self.encoded()
 
-        return encoded(self)
+    def encoded(self, kind: str = "png") -> bytes:
+        """Return the figure as the bytes of a file; `kind` is any format that matplotlib writes."""
+        file = io.BytesIO()
+        self.savefig(file, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")
+        return file.getvalue()

@@ -7,7 +7,8 @@ from typing import Any
 
 from convlens.client.errors import DataCorrupted
 from convlens.client.images import SentImage
-from convlens.client.result import Array, Result
+from convlens.client.result import Result
+from convlens.client.result_data import Array
 from convlens.v1 import result_pb2, tensors
 
 

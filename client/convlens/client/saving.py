@@ -9,13 +9,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from convlens.client.drawing import Style
-from convlens.client.figures import encoded, layer_figure, layer_names, map_figure, map_names, shared_limits
+from convlens.client.figures import layer_figure, layer_names, map_figure, map_names, shared_limits
 
 if TYPE_CHECKING:
-    from convlens.client.result import Result
+    from convlens.client.result_data import ResultData
 
 
-def save(result: Result, folder: Path, style: Style) -> list[Path]:
+def save(result: ResultData, folder: Path, style: Style) -> list[Path]:
     """Write figures of maps and grids of layers as pictures, and all arrays as arrays.npz; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -29,14 +29,14 @@ def save(result: Result, folder: Path, style: Style) -> list[Path]:
     for image in range(count):
         tail = "" if count == 1 else f"_{image:03d}"
         if map_names(result):
-            write(f"maps{tail}.png", encoded(map_figure(result, image, style, limits)))
+            write(f"maps{tail}.png", map_figure(result, image, style, limits).encoded())
         if layer_names(result):
-            write(f"layerwise_output{tail}.jpg", encoded(layer_figure(result, image, style), "jpg"))
+            write(f"layerwise_output{tail}.jpg", layer_figure(result, image, style).encoded("jpg"))
     write("arrays.npz", lambda file: np.savez(file, **arrays_by_file_name(result)))
     return written
 
 
-def arrays_by_file_name(result: Result) -> dict[str, Any]:
+def arrays_by_file_name(result: ResultData) -> dict[str, Any]:
     """Return the arrays by the names that they have in an .npz file, which are names of files themselves."""
     return {name.replace("/", "."): array for name, array in result.items()}
 

@@ -21,7 +21,7 @@ from convlens.jobs.runtime import checks, metrics_endpoint, process
 from convlens.jobs.runtime.background import call_together
 from convlens.jobs.runtime.redis_client import SERVER_TIMEOUT, connect
 from convlens.server import metrics
-from convlens.server.auth.principal import Authenticator
+from convlens.server.auth.authenticator import Authenticator
 from convlens.server.auth.reloading_file import UnusableFile
 from convlens.server.auth.tls import server_credentials
 from convlens.server.auth.tokens import Tokens

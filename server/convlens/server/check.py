@@ -8,12 +8,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.server.settings import ServerSettings
 
 
 def main() -> int:
     """Return 0 when the server is SERVING, else 1; print the status or error on stderr."""
-    settings = ServerSettings.from_command_line("convlens.server.check", sys.argv[1:])
+    settings = read_settings(ServerSettings, "convlens.server.check", sys.argv[1:])
     target = settings.health_address or f"127.0.0.1:{settings.port}"
     if settings.tls_cert and not settings.health_address:
         print("with TLS this check needs a health_address", file=sys.stderr)

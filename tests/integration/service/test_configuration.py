@@ -9,6 +9,7 @@ import sys
 import pytest
 from processes import running
 
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.jobs.runtime.configuration import SERVER, SETTINGS, SHARED, WORKER
 from convlens.jobs.runtime.settings import JobsSettings
 from convlens.local.settings import UpSettings
@@ -79,7 +80,7 @@ def test_sections_come_before_what_is_shared_and_each_value_names_its_source(tmp
         '[server]\nlog_level = "DEBUG"\nport = 7\n[worker]\nmodel = ["null=null"]\n[up]\nport = 8\n'
     )
     with pytest.raises(SystemExit) as ended:
-        ServerSettings.from_command_line("convlens server", ["--show-config", "--config", str(file), "--host", "::1"])
+        read_settings(ServerSettings, "convlens server", ["--show-config", "--config", str(file), "--host", "::1"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     rows = {name: rest for name, *rest in map(str.split, shown.splitlines())}
@@ -91,18 +92,18 @@ def test_sections_come_before_what_is_shared_and_each_value_names_its_source(tmp
     assert rows["max_images"] == ["64", "default"]
     assert "secret" not in shown
     monkeypatch.setenv("CONVLENS_CONFIG", str(file))
-    up = UpSettings.from_command_line("convlens up", [])
+    up = read_settings(UpSettings, "convlens up", [])
     assert (up.port, up.model, up.log_level) == (8, ["null=null"], "DEBUG")
-    assert WorkerSettings.from_command_line("convlens worker", []).log_level == "ERROR"
+    assert read_settings(WorkerSettings, "convlens worker", []).log_level == "ERROR"
 
 
 def test_up_refuses_sections_that_disagree(tmp_path, capsys, monkeypatch):
     (tmp_path / "convlens.toml").write_text("[server]\nlease = 1\n[worker]\nlease = 2\n")
     monkeypatch.setenv("CONVLENS_CONFIG", str(tmp_path / "convlens.toml"))
     with pytest.raises(SystemExit):
-        UpSettings.from_command_line("convlens up", [])
+        read_settings(UpSettings, "convlens up", [])
     assert "'lease' differs in [server] and [worker]" in capsys.readouterr().err
-    assert WorkerSettings.from_command_line("convlens worker", []).lease == 2
+    assert read_settings(WorkerSettings, "convlens worker", []).lease == 2
 
 
 @pytest.mark.parametrize("part", ["worker", "local.up"])
@@ -152,10 +153,10 @@ def test_null_and_none_are_ordinary_values(settings, value):
         flag = f"--{name.replace('_', '-')}"
         if name == "tenant_rate":
             with pytest.raises(SystemExit):
-                settings.from_command_line("convlens", [flag, value])
+                read_settings(settings, "convlens", [flag, value])
         else:
             for arguments in ([flag, value], [f"{flag}={value}"], [flag, "first", flag, value]):
-                assert str(getattr(settings.from_command_line("convlens", arguments), name)) == value
+                assert str(getattr(read_settings(settings, "convlens", arguments), name)) == value
 
 
 @pytest.mark.parametrize("flag", ["--tokens", "--tls-cert", "--tls-key", "--tls-client-ca"])
@@ -189,7 +190,7 @@ def test_a_missing_file_in_the_redis_url_is_reported_without_the_password(part):
 )
 def test_a_redis_url_that_redis_py_would_misread_is_refused(rest, message, capsys):
     with pytest.raises(SystemExit):
-        WorkerSettings.from_command_line("convlens worker", ["--redis-url", f"redis://:secret@127.0.0.1:1{rest}"])
+        read_settings(WorkerSettings, "convlens worker", ["--redis-url", f"redis://:secret@127.0.0.1:1{rest}"])
     error = capsys.readouterr().err
     assert error.startswith("convlens worker: --redis-url: ")
     assert message in error
@@ -199,7 +200,7 @@ def test_a_redis_url_that_redis_py_would_misread_is_refused(rest, message, capsy
 @pytest.mark.parametrize("rest", ["", "/", "/3", "/0?protocol=3&socket_keepalive=true", "/0?max_connections=50"])
 def test_a_valid_redis_url_is_accepted(rest):
     url = f"redis://:secret@127.0.0.1:1{rest}"
-    assert WorkerSettings.from_command_line("convlens worker", ["--redis-url", url]).redis_url == url
+    assert read_settings(WorkerSettings, "convlens worker", ["--redis-url", url]).redis_url == url
 
 
 @pytest.mark.parametrize("part", ["server", "worker"])

@@ -18,7 +18,8 @@ from resource_usage import peak
 from convlens.client import TLS, AsyncClient, Client, GradCAM, PermissionDenied, Unauthenticated, Unavailable
 from convlens.client.stubs import Stubs
 from convlens.local.certificates import ensure_certificates
-from convlens.server.auth.principal import REQUIRED_ROLES, Role
+from convlens.server.auth.authenticator import REQUIRED_ROLES
+from convlens.server.auth.principal import Role
 from convlens.v1 import job_pb2, spec_pb2, visualization_pb2
 
 IMAGE = np.zeros((224, 224, 3), np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlens.client import Client, InvalidArgument, MissingExtra, Result, figures, keras_vis
+from convlens.client import Client, InvalidArgument, MissingExtra, Result, keras_vis
 from convlens.client.drawing import SIGNS, Style
 from convlens.client.images import pack
 
@@ -36,7 +36,7 @@ def titles(figure):
 
 def drawn_arrays(figure):
     """Render a figure, which must raise no warning, and return every array that is drawn in it."""
-    assert Image.open(io.BytesIO(figures.encoded(figure))).width > 100
+    assert Image.open(io.BytesIO(figure.encoded())).width > 100
     return [np.ma.filled(image.get_array(), np.nan) for axes in figure.axes for image in axes.get_images()]
 
 

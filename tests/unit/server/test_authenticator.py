@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from convlens.server.auth.principal import ANONYMOUS, REQUIRED_ROLES, Role, current_caller, set_caller
+from convlens.server.auth.authenticator import REQUIRED_ROLES
+from convlens.server.auth.principal import ANONYMOUS, Role, current_caller, set_caller
 from convlens.v1 import job_pb2, model_pb2, visualization_pb2
 
 

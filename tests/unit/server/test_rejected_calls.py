@@ -9,7 +9,7 @@ import tracemalloc
 import grpc
 import pytest
 
-from convlens.server.auth.principal import Authenticator
+from convlens.server.auth.authenticator import Authenticator
 from convlens.server.transport.calls import CallInterceptor, CallLimiter
 from convlens.server.transport.grpc_server import make_server
 from convlens.server.transport.receive_budget import ReceiveBudget

@@ -77,11 +77,18 @@ def test_a_body_within_the_limit_is_taken_however_it_is_sent(small):
 
 def test_the_bytes_of_all_bodies_together_are_bounded(target, monkeypatch):
     monkeypatch.setattr("convlens.web.app.MAX_HELD_BYTES", 0)  # then it is twice max_body_bytes
+    budgets = []
+
+    def new_budget(total):
+        budgets.append(limits.ByteBudget(total))
+        return budgets[-1]
+
+    monkeypatch.setattr("convlens.web.app.ByteBudget", new_budget)
     with gateway(target, max_body_bytes=LIMIT) as http, connect(http) as first, connect(http) as second:
         for connection in (first, second):
             connection.sendall(head(f"Content-Length: {LIMIT}") + HEAD + bytes(LIMIT - len(HEAD) - 1))
+        until(lambda: budgets[0]._remaining == 2)
         refused = {"image": ("a.png", png())}
-        until(lambda: http.post("/v1/visualize", files=refused).status_code == 503)
         problem = http.post("/v1/visualize", files=refused)
         assert (problem.json()["reason"], problem.headers["retry-after"]) == ("SERVER_FULL", "1")
         assert http.get("/v1/server").status_code == 200

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.worker.engine.plan import PREDICTED, Activation, GradCAM, Plan, Saliency
 from convlens.worker.models import loaders, null, source
 from convlens.worker.models.model_protocol import ModelUnavailable
@@ -127,11 +128,11 @@ def test_an_existing_path_with_commas_needs_no_quotes(tmp_path):
 def test_quotes_work_in_a_flag_and_in_a_variable(monkeypatch):
     quoted = 'm="/data/a b,c=d.keras",preprocess=unit'
     expected = Source("m", "file", "/data/a b,c=d.keras", preprocess="unit")
-    flags = WorkerSettings.from_command_line("convlens worker", ["--model", quoted, "--model", "s=shapes"])
+    flags = read_settings(WorkerSettings, "convlens worker", ["--model", quoted, "--model", "s=shapes"])
     assert [parse(flag) for flag in flags.model] == [expected, Source("s", "shapes")]
     for variable in (shlex.join([quoted, "s=shapes"]), f"{quoted} s=shapes"):
         monkeypatch.setenv("CONVLENS_MODEL", variable)
-        models = WorkerSettings.from_command_line("convlens worker", []).model
+        models = read_settings(WorkerSettings, "convlens worker", []).model
         assert [parse(flag) for flag in models] == [expected, Source("s", "shapes")]
 
 

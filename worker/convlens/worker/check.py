@@ -7,13 +7,14 @@ import re
 import sys
 
 from convlens.jobs import model_registry
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.jobs.runtime.redis_client import RedisUnavailable, connect
 from convlens.worker.settings import WorkerSettings
 
 
 def main() -> int:
     """Return 0 when the worker with the name in the settings, or by default any worker of this host, is registered."""
-    settings = WorkerSettings.from_command_line("convlens.worker.check", sys.argv[1:])
+    settings = read_settings(WorkerSettings, "convlens.worker.check", sys.argv[1:])
     try:
         workers = model_registry.read_live_workers(connect(settings.redis_url))
     except RedisUnavailable as error:

@@ -21,6 +21,7 @@ from celery.worker.control import inspect_command
 from convlens.jobs.queue import keys
 from convlens.jobs.queue.kombu_transport import TASK
 from convlens.jobs.queue.lease_renewer import LeaseRenewer
+from convlens.jobs.runtime.command_line import read_settings
 from convlens.jobs.runtime.settings import JobsSettings
 from convlens.v1 import model_pb2
 
@@ -29,7 +30,7 @@ def __getattr__(name: str) -> Celery:
     """`app`, for Celery's own tools."""
     if name != "app":
         raise AttributeError(name)
-    return celery_app(JobsSettings.from_command_line("celery", []).redis_url)
+    return celery_app(read_settings(JobsSettings, "celery", []).redis_url)
 
 
 def worker_app(redis_url: str, *, remote_control: bool) -> Celery:

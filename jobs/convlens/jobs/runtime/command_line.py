@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
+from convlens.jobs.runtime.configuration import FILE_VARIABLE, WrongConfiguration, check_variables
+from convlens.jobs.runtime.settings import JobsSettings
+from convlens.jobs.runtime.settings_table import settings_table
 
-    from convlens.jobs.runtime.settings import JobsSettings
-
-S = TypeVar("S", bound="JobsSettings")
+S = TypeVar("S", bound=JobsSettings)
 
 METAVARS: Final[dict[Any, str]] = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
 CONFIGURATION: Final = "Configuration"
@@ -38,7 +40,7 @@ class SettingsCommand(Generic[S]):
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Run the command until it ends. Wrong arguments and settings end the process with status 2."""
         arguments = sys.argv[1:] if argv is None else argv
-        return self._run(self._settings.from_command_line(self.name, arguments, self._summary))
+        return self._run(read_settings(self._settings, self.name, arguments, self._summary))
 
     def command(self) -> Any:
         """Return the command with its flags, for the shell's completion."""
@@ -64,6 +66,37 @@ def run_group(app: typer.Typer, name: str, argv: Sequence[str] | None) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def read_settings(settings: type[S], program: str, argv: Sequence[str], summary: str = "") -> S:
+    """Return the settings of a command line. A wrong one ends the process with status 2 and a message.
+
+    So do --help, which begins with `summary`, and --show-config, with status 0.
+    """
+    return settings_of_flags(settings, program, parse_flags(settings, program, argv, summary) if argv else {})
+
+
+def settings_of_flags(settings: type[S], program: str, flags: Mapping[str, Any]) -> S:
+    """Return the settings that parse_flags() read; ends the process as read_settings() does."""
+    given = {name: value for name, value in flags.items() if name in settings.model_fields}
+    if flags.get("config") is not None:
+        os.environ[FILE_VARIABLE] = flags["config"]  # for the processes that this one starts, too
+    try:
+        check_variables(os.environ)
+        values = settings(**given)
+        if flags.get("show_config"):
+            print(settings_table(values, given))
+            raise SystemExit(0)
+    except WrongConfiguration as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
+            text = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
+            print(f"{program}: {name}: {problem['msg']}{text}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return values
 
 
 def parse_flags(

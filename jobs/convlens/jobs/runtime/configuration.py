@@ -1,4 +1,4 @@
-"""The TOML file and the CONVLENS_* variables: the names that they may have, and what is in force.
+"""The TOML file and the CONVLENS_* variables: the names that they may have, and the file's values.
 
 Any other name is an error: a mistyped one must not leave a setting at its default, since a server whose `tokens` is
 misspelt would admit everybody.
@@ -10,14 +10,10 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from convlens.jobs.runtime.settings import JobsSettings
+from typing import Any, Final
 
 PREFIX: Final = "CONVLENS_"
 FILE_VARIABLE: Final = PREFIX + "CONFIG"
@@ -160,47 +156,3 @@ def _suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     similar = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=1, cutoff=0.5)
     hint = f"did you mean {prefix}{similar[0].upper() if prefix else similar[0]}? " if similar else ""
     return hint + "--help lists all settings"
-
-
-def describe(settings: JobsSettings, flags: Iterable[str]) -> str:
-    """Return a table of the settings, a line each: name, value, source. Passwords are masked."""
-    rows = list(_rows(settings, set(flags)))
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"{name:{widths[0]}}  {value:{min(widths[1], 40)}}  {source}" for name, value, source in rows)
-
-
-def _rows(settings: JobsSettings, flags: set[str]) -> Iterator[tuple[str, str, str]]:
-    file = read_file(settings.SECTIONS, type(settings).model_fields)
-    variables = {name.upper(): name for name in os.environ}
-    for name in type(settings).model_fields:
-        variable = variables.get(f"{PREFIX}{name.upper()}")
-        source = "default"
-        if name in flags:
-            source = f"--{name.replace('_', '-')}"
-        elif variable:
-            source = variable
-        elif name in file:
-            source = file[name].source
-        yield name, _text(name, getattr(settings, name)), source
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None or value == "":
-        return "none"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return _mask_passwords(value) if name == "redis_url" else str(value)
-
-
-def _mask_passwords(url: str) -> str:
-    """Return a URL without its passwords."""
-    parts = urlsplit(url)
-    credentials, at, address = parts.netloc.rpartition("@")
-    if at and ":" in credentials:
-        credentials = f"{credentials.partition(':')[0]}:***"
-    query = re.sub(r"(?<=password=)[^&]*", "***", parts.query)
-    return parts._replace(netloc=f"{credentials}{at}{address}", query=query).geturl()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,13 +20,7 @@ from pydantic_settings import (
 )
 from redis.connection import parse_url
 
-from convlens.jobs.runtime.configuration import (
-    FILE_VARIABLE,
-    WrongConfiguration,
-    check_variables,
-    describe,
-    read_file,
-)
+from convlens.jobs.runtime.configuration import read_file
 
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """Options of a rediss:// URL that name files."""
@@ -140,41 +133,6 @@ class JobsSettings(BaseSettings):
                 shown = {name for others in panels.values() for name in others}  # `convlens up` has some of two bases
                 panels.setdefault(panel, []).extend(name for name in names if name not in shown)
         return panels
-
-    @classmethod
-    def from_command_line(cls, program: str, argv: Sequence[str], summary: str = "") -> Self:
-        """Return the settings of a command line. A wrong one ends the process with status 2 and a message.
-
-        So do --help, which begins with `summary`, and --show-config, with status 0.
-        """
-        if not argv:
-            return cls.from_flags(program, {})
-        from convlens.jobs.runtime.command_line import parse_flags
-
-        return cls.from_flags(program, parse_flags(cls, program, argv, summary))
-
-    @classmethod
-    def from_flags(cls, program: str, flags: dict[str, Any]) -> Self:
-        """Return the settings that parse_flags() read; ends the process as from_command_line() does."""
-        values = {name: value for name, value in flags.items() if name in cls.model_fields}
-        if flags.get("config") is not None:
-            os.environ[FILE_VARIABLE] = flags["config"]  # for the processes that this one starts, too
-        try:
-            check_variables(os.environ)
-            settings = cls(**values)
-            if flags.get("show_config"):
-                print(describe(settings, values))
-                raise SystemExit(0)
-        except WrongConfiguration as error:
-            print(f"{program}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        except ValidationError as error:
-            for problem in error.errors():
-                name = "--" + "-".join(map(str, problem["loc"])).replace("_", "-")
-                given = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
-                print(f"{program}: {name}: {problem['msg']}{given}", file=sys.stderr)
-            raise SystemExit(2) from None
-        return settings
 
     @classmethod
     def settings_customise_sources(

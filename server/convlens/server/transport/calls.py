@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from convlens.server import metrics
-from convlens.server.auth.principal import Authenticator, current_tenant, set_caller
+from convlens.server.auth.authenticator import Authenticator
+from convlens.server.auth.principal import current_tenant, set_caller
 from convlens.server.requests import PARSE_IN_THREAD_BYTES, make_parser, malformed_request
 from convlens.server.status import to_status_error
 from convlens.server.transport.receive_budget import PLAIN_BYTES, ReceiveBudget, request_too_large, server_full

@@ -103,7 +103,8 @@ class Committer:
                 (tensor.spec, outputs.completeness.get(array))
                 for tensor, array in zip(tensors, job.arrays, strict=True)
             ]
-            yield result_header(job, explained, outputs, time.monotonic() - began, self._worker)
+            timing = job.timing(time.monotonic() - began, self._worker)
+            yield result_header(job.model.card, job.plan, job.images, explained, outputs, timing)
 
         return self._queue.store(job.claim, draw_parts(), job.plan.result_bytes)
 

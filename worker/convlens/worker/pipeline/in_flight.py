@@ -7,8 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from google.protobuf import duration_pb2
+
 from convlens.jobs.queue.consumer import Claim
-from convlens.v1 import model_pb2
+from convlens.v1 import model_pb2, result_pb2
 from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.perturbation import Images, PerturbationMethod, RequestedArray
 from convlens.worker.engine.plan import Plan
@@ -57,6 +59,21 @@ class InFlightJob:
         """How many it has."""
         return len(self.claim.images)
 
+    def timing(self, stored: float, worker: str) -> result_pb2.Timing:
+        """Return where the time went; `stored` are the seconds that storing the arrays took."""
+        record, passes = self.claim.record, self.passes
+        largest = max(passes, key=lambda pass_: pass_.batch_size)
+        return result_pb2.Timing(
+            queued=_duration((record.started or record.created) - record.created),
+            decode=_duration(self.decode_seconds),
+            wait=_duration(sum(pass_.waited for pass_ in passes) / len(passes)),
+            compute=_duration(sum(pass_.computed for pass_ in passes)),
+            store=_duration(stored),
+            batch_size=largest.batch_size,
+            batch_cause=result_pb2.BatchCause.Value(f"BATCH_CAUSE_{largest.cause.name}"),
+            worker=worker,
+        )
+
     def call_when_computed(self, function: Callable[[InFlightJob], object]) -> None:
         """Call `function` with this job once all its pieces are computed, in the thread that computes the last."""
         left = itertools.count(len(self.pieces) - 1, -1)
@@ -67,3 +84,9 @@ class InFlightJob:
 
         for piece in self.pieces:
             piece.add_done_callback(on_done)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(max(0, int(seconds * 1e9)))
+    return message

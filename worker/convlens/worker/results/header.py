@@ -7,38 +7,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import duration_pb2
 
 from convlens.v1 import model_pb2, result_pb2, tensor_pb2
 from convlens.v1.request.plan import JobPlan
 from convlens.worker.engine.outputs import Completeness, Outputs
-from convlens.worker.pipeline.in_flight import InFlightJob
 
 
 def result_header(
-    job: InFlightJob,
+    card: model_pb2.Model,
+    plan: JobPlan,
+    images: int,
     tensors: Sequence[tuple[tensor_pb2.TensorSpec, Completeness | None]],
     outputs: Outputs,
-    stored: float,
-    worker: str,
+    timing: result_pb2.Timing,
 ) -> bytes:
-    """Return the serialized ResultHeader of a job; `stored` are the seconds that storing its arrays took."""
-    record, card, plan, passes = job.claim.record, job.model.card, job.plan, job.passes
+    """Return the serialized ResultHeader of a job of so many images."""
     specs = [spec for spec, _ in tensors]
-    largest = max(passes, key=lambda pass_: pass_.batch_size)
     completeness = {spec.name: of_map for spec, of_map in tensors if of_map}
     header = result_pb2.ResultHeader(
         tensors=specs,
-        timing=result_pb2.Timing(
-            queued=_duration((record.started or record.created) - record.created),
-            decode=_duration(job.decode_seconds),
-            wait=_duration(sum(pass_.waited for pass_ in passes) / len(passes)),
-            compute=_duration(sum(pass_.computed for pass_ in passes)),
-            store=_duration(stored),
-            batch_size=largest.batch_size,
-            batch_cause=result_pb2.BatchCause.Value(f"BATCH_CAUSE_{largest.cause.name}"),
-            worker=worker,
-        ),
+        timing=timing,
         model=card.name,
         model_digest=card.digest,
         precision=card.precision,
@@ -47,7 +35,7 @@ def result_header(
         target_axis=plan.target_axis,
         total_bytes=sum(spec.byte_size for spec in specs),
     )
-    reports = [header.images.add() for _ in range(record.images)]
+    reports = [header.images.add() for _ in range(images)]
     _add_predictions(reports, card, outputs)
     _add_explanations(reports, plan, card, outputs, completeness)
     return header.SerializeToString()
@@ -110,9 +98,3 @@ def _rows(array: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> Any:
 
 def _label(card: model_pb2.Model, unit: int) -> str:
     return card.labels[unit] if 0 <= unit < len(card.labels) else ""
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(max(0, int(seconds * 1e9)))
-    return message
