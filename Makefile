@@ -55,11 +55,11 @@ format: install ## format the code and sort its imports
 	$(BIN)/ruff check --quiet --select I --fix
 	$(BIN)/ruff format
 
-lint: install ## ruff, mypy --strict, import-linter, the generated client, buf (style, and breaking changes since the last release)
+lint: install ## ruff, mypy --strict (benchmarks, too), import-linter, the generated client, buf (style, and breaking changes since the last release)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python scripts/generate_sync.py --check
-	$(BIN)/mypy $(PARTS:%=%/convlens)
+	$(BIN)/mypy $(PARTS:%=%/convlens) bench
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against released.binpb
 

@@ -33,12 +33,12 @@ from convlens.worker.shapes import draw
 from convlens.worker.shapes.model import load
 
 CAM = "block5_conv3"
-ONE_PASS = {
+ONE_PASS: dict[str, RequestedArray] = {
     **{name: Saliency(name, layer=CAM if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
     **{name: GradCAM(CAM, method=name) for name in CAM_METHODS},
     "activations": Activation("block4_conv2"),
 }
-MANY_PASSES = {
+MANY_PASSES: dict[str, RequestedArray] = {
     **{name: SmoothGrad(GaussianNoise(8, 0.15), name) for name in MOMENTS},
     "integrated_gradients": IntegratedGradients(StraightPath(8)),
     "xrai": XRAI(StraightPath(8)),
@@ -70,7 +70,7 @@ def compare(
     exact = explain(Network(model, "caffe"), images, methods.values(), plan=Plan((), predictions=1))
     network = Network(model, "caffe", precision)
     rough = explain(network, images, methods.values(), exact.targets, plan=Plan((), predictions=1))
-    table = {"the same class": (float((exact.predicted == rough.predicted).mean()), float("nan"))}
+    table = {"the same class": (float(np.mean(exact.predicted == rough.predicted)), float("nan"))}
     for name, item in methods.items():
         pairs = list(zip(exact.maps[item], rough.maps[item], strict=True))
         table[name] = (

@@ -9,6 +9,7 @@ show that the maps are the same. Peers that cannot be installed are listed and s
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -171,7 +172,7 @@ def main() -> None:
         ours = network.run(images, PLANS["saliency"]).maps[Saliency()][:, 0]
         for peer in peers:
             for row in peer.rows:
-                rows[row] = lambda peer=peer, row=row: peer.run(row)
+                rows[row] = functools.partial(peer.run, row)
                 if row.endswith("saliency"):
                     peer.run(row, Path(folder) / "map.npy")
                     differences[row] = 1 - cosine(ours, np.load(Path(folder) / "map.npy"))
@@ -186,8 +187,8 @@ def main() -> None:
     one = float(np.median(times[FORWARD]))
     print(f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, batch {options.batch}, float32")
     print(f"{'':42} {'ms/image':>9} {'× forward':>10}   (quartiles)   1 − cosine with ours")
-    for name, seconds in times.items():
-        low, middle, high = np.percentile(seconds, (25, 50, 75))
+    for name, measured in times.items():
+        low, middle, high = np.percentile(measured, (25, 50, 75))
         difference = f"   {differences[name]:.1e}" if name in differences else ""
         print(
             f"{name:42} {middle / options.batch * 1e3:9.1f} {middle / one:10.2f}"

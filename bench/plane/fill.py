@@ -27,7 +27,7 @@ SECONDS: Final = 3600.0
 
 def main(url: str, model: str, jobs: int) -> None:
     """Queue the jobs, a hundred at a time."""
-    producer = Producer(connect(url), JobsSettings(redis_url=url), BOUNDS)
+    producer = Producer(connect(url), JobsSettings.model_validate({"redis_url": url}), BOUNDS)
     image = tiny()
     visualizations = [spec_pb2.Visualization(saliency=spec_pb2.Saliency())]
     spec = spec_pb2.JobSpec(model=model, images=[spec_pb2.Image()], visualizations=visualizations).SerializeToString()

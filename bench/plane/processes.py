@@ -17,13 +17,15 @@ ROOT: Final = Path(__file__).parents[2]
 GRACE: Final = 10.0
 
 
-def start(command: Sequence[str | Path], log: Path, *, pipes: bool = False, **env: str) -> subprocess.Popen[str]:
+def start(
+    command: Sequence[str | Path], log: Path, *, pipes: bool = False, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start a process in the repository's root, its output appended to `log`; `pipes`: stdin and stdout are pipes."""
     with log.open("a", encoding="utf-8") as stderr:
         pipe = subprocess.PIPE if pipes else None
         return subprocess.Popen(
-            [str(argument) for argument in command], cwd=ROOT, env=os.environ | env, text=True, stderr=stderr,
-            stdin=pipe or subprocess.DEVNULL, stdout=pipe or stderr,
+            [str(argument) for argument in command], cwd=ROOT, env={**os.environ, **(env or {})}, text=True,
+            stdin=pipe or subprocess.DEVNULL, stdout=pipe or stderr, stderr=stderr,
         )  # fmt: skip
 
 

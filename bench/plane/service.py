@@ -43,8 +43,8 @@ def parts(
     variables = {"CONVLENS_REDIS_URL": f"redis://127.0.0.1:{port}/0", "CONVLENS_LOG_LEVEL": "WARNING", **(env or {})}
     python = [sys.executable, "-m"]
     commands = [redis.command(data, port), *([*python, "convlens.worker", "--model", model] for model in workers)]
-    servers = [processes.start(command, log, **variables) for command in commands]
-    server = processes.start([*python, "convlens.server", "--port", "0"], log, **variables)
+    servers = [processes.start(command, log, env=variables) for command in commands]
+    server = processes.start([*python, "convlens.server", "--port", "0"], log, env=variables)
     return _with_client(name, [server, *reversed(servers)], log)
 
 

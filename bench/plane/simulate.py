@@ -87,7 +87,7 @@ def list_checks(measurements: Measured) -> Iterator[tuple[str, Setup, Point]]:
             paced = replace(setup, batch_seconds=BATCH_SECONDS, image_seconds=IMAGE_SECONDS)
             for name, workers, batch in ((ONE, 1, setup.batch), (WIDE, 1, BATCH), (TWO, 2, setup.batch)):
                 if point := measurements.find(name, kind, "map", 256):
-                    yield name, replace(paced, batch=batch, processes=setup.processes | {"worker": workers}), point
+                    yield name, replace(paced, batch=batch, processes={**setup.processes, "worker": workers}), point
 
 
 def capacities(measurements: Measured) -> Table:

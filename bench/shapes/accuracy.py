@@ -15,14 +15,14 @@ import numpy as np
 
 from convlens.worker.engine.cams import CAMS
 from convlens.worker.engine.network import Network
-from convlens.worker.engine.plan import SALIENCY_METHODS, GradCAM, Plan, Saliency
+from convlens.worker.engine.plan import SALIENCY_METHODS, GradCAM, Map, Plan, Saliency
 from convlens.worker.shapes import LABELS, draw
 from convlens.worker.shapes.model import PREPROCESS, load
 
 SEED = 31415
 BATCH = 25
 CAM = "block5_conv3"
-MAPS = {
+MAPS: dict[str, Map] = {
     **{name: Saliency(name, layer=CAM if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
     **{name: GradCAM(CAM, upsampled=True, method=name) for name in CAMS},
 }
@@ -36,13 +36,14 @@ def main(count: int) -> None:
     for start in range(0, count, BATCH):
         scenes = [draw(SEED, i) for i in range(start, min(start + BATCH, count))]
         outputs = network.run(np.stack([scene.image for scene in scenes]), Plan(tuple(MAPS.values()), predictions=1))
-        for i, scene in enumerate(scenes):
+        assert outputs.predicted is not None
+        for scene, predicted, row in zip(scenes, outputs.predicted[:, 0], range(len(scenes)), strict=True):
             label = LABELS[scene.label]
-            correct[label].append(outputs.predicted[i, 0] == scene.label)
+            correct[label].append(bool(predicted == scene.label))
             for name, item in MAPS.items():
                 if correct[label][-1]:
-                    map_ = outputs.maps[item][i, 0]
-                    hits[label, name].append(scene.mask[np.unravel_index(map_.argmax(), map_.shape)])
+                    map_ = outputs.maps[item][row, 0]
+                    hits[label, name].append(bool(scene.mask[np.unravel_index(map_.argmax(), map_.shape)]))
     outcomes = [outcome for label in LABELS for outcome in correct[label]]
     print(f"classified correctly: {np.mean(outcomes):.1%} of {count} scenes; of these, the maximum is on the object in")
     print(f"{'method':20}" + "".join(f"{label:>10}" for label in (*LABELS, "all")))

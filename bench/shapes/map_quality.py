@@ -22,7 +22,8 @@ def pointing(maps: Floats, masks: Masks) -> Masks:
     """
     flat = maps.reshape(len(maps), -1)
     hit = masks.reshape(flat.shape)[np.arange(len(flat)), flat.argmax(1)]
-    return hit & (np.ptp(flat, 1) > 0)
+    scored: Masks = hit & (np.ptp(flat, 1) > 0)
+    return scored
 
 
 def mass_inside(maps: Floats, masks: Masks) -> Floats:
@@ -32,7 +33,8 @@ def mass_inside(maps: Floats, masks: Masks) -> Floats:
     """
     positive = np.maximum(maps, 0).astype(np.float64)
     inside, whole = (positive * masks).sum((1, 2)), positive.sum((1, 2))
-    return np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float32)
+    share: Floats = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float32)
+    return share
 
 
 def deletion(map_: Floats, image: Floats, blank: Floats, score: Score, steps: int = 14) -> float:

@@ -22,6 +22,8 @@ from convlens.worker.engine.methods.score_cam import ScoreCAM
 from convlens.worker.engine.methods.smooth_grad import MOMENTS, SmoothGrad
 from convlens.worker.engine.methods.xrai import XRAI
 from convlens.worker.engine.network import Network
+from convlens.worker.engine.outputs import Floats
+from convlens.worker.engine.perturbation import RequestedArray
 from convlens.worker.engine.plan import CAM_METHODS, SALIENCY_METHODS, GradCAM, Plan, Saliency, Score
 from convlens.worker.method_registry import METHODS
 from convlens.worker.shapes import draw
@@ -29,7 +31,7 @@ from convlens.worker.shapes.model import PREPROCESS, load
 
 SEED = 31415
 CAM = "block5_conv3"
-METHOD_MAPS = {
+METHOD_MAPS: dict[str, RequestedArray] = {
     **{name: Saliency(name, layer=CAM if row.times == "cam" else "") for name, row in SALIENCY_METHODS.items()},
     **{name: SmoothGrad(moment=name) for name in MOMENTS},
     "integrated_gradients": IntegratedGradients(),
@@ -53,6 +55,7 @@ def main(count: int) -> None:
     for scene in scenes:
         image = scene.image[None]
         first = network.run(image, Plan((Score(),), predictions=1))
+        assert first.predicted is not None
         unit = int(first.predicted[0, 0])
         if unit != scene.label:
             continue
@@ -62,11 +65,13 @@ def main(count: int) -> None:
             maps[name] = explain(network, image, [item]).maps[item][0, 0]
             seconds[name] += time.perf_counter() - began
 
-        def probability(images: np.ndarray, unit: int = unit) -> np.ndarray:
-            return network.run(images, Plan((Score(),)), np.full((len(images), 1), unit, np.int32)).probabilities[:, 0]
+        def probability(images: Floats, unit: int = unit) -> Floats:
+            outputs = network.run(images, Plan((Score(),)), np.full((len(images), 1), unit, np.int32))
+            assert outputs.probabilities is not None
+            return outputs.probabilities[:, 0]
 
         real = scene.image.astype(np.float32)
-        gray, blurred = np.broadcast_to(np.float32(network.preprocess.zero), real.shape), blur(real, 12.0)
+        gray, blurred = np.broadcast_to(np.array(network.preprocess.zero, np.float32), real.shape), blur(real, 12.0)
         for name, map_ in maps.items():
             row = (
                 float(pointing(map_[None], scene.mask[None])[0]),

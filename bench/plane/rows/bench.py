@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -32,7 +32,7 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def running(self, services: dict[str, Callable[[Path], Subject]]) -> Iterator[dict[str, Subject]]:
+    def running(self, services: Mapping[str, Callable[[Path], Subject]]) -> Iterator[dict[str, Subject]]:
         """Start services for the duration of a `with`; those that fail are noted and left out."""
         with contextlib.ExitStack() as stack:
             subjects = {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
 from bench.plane import processes, service
 from bench.plane.client import SLOW_MODEL
-from bench.plane.contest import Case, Result
+from bench.plane.contest import Case
 from bench.plane.load import Workload
 from bench.plane.rows.bench import Bench
 from bench.plane.subject import DidNotRun
@@ -54,12 +55,13 @@ def queued(bench: Bench) -> None:
     bench.note(f"at rest with {number:,} jobs queued, of one core: {shares}")
     what = f"{number:,} jobs queued / none: an image a call"
     rates = [results[0].rate for results in (after, before)]
+    costs = [sum(results[0].cost().values()) for results in (after, before)]
+    medians = [results[1].latency(0.5) * 1e3 for results in (after, before)]
     bench.lines += [
-        Line(f"{what}, 32 in flight, rate", *(f"{rate:,.0f}/s" for rate in rates), rates[0] / rates[1], 0.9),
-        Line(f"{what}, CPU time", *_costs(after[0], before[0]), 1.1, at_most=True),
-        Line(f"{what}, alone, median", *(f"{results[1].latency(0.5) * 1e3:.1f} ms" for results in (after, before)),
-             after[1].latency(0.5) / before[1].latency(0.5)),
-    ]  # fmt: skip
+        _line(f"{what}, 32 in flight, rate", rates, "{:,.0f}/s", 0.9),
+        _line(f"{what}, CPU time", costs, "{:.2f} ms", 1.1, at_most=True),
+        _line(f"{what}, alone, median", medians, "{:.1f} ms", None),
+    ]
 
 
 def _fill(bench: Bench, url: str) -> float:
@@ -73,7 +75,7 @@ def _fill(bench: Bench, url: str) -> float:
     return monotonic() - began
 
 
-def _costs(after: Result, before: Result) -> tuple[str, str, float]:
-    """Return the CPU milliseconds an image of all processes, and their ratio."""
-    now, then = (sum(result.cost().values()) for result in (after, before))
-    return f"{now:.2f} ms", f"{then:.2f} ms", now / then
+def _line(what: str, values: Sequence[float], form: str, target: float | None, *, at_most: bool = False) -> Line:
+    """Return the line of a value with jobs queued and without."""
+    queued, none = values
+    return Line(what, form.format(queued), form.format(none), queued / none, target, at_most=at_most)
