@@ -66,7 +66,7 @@ def main() -> None:
     }
     shown = {}
     for name, (figure, names) in drawn.items():
-        (PICTURES / name).write_bytes(figure.encoded(Path(name).suffix.strip(".")))
+        (PICTURES / name).write_bytes(figure.encode(Path(name).suffix.strip(".")))
         shown[name] = {"sha256": digest(f"docs/pictures/{name}"), "shows": list(names)}
     RECORD.write_text(json.dumps({"sources": digest(*SOURCES), "pictures": shown}, indent=1) + "\n")
 

@@ -32,8 +32,7 @@ from convlens.client.job_status import JobErrorInfo, JobState, JobStatus
 from convlens.client.model_card import Layer, Limits, ModelCard, RefusedModel, ServerInfo
 from convlens.client.options import Activations, Blur, GradCAM, Occlusion, Output, Saliency, Visualization
 from convlens.client.progress import Progress
-from convlens.client.result import Result
-from convlens.client.result_data import Explanation, MapExplanation, Prediction, Timing
+from convlens.client.result import Explanation, MapExplanation, Prediction, Result, Timing
 from convlens.client.targets import ALL_UNITS, TopK
 
 __all__ = [

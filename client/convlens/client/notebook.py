@@ -32,7 +32,7 @@ def _parts(result: ResultData) -> Iterator[str]:
         number = f"{image}: " if count > 1 else ""
         yield "<figure style='margin: 0 0 1em'>"
         if has_picture:
-            picture = base64.b64encode(map_figure(result, image, Style()).encoded("jpg")).decode()
+            picture = base64.b64encode(map_figure(result, image, Style()).encode("jpg")).decode()
             alt = escape(f"image {number}{', '.join(result)}", quote=True)
             yield f"<img alt='{alt}' style='max-width: 100%' src='data:image/jpeg;base64,{picture}'>"
         yield f"<figcaption>{number}{classes}</figcaption></figure>"

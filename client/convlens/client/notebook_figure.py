@@ -17,9 +17,9 @@ class NotebookFigure(Figure):
     """
 
     def _repr_png_(self) -> bytes:
-        return self.encoded()
+        return self.encode()
 
-    def encoded(self, kind: str = "png") -> bytes:
+    def encode(self, kind: str = "png") -> bytes:
         """Return the figure as the bytes of a file; `kind` is any format that matplotlib writes."""
         file = io.BytesIO()
         self.savefig(file, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 
 from convlens.client.extras import is_installed, require_extra
 from convlens.client.images import pack_one
-from convlens.client.result_data import ResultData
+from convlens.client.result_data import Explanation, MapExplanation, Prediction, ResultData, Timing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from convlens.client.arrays import ValueRange
     from convlens.client.drawing import Background, Kind, Scale, Sign
     from convlens.client.images import ImageLike
+
+__all__ = ["Explanation", "MapExplanation", "Prediction", "Result", "Timing"]
 
 
 class Result(ResultData):

@@ -98,7 +98,7 @@ class Timing:
 
 
 class ResultData(Mapping[str, Array]):
-    """A result without its pictures: the base of Result, which figures, reports and notebooks are drawn of."""
+    """The arrays, predictions and timing of a result: all that figures, reports and notebooks need of it."""
 
     def __init__(
         self,

@@ -29,9 +29,9 @@ def save(result: ResultData, folder: Path, style: Style) -> list[Path]:
     for image in range(count):
         tail = "" if count == 1 else f"_{image:03d}"
         if map_names(result):
-            write(f"maps{tail}.png", map_figure(result, image, style, limits).encoded())
+            write(f"maps{tail}.png", map_figure(result, image, style, limits).encode())
         if layer_names(result):
-            write(f"layerwise_output{tail}.jpg", layer_figure(result, image, style).encoded("jpg"))
+            write(f"layerwise_output{tail}.jpg", layer_figure(result, image, style).encode("jpg"))
     write("arrays.npz", lambda file: np.savez(file, **arrays_by_file_name(result)))
     return written
 

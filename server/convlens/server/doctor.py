@@ -16,7 +16,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from convlens.jobs.runtime.checks import Finding, Level, run_checks
-from convlens.jobs.runtime.command_line import option, parse_flags, settings_of_flags
+from convlens.jobs.runtime.command_line import make_settings, option, parse_flags
 from convlens.server.checks import CHECKS, ServerDeployment, check_version
 from convlens.server.settings import ServerSettings
 from convlens.v1 import model_pb2, model_pb2_grpc
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
                    rich_help_panel=panel)),
         ],
     )  # fmt: skip
-    settings = settings_of_flags(ServerSettings, PROGRAM, flags)
+    settings = make_settings(ServerSettings, PROGRAM, flags)
     findings = list(run_checks(CHECKS, ServerDeployment(settings)))
     if flags["target"]:
         findings += [Finding("server", level, message) for level, message in _check_server(flags["target"])]

@@ -36,7 +36,7 @@ def titles(figure):
 
 def drawn_arrays(figure):
     """Render a figure, which must raise no warning, and return every array that is drawn in it."""
-    assert Image.open(io.BytesIO(figure.encoded())).width > 100
+    assert Image.open(io.BytesIO(figure.encode())).width > 100
     return [np.ma.filled(image.get_array(), np.nan) for axes in figure.axes for image in axes.get_images()]
 
 

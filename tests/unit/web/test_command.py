@@ -50,7 +50,7 @@ def test_a_signal_ends_it_though_requests_are_under_way():
     with server as target, running("--server", target, "--port", "0") as (web, url), httpx.Client(base_url=url) as http:
         job = http.post("/v1/jobs", files={"image": ("a.png", png())}).headers["location"]
         with http.stream("GET", f"{job}/events") as response:
-            parts = response.iter_text()  # which would close the connection if it were collected
+            parts = response.iter_text()  # kept, since a collected iterator closes the connection
             assert "event: job" in next(parts)
             web.terminate()
             assert web.wait(timeout=20) == 0

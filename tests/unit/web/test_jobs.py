@@ -84,7 +84,7 @@ def test_a_client_that_leaves_ends_the_watch():
     with server as target, gateway(target) as http, Client(target) as sdk:
         address = submit(http).headers["location"]
         with http.stream("GET", f"{address}/events") as response:
-            parts = response.iter_text()  # which would close the connection if it were collected
+            parts = response.iter_text()  # kept, since a collected iterator closes the connection
             next(parts)
             (job,) = server._services.jobs.newest_first()
             until(lambda: job.waiters)

@@ -29,7 +29,7 @@ def bytes_to_draw(photo: bytes) -> int:
     try:
         with open_picture(photo) as file:
             pixels = file.width * file.height
-    except Exception:  # noqa: BLE001 - Pillow raises any type; the server refuses the file, and says why
+    except Exception:  # noqa: BLE001 - Pillow raises any type; server or worker refuse the file, and say why
         return 0
     return _DECODED_BYTES * pixels + _DRAWN_BYTES * min(pixels, MAX_DRAWN_PIXELS)
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from convlens.jobs.runtime.configuration import FILE_VARIABLE, WrongConfiguration, check_variables
 from convlens.jobs.runtime.settings import JobsSettings
-from convlens.jobs.runtime.settings_table import settings_table
+from convlens.jobs.runtime.settings_table import format_settings
 
 S = TypeVar("S", bound=JobsSettings)
 
@@ -73,19 +73,22 @@ def read_settings(settings: type[S], program: str, argv: Sequence[str], summary:
 
     So do --help, which begins with `summary`, and --show-config, with status 0.
     """
-    return settings_of_flags(settings, program, parse_flags(settings, program, argv, summary) if argv else {})
+    return make_settings(settings, program, parse_flags(settings, program, argv, summary) if argv else {})
 
 
-def settings_of_flags(settings: type[S], program: str, flags: Mapping[str, Any]) -> S:
-    """Return the settings that parse_flags() read; ends the process as read_settings() does."""
+def make_settings(settings: type[S], program: str, flags: Mapping[str, Any]) -> S:
+    """Make settings of what parse_flags() returned; ends the process as read_settings() does.
+
+    Sets CONVLENS_CONFIG to the file of --config, for the processes that this one starts.
+    """
     given = {name: value for name, value in flags.items() if name in settings.model_fields}
     if flags.get("config") is not None:
-        os.environ[FILE_VARIABLE] = flags["config"]  # for the processes that this one starts, too
+        os.environ[FILE_VARIABLE] = flags["config"]
     try:
         check_variables(os.environ)
-        values = settings(**given)
+        made = settings(**given)
         if flags.get("show_config"):
-            print(settings_table(values, given))
+            print(format_settings(made, given))
             raise SystemExit(0)
     except WrongConfiguration as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -96,7 +99,7 @@ def settings_of_flags(settings: type[S], program: str, flags: Mapping[str, Any])
             text = "" if name == "--redis-url" else f" (given: {problem['input']!r})"  # it may hold a password
             print(f"{program}: {name}: {problem['msg']}{text}", file=sys.stderr)
         raise SystemExit(2) from None
-    return values
+    return made
 
 
 def parse_flags(

@@ -12,7 +12,7 @@ from convlens.jobs.runtime.configuration import PREFIX, read_file
 from convlens.jobs.runtime.settings import JobsSettings
 
 
-def settings_table(settings: JobsSettings, flags: Iterable[str]) -> str:
+def format_settings(settings: JobsSettings, flags: Iterable[str]) -> str:
     """Return a table of the settings, a line each: name, value, source. Passwords are masked."""
     rows = list(_rows(settings, set(flags)))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

@@ -1,10 +1,11 @@
 """Consumer threads: each claims jobs of one model, decodes their images and submits them to the model's batcher.
 
 A Celery message starts a consumer. It claims as long as there are jobs, in fair order; with none left it blocks on the
-list of messages itself, so that the next job starts in one hop, and after IDLE_SECONDS it returns to Celery.
+list of messages itself, so that the next job starts in one hop. When its model had none for IDLE_SECONDS, it returns to
+Celery.
 
-A quick job that is the only one of its model is ended by its consumer itself, which stays at the list meanwhile: the
-threads of an otherwise idle worker would get into each other's way. That takes 6 % off the time of one call.
+A consumer computes and commits a lone quick job in its own thread, and keeps the right to listen meanwhile: no other
+thread wakes up to compete for the interpreter's lock. That takes 6 % off the time of one call.
 
 Large jobs, of many passes, pixels or bytes, hold nobody up: each consumer has at most one of each kind computed, in a
 thread of a pool of their own, and what those of many passes or bytes hold of arrays together is bounded.
@@ -20,7 +21,7 @@ from contextlib import nullcontext
 from typing import Final
 
 from convlens.jobs.queue import keys
-from convlens.jobs.queue.consumer import Claim, JobConsumer
+from convlens.jobs.queue.consumer import Claim, ClaimReply, JobConsumer
 from convlens.jobs.queue.subscriber import Subscriber
 from convlens.jobs.runtime.redis_client import RedisUnavailable
 from convlens.v1.request.plan import resolve_serialized
@@ -34,11 +35,13 @@ from convlens.worker.pipeline.outcome import Outcomes
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 0.5
-"""A consumer that has waited so long returns to Celery."""
+"""A consumer returns to Celery when for so long nobody received a message of its model."""
 QUICK_PIXELS: Final = 1 << 17
-"""Pixels that are decoded within about a millisecond."""
+"""Of the images of a quick job: decoded within about a millisecond."""
+QUICK_BYTES: Final = 1 << 20
+"""Of a quick job's result."""
 QUICK_SECONDS: Final = 0.002
-"""The longest that nobody waits at the list because of a quick job."""
+"""How long a consumer waits for the device before it leaves a quick job to the committer."""
 LARGE_KINDS: Final = keys.KINDS[1:]
 """Kinds of jobs that are computed in other threads, one of each kind at a time for each consumer."""
 
@@ -66,16 +69,14 @@ class ConsumerPool:
         self.committer = committer
         self.outcomes = outcomes
         self.working = working
-        self.messages = 0
-        """How many have been taken from lists."""
         self._models = {model.pool: model for model in models}
         self.large_jobs = ThreadPoolExecutor(most * len(self._models) * len(LARGE_KINDS), "large")
         self._most = most
         self._active = dict.fromkeys(self._models, 0)
+        self._received = dict.fromkeys(self._models, 0)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._at_list = {pool: threading.Lock() for pool in self._models}
-        """By pool: held by the consumer that waits at the lists, or has the turn to."""
+        self._listening = {pool: threading.Lock() for pool in self._models}
         self._new_flows = Subscriber(queue.redis, keys.NEW_FLOWS, self._on_new_flow)
 
     @property
@@ -87,6 +88,11 @@ class ConsumerPool:
     def has_free_thread(self) -> bool:
         """True when a message would start a consumer."""
         return sum(self._active.values()) < self._most * len(self._models)
+
+    @property
+    def messages(self) -> int:
+        """How many messages have been received."""
+        return sum(self._received.values())
 
     def start(self) -> None:
         """Begin to listen for newly active flows."""
@@ -105,7 +111,7 @@ class ConsumerPool:
         """Consume jobs of a pool, for a message that was popped from its list of a kind, until there are none."""
         model = self._models[pool]
         with self._lock:
-            self.messages += 1
+            self._received[pool] += 1
             is_extra = self._active[pool] >= self._most
             self._active[pool] += 1
         try:
@@ -114,23 +120,27 @@ class ConsumerPool:
             with self._lock:
                 self._active[pool] -= 1
 
-    def turn(self, pool: str) -> Turn:
-        """Return a consumer's turn at the lists of a pool, to be taken."""
-        return Turn(self._at_list[pool])
+    def new_listen_lock(self, pool: str) -> ListenLock:
+        """Return a consumer's handle of the lock of a pool's lists."""
+        return ListenLock(self._listening[pool])
 
-    def next_message(self, model: LoadedModel, kinds: Sequence[str], turn: Turn) -> str | None:
-        """Take the turn and wait for a message of one of these kinds; its kind, or None without one.
+    def received(self, pool: str) -> int:
+        """Return how many messages of a pool have been received."""
+        return self._received[pool]
 
-        The turn is kept with a message, and passed on without one.
+    def next_message(self, model: LoadedModel, kinds: Sequence[str], lock: ListenLock) -> str | None:
+        """Acquire the lock and wait for a message of one of these kinds; its kind, or None without one.
+
+        The lock stays acquired with a message, and is released without one.
         """
         kind = None
-        if turn.take(IDLE_SECONDS) and model.limit.wait(IDLE_SECONDS):
+        if lock.acquire(IDLE_SECONDS) and model.limit.wait(IDLE_SECONDS):
             kind = self.queue.next_message(model.pool, kinds, IDLE_SECONDS)
         if kind is None:
-            turn.pass_on()
+            lock.release()
         else:
             with self._lock:
-                self.messages += 1
+                self._received[model.pool] += 1
         return kind
 
     def _on_new_flow(self, message: Sequence[str]) -> None:
@@ -138,22 +148,22 @@ class ConsumerPool:
             model.limit.overcommit()
 
 
-class Turn:
-    """A consumer's turn at its model's lists, where one consumer waits at a time."""
+class ListenLock:
+    """A consumer's handle of a lock: only the consumer that has acquired it waits for messages of its model."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
-        self._is_held = False
+        self._is_acquired = False
 
-    def take(self, seconds: float) -> bool:
-        """Wait for the turn, for so many seconds; whether it is held."""
-        self._is_held = self._is_held or self._lock.acquire(timeout=seconds)
-        return self._is_held
+    def acquire(self, seconds: float) -> bool:
+        """Acquire the lock unless this consumer has it already; False where that takes longer than so many seconds."""
+        self._is_acquired = self._is_acquired or self._lock.acquire(timeout=seconds)
+        return self._is_acquired
 
-    def pass_on(self) -> None:
-        """Let another consumer take the turn, if it is held."""
-        if self._is_held:
-            self._is_held = False
+    def release(self) -> None:
+        """Release the lock if this consumer has it."""
+        if self._is_acquired:
+            self._is_acquired = False
             self._lock.release()
 
 
@@ -166,7 +176,7 @@ class Consumer:
         self._model = model
         self._is_extra = is_extra
         self._large: dict[str, Future[None]] = {}
-        self._turn = consumers.turn(model.pool)
+        self._listen_lock = consumers.new_listen_lock(model.pool)
 
     def run(self, kind: str) -> None:
         """Claim until there is nothing to claim, beginning with a message of a kind."""
@@ -179,17 +189,17 @@ class Consumer:
         except RedisUnavailable as error:
             log.warning("model=%s no jobs could be claimed: %s; they come again", self._model.card.name, error)
         finally:
-            self._turn.pass_on()
+            self._listen_lock.release()
             wait(self._large.values())
 
     def _next_message(self) -> str | None:
         """Wait for a message and return its kind; None once nothing is under way and none has come for a while."""
         while not self._consumers.is_stopping:
-            is_idle, messages = not self._model.limit.is_used, self._consumers.messages
             free = self._free_kinds()
-            kind = self._consumers.next_message(self._model, free, self._turn)
-            is_idle &= self._consumers.messages == messages
-            if kind is not None or (is_idle and len(free) == len(keys.KINDS)):
+            is_idle = not self._model.limit.is_used and len(free) == len(keys.KINDS)
+            received = self._consumers.received(self._model.pool)
+            kind = self._consumers.next_message(self._model, free, self._listen_lock)
+            if kind is not None or (is_idle and self._consumers.received(self._model.pool) == received):
                 return kind
         return None
 
@@ -211,31 +221,39 @@ class Consumer:
             claims = self._claimer.claim(self._model.pool, reservation.images, many, huge, permit)
             small = [claim for claim in claims.jobs if not claim.record.is_large]
             reservation.used = sum(len(claim.images) for claim in small)
-            is_alone = len(claims.jobs) == 1 and reservation.images == self._model.limit.images
-        if is_alone and small and small[0].record.pixels <= QUICK_PIXELS:
-            self._end_quick(small)
+        listens_to_all = len(free) == len(keys.KINDS)  # or the lock would keep others from messages of the rest
+        if listens_to_all and reservation.images == self._model.limit.images and self._is_quick(claims):
+            self._compute_and_commit(small)
         else:
-            self._turn.pass_on()
+            self._listen_lock.release()
             for claim in claims.jobs:
                 if claim.record.is_large:
                     self._large[claim.record.kind] = self._consumers.large_jobs.submit(self._compute_large, claim)
-            self._end_elsewhere(self._consumers.decoder.submit(self._model, small))
+            self._hand_to_committer(self._consumers.decoder.submit(self._model, small))
         if claims.is_blocked:  # what this worker holds ends first
             self._claimer.wait_for_change(IDLE_SECONDS)
             return True
         return reservation.used >= reservation.images
 
-    def _end_quick(self, claims: Sequence[Claim]) -> None:
-        """Compute the only job of its model and end it; leave that to other threads where the device takes long."""
-        jobs = [*self._consumers.decoder.submit(self._model, claims)]
-        if wait([piece for job in jobs for piece in job.pieces], QUICK_SECONDS).not_done:
-            self._turn.pass_on()
-            self._end_elsewhere(jobs)
-        else:
-            self._consumers.committer.commit(jobs)
+    def _is_quick(self, claims: ClaimReply) -> bool:
+        """Return whether a single quick job was claimed, whose payloads are in this machine's memory."""
+        if len(claims.jobs) != 1 or claims.is_blocked or self._consumers.queue.payloads.may_block:
+            return False
+        record = claims.jobs[0].record
+        return not record.is_large and record.pixels <= QUICK_PIXELS
 
-    def _end_elsewhere(self, jobs: Iterable[InFlightJob]) -> None:
-        """Have jobs ended by the committer's threads once they are computed."""
+    def _compute_and_commit(self, claims: Sequence[Claim]) -> None:
+        """Compute and commit a quick job; leave the rest to the committer where it takes longer than expected."""
+        jobs = [*self._consumers.decoder.submit(self._model, claims)]
+        is_small = all(job.plan.result_bytes <= QUICK_BYTES for job in jobs)
+        if is_small and not wait([piece for job in jobs for piece in job.pieces], QUICK_SECONDS).not_done:
+            self._consumers.committer.commit(jobs)
+        else:
+            self._listen_lock.release()
+            self._hand_to_committer(jobs)
+
+    def _hand_to_committer(self, jobs: Iterable[InFlightJob]) -> None:
+        """Have jobs committed by the committer's threads once they are computed."""
         for job in jobs:
             job.call_when_computed(self._consumers.committer.put)
 

@@ -21,7 +21,7 @@ def result_header(
     outputs: Outputs,
     timing: result_pb2.Timing,
 ) -> bytes:
-    """Return the serialized ResultHeader of a job of so many images."""
+    """Return the serialized ResultHeader of a job with `images` images."""
     specs = [spec for spec, _ in tensors]
     completeness = {spec.name: of_map for spec, of_map in tensors if of_map}
     header = result_pb2.ResultHeader(
