@@ -84,13 +84,9 @@ def running(checkout: Path, call: str, kind: str) -> Iterator[subprocess.Popen[s
 
         def start(*command: str) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=folder,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+                [sys.executable, *command], cwd=folder, env=env, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
             stack.callback(process.wait)
             stack.callback(process.terminate)
             return process
@@ -119,6 +115,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args()
     checkouts = [path.resolve() for path in options.checkouts]
+    for checkout in checkouts:
+        if not (checkout / "client" / "convlens").is_dir():  # or the installed packages would be measured
+            parser.error(f"{checkout} is no checkout of Convlens")
     with ExitStack() as stack:
         clients = [stack.enter_context(running(checkout, options.call, options.kind)) for checkout in checkouts]
         for client in clients:
