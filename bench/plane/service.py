@@ -19,13 +19,15 @@ PATIENCE: Final = 120.0
 READY: Final = "ready: grpc "
 
 
-def up(name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null",)) -> Subject:
-    """Start `convlens up` and a client. Raises DidNotRun."""
+def up(
+    name: str, folder: Path, *flags: str, models: Sequence[str] = ("null=null",), env: Mapping[str, str] | None = None
+) -> Subject:
+    """Start `convlens up` and a client, both with the variables `env` in addition. Raises DidNotRun."""
     log = processes.new_log(folder, name)
     model_flags = [argument for model in models for argument in ("--model", model)]
     command = [sys.executable, "-m", "convlens.local.up", "--port", "0", "--log-level", "WARNING", *model_flags, *flags]
-    server = processes.start(command, log)
-    return _with_client(name, [server], log)
+    server = processes.start(command, log, env=env)
+    return _with_client(name, [server], log, env)
 
 
 def parts(
@@ -48,7 +50,9 @@ def parts(
     return _with_client(name, [server, *reversed(servers)], log)
 
 
-def _with_client(name: str, servers: list[subprocess.Popen[str]], log: Path) -> Subject:
+def _with_client(
+    name: str, servers: list[subprocess.Popen[str]], log: Path, env: Mapping[str, str] | None = None
+) -> Subject:
     """Start a client; `servers` are in the order in which they are ended."""
     try:
         target = _ready_line(log, servers).split()[-1]
@@ -56,7 +60,7 @@ def _with_client(name: str, servers: list[subprocess.Popen[str]], log: Path) -> 
         for server in servers:
             processes.end(server)
         raise
-    return Subject(name, servers, [sys.executable, "-m", "bench.plane.client", target], log, ROLES)
+    return Subject(name, servers, [sys.executable, "-m", "bench.plane.client", target], log, ROLES, env)
 
 
 def _ready_line(log: Path, servers: Sequence[subprocess.Popen[str]]) -> str:

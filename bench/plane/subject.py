@@ -34,14 +34,17 @@ class Subject:
 
     def __init__(
         self, name: str, servers: Sequence[subprocess.Popen[str]], client: Sequence[str | Path], log: Path,
-        roles: Mapping[str, str],
+        roles: Mapping[str, str], env: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """`client` is the client's command; `roles` name the servers' processes, see processes.cpu_seconds."""
+        """`client` is the client's command, `env` its variables in addition.
+
+        `roles` name the servers' processes, see processes.cpu_seconds.
+        """
         self.name = name
         self._log = log
         self._servers = list(servers)
         self._roles = roles
-        self._client = processes.start(client, log, pipes=True)
+        self._client = processes.start(client, log, pipes=True, env=env)
         try:
             self._line()
         except DidNotRun:

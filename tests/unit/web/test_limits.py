@@ -90,6 +90,7 @@ def test_the_bytes_of_all_bodies_together_are_bounded(target, monkeypatch):
         until(lambda: budgets[0]._remaining == 2)
         refused = {"image": ("a.png", png())}
         problem = http.post("/v1/visualize", files=refused)
+        assert problem.status_code == 503
         assert (problem.json()["reason"], problem.headers["retry-after"]) == ("SERVER_FULL", "1")
         assert http.get("/v1/server").status_code == 200
         first.close()
